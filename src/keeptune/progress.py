@@ -1,0 +1,96 @@
+"""Progress with time left, on standard error: a live bar on a terminal, a line every few seconds elsewhere."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+_LINE_EVERY_SECONDS = 10.0
+_SILENT_BELOW_SECONDS = 2.0
+
+
+def console() -> Console:
+    """The console for messages to the user: standard error, so that standard output stays for results."""
+    return Console(stderr=True, highlight=False)
+
+
+def say(message: str) -> None:
+    """Tell the user one thing, on standard error."""
+    console().print(message, markup=False, soft_wrap=True)
+
+
+def duration(seconds: float) -> str:
+    """`75` → `1m15s`."""
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes}m{rest:02d}s" if minutes else f"{rest}s"
+
+
+class Task:
+    """One piece of work of `total` units. Call `advance` as units get done; `note` is shown beside the bar."""
+
+    def __init__(self, label: str, total: int, unit: str, bar: Progress | None) -> None:
+        self.label, self.total, self.unit = label, total, unit
+        self.done = 0
+        self.note = ""
+        self._bar = bar
+        self._bar_task = bar.add_task(label, total=total, note="") if bar else None
+        self._start = self._last_line = time.monotonic()
+        self._done_at_start: int | None = None
+
+    def advance(self, units: int = 1, note: str | None = None) -> None:
+        """Count `units` more as done; `note` replaces the text beside the bar."""
+        self.done += units
+        if note is not None:
+            self.note = note
+        if self._bar is not None and self._bar_task is not None:
+            self._bar.update(self._bar_task, completed=self.done, note=self.note)
+            return
+        now = time.monotonic()
+        if now - self._last_line >= _LINE_EVERY_SECONDS:
+            self._last_line = now
+            self._print_line(now)
+
+    def skip(self, units: int) -> None:
+        """Count `units` that were done before, by an interrupted run: they do not enter the estimate of time left."""
+        self.done += units
+        self._done_at_start = self.done
+        if self._bar is not None and self._bar_task is not None:
+            self._bar.update(self._bar_task, completed=self.done)
+
+    def _print_line(self, now: float) -> None:
+        elapsed = now - self._start
+        rate = (self.done - (self._done_at_start or 0)) / elapsed if elapsed else 0.0
+        left = duration((self.total - self.done) / rate) if rate else "?"
+        note = f"  {self.note}" if self.note else ""
+        say(f"{self.label}: {self.done}/{self.total} {self.unit}, {left} left{note}")
+
+    def finish(self) -> None:
+        """Close with a last line where no bar is drawn and the work was long enough to notice."""
+        elapsed = time.monotonic() - self._start
+        if self._bar is None and elapsed >= _SILENT_BELOW_SECONDS:
+            say(f"{self.label}: {self.done}/{self.total} {self.unit} in {duration(elapsed)}")
+
+
+@contextmanager
+def track(label: str, total: int, unit: str) -> Iterator[Task]:
+    """Show progress of `total` units of work while the block runs."""
+    if not sys.stderr.isatty():
+        task = Task(label, total, unit, None)
+        yield task
+        task.finish()
+        return
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn(unit),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[note]}"),
+    )
+    with Progress(*columns, console=console()) as bar:
+        yield Task(label, total, unit, bar)
