@@ -32,9 +32,7 @@ def storage_errors(path: Path) -> Iterator[None]:
                 "free some space (or choose another output folder) and run the same command again",
             ) from error
         if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
-            raise StorageError(
-                f"no permission to write {path}", "choose a folder that you may write to"
-            ) from error
+            raise StorageError(f"no permission to write {path}", "choose a folder that you may write to") from error
         raise
 
 

@@ -1,0 +1,67 @@
+"""From final hidden states to logits, as the model's own head does it.
+
+Shapes: N tokens, V vocabulary, D width.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True, kw_only=True)
+class Head:
+    """The output layer of a causal model: `softcap·tanh(scale·(h Wᵀ + b) / softcap)`."""
+
+    weight_VD: Tensor
+    """The output embedding, tied to the input embedding or not."""
+    bias_V: Tensor | None = None
+    """Added to the logits, where the model has one."""
+    scale: float = 1.0
+    """Factor on the logits: Cohere's `logit_scale`, one over Granite's `logits_scaling`."""
+    softcap: float | None = None
+    """Gemma's `final_logit_softcapping`."""
+
+    def logits(self, hidden_ND: Tensor) -> Tensor:
+        """The logits, fp32 (fp64 for fp64 hidden states), the product itself in the compute dtype of the moment."""
+        dtype = compute_dtype(hidden_ND)
+        return self.finish(hidden_ND.to(dtype) @ self.weight_VD.to(dtype).T)
+
+    def finish(self, product_NV: Tensor) -> Tensor:
+        """Everything after the matrix product: bias, scale, soft cap, in fp32 or wider."""
+        wide = torch.promote_types(product_NV.dtype, torch.float32)
+        logits_NV = product_NV.to(wide)
+        if self.bias_V is not None:
+            logits_NV = logits_NV + self.bias_V.to(wide)
+        if self.scale != 1.0:
+            logits_NV = logits_NV * self.scale
+        if self.softcap is not None:
+            logits_NV = self.softcap * torch.tanh(logits_NV / self.softcap)
+        return logits_NV
+
+    def pull_back(self, grad_logits_NV: Tensor, logits_NV: Tensor) -> Tensor:
+        """Gradient at the finished logits → gradient at the matrix product. May overwrite `grad_logits_NV`."""
+        if self.softcap is not None:
+            grad_logits_NV.mul_(1.0 - (logits_NV / self.softcap).square_())
+        if self.scale != 1.0:
+            grad_logits_NV.mul_(self.scale)
+        return grad_logits_NV
+
+    def detached(self) -> Head:
+        """A frozen copy that later training steps cannot change: the teacher's head."""
+        return Head(
+            weight_VD=self.weight_VD.detach().clone(),
+            bias_V=None if self.bias_V is None else self.bias_V.detach().clone(),
+            scale=self.scale,
+            softcap=self.softcap,
+        )
+
+
+def compute_dtype(hidden: Tensor) -> torch.dtype:
+    """The dtype in which a matrix product of `hidden` runs now: autocast's if it is on, else its own."""
+    device = hidden.device.type
+    if hidden.dtype != torch.float64 and torch.is_autocast_enabled(device):
+        return torch.get_autocast_dtype(device)
+    return hidden.dtype
