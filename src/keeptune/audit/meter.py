@@ -1,0 +1,163 @@
+"""How far a tuned model's predictions drifted from the base's on a text.
+
+Every number comes from sums over the tokens of a document, so that intervals can resample documents.
+Definitions: Marek et al. 2026 (arXiv 2605.26097) for the KL, Kalajdzievski 2024 (arXiv 2401.05605) for L_f.
+
+Shapes: B rows, T positions, N target tokens, D documents, V vocabulary, M measures.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from keeptune.audit.stats import Array, Interval, bootstrap_ratio
+from keeptune.objective import Head
+from keeptune.progress import track
+from keeptune.replay.precision import autocast, training_dtype
+from keeptune.replay.teacher import head_of, hidden_states
+
+MEASURES = ("kl", "soft_ce", "entropy", "l_f", "l_f_base", "ce", "ce_base", "agreement")
+_CHUNK_TOKENS = 512
+_BATCH_TOKENS = 4096
+
+DESCRIPTIONS = {
+    "kl": "KL(base‖tuned), nats per token",
+    "l_f": "L_f: cross-entropy of the tuned model against the base's arg-max token, nats per token",
+    "l_f_rise": "L_f(tuned) − L_f(base), nats per token",
+    "soft_ce": "cross-entropy of the tuned model against the base's whole distribution, nats per token",
+    "entropy": "the base's entropy, the floor of the soft cross-entropy, nats per token",
+    "ce_change": "CE(tuned) − CE(base) on the text itself, nats per token",
+    "agreement": "fraction of tokens where both models rank the same token first",
+}
+
+
+@torch.no_grad()
+def token_drift(
+    tuned_hidden_ND: Tensor, tuned_head: Head, base_hidden_ND: Tensor, base_head: Head, target_N: Tensor
+) -> Tensor:
+    """Every measure at every token, fp32 [N, M] in the order of `MEASURES`; nats, but for agreement (0 or 1)."""
+    chunks = []
+    for start in range(0, len(target_N), _CHUNK_TOKENS):
+        rows = slice(start, start + _CHUNK_TOKENS)
+        tuned_CV = tuned_head.logits(tuned_hidden_ND[rows]).log_softmax(dim=-1)
+        base_CV = base_head.logits(base_hidden_ND[rows]).log_softmax(dim=-1)
+        target_C1 = target_N[rows, None]
+        favourite_C1 = base_CV.argmax(dim=-1, keepdim=True)
+        agreement_C = (tuned_CV.argmax(dim=-1, keepdim=True) == favourite_C1).squeeze(-1).float()
+        probability_CV = base_CV.exp()
+        entropy_C = -(probability_CV * base_CV).sum(dim=-1)
+        # KL from the differences, not from soft CE − entropy: their sums cancel digits where the drift is small.
+        kl_C = (probability_CV * (base_CV - tuned_CV)).sum(dim=-1)
+        picked = [
+            -table.gather(-1, at).squeeze(-1) for at in (favourite_C1, target_C1) for table in (tuned_CV, base_CV)
+        ]
+        chunks.append(torch.stack([kl_C, kl_C + entropy_C, entropy_C, *picked, agreement_C], dim=-1))
+    return torch.cat(chunks) if chunks else tuned_hidden_ND.new_zeros(0, len(MEASURES))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Drift:
+    """The measures of one text, summed by document."""
+
+    sums_DM: Array
+    """fp64 [D, M] in the order of `MEASURES`."""
+    tokens_D: Array
+    """Target tokens of each document."""
+    documents: list[str]
+    """Names of the documents."""
+
+    def column(self, measure: str) -> Array:
+        """One measure summed by document, fp64 [D]."""
+        if measure == "l_f_rise":
+            return self.column("l_f") - self.column("l_f_base")
+        if measure == "ce_change":
+            return self.column("ce") - self.column("ce_base")
+        return self.sums_DM[:, MEASURES.index(measure)]
+
+    def interval(self, measure: str) -> Interval:
+        """Mean per token of a measure (or of `l_f_rise`, `ce_change`) with its bootstrap interval over documents."""
+        return bootstrap_ratio(self.column(measure), self.tokens_D)
+
+    def summary(self) -> dict[str, Any]:
+        """For JSON: number of documents and tokens, and each measure with its interval."""
+        names = ["l_f_rise", "ce_change", *MEASURES]
+        return {
+            "documents": len(self.documents),
+            "tokens": int(self.tokens_D.sum()),
+            "measures": {name: self.interval(name).as_dict() for name in names},
+        }
+
+
+def measure(base: nn.Module, tuned: nn.Module, rows: Iterable[dict[str, Any]], label: str = "Measuring drift") -> Drift:
+    """Drift of `tuned` from `base` on a text.
+
+    Args:
+        base, tuned: causal models over the same vocabulary, put in evaluation mode here. Their layers run in the
+            dtype that training multiplies in, their heads and all that follows in fp32.
+        rows: as `keeptune.sources.encode` gives them: `input_ids`, `labels` (−100: no target), `document`.
+
+    Raises:
+        ValueError: no row has a target.
+    """
+    base.eval()
+    tuned.eval()
+    batches = _batches(rows)
+    names = list(dict.fromkeys(row["document"] for batch in batches for row in batch))
+    index = {name: position for position, name in enumerate(names)}
+    sums_DM = np.zeros((len(names), len(MEASURES)))
+    tokens_D = np.zeros(len(names))
+    heads = head_of(tuned).in_fp32(), head_of(base).in_fp32()
+    with track(label, sum(len(row["input_ids"]) for batch in batches for row in batch), "tokens") as progress:
+        for batch in batches:
+            input_BT, label_BT = _pad(batch)
+            mask_BT = label_BT[:, 1:] != -100
+            tuned_ND = _states(tuned, input_BT, mask_BT)
+            base_ND = _states(base, input_BT, mask_BT)
+            target_N = label_BT[:, 1:][mask_BT].to(tuned_ND.device)
+            values_NM = token_drift(tuned_ND, heads[0], base_ND, heads[1], target_N).double().cpu().numpy()
+            owner_N = np.repeat([index[row["document"]] for row in batch], mask_BT.sum(dim=1).numpy())
+            np.add.at(sums_DM, owner_N, values_NM)
+            np.add.at(tokens_D, owner_N, 1)
+            progress.advance(sum(len(row["input_ids"]) for row in batch))
+    if not tokens_D.sum():
+        raise ValueError("no row of the text has a target token")
+    keep = tokens_D > 0
+    kept_names = [name for name, kept in zip(names, keep, strict=True) if kept]
+    return Drift(sums_DM=sums_DM[keep], tokens_D=tokens_D[keep], documents=kept_names)
+
+
+def _batches(rows: Iterable[dict[str, Any]]) -> list[list[dict[str, Any]]]:
+    """Rows of like length together, at most `_BATCH_TOKENS` tokens with padding."""
+    batches: list[list[dict[str, Any]]] = []
+    for row in sorted(rows, key=lambda row: len(row["input_ids"]), reverse=True):
+        if not batches or len(batches[-1][0]["input_ids"]) * (len(batches[-1]) + 1) > _BATCH_TOKENS:
+            batches.append([])
+        batches[-1].append(row)
+    return batches
+
+
+def _pad(batch: list[dict[str, Any]]) -> tuple[Tensor, Tensor]:
+    # Padding stands at the right, where causal attention cannot see it: no attention mask, and any id will do.
+    width = max(len(row["input_ids"]) for row in batch)
+    input_BT = torch.zeros(len(batch), width, dtype=torch.int64)
+    label_BT = torch.full((len(batch), width), -100, dtype=torch.int64)
+    for position, row in enumerate(batch):
+        length = len(row["input_ids"])
+        input_BT[position, :length] = torch.tensor(row["input_ids"])
+        label_BT[position, :length] = torch.tensor(row["labels"])
+    return input_BT, label_BT
+
+
+@torch.no_grad()
+def _states(model: nn.Module, input_BT: Tensor, mask_BT: Tensor) -> Tensor:
+    device = next(model.parameters()).device
+    with autocast(device, training_dtype(model)):
+        hidden_BTD = hidden_states(model, input_BT[:, :-1].to(device))
+    return hidden_BTD[mask_BT.to(device)].float()
+

@@ -1,0 +1,29 @@
+"""The dtype that training multiplies in, chosen once for sampling, teacher, training and meter alike."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+
+def has_bf16(device: torch.device | str) -> bool:
+    """Whether the device has bfloat16 matrix instructions, so that autocast pays."""
+    kind = torch.device(device).type
+    if kind == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    if kind == "cpu":
+        return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
+    return False
+
+
+def training_dtype(model: nn.Module) -> torch.dtype:
+    """bfloat16 where the machine has it (autocast over fp32 weights, or bfloat16 weights), else the model's own."""
+    parameter = next(model.parameters())
+    if parameter.dtype == torch.float32 and has_bf16(parameter.device):
+        return torch.bfloat16
+    return parameter.dtype
+
+
+def autocast(device: torch.device, dtype: torch.dtype) -> torch.autocast:
+    """Autocast to `dtype` on `device`; off when `dtype` is no 16-bit one."""
+    return torch.autocast(device.type, dtype if dtype.itemsize == 2 else torch.bfloat16, enabled=dtype.itemsize == 2)

@@ -1,0 +1,154 @@
+"""The meter in the loop: every few steps, held-out task loss and drift on held-out replay, appended to runs.jsonl."""
+
+from __future__ import annotations
+
+import platform
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+import transformers
+import trl
+from torch import Tensor, nn
+from transformers import TrainerCallback
+
+import keeptune
+from keeptune.audit.meter import MEASURES, token_drift
+from keeptune.objective import fused_next_token_ce
+from keeptune.replay.teacher import head_of, hidden_states
+from keeptune.train.runs import FILE, append_row, read_rows, rewind
+
+if TYPE_CHECKING:
+    from keeptune.train.trainer import KeepSFTTrainer
+
+_ROWS_AT_ONCE = 16
+
+
+class MeterCallback(TrainerCallback):
+    """Takes a reading before the first step, every `meter_every` steps and after the last.
+
+    A row of `runs.jsonl`: `step`; `P`, tuned parameters; `N`, update steps; `L_ft`, task loss, on the evaluation data
+    set where the trainer has one (`L_ft_on`: held-out, else train); `L_f` and `L_f_base`; `KL`; all in nats per token;
+    `lambda`; `seconds` of training so far; `tokens_per_second`, task tokens; and what made it.
+    """
+
+    def __init__(self, trainer: KeepSFTTrainer) -> None:
+        self.trainer = trainer
+        self.path = Path(trainer.args.output_dir) / FILE
+        self.last_row: dict[str, Any] | None = None
+        self._seconds = 0.0
+        self._tokens = 0
+        self._since = 0.0
+        self._provenance = {
+            "seed": trainer.args.seed,
+            "objective": trainer.keep.objective,
+            "learning_rate": trainer.args.learning_rate,
+            "base": trainer.base_fingerprint,
+            "machine": platform.machine(),
+            "device": str(trainer.args.device),
+            "versions": {
+                "keeptune": keeptune.__version__,
+                "torch": torch.__version__,
+                "transformers": transformers.__version__,
+                "trl": trl.__version__,
+            },
+        }
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Read once before the first step; after a resume, drop the readings that will be taken again."""
+        if self.trainer.is_world_process_zero():
+            rewind(self.path, state.global_step)
+            rows = read_rows(self.path)
+            self._seconds = rows[-1]["seconds"] if rows else 0.0
+            self.last_row = rows[-1] if rows else None
+        if state.global_step == 0:
+            self._read(state)
+        self._since = time.monotonic()
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Read every `meter_every` steps."""
+        every = self.trainer.keep.meter_every
+        if every and state.global_step % every == 0:
+            self._pause_and_read(state)
+
+    def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Read after the last step, unless that was just done."""
+        if self.last_row is None or self.last_row["step"] != state.global_step:
+            self._pause_and_read(state)
+
+    def _pause_and_read(self, state: Any) -> None:
+        self._seconds += time.monotonic() - self._since
+        self._read(state)
+        self._since = time.monotonic()
+
+    def _read(self, state: Any) -> None:
+        trainer = self.trainer
+        model = trainer.accelerator.unwrap_model(trainer.model)
+        was_training = model.training
+        model.eval()
+        with torch.no_grad(), trainer.accelerator.autocast():
+            drift = read_drift(model, trainer)
+            task_loss = read_task_loss(model, trainer)
+        model.train(was_training)
+        tokens = trainer._total_train_tokens
+        row = {
+            "step": state.global_step,
+            "P": sum(p.numel() for p in model.parameters() if p.requires_grad),
+            "N": state.global_step,
+            "L_ft": task_loss if task_loss is not None else _last_train_loss(state),
+            "L_ft_on": "held-out" if task_loss is not None else "train",
+            "L_f": drift["l_f"],
+            "L_f_base": drift["l_f_base"],
+            "KL": drift["kl"],
+            "lambda": trainer.keep.lambda_,
+            "seconds": round(self._seconds, 3),
+            "tokens_per_second": round(tokens / self._seconds, 1) if self._seconds and tokens else None,
+            **self._provenance,
+        }
+        self.last_row = row
+        if trainer.is_world_process_zero():
+            append_row(self.path, row)
+
+
+def _last_train_loss(state: Any) -> float | None:
+    losses = [entry["loss"] for entry in state.log_history if "loss" in entry]
+    return losses[-1] if losses else None
+
+
+def read_drift(model: nn.Module, trainer: KeepSFTTrainer) -> dict[str, float]:
+    """Means over the pool's held-out rows, nats per token, against the cached teacher."""
+    rows = torch.arange(trainer.train_rows, trainer.pool.rows)
+    device = trainer.args.device
+    heads = head_of(model).in_fp32(), trainer.teacher_head.in_fp32()
+    sums_M = torch.zeros(len(MEASURES), dtype=torch.float64)
+    for indices in rows.split(_ROWS_AT_ONCE):
+        batch = trainer.pool.batch(indices).to(device)
+        tuned_ND = hidden_states(model, batch.inputs_BT).flatten(0, 1).to(batch.hidden_BTD.dtype)
+        with torch.autocast(device.type, enabled=False):
+            values_NM = token_drift(
+                tuned_ND.float(),
+                heads[0],
+                batch.hidden_BTD.flatten(0, 1).float(),
+                heads[1],
+                batch.targets_BT.flatten(),
+            )
+        sums_M += values_NM.double().sum(dim=0).cpu()
+    means = (sums_M / (len(rows) * trainer.pool.settings.length)).tolist()
+    return dict(zip(MEASURES, means, strict=True))
+
+
+def read_task_loss(model: nn.Module, trainer: KeepSFTTrainer) -> float | None:
+    """Cross-entropy over the loss-bearing tokens of the evaluation data set; None where there is none."""
+    if trainer.eval_dataset is None:
+        return None
+    total, count = 0.0, 0
+    head = head_of(model)
+    for batch in trainer.get_eval_dataloader():
+        inputs_BT, labels_BT = batch["input_ids"].to(trainer.args.device), batch["labels"].to(trainer.args.device)
+        mask_BT: Tensor = labels_BT[:, 1:] != -100
+        hidden_ND = hidden_states(model, inputs_BT)[:, :-1][mask_BT]
+        total += fused_next_token_ce(hidden_ND, head, labels_BT[:, 1:][mask_BT]).item()
+        count += int(mask_BT.sum())
+    return total / count if count else None
+

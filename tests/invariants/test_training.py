@@ -1,0 +1,204 @@
+"""What must be equal, is: λ = 0 and SFTTrainer, the plain loop and the trainer, cached and live teacher, resumed runs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from datasets import Dataset
+from peft import LoraConfig
+from torch import Tensor, nn
+from trl import SFTConfig, SFTTrainer
+
+from keeptune.objective import forward_kl
+from keeptune.replay.pool import ReplayPool
+from keeptune.replay.teacher import head_of, hidden_states
+from keeptune.replay.write import sample_pool
+from keeptune.train.config import KeepConfig
+from keeptune.train.loop import keep_tuning
+from keeptune.train.runs import read_rows
+from keeptune.train.trainer import KeepSFTTrainer
+from tests.conftest import make_model, make_tokenizer
+
+STEPS = 6
+
+
+def task_rows(count: int = 40) -> Dataset:
+    generator = torch.Generator().manual_seed(1)
+    rows = [torch.randint(3, 259, (24,), generator=generator).tolist() for _ in range(count)]
+    return Dataset.from_dict({"input_ids": rows, "labels": [[-100, -100, *row[2:]] for row in rows]})
+
+
+def config(folder: Path, **settings: Any) -> SFTConfig:
+    defaults: dict[str, Any] = {
+        "output_dir": str(folder),
+        "max_steps": STEPS,
+        "per_device_train_batch_size": 4,
+        "learning_rate": 3e-3,
+        "bf16": False,
+        "gradient_checkpointing": False,
+        "use_cpu": True,
+        "save_strategy": "no",
+        "logging_steps": 1,
+        "disable_tqdm": True,
+        "dataloader_pin_memory": False,
+    }
+    return SFTConfig(**{**defaults, **settings})
+
+
+def keep(pool: ReplayPool, **settings: Any) -> KeepConfig:
+    return KeepConfig(**{"replay": str(pool.folder), "meter_rows": 4, "meter_every": 3, "replay_rows": 2, **settings})
+
+
+def trained(trainer: SFTTrainer) -> dict[str, Tensor]:
+    trainer.train()
+    return {name: value.detach().clone() for name, value in trainer.model.state_dict().items()}
+
+
+def largest_gap(left: dict[str, Tensor], right: dict[str, Tensor]) -> float:
+    assert left.keys() == right.keys()
+    return max(float((left[name] - right[name]).abs().max()) for name in left)
+
+
+@pytest.fixture
+def pool(tmp_path: Path) -> ReplayPool:
+    return sample_pool(make_model(), make_tokenizer(), tmp_path / "pool", tokens=20 * 16, length=16, dtype=torch.float32)
+
+
+@pytest.mark.parametrize("lora", [False, True])
+@pytest.mark.parametrize("bf16", [False, True])
+def test_lambda_zero_is_sft_trainer_bit_for_bit(tmp_path: Path, pool: ReplayPool, lora: bool, bf16: bool) -> None:
+    peft = LoraConfig(r=4, target_modules="all-linear", use_rslora=True) if lora else None
+    shared = {"train_dataset": task_rows(), "processing_class": make_tokenizer(), "peft_config": peft}
+    plain = SFTTrainer(model=make_model(), args=config(tmp_path / "plain", bf16=bf16), **shared)
+    ours = KeepSFTTrainer(
+        model=make_model(), args=config(tmp_path / "ours", bf16=bf16), keep=keep(pool, lambda_=0.0), **shared
+    )
+    plain_weights, our_weights = trained(plain), trained(ours)
+    assert all(torch.equal(plain_weights[name], our_weights[name]) for name in plain_weights)
+    assert [e["loss"] for e in plain.state.log_history if "loss" in e] == [
+        e["loss"] for e in ours.state.log_history if "loss" in e
+    ]
+
+
+def in_trainer_order(trainer: SFTTrainer) -> list[dict[str, Tensor]]:
+    return [{k: v for k, v in batch.items() if k in ("input_ids", "labels")} for batch in trainer.get_train_dataloader()]
+
+
+@pytest.mark.parametrize("objective", ["kl", "ntp"])
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_plain_loop_equals_trainer(tmp_path: Path, pool: ReplayPool, objective: str, accumulate: int) -> None:
+    settings = keep(pool, objective=objective, lambda_=2.0)
+    args = config(
+        tmp_path / "run", gradient_accumulation_steps=accumulate, max_steps=3, lr_scheduler_type="constant",
+        train_sampling_strategy="sequential",
+    )  # fmt: skip
+    trainer = KeepSFTTrainer(
+        model=make_model(), args=args, keep=settings, train_dataset=task_rows(), processing_class=make_tokenizer()
+    )
+    model = make_model()
+    optimizer = torch.optim.AdamW(model.parameters(), lr=args.learning_rate, weight_decay=0.0)
+    batches = in_trainer_order(trainer)
+    readings = list(
+        keep_tuning(
+            model, batches, pool, optimizer=optimizer, steps=3, keep=settings, accumulate=accumulate, seed=args.seed
+        )
+    )
+    gap = largest_gap(trained(trainer), model.state_dict())
+    assert gap <= 1e-6
+    logged = [entry[f"replay_{objective}"] for entry in trainer.state.log_history if f"replay_{objective}" in entry]
+    assert logged == pytest.approx([reading.replay_loss for reading in readings], abs=1e-5)
+
+
+def test_the_replay_term_changes_the_result(tmp_path: Path, pool: ReplayPool) -> None:
+    runs = {}
+    for lambda_ in (0.0, 1.0):
+        runs[lambda_] = trained(
+            KeepSFTTrainer(
+                model=make_model(),
+                args=config(tmp_path / str(lambda_)),
+                keep=keep(pool, lambda_=lambda_),
+                train_dataset=task_rows(),
+                processing_class=make_tokenizer(),
+            )
+        )
+    assert largest_gap(runs[0.0], runs[1.0]) > 1e-4
+
+
+def test_cached_teacher_equals_live_teacher(pool: ReplayPool) -> None:
+    base, tuned = make_model(), make_model(seed=1)
+    batch = pool.batch(torch.arange(5))
+    live_head, live_BTD = head_of(base), hidden_states(base, batch.inputs_BT)
+    torch.testing.assert_close(batch.hidden_BTD, live_BTD, rtol=0, atol=1e-6)
+    student_NV = head_of(tuned).logits(hidden_states(tuned, batch.inputs_BT).flatten(0, 1))
+    cached = forward_kl(student_NV, live_head.logits(batch.hidden_BTD.flatten(0, 1)))
+    live = forward_kl(student_NV, live_head.logits(live_BTD.flatten(0, 1)))
+    own_logits = forward_kl(student_NV, base(input_ids=batch.inputs_BT).logits.flatten(0, 1))
+    torch.testing.assert_close(cached, live, rtol=1e-6, atol=1e-6)
+    torch.testing.assert_close(cached, own_logits, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("lora", [False, True])
+def test_accumulating_eight_rows_equals_one_batch_of_eight(tmp_path: Path, pool: ReplayPool, lora: bool) -> None:
+    peft = LoraConfig(r=4, target_modules="all-linear") if lora else None
+    runs = []
+    for accumulate in (1, 8):
+        args = config(
+            tmp_path / str(accumulate), per_device_train_batch_size=8 // accumulate, max_steps=4,
+            gradient_accumulation_steps=accumulate, train_sampling_strategy="sequential",
+        )  # fmt: skip
+        runs.append(
+            trained(
+                KeepSFTTrainer(
+                    model=make_model(), args=args, keep=keep(pool, replay_rows=8 // accumulate),
+                    train_dataset=task_rows(), processing_class=make_tokenizer(), peft_config=peft,
+                )
+            )
+        )  # fmt: skip
+    assert largest_gap(*runs) <= 2e-6
+
+
+def test_resumed_run_equals_uninterrupted_run(tmp_path: Path, pool: ReplayPool) -> None:
+    def trainer(folder: str, **settings: Any) -> KeepSFTTrainer:
+        return KeepSFTTrainer(
+            model=make_model(), args=config(tmp_path / folder, **settings), keep=keep(pool),
+            train_dataset=task_rows(), eval_dataset=task_rows(8), processing_class=make_tokenizer(),
+        )  # fmt: skip
+
+    whole = trained(trainer("whole"))
+    saving = {"save_strategy": "steps", "save_steps": 3}
+    trainer("parts", **saving).train()
+    rest = trainer("parts", **saving)
+    rest.train(resume_from_checkpoint=str(tmp_path / "parts" / "checkpoint-3"))
+    assert largest_gap(whole, dict(rest.model.state_dict())) == 0.0
+    rows = {folder: read_rows(tmp_path / folder / "runs.jsonl") for folder in ("whole", "parts")}
+    assert [row["step"] for row in rows["parts"]] == [0, 3, 6]
+    for one, other in zip(rows["whole"], rows["parts"], strict=True):
+        assert [one[key] for key in ("KL", "L_ft", "L_f")] == [other[key] for key in ("KL", "L_ft", "L_f")]
+
+
+def test_first_reading_is_the_base_itself(tmp_path: Path, pool: ReplayPool) -> None:
+    trainer = KeepSFTTrainer(
+        model=make_model(), args=config(tmp_path / "run"), keep=keep(pool), train_dataset=task_rows(),
+        eval_dataset=task_rows(8), processing_class=make_tokenizer(),
+    )  # fmt: skip
+    trainer.train()
+    first, *_, last = read_rows(tmp_path / "run" / "runs.jsonl")
+    assert first["step"] == 0
+    assert abs(first["KL"]) < 1e-9
+    assert first["L_f"] == pytest.approx(first["L_f_base"], abs=1e-7)
+    assert last["KL"] > 1e-4
+    assert last["P"] == sum(p.numel() for p in make_model().parameters())
+
+
+def test_tied_head_of_the_teacher_stays_the_bases(tmp_path: Path, pool: ReplayPool) -> None:
+    trainer = KeepSFTTrainer(
+        model=make_model(), args=config(tmp_path / "run"), keep=keep(pool), train_dataset=task_rows(),
+        processing_class=make_tokenizer(),
+    )  # fmt: skip
+    trainer.train()
+    assert isinstance(trainer.model, nn.Module)
+    assert torch.equal(trainer.teacher_head.weight_VD, make_model().lm_head.weight)
+    assert not torch.equal(trainer.model.lm_head.weight, make_model().lm_head.weight)
