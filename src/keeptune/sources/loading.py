@@ -14,16 +14,12 @@ from huggingface_hub.utils.tqdm import (
     disable_progress_bars,
     enable_progress_bars,
 )
-from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from transformers.utils import logging as transformers_logging
 
 from keeptune.errors import KeeptuneError, SourceError
 from keeptune.progress import say
 from keeptune.sources.wheels import build_once, cache_folder
-
-# What the libraries raise for files that are missing, damaged, or of a kind they do not know.
-_LOAD_ERRORS = (OSError, ValueError, KeyError, RuntimeError, TypeError, ImportError, SafetensorError)
 
 
 def gguf_folder(sha256: str) -> Path:
@@ -80,7 +76,8 @@ def readable(source: str) -> Iterator[None]:
         yield
     except KeeptuneError:
         raise
-    except _LOAD_ERRORS as error:
+    # For damaged files the libraries raise nearly every built-in kind, tokenizers a bare Exception.
+    except Exception as error:
         raise SourceError(
             f"{source} cannot be loaded: {first_line(error)}",
             "name a causal language model that the installed transformers knows, with all of its files",
