@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stderr
 from pathlib import Path
@@ -98,7 +99,8 @@ def quiet() -> Iterator[None]:
     transformers_logging.disable_progress_bar()
     if hub_bars:
         enable_progress_bars()
-    transformers_logging.set_verbosity_error()
+    # Not even errors: each is raised as well, and told once by whoever catches it.
+    transformers_logging.set_verbosity(logging.CRITICAL)
     try:
         yield
     finally:

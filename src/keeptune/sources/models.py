@@ -221,9 +221,11 @@ def document_start(
     vocabulary = tokenizer.get_vocab()
     special = _special_tokens(tokenizer)
     bos = tokenizer.bos_token
-    if bos is not None and (bos in _START_NAMES or not _is_chat_mark(tokenizer, bos)):
+    trusted = bos is not None and (bos in _START_NAMES or not _is_chat_mark(tokenizer, bos))
+    if trusted and vocabulary.get(bos, size) < size:
         return vocabulary[bos], f"document start: {bos}, the tokenizer's bos_token"
-    why_not = "the tokenizer has no bos_token" if bos is None else f"bos_token {bos} is a chat mark"
+    flaw = "a chat mark" if not trusted else "beyond the model's vocabulary"
+    why_not = "the tokenizer has no bos_token" if bos is None else f"bos_token {bos} is {flaw}"
     for name in _START_NAMES:
         if name in special and vocabulary.get(name, size) < size:
             return vocabulary[name], f"document start: {name}, found by name ({why_not})"
@@ -233,7 +235,7 @@ def document_start(
         if token in special and not _is_chat_mark(tokenizer, token):
             return configured, f"document start: {token}, the model's bos_token_id ({why_not})"
     eos = tokenizer.eos_token
-    if eos is not None:
+    if vocabulary.get(eos, size) < size:
         return vocabulary[eos], f"document start: {eos}, the eos_token, for want of a better one ({why_not})"
     raise ConfigError(
         "the tokenizer has neither a token that starts a document nor an eos_token",
