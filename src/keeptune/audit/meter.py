@@ -160,4 +160,3 @@ def _states(model: nn.Module, input_BT: Tensor, mask_BT: Tensor) -> Tensor:
     with autocast(device, training_dtype(model)):
         hidden_BTD = hidden_states(model, input_BT[:, :-1].to(device))
     return hidden_BTD[mask_BT.to(device)].float()
-

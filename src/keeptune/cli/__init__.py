@@ -1,0 +1,84 @@
+"""The command line: one short module a verb, imported only when the verb runs, so that help is instant."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any, NoReturn
+
+from cyclopts import App
+from cyclopts.config import Dict
+
+import keeptune
+from keeptune.cli.help import APP, VERBS
+from keeptune.errors import ConfigError, Interrupted, KeeptuneError
+from keeptune.progress import say
+
+app = App(name="keeptune", help=APP, help_format="markdown", version=keeptune.__version__, help_on_error=False)
+for verb, text in VERBS.items():
+    app.command(f"keeptune.cli.{verb}:{verb}", name=verb, help=text)
+
+
+def main() -> NoReturn:
+    """Run the command line. Exit codes: 0 done, 1 a failure that is keeptune's, 2 bad input, 130 stopped."""
+    arguments = sys.argv[1:]
+    debug = "--debug" in arguments
+    arguments = [argument for argument in arguments if argument != "--debug"]
+    try:
+        _prepare_process()
+        app.config = (Dict(_run_file(arguments), source="the run file", use_commands_as_keys=False),)
+        app(arguments, result_action="return_value")
+    except Interrupted as error:
+        if debug:
+            raise
+        _explain(error)
+        sys.exit(130)
+    except KeeptuneError as error:
+        if debug:
+            raise
+        _explain(error)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        say("Stopped. Finished work is kept: the same command goes on from there (keeptune tune: add --resume).")
+        sys.exit(130)
+    sys.exit(0)
+
+
+def _explain(error: KeeptuneError) -> None:
+    say(f"keeptune: {error.what}")
+    say(f"  → {error.fix}")
+
+
+def _run_file(arguments: list[str]) -> dict[str, Any]:
+    """The keys of the file named by --config, which are those of the flags; its [sft] table is read by the verb."""
+    import tomllib
+    from itertools import pairwise
+    from pathlib import Path
+
+    paths = [after for before, after in pairwise(arguments) if before == "--config"]
+    paths += [argument.removeprefix("--config=") for argument in arguments if argument.startswith("--config=")]
+    if not paths:
+        return {}
+    try:
+        content = tomllib.loads(Path(paths[-1]).read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise ConfigError(f"no run file at {paths[-1]}", "check the path after --config") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
+        raise ConfigError(f"the run file {paths[-1]} cannot be read: {error}", "mend the TOML") from error
+    return {key: value for key, value in content.items() if key != "sft"}
+
+
+def _prepare_process() -> None:
+    """Keep glibc from handing large blocks back to the system and zeroing them anew at every training step."""
+    import contextlib
+    import ctypes
+    import os
+
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
+    if sys.platform != "linux":
+        return
+    trim_threshold, mmap_max = -1, -4
+    with contextlib.suppress(OSError, AttributeError):
+        libc = ctypes.CDLL("libc.so.6")
+        libc.mallopt(mmap_max, 0)
+        libc.mallopt(trim_threshold, 2**31 - 1)

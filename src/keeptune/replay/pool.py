@@ -149,6 +149,11 @@ class ReplayPool:
             hidden.append(mapped.get_slice("hidden")[offset : offset + 1])
         return ReplayBatch(tokens_BT1=torch.cat(tokens).long(), hidden_BTD=torch.cat(hidden))
 
+    def tokens_of(self, row: int) -> Tensor:
+        """The ids of one row, int64 [T + 1]."""
+        shard, offset = self._locate(row)
+        return self._mapped(shard).get_slice("tokens")[offset].long()
+
     def _locate(self, row: int) -> tuple[int, int]:
         ends = list(accumulate(shard["rows"] for shard in self.shards))
         shard = bisect_right(ends, row)

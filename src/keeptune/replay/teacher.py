@@ -91,7 +91,7 @@ def fingerprint(model: nn.Module) -> str:
 def _base_parameters(model: nn.Module) -> list[tuple[str, Tensor]]:
     causal = causal_model(model)
     prefixes = {getattr(type(module), "prefix", "") for module in model.modules() if hasattr(module, "peft_config")}
-    adapter_marks = tuple(prefix for prefix in prefixes if prefix) + ("modules_to_save",)
+    adapter_marks = (*filter(None, prefixes), "modules_to_save")
     named = []
     for name, tensor in causal.named_parameters():
         if hasattr(model, "peft_config") and any(mark in name for mark in adapter_marks):

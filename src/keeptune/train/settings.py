@@ -1,0 +1,99 @@
+"""Everything that a `keeptune tune` run can be told. The docstring under a field is its help text."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass, field
+from typing import Any
+
+from trl import SFTConfig
+
+from keeptune.errors import ConfigError
+from keeptune.train.config import KeepConfig
+
+_DEFAULT_LR = {"full": 1e-4, "lora": 1e-3}
+
+
+@dataclass(frozen=True, kw_only=True)
+class TuneSettings(KeepConfig):
+    """A run of `keeptune tune`: the replay term's settings and those of the run around it."""
+
+    model: str
+    """The base: a hub id, a folder, a .gguf file, or smollm2."""
+    data: str
+    """The new task: a hub data set, a file, folder or glob of jsonl, parquet or text, or verilog, or pydoc."""
+    out: str
+    """Folder of the run: model, readings, replay pool, checkpoints."""
+    lora: int | None = None
+    """Rank of a rank-stabilised LoRA on all linear layers; by default all weights are tuned."""
+    steps: int | None = None
+    """Optimizer steps; by default one pass over the data."""
+    learning_rate: float | None = None
+    """Peak learning rate, cosine schedule; by default 1e-4, or 1e-3 with LoRA."""
+    batch_size: int = 8
+    """Task rows in a micro-batch on each device."""
+    accumulate: int = 1
+    """Micro-batches to an optimizer step."""
+    max_length: int = 256
+    """Longest row in tokens: text is cut into windows, longer prompts and chats are left out and counted."""
+    held_out: float = 0.1
+    """Fraction of the documents kept out of training, on which task loss is read."""
+    held_out_rows: int = 64
+    """At most so many rows of the held-out documents are read, evenly spaced."""
+    seed: int = 42
+    """Of everything random: split, order, adapter, replay."""
+    checkpoint_every: int = 100
+    """Steps between checkpoints, of which the last two are kept; 0 keeps none."""
+    sft: dict[str, Any] = field(default_factory=dict)
+    """Any field of TRL's SFTConfig, as a table [sft] of the run file."""
+
+    def __post_init__(self) -> None:
+        """Refuse values that cannot be meant."""
+        super().__post_init__()
+        for name in ("lora", "steps", "batch_size", "accumulate", "held_out_rows"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ConfigError(f"{name} is {value}", "give 1 or more")
+        if self.max_length < 2:
+            raise ConfigError(f"max_length is {self.max_length}", "give 2 or more")
+        if not 0.0 < self.held_out < 1.0:
+            raise ConfigError(f"held_out is {self.held_out}", "give a fraction between 0 and 1, such as 0.1")
+        if self.learning_rate is not None and not self.learning_rate > 0:
+            raise ConfigError(f"learning_rate is {self.learning_rate}", "give a positive number, such as 1e-4")
+        unknown = sorted(set(self.sft) - {f.name for f in dataclasses.fields(SFTConfig)})
+        if unknown:
+            raise ConfigError(
+                f"[sft] holds no field of TRL's SFTConfig: {', '.join(unknown)}", "see the fields of trl.SFTConfig"
+            )
+
+    def sft_config(self, *, bf16: bool) -> SFTConfig:
+        """The `SFTConfig` of the run; fields of `sft` win.
+
+        Raises:
+            ConfigError: SFTConfig refuses a value.
+        """
+        fields: dict[str, Any] = {
+            "output_dir": self.out,
+            "per_device_train_batch_size": self.batch_size,
+            "per_device_eval_batch_size": self.batch_size,
+            "gradient_accumulation_steps": self.accumulate,
+            "learning_rate": self.learning_rate or _DEFAULT_LR["lora" if self.lora else "full"],
+            "lr_scheduler_type": "cosine",
+            "warmup_steps": 0.05,
+            "max_steps": self.steps or -1,
+            "num_train_epochs": 1.0,
+            "max_length": None,
+            "seed": self.seed,
+            "bf16": bf16,
+            "gradient_checkpointing": False,
+            "logging_steps": 1,
+            "disable_tqdm": True,
+            "save_strategy": "steps" if self.checkpoint_every else "no",
+            "save_steps": self.checkpoint_every or 1,
+            "save_total_limit": 2,
+            "dataloader_pin_memory": False,
+        }
+        try:
+            return SFTConfig(**{**fields, **self.sft})
+        except (ValueError, TypeError) as error:
+            raise ConfigError(f"TRL refuses the run's settings: {str(error).splitlines()[0]}", "mend [sft]") from error

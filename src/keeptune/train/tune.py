@@ -1,0 +1,156 @@
+"""One fine-tuning run from names to a saved model: what `keeptune tune` does.
+
+The run's folder: run.json (settings), runs.jsonl (readings), replay/ (the pool, unless one was given),
+checkpoint-*/ (while it runs), model/ (the tuned model or adapter with its card).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch
+from datasets import Dataset
+from peft import LoraConfig
+from transformers import PreTrainedModel, PreTrainedTokenizerBase, PrinterCallback, set_seed
+
+import keeptune
+from keeptune.errors import ConfigError, Diverged, Interrupted, OutputExists
+from keeptune.progress import say
+from keeptune.replay.precision import has_bf16
+from keeptune.sources import document_start, encode, load_documents, load_model, load_tokenizer, split_documents
+from keeptune.storage import atomic_folder, storage_errors, write_json
+from keeptune.train.callbacks import CheckpointCallback, ProgressCallback, StopCallback, last_good_checkpoint
+from keeptune.train.card import card
+from keeptune.train.runs import FILE, read_rows
+from keeptune.train.settings import TuneSettings
+from keeptune.train.trainer import KeepSFTTrainer
+
+RUN_FILE = "run.json"
+
+
+def tune(
+    settings: TuneSettings,
+    *,
+    resume: bool = False,
+    overwrite: bool = False,
+    label: str = "Tuning",
+    extra_callbacks: list[Any] | None = None,
+) -> Path:
+    """Fine-tune as `settings` say; returns the folder of the saved model.
+
+    Raises:
+        OutputExists: the folder holds a run and neither `resume` nor `overwrite` is set.
+        Interrupted: by Ctrl-C or SIGTERM, after a checkpoint.
+        Diverged: the loss became NaN or infinite; the last good checkpoint stays.
+        SourceError, PoolError, ConfigError, StorageError: as their names say.
+    """
+    out = Path(settings.out)
+    prepare_folder(out, settings, resume=resume, overwrite=overwrite)
+    set_seed(settings.seed)
+    model, tokenizer = load_model(settings.model), load_tokenizer(settings.model)
+    train_rows, held_out_rows = task_rows(settings, tokenizer)
+    with storage_errors(out):
+        trainer = build_trainer(settings, model, tokenizer, train_rows, held_out_rows)
+        trainer.remove_callback(PrinterCallback)
+        stop = StopCallback()
+        for callback in (ProgressCallback(label), CheckpointCallback(), stop, *(extra_callbacks or [])):
+            trainer.add_callback(callback)
+        checkpoint = last_good_checkpoint(out) if resume else None
+        if resume:
+            say(f"continuing from {checkpoint}" if checkpoint else "no checkpoint yet: starting from the base")
+        try:
+            with stop.on_signals():
+                trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+        except Diverged as error:
+            good = last_good_checkpoint(out)
+            kept = f"the last good checkpoint is {good}" if good else "no checkpoint was written before it"
+            raise Diverged(f"{error.what}; {kept}", error.fix) from error
+        if stop.asked and trainer.state.global_step < trainer.state.max_steps:
+            raise Interrupted(
+                f"stopped after step {trainer.state.global_step} of {trainer.state.max_steps}, checkpoint kept",
+                "run the same command with --resume to go on",
+            )
+        return save(trainer, settings)
+
+
+def prepare_folder(out: Path, settings: TuneSettings, *, resume: bool, overwrite: bool) -> None:
+    """Claim the run's folder, or refuse it."""
+    content = dataclasses.asdict(settings)
+    run_file = out / RUN_FILE
+    if out.exists() and not out.is_dir():
+        raise OutputExists(f"{out} is a file", "choose another --out")
+    if out.is_dir() and any(out.iterdir()):
+        if not run_file.is_file():
+            raise OutputExists(f"{out} is not empty and holds no run of keeptune", "choose another --out")
+        if resume:
+            before = json.loads(run_file.read_text(encoding="utf-8"))["settings"]
+            changed = [key for key, value in json.loads(json.dumps(content)).items() if before.get(key) != value]
+            if changed:
+                raise ConfigError(
+                    f"the run in {out} was started with another {', '.join(changed)}",
+                    "resume with the settings it was started with, or choose another --out",
+                )
+            return
+        if not overwrite:
+            raise OutputExists(
+                f"{out} already holds a run",
+                "add --resume to go on with it, --overwrite to replace it, or rename --out",
+            )
+        shutil.rmtree(out)
+    write_json(run_file, {"keeptune": keeptune.__version__, "settings": content})
+
+
+def task_rows(settings: TuneSettings, tokenizer: PreTrainedTokenizerBase) -> tuple[Dataset, Dataset]:
+    """Encoded rows to train on, and held-out rows of other documents."""
+    documents, held_out = split_documents(load_documents(settings.data), settings.held_out, settings.seed)
+    start, _ = document_start(tokenizer, override=settings.document_start)
+    rows = encode(documents, tokenizer, max_length=settings.max_length, document_start=start)
+    held_out_rows = encode(held_out, tokenizer, max_length=settings.max_length, document_start=start)
+    return rows, evenly_spaced(held_out_rows, settings.held_out_rows)
+
+
+def evenly_spaced(rows: Dataset, limit: int) -> Dataset:
+    """At most `limit` of the rows, spread over all of them."""
+    if len(rows) <= limit:
+        return rows
+    return rows.select([index * len(rows) // limit for index in range(limit)])
+
+
+def build_trainer(
+    settings: TuneSettings,
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    train_rows: Dataset,
+    held_out_rows: Dataset,
+) -> KeepSFTTrainer:
+    """The trainer of a run."""
+    columns = ["input_ids", "labels"]
+    return KeepSFTTrainer(
+        model=model,
+        args=settings.sft_config(bf16=has_bf16("cuda" if torch.cuda.is_available() else "cpu")),
+        keep=settings,
+        train_dataset=train_rows.select_columns(columns),
+        eval_dataset=held_out_rows.select_columns(columns),
+        processing_class=tokenizer,
+        peft_config=lora_config(settings.lora) if settings.lora else None,
+    )
+
+
+def lora_config(rank: int) -> LoraConfig:
+    """Rank-stabilised LoRA on every linear layer but the head (Kalajdzievski 2023, arXiv 2312.03732)."""
+    return LoraConfig(r=rank, lora_alpha=16, use_rslora=True, target_modules="all-linear", task_type="CAUSAL_LM")
+
+
+def save(trainer: KeepSFTTrainer, settings: TuneSettings) -> Path:
+    """Save the tuned model or adapter with its tokenizer and card to `<out>/model`, whole or not at all."""
+    folder = Path(settings.out) / "model"
+    rows = read_rows(Path(settings.out) / FILE)
+    with atomic_folder(folder) as temporary:
+        trainer.save_model(str(temporary))
+        (temporary / "README.md").write_text(card(settings, rows[0], rows[-1]), encoding="utf-8")
+        (temporary / "training_args.bin").unlink(missing_ok=True)
+    return folder
