@@ -1,3 +1,62 @@
-"""Fine-tune a language model and keep what it knew."""
+"""Fine-tune a language model and keep what it knew.
 
-__version__ = "0.1.0"
+from keeptune import KeepConfig, KeepSFTTrainer     # a drop-in for trl.SFTTrainer
+from keeptune import sample_pool, keep_tuning       # the same method for your own loop
+from keeptune import measure                        # the drift of any tuned model from its base
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from keeptune.audit.meter import Drift, measure
+    from keeptune.errors import KeeptuneError
+    from keeptune.replay.pool import ReplayPool
+    from keeptune.replay.write import sample_pool
+    from keeptune.sources import load_documents, load_model, load_tokenizer
+    from keeptune.train.config import KeepConfig
+    from keeptune.train.loop import keep_tuning
+    from keeptune.train.trainer import KeepSFTTrainer
+
+__version__ = version("keeptune")
+
+__all__ = [
+    "Drift",
+    "KeepConfig",
+    "KeepSFTTrainer",
+    "KeeptuneError",
+    "ReplayPool",
+    "keep_tuning",
+    "load_documents",
+    "load_model",
+    "load_tokenizer",
+    "measure",
+    "sample_pool",
+]
+
+_HOMES = {
+    "Drift": "keeptune.audit.meter",
+    "KeepConfig": "keeptune.train.config",
+    "KeepSFTTrainer": "keeptune.train.trainer",
+    "KeeptuneError": "keeptune.errors",
+    "ReplayPool": "keeptune.replay.pool",
+    "keep_tuning": "keeptune.train.loop",
+    "load_documents": "keeptune.sources",
+    "load_model": "keeptune.sources",
+    "load_tokenizer": "keeptune.sources",
+    "measure": "keeptune.audit.meter",
+    "sample_pool": "keeptune.replay.write",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'keeptune' has no attribute {name!r}")
+    return getattr(import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

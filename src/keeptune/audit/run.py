@@ -9,13 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import transformers
 from datasets import Dataset
 from rich.console import Console
 from rich.table import Table
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-import keeptune
 from keeptune.audit.meter import DESCRIPTIONS, measure
 from keeptune.audit.stats import LEVEL, RESAMPLES
 from keeptune.errors import ConfigError, SourceError
@@ -23,6 +21,7 @@ from keeptune.replay.teacher import fingerprint
 from keeptune.replay.write import sample_pool
 from keeptune.sources import document_start, encode, load_documents, load_model, load_tokenizer
 from keeptune.storage import write_json
+from keeptune.versions import versions
 
 REPORT = "report.json"
 SELF = "self"
@@ -86,12 +85,7 @@ def provenance(seed: int) -> dict[str, Any]:
     return {
         "command": " ".join(["keeptune", *sys.argv[1:]]),
         "seed": seed,
-        "versions": {
-            "keeptune": keeptune.__version__,
-            "torch": torch.__version__,
-            "transformers": transformers.__version__,
-            "python": platform.python_version(),
-        },
+        "versions": versions(),
         "machine": {"architecture": platform.machine(), "threads": torch.get_num_threads()},
     }
 

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import sys
+from importlib.metadata import version
 from typing import Any, NoReturn
 
 from cyclopts import App
 from cyclopts.config import Dict
 
-import keeptune
 from keeptune.cli.help import APP, VERBS
 from keeptune.errors import ConfigError, Interrupted, KeeptuneError
 from keeptune.progress import say
 
-app = App(name="keeptune", help=APP, help_format="markdown", version=keeptune.__version__, help_on_error=False)
+app = App(name="keeptune", help=APP, help_format="markdown", version=lambda: version("keeptune"), help_on_error=False)
 for verb, text in VERBS.items():
     app.command(f"keeptune.cli.{verb}:{verb}", name=verb, help=text)
 

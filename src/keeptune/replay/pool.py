@@ -50,7 +50,7 @@ class PoolSettings:
     hidden_dtype: str
     """Dtype of the stored hidden states: the one in which training multiplies them by the head."""
     versions: dict[str, str]
-    """Versions of keeptune, torch and transformers."""
+    """Versions of keeptune and of the libraries under it."""
     prompts: str = "document start"
     """What a row starts from."""
     sampling: str = "ancestral, temperature 1, no top-k, no top-p, nothing stops a row"

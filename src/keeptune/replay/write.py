@@ -8,16 +8,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import transformers
 from torch import Tensor, nn
 
-import keeptune
 from keeptune.progress import say, track
 from keeptune.replay.pool import PoolSettings, ReplayPool, start_pool
 from keeptune.replay.precision import autocast, training_dtype
 from keeptune.replay.sampler import TorchSampler
 from keeptune.replay.teacher import causal_model, check_head, fingerprint, hidden_states
 from keeptune.sources import document_start
+from keeptune.versions import versions
 
 _ROWS_PER_SHARD = 128
 _TEACHER_ROWS = 16
@@ -61,11 +60,7 @@ def sample_pool(
         seed=seed,
         sampling_dtype=str(dtype).removeprefix("torch."),
         hidden_dtype=str(dtype).removeprefix("torch."),
-        versions={
-            "keeptune": keeptune.__version__,
-            "torch": torch.__version__,
-            "transformers": transformers.__version__,
-        },
+        versions=versions(),
     )
     pool = start_pool(Path(folder), settings, rows)
     for shard in pool.shards:

@@ -8,16 +8,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-import transformers
-import trl
 from torch import Tensor, nn
 from transformers import TrainerCallback
 
-import keeptune
 from keeptune.audit.meter import MEASURES, token_drift
 from keeptune.objective import fused_next_token_ce
 from keeptune.replay.teacher import head_of, hidden_states
 from keeptune.train.runs import FILE, append_row, read_rows, rewind
+from keeptune.versions import versions
 
 if TYPE_CHECKING:
     from keeptune.train.trainer import KeepSFTTrainer
@@ -47,12 +45,7 @@ class MeterCallback(TrainerCallback):
             "base": trainer.base_fingerprint,
             "machine": platform.machine(),
             "device": str(trainer.args.device),
-            "versions": {
-                "keeptune": keeptune.__version__,
-                "torch": torch.__version__,
-                "transformers": transformers.__version__,
-                "trl": trl.__version__,
-            },
+            "versions": versions(),
         }
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:

@@ -17,7 +17,6 @@ from datasets import Dataset
 from peft import LoraConfig
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, PrinterCallback, set_seed
 
-import keeptune
 from keeptune.errors import ConfigError, Diverged, Interrupted, OutputExists
 from keeptune.progress import say
 from keeptune.replay.precision import has_bf16
@@ -28,6 +27,7 @@ from keeptune.train.card import card
 from keeptune.train.runs import FILE, read_rows
 from keeptune.train.settings import TuneSettings
 from keeptune.train.trainer import KeepSFTTrainer
+from keeptune.versions import versions
 
 RUN_FILE = "run.json"
 
@@ -101,7 +101,7 @@ def prepare_folder(out: Path, settings: TuneSettings, *, resume: bool, overwrite
                 "add --resume to go on with it, --overwrite to replace it, or rename --out",
             )
         shutil.rmtree(out)
-    write_json(run_file, {"keeptune": keeptune.__version__, "settings": content})
+    write_json(run_file, {"versions": versions(), "settings": content})
 
 
 def task_rows(settings: TuneSettings, tokenizer: PreTrainedTokenizerBase) -> tuple[Dataset, Dataset]:
