@@ -64,7 +64,9 @@ def largest_gap(left: dict[str, Tensor], right: dict[str, Tensor]) -> float:
 
 @pytest.fixture
 def pool(tmp_path: Path) -> ReplayPool:
-    return sample_pool(make_model(), make_tokenizer(), tmp_path / "pool", tokens=20 * 16, length=16, dtype=torch.float32)
+    return sample_pool(
+        make_model(), make_tokenizer(), tmp_path / "pool", tokens=20 * 16, length=16, dtype=torch.float32
+    )
 
 
 @pytest.mark.parametrize("lora", [False, True])
@@ -84,7 +86,9 @@ def test_lambda_zero_is_sft_trainer_bit_for_bit(tmp_path: Path, pool: ReplayPool
 
 
 def in_trainer_order(trainer: SFTTrainer) -> list[dict[str, Tensor]]:
-    return [{k: v for k, v in batch.items() if k in ("input_ids", "labels")} for batch in trainer.get_train_dataloader()]
+    return [
+        {k: v for k, v in batch.items() if k in ("input_ids", "labels")} for batch in trainer.get_train_dataloader()
+    ]
 
 
 @pytest.mark.parametrize("objective", ["kl", "ntp"])

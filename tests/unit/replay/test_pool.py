@@ -1,0 +1,154 @@
+"""A pool is the same bytes for the same seed, survives kills, and is refused when it is damaged or another base's."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from keeptune.errors import ConfigError, OutputExists, PoolError, PoolMismatch, SourceNotFound
+from keeptune.replay import write
+from keeptune.replay.pool import ReplayPool
+from keeptune.replay.teacher import check_head, fingerprint, hidden_states
+from keeptune.replay.write import sample_pool
+from keeptune.storage import sha256_file
+from tests.conftest import make_model, make_tokenizer
+
+
+def make_pool(folder: Path, rows: int = 10, seed: int = 0, **settings: Any) -> ReplayPool:
+    settings = {"length": 12, "dtype": torch.float32, **settings}
+    return sample_pool(make_model(), make_tokenizer(), folder, tokens=rows * 12, seed=seed, **settings)
+
+
+@pytest.fixture(autouse=True)
+def _small_shards(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(write, "_ROWS_PER_SHARD", 4)
+
+
+def bytes_of(folder: Path) -> dict[str, str]:
+    return {path.name: sha256_file(path) for path in sorted(folder.iterdir())}
+
+
+def test_same_seed_same_bytes(tmp_path: Path) -> None:
+    make_pool(tmp_path / "a")
+    make_pool(tmp_path / "b")
+    make_pool(tmp_path / "c", seed=1)
+    assert bytes_of(tmp_path / "a") == bytes_of(tmp_path / "b")
+    assert bytes_of(tmp_path / "a").keys() == bytes_of(tmp_path / "c").keys()
+    assert bytes_of(tmp_path / "a") != bytes_of(tmp_path / "c")
+
+
+def test_holds_what_the_base_wrote_and_predicted(tmp_path: Path) -> None:
+    pool = make_pool(tmp_path / "pool")
+    assert (pool.rows, pool.tokens) == (10, 120)
+    batch = pool.batch(torch.tensor([9, 0, 4]))
+    assert batch.tokens_BT1.shape == (3, 13)
+    assert (batch.tokens_BT1[:, 0] == 0).all()
+    assert torch.equal(batch.targets_BT[:, :-1], batch.inputs_BT[:, 1:])
+    torch.testing.assert_close(batch.hidden_BTD, hidden_states(make_model(), batch.inputs_BT).detach())
+    assert torch.equal(batch.tokens_BT1[0], pool.tokens_of(9))
+    assert len({tuple(pool.tokens_of(row).tolist()) for row in range(10)}) == 10
+
+
+def test_an_interrupted_pool_is_finished_with_the_same_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = make_pool(tmp_path / "whole")
+    append, calls = ReplayPool.append, []
+
+    def dies_at_the_third_shard(self: ReplayPool, *tensors: torch.Tensor) -> None:
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        calls.append(1)
+        append(self, *tensors)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(ReplayPool, "append", dies_at_the_third_shard)
+        make_pool(tmp_path / "parts")
+    with pytest.raises(PoolError, match="unfinished: 8 of 10"):
+        ReplayPool.open(tmp_path / "parts")
+    make_pool(tmp_path / "parts")
+    assert bytes_of(tmp_path / "parts") == bytes_of(whole.folder)
+
+
+def test_a_finished_pool_is_not_written_again_and_can_grow(tmp_path: Path) -> None:
+    before = make_pool(tmp_path / "pool", rows=6)
+    times = {path.name: path.stat().st_mtime_ns for path in before.folder.glob("shard-*")}
+    make_pool(tmp_path / "pool", rows=6)
+    grown = make_pool(tmp_path / "pool", rows=9)
+    assert {name: (before.folder / name).stat().st_mtime_ns for name in times} == times
+    assert grown.rows == 9
+    assert torch.equal(grown.tokens_of(5), before.tokens_of(5))
+    assert len({tuple(grown.tokens_of(row).tolist()) for row in range(9)}) == 9
+
+
+@pytest.mark.parametrize("damage", ["flip", "truncate", "remove", "manifest"])
+def test_damage_is_found(tmp_path: Path, damage: str) -> None:
+    folder = make_pool(tmp_path / "pool").folder
+    shard = folder / "shard-00001.safetensors"
+    content = bytearray(shard.read_bytes())
+    if damage == "flip":
+        content[-7] ^= 1
+        shard.write_bytes(content)
+    elif damage == "truncate":
+        shard.write_bytes(content[:-100])
+    elif damage == "remove":
+        shard.unlink()
+    else:
+        (folder / "manifest.json").write_text('{"format": 1')
+    with pytest.raises(PoolError, match="damaged|cannot be read") as caught:
+        ReplayPool.open(folder)
+    assert "again" in caught.value.fix
+    with pytest.raises(PoolError):
+        make_pool(tmp_path / "pool")
+
+
+def test_a_shard_cannot_point_outside_the_folder(tmp_path: Path) -> None:
+    folder = make_pool(tmp_path / "pool").folder
+    manifest = json.loads((folder / "manifest.json").read_text())
+    manifest["shards"][0]["file"] = "../elsewhere.safetensors"
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(PoolError, match="outside the folder"):
+        ReplayPool.open(folder)
+
+
+def test_another_base_is_refused(tmp_path: Path) -> None:
+    pool = make_pool(tmp_path / "pool")
+    pool.check_base(fingerprint(make_model()))
+    with pytest.raises(PoolMismatch, match="another base"):
+        pool.check_base(fingerprint(make_model(seed=1)))
+    barely = make_model()
+    with torch.no_grad():
+        barely.model.layers[0].mlp.up_proj.weight[3] *= 1.02
+    with pytest.raises(PoolMismatch):
+        pool.check_base(fingerprint(barely))
+    pool.check_base(fingerprint(make_model().to(torch.bfloat16)))
+
+
+def test_an_occupied_folder_is_refused(tmp_path: Path) -> None:
+    make_pool(tmp_path / "pool")
+    with pytest.raises(OutputExists, match="other settings \\(seed\\)"):
+        make_pool(tmp_path / "pool", seed=5)
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "thesis.tex").write_text("years of work")
+    with pytest.raises(OutputExists, match="no replay pool"):
+        make_pool(tmp_path / "other")
+    with pytest.raises(SourceNotFound):
+        ReplayPool.open(tmp_path / "nowhere")
+
+
+def test_document_start_can_be_named(tmp_path: Path) -> None:
+    pool = make_pool(tmp_path / "pool", start="<|im_start|>")
+    assert (pool.settings.start_token, pool.settings.start_text) == (1, "<|im_start|>")
+    assert (pool.batch(torch.arange(3)).tokens_BT1[:, 0] == 1).all()
+    with pytest.raises(ConfigError):
+        make_pool(tmp_path / "none", start="<nosuchtoken>")
+
+
+def test_a_head_that_cannot_be_rebuilt_is_refused() -> None:
+    model = make_model()
+    check_head(model)
+    model.lm_head.register_forward_hook(lambda module, inputs, output: output * 1.5)
+    with pytest.raises(ConfigError, match="cannot be rebuilt"):
+        check_head(model)
