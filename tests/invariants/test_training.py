@@ -1,4 +1,4 @@
-"""What must be equal, is: λ = 0 and SFTTrainer, the plain loop and the trainer, cached and live teacher, resumed runs."""
+"""What must be equal, is: λ = 0 and SFTTrainer, plain loop and trainer, cached and live teacher, resumed runs."""
 
 from __future__ import annotations
 

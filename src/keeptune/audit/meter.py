@@ -93,6 +93,22 @@ class Drift:
             "measures": {name: self.interval(name).as_dict() for name in names},
         }
 
+    def as_dict(self) -> dict[str, Any]:
+        """Everything, for JSON; `from_dict` reads it back."""
+        return {
+            "measures": list(MEASURES),
+            "sums": self.sums_DM.tolist(),
+            "tokens": self.tokens_D.tolist(),
+            "documents": self.documents,
+        }
+
+    @classmethod
+    def from_dict(cls, content: dict[str, Any]) -> Drift:
+        """What `as_dict` gave."""
+        return cls(
+            sums_DM=np.array(content["sums"]), tokens_D=np.array(content["tokens"]), documents=content["documents"]
+        )
+
 
 def measure(base: nn.Module, tuned: nn.Module, rows: Iterable[dict[str, Any]], label: str = "Measuring drift") -> Drift:
     """Drift of `tuned` from `base` on a text.

@@ -97,7 +97,7 @@ def test_damage_is_found(tmp_path: Path, damage: str) -> None:
         shard.unlink()
     else:
         (folder / "manifest.json").write_text('{"format": 1')
-    with pytest.raises(PoolError, match="damaged|cannot be read") as caught:
+    with pytest.raises(PoolError, match=r"damaged|cannot be read") as caught:
         ReplayPool.open(folder)
     assert "again" in caught.value.fix
     with pytest.raises(PoolError):

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import pytest
-from tests.conftest import CHAT_TEMPLATE, make_model
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
 from keeptune.errors import ConfigError
 from keeptune.sources import document_start
+from tests.conftest import CHAT_TEMPLATE, make_model
 
 
 def start_tokenizer(tokens: list[str], *, template: str | None = None, **named: str) -> PreTrainedTokenizerFast:

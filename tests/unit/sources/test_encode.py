@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 from datasets import Dataset
-from tests.conftest import CHAT_TEMPLATE, make_tokenizer
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 from keeptune.errors import ConfigError, SourceError
 from keeptune.sources import encode
+from tests.conftest import CHAT_TEMPLATE, make_tokenizer
 
 START = 0
 MARKED_TEMPLATE = (

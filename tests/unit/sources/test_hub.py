@@ -18,6 +18,7 @@ import pytest
 import torch
 from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file
+
 from tests.conftest import make_model, make_tokenizer
 
 COMMIT = "a" * 40

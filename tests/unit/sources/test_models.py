@@ -12,13 +12,13 @@ import pytest
 import torch
 from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file, save_file
-from tests.conftest import CHAT_TEMPLATE, make_model, make_tokenizer
 from tokenizers import Tokenizer
 from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 from transformers.utils import logging as transformers_logging
 
 from keeptune.errors import SourceError, SourceNotFound
 from keeptune.sources import cache_folder, load_model, load_tokenizer, resolve_model
+from tests.conftest import CHAT_TEMPLATE, make_model, make_tokenizer
 
 IDS = torch.tensor([[0, 70, 80, 90, 100, 110]])
 

@@ -1,0 +1,117 @@
+"""What the demo shows: the sentence, the page's content, the continuations, the table at the end."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.table import Table
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from keeptune.audit.meter import Drift
+from keeptune.demo.plan import DemoPlan
+from keeptune.progress import track
+
+PROMPTS = (
+    "The most important thing to remember about the human heart is that",
+    "Photosynthesis is the process by which",
+    "Once upon a time, in a small village by the sea, there lived",
+    "To make a simple tomato soup, you need",
+    "module counter(input clk, input reset, output reg [7:0] count);\n",
+)
+_NEW_TOKENS = 48
+
+
+@torch.inference_mode()
+def continuations(models: dict[str, PreTrainedModel], tokenizer: PreTrainedTokenizerBase) -> list[dict[str, str]]:
+    """Greedy continuations of a few everyday prompts, and one of the new task, by every model."""
+    table: list[dict[str, str]] = []
+    with track("Continuations", len(PROMPTS) * len(models), "texts") as progress:
+        for prompt in PROMPTS:
+            row = {"prompt": prompt}
+            inputs = tokenizer(prompt, return_tensors="pt")
+            for name, model in models.items():
+                output = model.generate(
+                    **inputs,
+                    do_sample=False,
+                    max_new_tokens=_NEW_TOKENS,
+                    pad_token_id=tokenizer.pad_token_id if tokenizer.pad_token_id is not None else 0,
+                )
+                new_tokens = output[0, inputs["input_ids"].shape[1] :]
+                row[name] = tokenizer.decode(new_tokens, skip_special_tokens=True)
+                progress.advance()
+            table.append(row)
+    return table
+
+
+def sentence(plan: DemoPlan, summary: dict[str, Any]) -> str:
+    """The one thing a newcomer should take away."""
+    loss = summary["task_loss"]
+    ratio = summary["drift_ratio_equal_loss"]["self"]["value"]
+    how = "just as well" if summary["equal_loss_reached"] else "almost as well"
+    return (
+        f"With self-generated replay the model learned {plan.data} {how} (held-out loss {loss['replay']:.2f} against "
+        f"{loss['plain']:.2f}, base {loss['base']:.2f}) and forgot {1 - ratio:.0%} less."
+    )
+
+
+def method(plan: DemoPlan) -> list[str]:
+    """What was run, in sentences."""
+    return [
+        f"The base, {plan.model}, was tuned on {plan.data} twice, all weights, with the same data in the same order, "
+        f"optimizer (AdamW), peak learning rate, batch of 8 rows of 128 tokens and seed; the learning rate falls as a "
+        f"cosine to the end of each run.",
+        f"Plain: {plan.steps} steps of cross-entropy. Replay: {plan.replay_steps} steps of cross-entropy plus "
+        f"{plan.lambda_:g} times KL(base‖tuned) on 8 rows of 128 tokens that the base itself wrote from an empty page.",
+        f"Matched steps compares both after {plan.steps} steps. Equal task loss compares the ends of both runs: the "
+        f"replay run may take half as many steps again.",
+        f"Task loss is read on {plan.data} documents that no run trained on. Forgetting is read on {plan.documents} "
+        f"fresh samples of the base and on {plan.text}; neither was trained on, and no setting was chosen on them.",
+    ]
+
+
+def page_content(
+    plan: DemoPlan,
+    summary: dict[str, Any],
+    rows: dict[str, list[dict[str, Any]]],
+    drifts: dict[str, dict[str, Drift]],
+    texts: list[dict[str, str]],
+) -> dict[str, Any]:
+    """The content of report.html."""
+    return {
+        "sentence": sentence(plan, summary),
+        "summary": summary,
+        "trajectories": rows,
+        "readings": {
+            text: {name: of_text[name].summary() for name in ("plain", "replay")} for text, of_text in drifts.items()
+        },
+        "continuations": texts,
+        "method": method(plan),
+    }
+
+
+def print_summary(plan: DemoPlan, summary: dict[str, Any]) -> None:
+    """The end of the demo on standard output."""
+    table = Table(title=f"{plan.model} on {plan.data}")
+    table.add_column("")
+    for name in ("base", "plain", f"replay, step {plan.steps}", f"replay, step {plan.replay_steps}"):
+        table.add_column(name, justify="right")
+    loss = summary["task_loss"]
+    models = ("plain", "replay_matched", "replay")
+    table.add_row("task loss, held-out", f"{loss['base']:.3f}", *[f"{loss[name]:.3f}" for name in models])
+    for text, drift in summary["drift"].items():
+        table.add_row(f"drift on {text}, KL", "0", *[f"{drift[name]['value']:.4f}" for name in models])
+    for label, key, column in (
+        ("matched steps", "drift_ratio_matched_steps", 1),
+        ("equal task loss", "drift_ratio_equal_loss", 2),
+    ):
+        for text, ratio in summary[key].items():
+            interval = "" if ratio["low"] is None else f" [{ratio['low']:.2f}, {ratio['high']:.2f}]"
+            cells = ["", "", "", ""]
+            cells[1 + column] = f"{ratio['value']:.2f}×{interval}"
+            table.add_row(f"  of plain's drift on {text}, {label}", *cells)
+    console = Console(highlight=False)
+    console.print(table)
+    console.print(sentence(plan, summary))
+    console.print(f"Losses and drift in nats per token. The whole story: {plan.folder / 'report.html'}")

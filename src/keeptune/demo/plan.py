@@ -1,0 +1,65 @@
+"""What the demo runs: chosen on other text and other documents than it reports on (see docs/demo.md)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from keeptune.train.settings import TuneSettings
+
+
+@dataclass(frozen=True, kw_only=True)
+class DemoPlan:
+    """The demo's settings. The docstring under a field is its help text."""
+
+    out: str = "demo"
+    """Folder of the demo: models, readings, report.html, summary.json."""
+    model: str = "smollm2"
+    """The base: a hub id, a folder, a .gguf file, or smollm2."""
+    data: str = "verilog"
+    """The new task."""
+    text: str = "pydoc"
+    """Old text on which forgetting is measured, beside the base's own."""
+    steps: int = 60
+    """Steps of plain fine-tuning; replay goes on to half as many again, to reach the same task loss."""
+    lambda_: float = 3.0
+    """Weight λ of the replay term."""
+    replay_tokens: int = 92_160
+    """Tokens of replay text that the base writes for training."""
+    documents: int = 64
+    """Fresh samples, and documents of the old text at most, to measure on."""
+    seed: int = 42
+    """Of everything random."""
+
+    @property
+    def replay_steps(self) -> int:
+        """Steps of the replay run."""
+        return self.steps * 3 // 2
+
+    @property
+    def folder(self) -> Path:
+        """The demo's folder."""
+        return Path(self.out)
+
+    @property
+    def pool(self) -> Path:
+        """The replay pool for training."""
+        return self.folder / "pool"
+
+    def tune_settings(self, run: str) -> TuneSettings:
+        """Settings of the run `plain` or `replay`: the same but for λ and the number of steps."""
+        plain = run == "plain"
+        return TuneSettings(
+            model=self.model,
+            data=self.data,
+            out=str(self.folder / run),
+            lambda_=0.0 if plain else self.lambda_,
+            steps=self.steps if plain else self.replay_steps,
+            replay=str(self.pool),
+            replay_rows=8,
+            batch_size=8,
+            max_length=128,
+            meter_every=15,
+            checkpoint_every=0,
+            seed=self.seed,
+        )
