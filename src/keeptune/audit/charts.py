@@ -1,0 +1,174 @@
+"""The three charts of the report page: task loss and drift as training goes on, and one against the other."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import plotly.graph_objects as go
+
+Rows = Sequence[dict[str, Any]]
+
+# Okabe–Ito: told apart with any colour vision. Markers and dashes differ too, for greyscale prints.
+_STYLES: dict[str, dict[str, Any]] = {
+    "plain": {"line": {"color": "#D55E00", "width": 2.5}, "marker": {"symbol": "circle", "size": 7}},
+    "replay": {"line": {"color": "#0072B2", "width": 2.5}, "marker": {"symbol": "square", "size": 7}},
+    "base": {"line": {"color": "#7D858D", "width": 2, "dash": "8px,5px"}},
+}
+_END_SIZE = 13
+_TITLE_SIZE = 13
+_STEP = "training step"
+_LOSS = "task loss, nats per token"
+_DRIFT = "drift, nats per token"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Chart:
+    """A chart with the words around it."""
+
+    name: str
+    """Its id in the page."""
+    title: str
+    sentence: str
+    """How to read it, for someone who sees the quantity for the first time."""
+    description: str
+    """What it shows, for someone who cannot see it."""
+    figure: str
+    """Data and layout as JSON without `<`, so that it can stand inside a script element."""
+
+
+def charts(trajectories: dict[str, Rows], base_loss: float, plain_steps: int) -> list[Chart]:
+    """The charts of two runs.
+
+    Args:
+        trajectories: rows of `runs.jsonl` of the runs `plain` and `replay`.
+        base_loss: the base’s held-out task loss, nats per token.
+        plain_steps: the step where the plain run ended.
+    """
+    return [
+        _loss_chart(trajectories, base_loss, plain_steps),
+        _drift_chart(trajectories, plain_steps),
+        _trade_chart(trajectories, base_loss),
+    ]
+
+
+def _loss_chart(trajectories: dict[str, Rows], base_loss: float, plain_steps: int) -> Chart:
+    last_step = max(row["step"] for rows in trajectories.values() for row in rows)
+    base = go.Scatter(x=[0, last_step], y=[base_loss, base_loss], name="base", mode="lines", **_STYLES["base"])
+    base.hovertemplate = "%{y:.3f}"
+    traces = [base, *_lines(trajectories, "step", "L_ft")]
+    return Chart(
+        name="task-loss",
+        title="What it learned",
+        sentence="How badly the model predicts task text that it has not trained on: lower is better.",
+        description=f"Held-out task loss in nats per token against training step. The base stays at {base_loss:.3f}. "
+        + _ends(trajectories, "L_ft"),
+        figure=_json(_figure(traces, _STEP, _LOSS), _end_of_plain(trajectories, plain_steps)),
+    )
+
+
+def _drift_chart(trajectories: dict[str, Rows], plain_steps: int) -> Chart:
+    figure = _figure(_lines(trajectories, "step", "KL"), _STEP, _DRIFT)
+    figure.update_yaxes(rangemode="tozero")
+    return Chart(
+        name="drift",
+        title="What it forgot",
+        sentence="How far its predictions moved from the base’s on held-out text that the base wrote itself: "
+        "0 is not at all, lower is better.",
+        description="Drift, KL(base‖tuned) in nats per token on held-out self-generated text, against training step. "
+        + _ends(trajectories, "KL"),
+        figure=_json(figure, _end_of_plain(trajectories, plain_steps)),
+    )
+
+
+def _trade_chart(trajectories: dict[str, Rows], base_loss: float) -> Chart:
+    traces = _lines(trajectories, "L_ft", "KL")
+    for trace in traces:
+        sizes = [_STYLES[trace.name]["marker"]["size"]] * len(trace.x)
+        trace.marker.update(size=[*sizes[:-1], _END_SIZE], opacity=1, line_width=0)
+    start = go.Scatter(x=[base_loss], y=[0], name="base", mode="markers", hovertemplate="loss %{x:.3f}, drift 0")
+    start.marker = {"color": _STYLES["base"]["line"]["color"], "symbol": "diamond", "size": _END_SIZE}
+    start.cliponaxis = False
+    figure = _figure([*traces, start], f"held-out {_LOSS}", _DRIFT)
+    figure.update_layout(hovermode="closest")
+    figure.update_yaxes(rangemode="tozero")
+    plain_loss = _points(trajectories["plain"], "L_ft", "KL")[0][-1]
+    return Chart(
+        name="trade-off",
+        title="What learning cost",
+        sentence="Each run walks from the base, at the right, to its end, the large mark. "
+        "Along the dotted line both have learned equally much: the lower run has forgotten less.",
+        description="Drift against held-out task loss, both in nats per token; each run is a path from the base’s "
+        f"point, at loss {base_loss:.3f} and drift 0. {_ends(trajectories, 'KL')} "
+        f"Plain ends at loss {plain_loss:.3f}.",
+        figure=_json(figure, _marked_line(plain_loss, "equal task loss")),
+    )
+
+
+def _points(rows: Rows, x: str, y: str) -> tuple[list[float], list[float]]:
+    """Two columns of the rows that have both: a run without evaluation data has no task loss at first."""
+    pairs = [(row[x], row[y]) for row in rows if row[x] is not None and row[y] is not None]
+    return [pair[0] for pair in pairs], [pair[1] for pair in pairs]
+
+
+def _lines(trajectories: dict[str, Rows], x: str, y: str) -> list[Any]:
+    traces = []
+    for name in ("plain", "replay"):
+        xs, ys = _points(trajectories[name], x, y)
+        trace = go.Scatter(x=xs, y=ys, name=name, mode="lines+markers", **_STYLES[name])
+        trace.hovertemplate = "%{y:.3f}" if x == "step" else "loss %{x:.3f}, drift %{y:.3f}"
+        traces.append(trace)
+    return traces
+
+
+def _ends(trajectories: dict[str, Rows], column: str) -> str:
+    sentences = []
+    for name in ("plain", "replay"):
+        steps, values = _points(trajectories[name], "step", column)
+        sentences.append(f"{name} goes from {values[0]:.3f} to {values[-1]:.3f} at step {steps[-1]}")
+    return "; ".join(sentences).capitalize() + "."
+
+
+def _figure(traces: list[Any], x: str, y: str) -> Any:
+    """Without colours of its own but the runs': the page gives the rest, so that they follow light and dark."""
+    figure = go.Figure(traces)
+    figure.update_layout(
+        template="none",
+        autosize=True,
+        margin={"l": 58, "r": 14, "t": 34, "b": 48},
+        paper_bgcolor="rgba(0,0,0,0)",
+        plot_bgcolor="rgba(0,0,0,0)",
+        dragmode=False,
+        hovermode="x unified",
+        showlegend=True,
+        legend={"orientation": "h", "x": 0, "y": 1.02, "yanchor": "bottom"},
+        legend_itemclick=False,
+        legend_itemdoubleclick=False,
+    )
+    axis = {"zeroline": False, "title_font_size": _TITLE_SIZE, "title_standoff": 10}
+    figure.update_xaxes(title_text=x, showgrid=False, showline=True, ticks="outside", **axis)
+    figure.update_yaxes(title_text=y, showgrid=True, nticks=7, **axis)
+    return figure
+
+
+def _end_of_plain(trajectories: dict[str, Rows], plain_steps: int) -> tuple[dict[str, Any], dict[str, Any]] | None:
+    if max(row["step"] for row in trajectories["replay"]) <= plain_steps:
+        return None
+    return _marked_line(plain_steps, "matched steps")
+
+
+def _marked_line(x: float, text: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """A vertical line through the chart, its name written along it: beside it, a phone would have no room."""
+    line = {"type": "line", "xref": "x", "yref": "paper", "x0": x, "x1": x, "y0": 0, "y1": 1, "layer": "below"}
+    line["line"] = {"width": 1, "dash": "dot", "color": _STYLES["base"]["line"]["color"]}
+    name = {"xref": "x", "yref": "paper", "x": x, "y": 0.55, "xanchor": "right", "xshift": -1, "textangle": -90}
+    return line, {**name, "text": text, "showarrow": False, "font": {"size": 12}}
+
+
+def _json(figure: Any, mark: tuple[dict[str, Any], dict[str, Any]] | None) -> str:
+    if mark:
+        figure.add_shape(mark[0])
+        figure.add_annotation(mark[1])
+    # Inside a script element only `<` can end it; in JSON `<` stands in strings alone, where an escape is the same.
+    return str(figure.to_json()).replace("<", "\\u003c")

@@ -1,0 +1,278 @@
+"""The report page: what stands in it, that hostile text stays text, and that a real browser draws it."""
+
+from __future__ import annotations
+
+import base64
+import csv
+import hashlib
+import io
+import json
+import re
+import shutil
+import subprocess
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from keeptune.audit.meter import DESCRIPTIONS
+from keeptune.audit.report import demo_page
+
+HOSTILE = (
+    '</script></textarea><script>document.title="hacked"</script>{{7*7}}<img src=x onerror=\'document.title="hacked"\'>'
+)
+LINK = '<a href="javascript:document.title=1">&amp;"quoted"</a>'
+MEASURES = ("kl", "l_f_rise", "ce_change", "agreement")
+CHARTS = ("task-loss", "drift", "trade-off")
+
+
+def interval(value: float, width: float | None = 0.01) -> dict[str, Any]:
+    low, high = (None, None) if width is None else (value - width, value + width)
+    return {"value": value, "low": low, "high": high, "documents": 64}
+
+
+def reading(*values: float, width: float | None = 0.01) -> dict[str, Any]:
+    measures = {name: interval(value, width) for name, value in zip(MEASURES, values, strict=True)}
+    return {"documents": 64, "tokens": 16_321, "measures": measures}
+
+
+def rows(steps: int, loss: float, drift: float) -> list[dict[str, Any]]:
+    points = [(step, step / steps) for step in range(0, steps + 1, 10)]
+    return [
+        {"step": step, "L_ft": 2.41 - (2.41 - loss) * part, "KL": drift * part, "seconds": 4.0 * step}
+        for step, part in points
+    ]
+
+
+@pytest.fixture
+def content() -> dict[str, Any]:
+    return {
+        "sentence": "With replay it drifted a quarter as far.",
+        "summary": {
+            "model": "smollm2",
+            "data": "verilog",
+            "drift_ratio_matched_steps": {"self": interval(0.27, 0.03), "pydoc": interval(0.33, 0.04)},
+            "drift_ratio_equal_loss": {"self": interval(0.42, 0.05), "pydoc": interval(0.0457, 0.001)},
+            "task_loss": {"base": 2.41, "plain": 1.28, "replay": 1.27, "replay_matched": 1.33},
+            "steps": {"plain": 60, "replay": 90},
+            "minutes": 12.34,
+            "versions": {"keeptune": "0.1.0", "torch": "2.9.0"},
+            "command": "keeptune demo --out x",
+            "seed": 42,
+            "machine": {"architecture": "x86_64", "threads": 2},
+        },
+        "trajectories": {"plain": rows(60, 1.28, 0.9), "replay": rows(90, 1.27, 0.3)},
+        "readings": {
+            "self": {"plain": reading(0.9134, 0.7012, 0.4511, 0.7312), "replay": reading(0.28, 0.2, 0.1, 0.88)},
+            "pydoc": {"plain": reading(0.71, 0.5, 0.35, 0.77), "replay": reading(0.21, 0.16, -0.0211, 0.89)},
+        },
+        "continuations": [{"prompt": "def f(n):\n\treturn", "base": "\n\n  n", "plain": "  wire;", "replay": " n"}],
+        "method": ["The base was tuned on 400 files.", "Replay adds its own text."],
+    }
+
+
+@pytest.fixture
+def hostile(content: dict[str, Any]) -> dict[str, Any]:
+    """The same with hostile text wherever text of a user, a model or a machine stands."""
+    summary = content["summary"]
+    content["sentence"] = HOSTILE + LINK
+    summary |= {"model": HOSTILE, "data": LINK, "command": HOSTILE, "seed": LINK}
+    summary["versions"][HOSTILE] = summary["machine"][LINK] = HOSTILE
+    for texts in (content["readings"], summary["drift_ratio_matched_steps"], summary["drift_ratio_equal_loss"]):
+        texts[HOSTILE] = texts.pop("pydoc")
+    content["readings"]["self"][LINK] = content["readings"]["self"].pop("replay")
+    content["continuations"].append({"prompt": HOSTILE, "base": LINK, "plain": HOSTILE, "replay": HOSTILE})
+    content["method"].append(HOSTILE + LINK)
+    return content
+
+
+class Page(HTMLParser):
+    """Elements with their attributes, and the text of each by its tag, as a browser's parser would read them."""
+
+    VOID = frozenset({"meta", "link", "img"})
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.elements: list[tuple[str, dict[str, str | None]]] = []
+        self.texts: list[tuple[str, list[str]]] = []
+        self._open: list[int] = []
+        self.feed(html)
+        self.close()
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, dict(attrs)))
+        if tag not in self.VOID:
+            self._open.append(len(self.texts))
+            self.texts.append((tag, []))
+
+    def handle_endtag(self, tag: str) -> None:
+        opened = self._open.pop()
+        assert self.texts[opened][0] == tag, f"<{self.texts[opened][0]}> is closed by </{tag}>"
+
+    def handle_data(self, data: str) -> None:
+        for opened in self._open:
+            self.texts[opened][1].append(data)
+
+    def all(self, tag: str) -> list[str]:
+        return ["".join(parts) for name, parts in self.texts if name == tag]
+
+    def attributes(self, tag: str) -> list[dict[str, str | None]]:
+        return [attributes for name, attributes in self.elements if name == tag]
+
+
+def words(text: str) -> str:
+    return re.sub(r"\s+", " ", text)
+
+
+def test_page_says_what_was_measured(content: dict[str, Any]) -> None:
+    page = Page(demo_page(content))
+    body = words(page.all("body")[0])
+    assert page.all("title") == page.all("h1") == ["What did the model forget?"]
+    for ratio in ("0.27× [0.24, 0.30]", "0.33× [0.29, 0.37]", "0.42× [0.37, 0.47]", "0.046× [0.045, 0.047]"):
+        assert ratio in body
+    for fact in (
+        content["sentence"],
+        *content["method"],
+        *DESCRIPTIONS.values(),
+        "keeptune demo --out x",
+        "12.3 minutes",
+    ):
+        assert fact in body
+    assert "95\u202f% percentile bootstrap" in page.all("body")[0]
+    assert "one training run a method" in body
+
+
+def test_every_number_of_the_readings_stands_in_the_table(content: dict[str, Any]) -> None:
+    page = Page(demo_page(content))
+    table = words(page.all("table")[1])
+    for runs in content["readings"].values():
+        for of_run in runs.values():
+            for measure in of_run["measures"].values():
+                cell = "{value:.4f} [{low:.4f}, {high:.4f}]".format(**measure).replace("-", "−")
+                assert cell in table
+    assert table.count(" 64") == table.count("16,321") == 4
+    targets = {attributes.get("id") for attributes in page.attributes("dt")}
+    links = [str(attributes["href"]) for attributes in page.attributes("a")]
+    assert len(links) == len(MEASURES)
+    assert {link.removeprefix("#") for link in links} <= targets
+
+
+def test_csv_holds_the_table_with_all_digits(content: dict[str, Any]) -> None:
+    content["readings"]["self"]["plain"] = reading(0.123456789, 0.5, 0.5, 0.5, width=None)
+    text = Page(demo_page(content)).all("textarea")[0].removeprefix("\n")
+    table = list(csv.DictReader(io.StringIO(text)))
+    assert [(row["text"], row["run"]) for row in table] == [
+        ("self", "plain"),
+        ("self", "replay"),
+        ("pydoc", "plain"),
+        ("pydoc", "replay"),
+    ]
+    assert (table[0]["kl"], table[0]["kl_low"], table[0]["kl_high"]) == ("0.123456789", "", "")
+    assert (table[3]["ce_change"], table[3]["documents"], table[3]["tokens"]) == ("-0.0211", "64", "16321")
+
+
+def test_a_missing_interval_has_no_brackets(content: dict[str, Any]) -> None:
+    content["readings"] = {"self": {"plain": reading(0.9134, 0.7012, 0.4511, 0.7312, width=None)}}
+    for ratios in ("drift_ratio_matched_steps", "drift_ratio_equal_loss"):
+        content["summary"][ratios] = {"self": interval(0.27, None)}
+    page = Page(demo_page(content))
+    assert "0.9134" in page.all("table")[1]
+    assert "[" not in page.all("table")[1]
+    assert "[" not in page.all("header")[0]
+    assert "None" not in page.all("main")[0]
+
+
+def test_charts_carry_the_readings_and_skip_missing_ones(content: dict[str, Any]) -> None:
+    content["trajectories"]["plain"][0]["L_ft"] = None
+    page = Page(demo_page(content))
+    figures = {
+        attributes["id"]: json.loads(text)
+        for attributes, text in zip(page.attributes("script"), page.all("script"), strict=True)
+        if attributes.get("type") == "application/json"
+    }
+    assert list(figures) == [f"{name}-data" for name in CHARTS]
+    loss = {trace["name"]: trace for trace in figures["task-loss-data"]["data"]}
+    assert loss["base"]["y"] == [2.41, 2.41]
+    assert loss["plain"]["x"] == [10, 20, 30, 40, 50, 60]
+    trade = {trace["name"]: trace for trace in figures["trade-off-data"]["data"]}
+    assert (trade["replay"]["x"][-1], trade["replay"]["y"][-1]) == pytest.approx((1.27, 0.3))
+    labels = [attributes["aria-label"] for attributes in page.attributes("div") if attributes.get("role") == "img"]
+    assert len(labels) == 3
+    assert "0.900 at step 60" in str(labels[1])
+
+
+def test_hostile_text_stays_text(content: dict[str, Any], hostile: dict[str, Any]) -> None:
+    html = demo_page(hostile)
+    page = Page(html)
+    assert page.all("pre")[-1] == page.all("pre")[-4] == "\n" + HOSTILE
+    assert HOSTILE + LINK in page.all("p")[0]
+    assert len(page.attributes("script")) == 5
+    assert not page.attributes("img")
+    assert not [element for element in page.elements if any(name.startswith("on") for name in element[1])]
+    assert "49" not in page.all("pre")[-1]
+
+
+def test_page_needs_nothing_from_elsewhere(content: dict[str, Any]) -> None:
+    html = demo_page(content)
+    page = Page(html)
+    assert len(html.encode()) < 6_000_000
+    addresses = [
+        value for _, attributes in page.elements for name in ("src", "href") if (value := attributes.get(name))
+    ]
+    assert all(address.startswith(("#", "data:")) for address in addresses)
+    assert not re.search(r"url\(|@import", page.all("style")[0])
+    policy = next(meta["content"] for meta in page.attributes("meta") if "http-equiv" in meta)
+    assert policy is not None
+    assert policy.startswith("default-src 'none';")
+    for script in page.all("script")[-2:]:
+        digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+        assert f"'sha256-{digest}'" in policy
+
+
+def chromium(tmp_path: Path, page: str, *options: str) -> tuple[str, list[str]]:
+    """The document as Chromium leaves it, and what it wrote to its console."""
+    program = shutil.which("chromium")
+    if program is None:
+        pytest.skip("chromium is not installed")
+    (tmp_path / "demo.html").write_text(page, encoding="utf-8")
+    # A headless window is never narrower than 500 px: a frame is, and its parent may look inside.
+    (tmp_path / "phone.html").write_text(
+        '<iframe src="demo.html" width="375" height="700" style="border:0"></iframe><script>onload = () => {'
+        "const inside = frames[0].document; console.log('phone page loaded');"
+        "document.title = inside.documentElement.scrollWidth + ' of ' + frames[0].innerWidth}</script>"
+    )
+    switches = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync"]
+    switches += ["--disable-background-networking", "--disable-component-update", "--allow-file-access-from-files"]
+    switches += ["--enable-logging=stderr", "--v=0", "--virtual-time-budget=4000", "--hide-scrollbars", "--dump-dom"]
+    name = "phone.html" if "--phone" in options else "demo.html"
+    done = subprocess.run(
+        [program, *switches, *options, f"--user-data-dir={tmp_path / 'profile'}", (tmp_path / name).as_uri()],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=True,
+    )
+    return done.stdout, [line for line in done.stderr.splitlines() if "CONSOLE" in line]
+
+
+@pytest.mark.parametrize(("scheme", "ink"), [("1", "rgb(27, 31, 36)"), ("0", "rgb(231, 233, 236)")])
+def test_chromium_draws_three_charts_and_runs_no_hostile_script(
+    tmp_path: Path, hostile: dict[str, Any], scheme: str, ink: str
+) -> None:
+    drawn, console = chromium(tmp_path, demo_page(hostile), f"--blink-settings=preferredColorScheme={scheme}")
+    assert "<title>What did the model forget?</title>" in drawn
+    charts = drawn.split('class="chart')[1:]
+    assert len(charts) == 3
+    for chart in charts:
+        drawing = chart.split("application/json")[0]
+        assert 'class="main-svg"' in drawing
+        assert f"fill: {ink}" in drawing
+    assert console == []
+
+
+def test_a_phone_does_not_scroll_sideways(tmp_path: Path, hostile: dict[str, Any]) -> None:
+    drawn, console = chromium(tmp_path, demo_page(hostile), "--phone")
+    assert "<title>375 of 375</title>" in drawn
+    assert [line for line in console if "phone page loaded" not in line] == []
+    assert len(console) == 1
