@@ -16,24 +16,42 @@ from typing import Any
 from keeptune.errors import StorageError
 
 _CHECKSUM_BLOCK_BYTES = 1 << 20
+# torch.save tells of a failed write in these words, without the system's error number.
+_TORCH_WRITER_MARKS = ("inline_container", "iostream error")
 
 
 @contextmanager
 def storage_errors(path: Path) -> Iterator[None]:
-    """Turn the system's write errors below `path` into a `StorageError` that says what to do."""
+    """Turn write errors below `path` into a `StorageError` that says what to do, whichever library raised them."""
     try:
         yield
     except StorageError:
         raise
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+    except Exception as error:
+        if _says(error, errno.ENOSPC) or _says(error, errno.EDQUOT):
             raise StorageError(
                 f"the disk is full: could not write {path}",
                 "free some space (or choose another output folder) and run the same command again",
             ) from error
-        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        if isinstance(error, RuntimeError) and any(mark in str(error) for mark in _TORCH_WRITER_MARKS):
+            raise StorageError(
+                f"could not write {path}: the disk is full or failing",
+                "free some space (or choose another output folder) and run the same command again",
+            ) from error
+        if isinstance(error, OSError) and error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
             raise StorageError(f"no permission to write {path}", "choose a folder that you may write to") from error
         raise
+
+
+def _says(error: BaseException | None, number: int) -> bool:
+    """Whether an error, or one that it came from, is the system's error `number`, by number or in words."""
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
+        if getattr(error, "errno", None) == number or os.strerror(number) in str(error):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
 
 
 def _fsync_folder(folder: Path) -> None:

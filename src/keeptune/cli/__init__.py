@@ -13,7 +13,14 @@ from keeptune.cli.help import APP, VERBS
 from keeptune.errors import ConfigError, Interrupted, KeeptuneError
 from keeptune.progress import say
 
-app = App(name="keeptune", help=APP, help_format="markdown", version=lambda: version("keeptune"), help_on_error=False)
+app = App(
+    name="keeptune",
+    help=APP,
+    help_format="markdown",
+    version=lambda: version("keeptune"),
+    help_on_error=False,
+    suppress_keyboard_interrupt=False,
+)
 for verb, text in VERBS.items():
     app.command(f"keeptune.cli.{verb}:{verb}", name=verb, help=text)
 

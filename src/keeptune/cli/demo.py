@@ -1,7 +1,5 @@
 """`keeptune demo`: the main job, end to end."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 from cyclopts import Parameter

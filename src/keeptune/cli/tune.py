@@ -1,7 +1,5 @@
 """`keeptune tune`: fine-tune and keep."""
 
-from __future__ import annotations
-
 import tomllib
 from dataclasses import dataclass, field, replace
 from pathlib import Path

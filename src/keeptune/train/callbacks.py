@@ -65,6 +65,11 @@ def last_good_checkpoint(folder: Path) -> Path | None:
     return max((mark.parent for mark in marks), key=lambda path: int(path.name[11:]), default=None)
 
 
+def forget_checkpoint(folder: Path, step: int) -> None:
+    """Take the mark from the checkpoint of a step, if there is one: it is not to be resumed from."""
+    (folder / f"checkpoint-{step}" / _COMPLETE).unlink(missing_ok=True)
+
+
 class StopCallback(TrainerCallback):
     """Ends training after the step in hand, with a checkpoint, once `asked` is set."""
 

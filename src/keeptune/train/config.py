@@ -1,7 +1,5 @@
 """What keeptune adds to a fine-tuning run. The docstring under a field is its documentation and its --help."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Literal
 

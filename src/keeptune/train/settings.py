@@ -1,11 +1,10 @@
 """Everything that a `keeptune tune` run can be told. The docstring under a field is its help text."""
 
-from __future__ import annotations
-
 import dataclasses
 from dataclasses import dataclass, field
 from typing import Any
 
+import torch
 from trl import SFTConfig
 
 from keeptune.errors import ConfigError
@@ -85,6 +84,7 @@ class TuneSettings(KeepConfig):
             "max_length": None,
             "seed": self.seed,
             "bf16": bf16,
+            "use_cpu": not torch.accelerator.is_available(),
             "gradient_checkpointing": False,
             "logging_steps": 1,
             "disable_tqdm": True,

@@ -16,13 +16,21 @@ import torch
 from datasets import Dataset
 from peft import LoraConfig
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, PrinterCallback, set_seed
+from trl import SFTConfig
 
 from keeptune.errors import ConfigError, Diverged, Interrupted, OutputExists
 from keeptune.progress import say
 from keeptune.replay.precision import has_bf16
 from keeptune.sources import document_start, encode, load_documents, load_model, load_tokenizer, split_documents
+from keeptune.sources.loading import quiet
 from keeptune.storage import atomic_folder, storage_errors, write_json
-from keeptune.train.callbacks import CheckpointCallback, ProgressCallback, StopCallback, last_good_checkpoint
+from keeptune.train.callbacks import (
+    CheckpointCallback,
+    ProgressCallback,
+    StopCallback,
+    forget_checkpoint,
+    last_good_checkpoint,
+)
 from keeptune.train.card import card
 from keeptune.train.runs import FILE, read_rows
 from keeptune.train.settings import TuneSettings
@@ -49,12 +57,14 @@ def tune(
         SourceError, PoolError, ConfigError, StorageError: as their names say.
     """
     out = Path(settings.out)
-    prepare_folder(out, settings, resume=resume, overwrite=overwrite)
+    check_folder(out, settings, resume=resume, overwrite=overwrite)
+    args = settings.sft_config(bf16=has_bf16(torch.accelerator.current_accelerator() or "cpu"))
     set_seed(settings.seed)
     model, tokenizer = load_model(settings.model), load_tokenizer(settings.model)
     train_rows, held_out_rows = task_rows(settings, tokenizer)
     with storage_errors(out):
-        trainer = build_trainer(settings, model, tokenizer, train_rows, held_out_rows)
+        claim_folder(out, settings, resume=resume)
+        trainer = build_trainer(settings, args, model, tokenizer, train_rows, held_out_rows)
         trainer.remove_callback(PrinterCallback)
         stop = StopCallback()
         for callback in (ProgressCallback(label), CheckpointCallback(), stop, *(extra_callbacks or [])):
@@ -63,9 +73,10 @@ def tune(
         if resume:
             say(f"continuing from {checkpoint}" if checkpoint else "no checkpoint yet: starting from the base")
         try:
-            with stop.on_signals():
+            with stop.on_signals(), quiet():
                 trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
         except Diverged as error:
+            forget_checkpoint(out, trainer.state.global_step)  # its weights are those that gave this loss
             good = last_good_checkpoint(out)
             kept = f"the last good checkpoint is {good}" if good else "no checkpoint was written before it"
             raise Diverged(f"{error.what}; {kept}", error.fix) from error
@@ -74,34 +85,49 @@ def tune(
                 f"stopped after step {trainer.state.global_step} of {trainer.state.max_steps}, checkpoint kept",
                 "run the same command with --resume to go on",
             )
-        return save(trainer, settings)
+        with quiet():
+            return save(trainer, settings)
 
 
-def prepare_folder(out: Path, settings: TuneSettings, *, resume: bool, overwrite: bool) -> None:
-    """Claim the run's folder, or refuse it."""
-    content = dataclasses.asdict(settings)
-    run_file = out / RUN_FILE
+def check_folder(out: Path, settings: TuneSettings, *, resume: bool, overwrite: bool) -> None:
+    """Refuse a folder that the run must not write to. Changes nothing."""
     if out.exists() and not out.is_dir():
         raise OutputExists(f"{out} is a file", "choose another --out")
-    if out.is_dir() and any(out.iterdir()):
-        if not run_file.is_file():
-            raise OutputExists(f"{out} is not empty and holds no run of keeptune", "choose another --out")
-        if resume:
-            before = json.loads(run_file.read_text(encoding="utf-8"))["settings"]
-            changed = [key for key, value in json.loads(json.dumps(content)).items() if before.get(key) != value]
-            if changed:
-                raise ConfigError(
-                    f"the run in {out} was started with another {', '.join(changed)}",
-                    "resume with the settings it was started with, or choose another --out",
-                )
-            return
-        if not overwrite:
-            raise OutputExists(
-                f"{out} already holds a run",
-                "add --resume to go on with it, --overwrite to replace it, or rename --out",
+    if not out.is_dir() or not any(out.iterdir()):
+        return
+    run_file = out / RUN_FILE
+    if not run_file.is_file():
+        raise OutputExists(f"{out} is not empty and holds no run of keeptune", "choose another --out")
+    if resume:
+        before = json.loads(run_file.read_text(encoding="utf-8"))["settings"]
+        now = json.loads(json.dumps(dataclasses.asdict(settings)))
+        changed = [key for key, value in now.items() if before.get(key) != value]
+        if changed:
+            raise ConfigError(
+                f"the run in {out} was started with another {', '.join(changed)}",
+                "resume with the settings it was started with, or choose another --out",
             )
-        shutil.rmtree(out)
-    write_json(run_file, {"versions": versions(), "settings": content})
+    elif overwrite and settings.replay and Path(settings.replay).resolve().is_relative_to(out.resolve()):
+        raise ConfigError(
+            f"--overwrite would delete the replay pool {settings.replay}", "move the pool out of the run's folder first"
+        )
+    elif not overwrite:
+        raise OutputExists(
+            f"{out} already holds a run",
+            "add --resume to go on with it, --overwrite to replace it, or choose another --out",
+        )
+
+
+def claim_folder(out: Path, settings: TuneSettings, *, resume: bool) -> None:
+    """Make the folder this run's: empty but for run.json, unless it goes on."""
+    if resume and (out / RUN_FILE).is_file():
+        return
+    for path in out.iterdir() if out.is_dir() else ():
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
+    write_json(out / RUN_FILE, {"versions": versions(), "settings": dataclasses.asdict(settings)})
 
 
 def task_rows(settings: TuneSettings, tokenizer: PreTrainedTokenizerBase) -> tuple[Dataset, Dataset]:
@@ -122,6 +148,7 @@ def evenly_spaced(rows: Dataset, limit: int) -> Dataset:
 
 def build_trainer(
     settings: TuneSettings,
+    args: SFTConfig,
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
     train_rows: Dataset,
@@ -131,7 +158,7 @@ def build_trainer(
     columns = ["input_ids", "labels"]
     return KeepSFTTrainer(
         model=model,
-        args=settings.sft_config(bf16=has_bf16("cuda" if torch.cuda.is_available() else "cpu")),
+        args=args,
         keep=settings,
         train_dataset=train_rows.select_columns(columns),
         eval_dataset=held_out_rows.select_columns(columns),

@@ -143,6 +143,16 @@ def test_page_says_what_was_measured(content: dict[str, Any]) -> None:
     assert "one training run a method" in body
 
 
+@pytest.mark.parametrize(("replay_loss", "said"), [(1.27, False), (1.28, False), (1.291, True)])
+def test_page_says_when_replay_fell_short_of_equal_loss(
+    content: dict[str, Any], replay_loss: float, said: bool
+) -> None:
+    content["summary"]["task_loss"]["replay"] = replay_loss
+    header = words(Page(demo_page(content)).all("header")[0])
+    assert f"1.280 after 60 steps without replay, {replay_loss:.3f} after 90 with" in header
+    assert ("not quite reached" in header) is said
+
+
 def test_every_number_of_the_readings_stands_in_the_table(content: dict[str, Any]) -> None:
     page = Page(demo_page(content))
     table = words(page.all("table")[1])
@@ -231,7 +241,7 @@ def test_page_needs_nothing_from_elsewhere(content: dict[str, Any]) -> None:
 
 
 def chromium(tmp_path: Path, page: str, *options: str) -> tuple[str, list[str]]:
-    """The document as Chromium leaves it, and what it wrote to its console."""
+    """The document as Chromium leaves it, and the lines that its console got."""
     program = shutil.which("chromium")
     if program is None:
         pytest.skip("chromium is not installed")

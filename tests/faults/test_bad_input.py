@@ -1,0 +1,218 @@
+"""Bad input: one line of what happened, one of what to do, exit code 2, no traceback, nothing lost."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from transformers import PreTrainedTokenizerFast
+
+from keeptune import cli
+from keeptune.replay.write import sample_pool
+from tests.conftest import make_model, make_tokenizer
+
+Run = Callable[..., tuple[int, list[str]]]
+
+
+@pytest.fixture
+def keeptune(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+    """The command line in this process: exit code and the lines of standard error."""
+
+    def run(*arguments: str | Path) -> tuple[int, list[str]]:
+        monkeypatch.setattr("sys.argv", ["keeptune", *map(str, arguments)])
+        with pytest.raises(SystemExit) as stopped:
+            cli.main()
+        error = capsys.readouterr().err
+        assert "Traceback" not in error
+        return int(stopped.value.code or 0), [line for line in error.splitlines() if line]
+
+    return run
+
+
+def refused(result: tuple[int, list[str]], *words: str) -> None:
+    code, lines = result
+    assert code == 2, lines
+    what, todo = lines[-2:]
+    assert what.startswith("keeptune: ")
+    assert todo.startswith("  → ")
+    for word in words:
+        assert word in what + todo, (word, what, todo)
+
+
+@pytest.fixture
+def texts(tmp_path: Path) -> Path:
+    folder = tmp_path / "texts"
+    folder.mkdir()
+    for number in range(6):
+        (folder / f"{number}.txt").write_text(f"Document {number} speaks of the number {number}. " * 8)
+    return folder
+
+
+@pytest.fixture
+def tune(keeptune: Run, model_folder: Path, texts: Path, tmp_path: Path) -> Run:
+    def run(*more: str | Path, model: str | Path = model_folder, data: str | Path = texts) -> tuple[int, list[str]]:
+        small = {"--steps": "2", "--batch-size": "2", "--max-length": "32", "--replay-tokens": "96"}
+        small |= {"--replay-length": "16", "--meter-rows": "2", "--held-out-rows": "4"}
+        unsaid = [word for flag, value in small.items() if flag not in more for word in (flag, value)]
+        return keeptune("tune", model, data, "--out", tmp_path / "run", *unsaid, *more)
+
+    return run
+
+
+def test_no_such_model(tune: Run, tmp_path: Path) -> None:
+    refused(tune(model=tmp_path / "nowhere"), "no model at", "check the path")
+
+
+def test_no_such_data(tune: Run, tmp_path: Path) -> None:
+    refused(tune(data=tmp_path / "nowhere.jsonl"), "nowhere.jsonl")
+
+
+def test_no_such_column(tune: Run, tmp_path: Path) -> None:
+    file = tmp_path / "rows.jsonl"
+    file.write_text(json.dumps({"body": "text in a column of another name"}) + "\n")
+    refused(tune(data=file), "body", "text")
+
+
+def test_empty_data(tune: Run, tmp_path: Path) -> None:
+    (tmp_path / "rows.jsonl").write_text("")
+    refused(tune(data=tmp_path / "rows.jsonl"), "rows.jsonl")
+
+
+def test_every_row_longer_than_the_context(tune: Run, tmp_path: Path) -> None:
+    rows = [{"prompt": f"{n} " + "a" * 60, "completion": "b" * 60} for n in range(4)]
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    refused(tune(data=tmp_path / "rows.jsonl"), "every row", "max-length")
+
+
+def save_base(folder: Path, tokenizer: PreTrainedTokenizerFast) -> Path:
+    make_model().save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+def test_chat_rows_without_a_chat_template(tune: Run, tmp_path: Path) -> None:
+    base = save_base(tmp_path / "plain-base", make_tokenizer(chat_template=None))
+    chat = [{"role": "user", "content": "Why?"}, {"role": "assistant", "content": "Because."}]
+    rows = [{"messages": chat} for _ in range(4)]
+    (tmp_path / "chats.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    refused(tune(model=base, data=tmp_path / "chats.jsonl"), "chat template")
+
+
+def test_tokenizer_without_pad_and_bos_trains(tune: Run, tmp_path: Path) -> None:
+    tokenizer = make_tokenizer()
+    tokenizer.pad_token = tokenizer.bos_token = None
+    code, lines = tune(model=save_base(tmp_path / "bare-base", tokenizer))
+    assert code == 0, lines
+    assert (tmp_path / "run" / "model" / "model.safetensors").is_file()
+
+
+def test_pool_of_another_base(tune: Run, tmp_path: Path) -> None:
+    sample_pool(make_model(seed=9), make_tokenizer(), tmp_path / "pool", tokens=96, length=16)
+    refused(tune("--replay", tmp_path / "pool"), "another base model", "keeptune replay")
+
+
+def test_damaged_pool(tune: Run, tmp_path: Path) -> None:
+    sample_pool(make_model(), make_tokenizer(), tmp_path / "pool", tokens=96, length=16)
+    shard = tmp_path / "pool" / "shard-00000.safetensors"
+    content = bytearray(shard.read_bytes())
+    content[-1] ^= 0x10
+    shard.write_bytes(content)
+    refused(tune("--replay", tmp_path / "pool"), "damaged", "again")
+    shard.write_bytes(content[: len(content) // 2])
+    refused(tune("--replay", tmp_path / "pool", "--overwrite"), "damaged", "again")
+
+
+def test_pool_smaller_than_the_meters_share(tune: Run, tmp_path: Path) -> None:
+    sample_pool(make_model(), make_tokenizer(), tmp_path / "pool", tokens=32, length=16)
+    refused(tune("--replay", tmp_path / "pool"), "2 rows", "meter")
+
+
+def test_output_folder_holds_a_run(tune: Run, tmp_path: Path) -> None:
+    assert tune()[0] == 0
+    saved = (tmp_path / "run" / "model" / "model.safetensors").read_bytes()
+    refused(tune(), "already holds a run", "--overwrite")
+    assert (tmp_path / "run" / "model" / "model.safetensors").read_bytes() == saved
+    refused(tune("--resume", "--lambda", "2"), "another lambda_", "resume with the settings")
+    assert tune("--overwrite", "--lambda", "2")[0] == 0
+
+
+def test_output_folder_holds_something_else(tune: Run, tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "thesis.tex").write_text("years of work")
+    refused(tune(), "not empty", "another --out")
+    refused(tune("--overwrite"), "not empty", "another --out")
+    assert (tmp_path / "run" / "thesis.tex").read_text() == "years of work"
+
+
+def test_loss_that_becomes_nan_names_step_and_checkpoint(tune: Run, tmp_path: Path) -> None:
+    result = tune("--steps", "9", "--learning-rate", "1e18", "--checkpoint-every", "1", "--lambda", "0")
+    refused(result, "the loss became", "at step", "learning rate")
+    step = int(re.findall(r"at step (\d+)", result[1][-2])[0])
+    kept = tmp_path / "run" / f"checkpoint-{step - 2}"
+    assert str(kept) in result[1][-2]
+    weights = load_file(kept / "model.safetensors")
+    assert all(torch.isfinite(tensor).all() for tensor in weights.values())
+    assert not (tmp_path / "run" / "model").exists()
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        (["--lambda", "-1"], ["lambda is -1.0"]),
+        (["--held-out", "1.5"], ["held_out", "fraction"]),
+        (["--batch-size", "0"], ["batch_size is 0"]),
+        (["--document-start", "<nosuchtoken>"], ["<nosuchtoken>"]),
+    ],
+)
+def test_settings_that_cannot_be_meant(tune: Run, flags: list[str], words: list[str]) -> None:
+    refused(tune(*flags), *words)
+
+
+def test_run_file(tune: Run, tmp_path: Path) -> None:
+    file = tmp_path / "run.toml"
+    refused(tune("--config", file), "no run file")
+    file.write_text("steps = ")
+    refused(tune("--config", file), "cannot be read")
+    file.write_text("[sft]\nlearning_rte = 1.0\n")
+    refused(tune("--config", file), "learning_rte")
+    file.write_text("[sft]\nlr_scheduler_type = 'nosuch'\n")
+    refused(tune("--config", file), "TRL refuses")
+    file.write_text("lambda = 0.5\nseed = 3\n[sft]\nweight_decay = 0.25\n")
+    code, lines = tune("--config", file, "--seed", "4")
+    assert code == 0, lines
+    settings = json.loads((tmp_path / "run" / "run.json").read_text())["settings"]
+    assert (settings["lambda_"], settings["seed"], settings["sft"]) == (0.5, 4, {"weight_decay": 0.25})
+
+
+def test_unknown_flag_is_named(keeptune: Run) -> None:
+    code, lines = keeptune("tune", "a", "b", "--out", "c", "--lamda", "3")
+    assert code == 2
+    assert any("--lamda" in line and "--lambda" in line for line in lines)
+
+
+def test_models_of_different_vocabularies(keeptune: Run, model_folder: Path, tmp_path: Path) -> None:
+    make_model(vocab=300).save_pretrained(tmp_path / "wide")
+    make_tokenizer().save_pretrained(tmp_path / "wide")
+    refused(keeptune("audit", model_folder, tmp_path / "wide"), "different vocabularies", "259 and 300")
+
+
+def test_text_named_badly(keeptune: Run, model_folder: Path) -> None:
+    refused(keeptune("audit", model_folder, model_folder, "--text", "a b=c.txt"), "NAME=SOURCE")
+    refused(keeptune("audit", model_folder, model_folder, "--text", "x=pydoc", "--text", "x=self"), "two texts")
+
+
+def test_debug_shows_the_traceback(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr("sys.argv", ["keeptune", "audit", str(tmp_path / "no"), str(tmp_path / "no"), "--debug"])
+    with pytest.raises(FileNotFoundError):
+        cli.main()
+
+
+def test_precision_is_recorded(tune: Run, tmp_path: Path) -> None:
+    assert tune()[0] == 0
+    row = json.loads((tmp_path / "run" / "runs.jsonl").read_text().splitlines()[-1])
+    assert row["versions"]["torch"] == torch.__version__.split("+")[0] or row["versions"]["torch"] == torch.__version__
