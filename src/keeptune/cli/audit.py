@@ -14,7 +14,9 @@ def audit(
     *,
     text: Annotated[
         list[str],
-        Parameter(help="NAME=SOURCE or an alias: a text to measure on; self is fresh text of the base's own."),
+        Parameter(
+            help="NAME=SOURCE or an alias: a text to measure on; self is fresh text of the base's own.", negative=""
+        ),
     ] = ["self"],  # noqa: B006
     docs: Annotated[int, Parameter(help="At most so many documents of each text, evenly spaced.")] = 64,
     max_length: Annotated[int, Parameter(help="Tokens in a window of text.")] = 256,

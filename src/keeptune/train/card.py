@@ -14,7 +14,7 @@ def card(settings: TuneSettings, first: dict[str, Any], last: dict[str, Any]) ->
         if settings.lambda_ == 0.0
         else f"self-generated replay, {settings.objective} term, λ = {settings.lambda_:g}"
     )
-    tuned = f"rsLoRA, rank {settings.lora}" if settings.lora else "all weights"
+    tuned = f"rsLoRA, rank {settings.lora}" if settings.lora else "All weights"
     versions = ", ".join(f"{name} {version}" for name, version in last["versions"].items())
     rise = last["L_f"] - last["L_f_base"]
     return f"""---
@@ -25,7 +25,7 @@ tags: [keeptune, sft]
 
 # {settings.model}, fine-tuned on {settings.data}
 
-{tuned.capitalize()} ({last["P"]:,} parameters), {last["step"]} steps, {method}.
+{tuned} ({last["P"]:,} parameters), {last["step"]} steps, {method}.
 
 | nats per token | base | tuned |
 |---|---|---|

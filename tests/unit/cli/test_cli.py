@@ -1,0 +1,107 @@
+"""The command line: instant help, a held list of flags, python -m keeptune, and each verb on a tiny model."""
+
+from __future__ import annotations
+
+import json
+import re
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+import keeptune
+from keeptune import cli
+
+COMMON = {"--help"}
+FLAGS = {
+    "demo": {"--out", "--model", "--data", "--text", "--steps", "--lambda", "--replay-tokens", "--documents", "--seed"},
+    "replay": {"--model", "--out", "--tokens", "--length", "--seed", "--document-start", "--show"},
+    "audit": {"--base", "--tuned", "--text", "--docs", "--max-length", "--windows", "--seed", "--out"},
+    "tune": {
+        "--model", "--data", "--out", "--lambda", "--objective", "--replay", "--replay-tokens", "--replay-length",
+        "--replay-rows", "--document-start", "--meter-every", "--meter-rows", "--lora", "--steps", "--learning-rate",
+        "--batch-size", "--accumulate", "--max-length", "--held-out", "--held-out-rows", "--seed",
+        "--checkpoint-every", "--config", "--resume", "--overwrite",
+    },
+}  # fmt: skip
+PUBLIC = {
+    "Drift", "KeepConfig", "KeepSFTTrainer", "KeeptuneError", "ReplayPool", "keep_tuning", "load_documents",
+    "load_model", "load_tokenizer", "measure", "sample_pool",
+}  # fmt: skip
+
+
+def run(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> int:
+    monkeypatch.setattr("sys.argv", ["keeptune", *map(str, arguments)])
+    with pytest.raises(SystemExit) as stopped:
+        cli.main()
+    return int(stopped.value.code or 0)
+
+
+@pytest.mark.parametrize("verb", sorted(FLAGS))
+def test_adding_a_flag_is_a_decision(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], verb: str
+) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+    assert run(monkeypatch, verb, "--help") == 0
+    parameters = capsys.readouterr().out.split("Parameters", 1)[1]
+    flags = set(re.findall(r"(--[a-z][a-z-]*)", re.sub(r"(?m)^(│.{0,45}).*$", r"\1", parameters)))
+    assert flags - COMMON == FLAGS[verb]
+
+
+def test_public_names_are_a_decision() -> None:
+    assert set(keeptune.__all__) == PUBLIC
+    assert len(PUBLIC) <= 12
+    for name in keeptune.__all__:
+        assert getattr(keeptune, name).__doc__
+    with pytest.raises(AttributeError, match="nosuch"):
+        _ = keeptune.nosuch
+
+
+def test_help_imports_nothing_heavy_and_is_quick() -> None:
+    code = "import sys, keeptune.cli as c; sys.argv=['keeptune','--help']\ntry: c.main()\nexcept SystemExit: pass\n"
+    code += "assert not {'torch','transformers','numpy'} & set(sys.modules), 'heavy import'"
+    seconds = []
+    for _ in range(5):
+        start = time.perf_counter()
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+        seconds.append(time.perf_counter() - start)
+        assert done.returncode == 0, done.stderr
+        assert "audit" in done.stdout
+    assert statistics.median(seconds) < 2.0
+
+
+def test_runs_as_a_module_and_tells_its_version() -> None:
+    done = subprocess.run([sys.executable, "-m", "keeptune", "--version"], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == keeptune.__version__
+
+
+def test_replay_tune_and_audit_work_together(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], model_folder: Path, tmp_path: Path
+) -> None:
+    for number in range(6):
+        (tmp_path / f"{number}.txt").write_text(f"Text {number} is about the number {number}. " * 9)
+    pool, out = tmp_path / "pool", tmp_path / "run"
+    assert run(monkeypatch, "replay", model_folder, "--out", pool, "--tokens", 400, "--length", 16, "--show", 2) == 0
+    assert capsys.readouterr().out.count("── sample") == 2
+    small = ["--steps", 6, "--batch-size", 2, "--max-length", 32, "--meter-rows", 4, "--meter-every", 3, "--lora", 4]
+    data = tmp_path / "*.txt"
+    assert run(monkeypatch, "tune", model_folder, data, "--out", out, "--replay", pool, *small) == 0
+    assert (out / "model" / "adapter_model.safetensors").is_file()
+    card = (out / "model" / "README.md").read_text()
+    last = json.loads((out / "runs.jsonl").read_text().splitlines()[-1])
+    assert f"{last['KL']:.4f}" in card
+    assert "rsLoRA, rank 4" in card
+    texts = ["--text", "self", "--text", f"mine={data}", "--docs", 5, "--max-length", 48]
+    assert run(monkeypatch, "audit", model_folder, out / "model", *texts, "--out", tmp_path / "audit") == 0
+    report = json.loads((tmp_path / "audit" / "report.json").read_text())
+    assert set(report["texts"]) == {"self", "mine"}
+    for reading in report["texts"].values():
+        assert reading["documents"] == 5
+        kl = reading["measures"]["kl"]
+        assert 0 < kl["low"] <= kl["value"] <= kl["high"]
+        assert reading["measures"]["soft_ce"]["value"] > reading["measures"]["entropy"]["value"]
+    table = capsys.readouterr().out
+    assert f"{report['texts']['mine']['measures']['kl']['value']:.4f}" in table
