@@ -97,8 +97,8 @@ def _trade_chart(trajectories: dict[str, Rows], base_loss: float) -> Chart:
     return Chart(
         name="trade-off",
         title="What learning cost",
-        sentence="Each run walks from the base, at the right, to its end, the large mark. "
-        "Along the dotted line both have learned equally much: the lower run has forgotten less.",
+        sentence="Each run walks from the base, at the right, to its end, the large mark; at the same task loss, "
+        "such as along the dotted line, the lower run has forgotten less.",
         description="Drift against held-out task loss, both in nats per token; each run is a path from the base’s "
         f"point, at loss {base_loss:.3f} and drift 0. {_ends(trajectories, 'KL')} "
         f"Plain ends at loss {plain_loss:.3f}.",
@@ -137,8 +137,6 @@ def _figure(traces: list[Any], x: str, y: str) -> Any:
         template="none",
         autosize=True,
         margin={"l": 58, "r": 14, "t": 34, "b": 48},
-        paper_bgcolor="rgba(0,0,0,0)",
-        plot_bgcolor="rgba(0,0,0,0)",
         dragmode=False,
         hovermode="x unified",
         showlegend=True,
@@ -148,6 +146,7 @@ def _figure(traces: list[Any], x: str, y: str) -> Any:
     )
     axis = {"zeroline": False, "title_font_size": _TITLE_SIZE, "title_standoff": 10}
     figure.update_xaxes(title_text=x, showgrid=False, showline=True, ticks="outside", **axis)
+    figure.update_xaxes(spikethickness=1, spikedash="solid", spikecolor=_STYLES["base"]["line"]["color"])
     figure.update_yaxes(title_text=y, showgrid=True, nticks=7, **axis)
     return figure
 
