@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import platform
 import re
-import sys
 from pathlib import Path
 from typing import Any
 
-import torch
 from datasets import Dataset
 from rich.console import Console
 from rich.table import Table
@@ -21,7 +18,7 @@ from keeptune.replay.teacher import fingerprint
 from keeptune.replay.write import sample_pool
 from keeptune.sources import document_start, encode, load_documents, load_model, load_tokenizer
 from keeptune.storage import write_json
-from keeptune.versions import versions
+from keeptune.versions import provenance
 
 REPORT = "report.json"
 SELF = "self"
@@ -78,16 +75,6 @@ def audit(
     }
     write_json(out / REPORT, report)
     return report
-
-
-def provenance(seed: int) -> dict[str, Any]:
-    """What made a result: command, versions, machine, seed."""
-    return {
-        "command": " ".join(["keeptune", *sys.argv[1:]]),
-        "seed": seed,
-        "versions": versions(),
-        "machine": {"architecture": platform.machine(), "threads": torch.get_num_threads()},
-    }
 
 
 def named_sources(texts: list[str]) -> dict[str, str]:

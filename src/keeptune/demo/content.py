@@ -10,7 +10,7 @@ from rich.table import Table
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from keeptune.audit.meter import Drift
-from keeptune.demo.plan import DemoPlan
+from keeptune.demo.plan import LENGTH, REPLAY_ROWS, TASK_ROWS, DemoPlan
 from keeptune.progress import track
 
 PROMPTS = (
@@ -60,10 +60,11 @@ def method(plan: DemoPlan) -> list[str]:
     """What was run, in sentences."""
     return [
         f"The base, {plan.model}, was tuned on {plan.data} twice, all weights, with the same data in the same order, "
-        f"optimizer (AdamW), peak learning rate, batch of 8 rows of 128 tokens and seed; the learning rate falls as a "
-        f"cosine to the end of each run.",
+        f"optimizer (AdamW), peak learning rate, batch of {TASK_ROWS} rows of {LENGTH} tokens and seed; the learning "
+        f"rate falls as a cosine to the end of each run.",
         f"Plain: {plan.steps} steps of cross-entropy. Replay: {plan.replay_steps} steps of cross-entropy plus "
-        f"{plan.lambda_:g} times KL(base‖tuned) on 8 rows of 128 tokens that the base itself wrote from an empty page.",
+        f"{plan.lambda_:g} times KL(base‖tuned) on {REPLAY_ROWS} rows of {LENGTH} tokens that the base itself wrote from an empty "
+        "page; no such row was used twice.",
         f"Matched steps compares both after {plan.steps} steps. Equal task loss compares the ends of both runs: the "
         f"replay run may take half as many steps again.",
         f"Task loss is read on {plan.data} documents that no run trained on. Forgetting is read on {plan.documents} "

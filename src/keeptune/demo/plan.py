@@ -1,11 +1,14 @@
 """What the demo runs: chosen on other text and other documents than it reports on (see docs/demo.md)."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from pathlib import Path
 
 from keeptune.train.settings import TuneSettings
+
+LENGTH = 128
+TASK_ROWS = 8
+REPLAY_ROWS = 4
+METER_ROWS = 16
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,8 +27,6 @@ class DemoPlan:
     """Steps of plain fine-tuning; replay goes on to half as many again, to reach the same task loss."""
     lambda_: float = 3.0
     """Weight λ of the replay term."""
-    replay_tokens: int = 92_160
-    """Tokens of replay text that the base writes for training."""
     documents: int = 64
     """Fresh samples, and documents of the old text at most, to measure on."""
     seed: int = 42
@@ -35,6 +36,11 @@ class DemoPlan:
     def replay_steps(self) -> int:
         """Steps of the replay run."""
         return self.steps * 3 // 2
+
+    @property
+    def pool_tokens(self) -> int:
+        """Tokens that the base writes: each replay row is used once, and the meter has its own."""
+        return (self.replay_steps * REPLAY_ROWS + METER_ROWS) * LENGTH
 
     @property
     def folder(self) -> Path:
@@ -56,10 +62,11 @@ class DemoPlan:
             lambda_=0.0 if plain else self.lambda_,
             steps=self.steps if plain else self.replay_steps,
             replay=str(self.pool),
-            replay_rows=8,
-            batch_size=8,
-            max_length=128,
-            meter_every=15,
+            replay_rows=REPLAY_ROWS,
+            batch_size=TASK_ROWS,
+            max_length=LENGTH,
+            meter_rows=METER_ROWS,
+            meter_every=max(1, self.steps // 3),
             checkpoint_every=0,
             seed=self.seed,
         )

@@ -11,10 +11,10 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainerCallba
 
 from keeptune.audit.meter import Drift, measure
 from keeptune.audit.report import demo_page
-from keeptune.audit.run import provenance, self_rows, text_rows
+from keeptune.audit.run import self_rows, text_rows
 from keeptune.audit.stats import bootstrap_ratio
 from keeptune.demo.content import continuations, page_content, print_summary
-from keeptune.demo.plan import DemoPlan
+from keeptune.demo.plan import LENGTH, DemoPlan
 from keeptune.errors import OutputExists
 from keeptune.progress import say
 from keeptune.replay.write import sample_pool
@@ -22,9 +22,8 @@ from keeptune.sources import load_model, load_tokenizer
 from keeptune.storage import atomic_folder, write_json, write_text
 from keeptune.train.runs import FILE, read_rows
 from keeptune.train.tune import tune
+from keeptune.versions import provenance
 
-LENGTH = 128
-METER_ROWS = 32
 FRESH_SEED = 1_000
 SELF = "self"
 MODELS = {"plain": "plain/model", "replay_matched": "replay/model-matched", "replay": "replay/model"}
@@ -43,8 +42,7 @@ def demo(plan: DemoPlan) -> dict[str, Any]:
     base, tokenizer = load_model(plan.model), load_tokenizer(plan.model)
     clock.mark("model")
     say("2/5  Replay: the base writes text of its own")
-    tokens = plan.replay_tokens + METER_ROWS * LENGTH
-    sample_pool(base, tokenizer, plan.pool, tokens=tokens, length=LENGTH, seed=plan.seed)
+    sample_pool(base, tokenizer, plan.pool, tokens=plan.pool_tokens, length=LENGTH, seed=plan.seed)
     clock.mark("replay")
     for number, run in ((3, "plain"), (4, "replay")):
         say(f"{number}/5  {plan.model} learns {plan.data}: {'plainly' if run == 'plain' else 'with replay'}")
@@ -119,7 +117,7 @@ def train(plan: DemoPlan, run: str) -> None:
 
 
 def readings(plan: DemoPlan, base: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> dict[str, dict[str, Drift]]:
-    """Drift of each tuned model on fresh samples of the base and on the old text, kept in readings.npz files."""
+    """Drift of each tuned model on fresh samples of the base and on the old text, kept in files."""
     fresh = plan.folder / "fresh-samples"
     shared = {"docs": plan.documents, "length": LENGTH + 1, "seed": plan.seed + FRESH_SEED}
     texts = {
@@ -128,7 +126,9 @@ def readings(plan: DemoPlan, base: PreTrainedModel, tokenizer: PreTrainedTokeniz
     }
     drifts: dict[str, dict[str, Drift]] = {}
     for model_name, place in MODELS.items():
-        files = {text: plan.folder / "readings" / f"{model_name}-{text}.json" for text in texts}
+        files = {
+            text: plan.folder / "readings" / f"{model_name}-{'self' if text == SELF else 'text'}.json" for text in texts
+        }
         tuned = None if all(file.is_file() for file in files.values()) else load_model(str(plan.folder / place))
         for text, rows in texts.items():
             if tuned is not None and not files[text].is_file():

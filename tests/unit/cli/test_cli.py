@@ -17,7 +17,7 @@ from keeptune import cli
 
 COMMON = {"--help"}
 FLAGS = {
-    "demo": {"--out", "--model", "--data", "--text", "--steps", "--lambda", "--replay-tokens", "--documents", "--seed"},
+    "demo": {"--out", "--model", "--data", "--text", "--steps", "--lambda", "--documents", "--seed"},
     "replay": {"--model", "--out", "--tokens", "--length", "--seed", "--document-start", "--show"},
     "audit": {"--base", "--tuned", "--text", "--docs", "--max-length", "--windows", "--seed", "--out"},
     "tune": {
