@@ -63,8 +63,8 @@ def method(plan: DemoPlan) -> list[str]:
         f"optimizer (AdamW), peak learning rate, batch of {TASK_ROWS} rows of {LENGTH} tokens and seed; the learning "
         f"rate falls as a cosine to the end of each run.",
         f"Plain: {plan.steps} steps of cross-entropy. Replay: {plan.replay_steps} steps of cross-entropy plus "
-        f"{plan.lambda_:g} times KL(base‖tuned) on {REPLAY_ROWS} rows of {LENGTH} tokens that the base itself wrote from an empty "
-        "page; no such row was used twice.",
+        f"{plan.lambda_:g} times KL(base‖tuned) on {REPLAY_ROWS} rows of {LENGTH} tokens that the base "
+        "itself wrote from an empty page; no such row was used twice.",
         f"Matched steps compares both after {plan.steps} steps. Equal task loss compares the ends of both runs: the "
         f"replay run may take half as many steps again.",
         f"Task loss is read on {plan.data} documents that no run trained on. Forgetting is read on {plan.documents} "
