@@ -16,14 +16,14 @@ test: .venv/installed-dev
 	$(BIN)/python -m pytest
 
 check: .venv/installed-dev
-	$(BIN)/ruff check src tests
-	$(BIN)/ruff format --check src tests
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
 format: .venv/installed-dev
-	$(BIN)/ruff check --fix src tests
-	$(BIN)/ruff format src tests
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
 
 clean:
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache

@@ -206,3 +206,46 @@ def test_tied_head_of_the_teacher_stays_the_bases(tmp_path: Path, pool: ReplayPo
     assert isinstance(trainer.model, nn.Module)
     assert torch.equal(trainer.teacher_head.weight_VD, make_model().lm_head.weight)
     assert not torch.equal(trainer.model.lm_head.weight, make_model().lm_head.weight)
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [
+        [{"text": f"row {number} of plain text"} for number in range(12)],
+        [{"prompt": f"{number} + 1 =", "completion": f" {number + 1}"} for number in range(12)],
+        [{"messages": [{"role": "user", "content": "Why?"}, {"role": "assistant", "content": "So."}]}] * 12,
+    ],
+)
+@pytest.mark.parametrize("lora", [False, True])
+def test_drop_in_for_a_trl_script_writes_its_own_pool(tmp_path: Path, rows: list[Any], lora: bool) -> None:
+    trainer = KeepSFTTrainer(
+        model=make_model(),
+        args=config(tmp_path / "run", max_steps=2, max_length=64),
+        keep=KeepConfig(replay_tokens=160, replay_length=16, meter_rows=2),
+        train_dataset=Dataset.from_list(rows),
+        processing_class=make_tokenizer(),
+        peft_config=LoraConfig(r=4, target_modules="all-linear") if lora else None,
+    )
+    trainer.train()
+    pool = ReplayPool.open(tmp_path / "run" / "replay")
+    assert (pool.rows, trainer.train_rows) == (12, 10)
+    pool.check_base(trainer.base_fingerprint)
+    first, last = read_rows(tmp_path / "run" / "runs.jsonl")
+    assert abs(first["KL"]) < 1e-9
+    assert last["L_ft_on"] == "train"
+
+
+def test_gradient_checkpointing_changes_nothing(tmp_path: Path, pool: ReplayPool) -> None:
+    runs = [
+        trained(
+            KeepSFTTrainer(
+                model=make_model(),
+                args=config(tmp_path / str(checkpointing), gradient_checkpointing=checkpointing, max_steps=3),
+                keep=keep(pool),
+                train_dataset=task_rows(),
+                processing_class=make_tokenizer(),
+            )
+        )
+        for checkpointing in (False, True)
+    ]
+    assert largest_gap(*runs) <= 1e-6

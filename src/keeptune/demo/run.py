@@ -15,13 +15,13 @@ from keeptune.audit.run import self_rows, text_rows
 from keeptune.audit.stats import bootstrap_ratio
 from keeptune.demo.content import continuations, page_content, print_summary
 from keeptune.demo.plan import LENGTH, DemoPlan
-from keeptune.errors import OutputExists
+from keeptune.errors import Interrupted, OutputExists
 from keeptune.progress import say
 from keeptune.replay.write import sample_pool
 from keeptune.sources import load_model, load_tokenizer
 from keeptune.storage import atomic_folder, write_json, write_text
 from keeptune.train.runs import FILE, read_rows
-from keeptune.train.tune import tune
+from keeptune.train.tune import RUN_FILE, tune
 from keeptune.versions import provenance
 
 FRESH_SEED = 1_000
@@ -106,14 +106,15 @@ class MatchedSnapshot(TrainerCallback):
 
 
 def train(plan: DemoPlan, run: str) -> None:
-    """One run, unless its model stands already; a run cut short starts anew."""
+    """One run, unless its model stands already; a run cut short goes on from its last checkpoint."""
     folder = plan.folder / run
-    if (folder / "model").is_dir():
-        say(f"     done before: {folder}")
-        return
     snapshot = MatchedSnapshot(plan.steps, plan.folder / MODELS["replay_matched"], load_tokenizer(plan.model))
     callbacks = [snapshot] if run == "replay" else []
-    tune(plan.tune_settings(run), overwrite=True, label=f"Tuning, {run}", extra_callbacks=callbacks)
+    resume = (folder / RUN_FILE).is_file()
+    try:
+        tune(plan.tune_settings(run), resume=resume, label=f"Tuning, {run}", extra_callbacks=callbacks)
+    except Interrupted as error:
+        raise Interrupted(error.what, "run the same command again to go on") from error
 
 
 def readings(plan: DemoPlan, base: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> dict[str, dict[str, Drift]]:

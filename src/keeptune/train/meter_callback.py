@@ -51,7 +51,7 @@ class MeterCallback(TrainerCallback):
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Read once before the first step; after a resume, drop the readings that will be taken again."""
         if self.trainer.is_world_process_zero():
-            rewind(self.path, state.global_step)
+            rewind(self.path, state.global_step or -1)
             rows = read_rows(self.path)
             self._seconds = rows[-1]["seconds"] if rows else 0.0
             self.last_row = rows[-1] if rows else None

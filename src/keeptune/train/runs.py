@@ -40,6 +40,6 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
 
 
 def rewind(path: Path, step: int) -> None:
-    """Drop the readings after `step`, which a resumed run will take again."""
+    """Drop the readings after `step`, which the run will take again."""
     kept = [row for row in read_rows(path) if row["step"] <= step]
     write_text(path, "".join(json.dumps(row) + "\n" for row in kept))

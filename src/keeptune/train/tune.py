@@ -38,6 +38,7 @@ from keeptune.train.trainer import KeepSFTTrainer
 from keeptune.versions import versions
 
 RUN_FILE = "run.json"
+MODEL = "model"
 
 
 def tune(
@@ -58,6 +59,9 @@ def tune(
     """
     out = Path(settings.out)
     check_folder(out, settings, resume=resume, overwrite=overwrite)
+    if resume and (out / MODEL).is_dir():
+        say(f"this run is finished: {out / MODEL}")
+        return out / MODEL
     args = settings.sft_config(bf16=has_bf16(torch.accelerator.current_accelerator() or "cpu"))
     set_seed(settings.seed)
     model, tokenizer = load_model(settings.model), load_tokenizer(settings.model)
@@ -174,10 +178,13 @@ def lora_config(rank: int) -> LoraConfig:
 
 def save(trainer: KeepSFTTrainer, settings: TuneSettings) -> Path:
     """Save the tuned model or adapter with its tokenizer and card to `<out>/model`, whole or not at all."""
-    folder = Path(settings.out) / "model"
-    rows = read_rows(Path(settings.out) / FILE)
+    out = Path(settings.out)
+    folder = out / MODEL
+    rows = read_rows(out / FILE)
     with atomic_folder(folder) as temporary:
         trainer.save_model(str(temporary))
         (temporary / "README.md").write_text(card(settings, rows[0], rows[-1]), encoding="utf-8")
         (temporary / "training_args.bin").unlink(missing_ok=True)
+    for checkpoint in out.glob("checkpoint-*"):
+        shutil.rmtree(checkpoint)
     return folder
