@@ -180,7 +180,8 @@ def test_resumed_run_equals_uninterrupted_run(tmp_path: Path, pool: ReplayPool) 
     rows = {folder: read_rows(tmp_path / folder / "runs.jsonl") for folder in ("whole", "parts")}
     assert [row["step"] for row in rows["parts"]] == [0, 3, 6]
     for one, other in zip(rows["whole"], rows["parts"], strict=True):
-        assert [one[key] for key in ("KL", "L_ft", "L_f")] == [other[key] for key in ("KL", "L_ft", "L_f")]
+        same = ("KL", "L_ft", "L_f", "P", "task_tokens")
+        assert [one[key] for key in same] == [other[key] for key in same]
 
 
 def test_first_reading_is_the_base_itself(tmp_path: Path, pool: ReplayPool) -> None:

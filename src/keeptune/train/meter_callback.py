@@ -28,7 +28,7 @@ class MeterCallback(TrainerCallback):
 
     A row of `runs.jsonl`: `step`; `P`, tuned parameters; `N`, update steps; `L_ft`, task loss, on the evaluation data
     set where the trainer has one (`L_ft_on`: held-out, else train); `L_f` and `L_f_base`; `KL`; all in nats per token;
-    `lambda`; `seconds` of training so far; `tokens_per_second`, task tokens; and what made it.
+    `lambda`; `task_tokens` and `seconds` of training so far and their ratio; and what made it.
     """
 
     def __init__(self, trainer: KeepSFTTrainer) -> None:
@@ -36,7 +36,7 @@ class MeterCallback(TrainerCallback):
         self.path = Path(trainer.args.output_dir) / FILE
         self.last_row: dict[str, Any] | None = None
         self._seconds = 0.0
-        self._tokens = 0
+        self._tokens_before = 0
         self._since = 0.0
         self._provenance = {
             "seed": trainer.args.seed,
@@ -54,6 +54,7 @@ class MeterCallback(TrainerCallback):
             rewind(self.path, state.global_step or -1)
             rows = read_rows(self.path)
             self._seconds = rows[-1]["seconds"] if rows else 0.0
+            self._tokens_before = rows[-1]["task_tokens"] if rows else 0
             self.last_row = rows[-1] if rows else None
         if state.global_step == 0:
             self._read(state)
@@ -84,7 +85,7 @@ class MeterCallback(TrainerCallback):
             drift = read_drift(model, trainer)
             task_loss = read_task_loss(model, trainer)
         model.train(was_training)
-        tokens = trainer._total_train_tokens
+        tokens = self._tokens_before + trainer._total_train_tokens
         row = {
             "step": state.global_step,
             "P": sum(p.numel() for p in model.parameters() if p.requires_grad),
@@ -95,6 +96,7 @@ class MeterCallback(TrainerCallback):
             "L_f_base": drift["l_f_base"],
             "KL": drift["kl"],
             "lambda": trainer.keep.lambda_,
+            "task_tokens": tokens,
             "seconds": round(self._seconds, 3),
             "tokens_per_second": round(tokens / self._seconds, 1) if self._seconds and tokens else None,
             **self._provenance,
