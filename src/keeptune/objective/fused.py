@@ -8,6 +8,7 @@ Shapes: N tokens, C tokens of a chunk, V vocabulary, D width.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -45,6 +46,58 @@ def fused_forward_kl(
         return _masked(kl_C, gradient_CV, mask_N, rows)
 
     return _fused(student_hidden_ND, student_head, chunk_loss, chunk_tokens)
+
+
+def fused_reverse_kl(
+    student_hidden_ND: Tensor,
+    student_head: Head,
+    teacher_hidden_ND: Tensor,
+    teacher_head: Head,
+    mask_N: Tensor | None = None,
+    chunk_tokens: int = CHUNK_TOKENS,
+) -> Tensor:
+    """Σ_n KL(θ‖π) in nats, a differentiable fp32 scalar; see `divergence.reverse_kl` and `fused_forward_kl`."""
+
+    def chunk_loss(student_CV: Tensor, rows: slice) -> tuple[Tensor, Tensor]:
+        teacher_CV = teacher_head.logits(teacher_hidden_ND[rows]).log_softmax(dim=-1)
+        student_CV = student_CV.log_softmax(dim=-1)
+        gap_CV = student_CV - teacher_CV
+        return _masked(*_expectation(student_CV.exp_(), gap_CV), mask_N, rows)
+
+    return _fused(student_hidden_ND, student_head, chunk_loss, chunk_tokens)
+
+
+def fused_jensen_shannon(
+    student_hidden_ND: Tensor,
+    student_head: Head,
+    teacher_hidden_ND: Tensor,
+    teacher_head: Head,
+    beta: float,
+    mask_N: Tensor | None = None,
+    chunk_tokens: int = CHUNK_TOKENS,
+) -> Tensor:
+    """The generalised Jensen-Shannon divergence, summed, in nats; see `divergence.jensen_shannon`."""
+
+    def chunk_loss(student_CV: Tensor, rows: slice) -> tuple[Tensor, Tensor]:
+        teacher_CV = teacher_head.logits(teacher_hidden_ND[rows]).log_softmax(dim=-1)
+        student_CV = student_CV.log_softmax(dim=-1)
+        mixture_CV = torch.logaddexp(teacher_CV + math.log(beta), student_CV + math.log1p(-beta))
+        teacher_part_C = (teacher_CV.exp() * (teacher_CV - mixture_CV)).sum(dim=-1)
+        gap_CV = student_CV - mixture_CV
+        student_part_C, gradient_CV = _expectation(student_CV.exp_(), gap_CV)
+        loss_C = beta * teacher_part_C + (1 - beta) * student_part_C
+        return _masked(loss_C, gradient_CV.mul_(1 - beta), mask_N, rows)
+
+    return _fused(student_hidden_ND, student_head, chunk_loss, chunk_tokens)
+
+
+def _expectation(probability_CV: Tensor, value_CV: Tensor) -> tuple[Tensor, Tensor]:
+    """Σ_v θ_v·x_v, and its gradient at the logits where x itself contributes none: θ ⊙ (x − Σ_v θ_v·x_v).
+
+    For x = log θ − log m the derivative of x drops out of the sum, for any m that θ and the teacher mix to.
+    """
+    loss_C = (probability_CV * value_CV).sum(dim=-1)
+    return loss_C, (value_CV - loss_C[:, None]).mul_(probability_CV)
 
 
 def fused_next_token_ce(

@@ -37,8 +37,9 @@ def head_of(model: nn.Module) -> Head:
     causal = causal_model(model)
     layer = causal.get_output_embeddings()
     config = causal.config.get_text_config()
-    scale = float(getattr(config, "logit_scale", None) or 1.0)
-    scale /= float(getattr(config, "logits_scaling", None) or 1.0)
+    scale = 1.0 / float(getattr(config, "logits_scaling", None) or 1.0)
+    for name in ("logit_scale", "output_multiplier", "lm_head_multiplier"):
+        scale *= float(getattr(config, name, None) or 1.0)
     return Head(
         weight_VD=layer.weight,
         bias_V=getattr(layer, "bias", None),

@@ -6,7 +6,17 @@ import pytest
 import torch
 from torch import Tensor
 
-from keeptune.objective import Head, forward_kl, fused_forward_kl, fused_next_token_ce, next_token_ce
+from keeptune.objective import (
+    Head,
+    forward_kl,
+    fused_forward_kl,
+    fused_jensen_shannon,
+    fused_next_token_ce,
+    fused_reverse_kl,
+    jensen_shannon,
+    next_token_ce,
+    reverse_kl,
+)
 
 N, V, D = 37, 53, 16
 
@@ -46,6 +56,31 @@ def test_fused_kl_equals_dense_in_value_and_gradients(head: dict[str, object], c
         gradients(3 * fused, hidden, student), gradients(3 * dense, hidden, student), strict=True
     ):
         torch.testing.assert_close(ours, reference, rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize("head", HEADS)
+@pytest.mark.parametrize("masked", [False, True])
+@pytest.mark.parametrize("beta", [None, 0.1, 0.5, 0.9])
+def test_fused_reverse_kl_and_jsd_equal_dense(head: dict[str, object], masked: bool, beta: float | None) -> None:
+    hidden, student, teacher_hidden, teacher, mask, _ = problem(**dict(head))
+    mask_or_none = mask if masked else None
+    logits = student.logits(hidden), teacher.logits(teacher_hidden)
+    states = hidden, student, teacher_hidden, teacher
+    if beta is None:
+        dense, fused = reverse_kl(*logits, mask_or_none), fused_reverse_kl(*states, mask_or_none, 8)
+    else:
+        dense, fused = jensen_shannon(*logits, beta, mask_or_none), fused_jensen_shannon(*states, beta, mask_or_none, 8)
+    torch.testing.assert_close(fused, dense, rtol=1e-12, atol=1e-12)
+    for ours, reference in zip(gradients(fused, hidden, student), gradients(dense, hidden, student), strict=True):
+        torch.testing.assert_close(ours, reference, rtol=1e-9, atol=1e-11)
+
+
+def test_jsd_tends_to_the_kls_at_its_ends() -> None:
+    hidden, student, teacher_hidden, teacher, *_ = problem()
+    logits = student.logits(hidden / 8), teacher.logits(teacher_hidden / 8)
+    beta = 1e-7
+    torch.testing.assert_close(jensen_shannon(*logits, beta) / beta, forward_kl(*logits), rtol=1e-4, atol=0.0)
+    torch.testing.assert_close(jensen_shannon(*logits, 1 - beta) / beta, reverse_kl(*logits), rtol=1e-4, atol=0.0)
 
 
 @pytest.mark.parametrize("head", HEADS)
