@@ -1,4 +1,4 @@
-"""What the demo runs: chosen on other text and other documents than it reports on (see docs/demo.md)."""
+"""What the demo runs: chosen on other text and other documents than it reports on (see lab/LOG.md)."""
 
 from dataclasses import dataclass
 from pathlib import Path
