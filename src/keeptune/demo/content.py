@@ -94,25 +94,19 @@ def page_content(
 
 def print_summary(plan: DemoPlan, summary: dict[str, Any]) -> None:
     """The end of the demo on standard output."""
-    table = Table(title=f"{plan.model} on {plan.data}")
-    table.add_column("")
-    for name in ("base", "plain", f"replay, step {plan.steps}", f"replay, step {plan.replay_steps}"):
-        table.add_column(name, justify="right")
-    loss = summary["task_loss"]
+    table = Table(title=f"{plan.model} on {plan.data}, nats per token")
+    for column in ("", "base", "plain", "replay, same steps", "replay, same loss"):
+        table.add_column(column, justify="right" if column else "left")
     models = ("plain", "replay_matched", "replay")
-    table.add_row("task loss, held-out", f"{loss['base']:.3f}", *[f"{loss[name]:.3f}" for name in models])
+    table.add_row("steps", "0", *[str(steps) for steps in (plan.steps, plan.steps, plan.replay_steps)])
+    loss = summary["task_loss"]
+    table.add_row("held-out task loss", f"{loss['base']:.3f}", *[f"{loss[name]:.3f}" for name in models])
     for text, drift in summary["drift"].items():
-        table.add_row(f"drift on {text}, KL", "0", *[f"{drift[name]['value']:.4f}" for name in models])
-    for label, key, column in (
-        ("matched steps", "drift_ratio_matched_steps", 1),
-        ("equal task loss", "drift_ratio_equal_loss", 2),
-    ):
-        for text, ratio in summary[key].items():
-            interval = "" if ratio["low"] is None else f" [{ratio['low']:.2f}, {ratio['high']:.2f}]"
-            cells = ["", "", "", ""]
-            cells[1 + column] = f"{ratio['value']:.2f}×{interval}"
-            table.add_row(f"  of plain's drift on {text}, {label}", *cells)
+        cells = [f"{drift['plain']['value']:.4f}"]
+        for key, model in (("drift_ratio_matched_steps", "replay_matched"), ("drift_ratio_equal_loss", "replay")):
+            cells.append(f"{drift[model]['value']:.4f} ({summary[key][text]['value']:.2f}×)")
+        table.add_row(f"drift on {'its own text' if text == 'self' else text}", "0", *cells)
     console = Console(highlight=False)
     console.print(table)
     console.print(sentence(plan, summary))
-    console.print(f"Losses and drift in nats per token. The whole story: {plan.folder / 'report.html'}")
+    console.print(f"In brackets: part of plain's drift. The whole story: {plan.folder / 'report.html'}")

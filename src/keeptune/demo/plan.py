@@ -23,7 +23,7 @@ class DemoPlan:
     """The new task."""
     text: str = "pydoc"
     """Old text on which forgetting is measured, beside the base's own."""
-    steps: int = 60
+    steps: int = 48
     """Steps of plain fine-tuning; replay goes on to half as many again, to reach the same task loss."""
     lambda_: float = 3.0
     """Weight λ of the replay term."""
