@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 
+import torch
 from peft import LoraConfig
 from trl import SFTConfig
 
@@ -32,6 +33,7 @@ trainer = KeepSFTTrainer(
         learning_rate=1e-3,
         per_device_train_batch_size=8,
         gradient_checkpointing=False,
+        use_cpu=not torch.accelerator.is_available(),
     ),
     peft_config=LoraConfig(r=16, lora_alpha=16, use_rslora=True, target_modules="all-linear"),
     keep=KeepConfig(lambda_=1.0, replay_tokens=arguments.replay_tokens),
