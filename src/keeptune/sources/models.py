@@ -239,7 +239,7 @@ def document_start(
         return vocabulary[eos], f"document start: {eos}, the eos_token, for want of a better one ({why_not})"
     raise ConfigError(
         "the tokenizer has neither a token that starts a document nor an eos_token",
-        "name the token yourself: --document-start TOKEN_OR_ID",
+        "name the token yourself: --document-start TOKEN",
     )
 
 

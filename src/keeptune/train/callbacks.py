@@ -10,6 +10,7 @@ from types import FrameType
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from transformers import TrainerCallback
 
 from keeptune.progress import Task, say, track
@@ -77,7 +78,11 @@ class StopCallback(TrainerCallback):
         self.asked = False
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Save and stop if asked to."""
+        """Save and stop if asked to: all ranks after the same step, though a signal reaches them one by one."""
+        if dist.is_initialized():
+            asked = torch.tensor(int(self.asked), device=args.device)
+            dist.all_reduce(asked, dist.ReduceOp.MAX)
+            self.asked = bool(asked)
         if self.asked:
             control.should_save = True
             control.should_training_stop = True

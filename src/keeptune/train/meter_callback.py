@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils.data import DataLoader
 from transformers import TrainerCallback
 
 from keeptune.audit.meter import MEASURES, token_drift
@@ -78,12 +79,12 @@ class MeterCallback(TrainerCallback):
 
     def _read(self, state: Any) -> None:
         trainer = self.trainer
-        model = trainer.accelerator.unwrap_model(trainer.model)
+        model = trainer.model
         was_training = model.training
         model.eval()
-        with torch.no_grad(), trainer.accelerator.autocast():
-            drift = read_drift(model, trainer)
-            task_loss = read_task_loss(model, trainer)
+        with torch.no_grad():
+            drift = trainer.inside(trainer.model_wrapped, lambda inner: read_drift(inner, trainer))
+            task_loss = trainer.inside(trainer.model_wrapped, lambda inner: read_task_loss(inner, trainer))
         model.train(was_training)
         tokens = self._tokens_before + trainer._total_train_tokens
         row = {
@@ -134,12 +135,16 @@ def read_drift(model: nn.Module, trainer: KeepSFTTrainer) -> dict[str, float]:
 
 
 def read_task_loss(model: nn.Module, trainer: KeepSFTTrainer) -> float | None:
-    """Cross-entropy over the loss-bearing tokens of the evaluation data set; None where there is none."""
+    """Cross-entropy over the loss-bearing tokens of the evaluation data set; None where there is none.
+
+    Every rank reads all of it: a sharded loader repeats rows to fill its last batches.
+    """
     if trainer.eval_dataset is None:
         return None
     total, count = 0.0, 0
     head = head_of(model)
-    for batch in trainer.get_eval_dataloader():
+    rows = trainer.args.per_device_eval_batch_size
+    for batch in DataLoader(trainer.eval_dataset, batch_size=rows, collate_fn=trainer.data_collator):
         inputs_BT, labels_BT = batch["input_ids"].to(trainer.args.device), batch["labels"].to(trainer.args.device)
         mask_BT: Tensor = labels_BT[:, 1:] != -100
         hidden_ND = hidden_states(model, inputs_BT)[:, :-1][mask_BT]

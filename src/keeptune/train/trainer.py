@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import math
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -21,6 +22,7 @@ from keeptune.train.config import KeepConfig
 from keeptune.train.meter_callback import MeterCallback
 from keeptune.train.replay_term import replay_rows, replay_sum
 
+_Result = TypeVar("_Result")
 _REPLAY_KEY = "keeptune_replay"
 
 
@@ -133,16 +135,21 @@ class KeepSFTTrainer(SFTTrainer):
         return (loss, outputs) if return_outputs else loss
 
     def replay_sum(self, model: nn.Module, batch: ReplayBatch) -> Tensor:
-        """The replay term's sum over a batch, through the wrappers (DDP, FSDP) around the model."""
+        """The replay term's sum over a batch, in nats."""
+        return self.inside(model, lambda inner: replay_sum(inner, batch, self.keep.objective, self.teacher_head))
+
+    def inside(self, model: nn.Module, compute: Callable[[nn.Module], _Result]) -> _Result:
+        """`compute(unwrapped model)` as if it were the model's forward: with DDP's and FSDP's work around it."""
         inner = self.accelerator.unwrap_model(model)
 
-        def forward(batch: ReplayBatch) -> Tensor:
+        def forward(compute: Callable[[nn.Module], _Result]) -> _Result:
             # The wrapped forward that would have entered autocast is redirected here, so enter it here.
             with self.accelerator.autocast():
-                return replay_sum(inner, batch, self.keep.objective, self.teacher_head)
+                return compute(inner)
 
-        total: Tensor = _ForwardRedirection()(model, inner, forward, batch)
-        return total
+        # `compute` travels as an argument because the wrappers cannot move an empty list of arguments to a device.
+        result: _Result = _ForwardRedirection()(model, inner, forward, compute)
+        return result
 
     def _require_finite(self, loss: Tensor) -> None:
         if not math.isfinite(loss.item()):

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate import PartialState
 from datasets import Dataset
 from peft import LoraConfig
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, PrinterCallback, set_seed
@@ -58,16 +59,20 @@ def tune(
         SourceError, PoolError, ConfigError, StorageError: as their names say.
     """
     out = Path(settings.out)
-    check_folder(out, settings, resume=resume, overwrite=overwrite)
+    args = settings.sft_config(bf16=has_bf16(torch.accelerator.current_accelerator() or "cpu"))
+    is_main = args.process_index == 0
+    if is_main:
+        check_folder(out, settings, resume=resume, overwrite=overwrite)
     if resume and (out / MODEL).is_dir():
         say(f"this run is finished: {out / MODEL}")
         return out / MODEL
-    args = settings.sft_config(bf16=has_bf16(torch.accelerator.current_accelerator() or "cpu"))
     set_seed(settings.seed)
     model, tokenizer = load_model(settings.model), load_tokenizer(settings.model)
     train_rows, held_out_rows = task_rows(settings, tokenizer)
     with storage_errors(out):
-        claim_folder(out, settings, resume=resume)
+        if is_main:
+            claim_folder(out, settings, resume=resume)
+        PartialState().wait_for_everyone()
         trainer = build_trainer(settings, args, model, tokenizer, train_rows, held_out_rows)
         trainer.remove_callback(PrinterCallback)
         stop = StopCallback()
@@ -180,6 +185,9 @@ def save(trainer: KeepSFTTrainer, settings: TuneSettings) -> Path:
     """Save the tuned model or adapter with its tokenizer and card to `<out>/model`, whole or not at all."""
     out = Path(settings.out)
     folder = out / MODEL
+    if not trainer.is_world_process_zero():
+        trainer.save_model(str(folder))  # joins in gathering sharded weights, and writes nothing
+        return folder
     rows = read_rows(out / FILE)
     with atomic_folder(folder) as temporary:
         trainer.save_model(str(temporary))
