@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
-WIDTH, HEIGHT = 1180, 1130
+WIDTH, HEIGHT = 1180, 1420
 
 
 def with_interval(interval: dict[str, Any]) -> str:

@@ -25,6 +25,7 @@ from keeptune.train.tune import RUN_FILE, tune
 from keeptune.versions import provenance
 
 FRESH_SEED = 1_000
+EQUAL_WITHIN = 0.01  # nats per token: task losses closer than this count as equal
 SELF = "self"
 MODELS = {"plain": "plain/model", "replay_matched": "replay/model-matched", "replay": "replay/model"}
 
@@ -171,7 +172,7 @@ def summarise(plan: DemoPlan, drifts: dict[str, dict[str, Drift]], clock: Clock)
         "data": plan.data,
         "drift_ratio_matched_steps": ratios("replay_matched"),
         "drift_ratio_equal_loss": ratios("replay"),
-        "equal_loss_reached": task_loss["replay"] <= task_loss["plain"],
+        "equal_loss_reached": task_loss["replay"] <= task_loss["plain"] + EQUAL_WITHIN,
         "task_loss": task_loss,
         "steps": {"plain": plan.steps, "replay": plan.replay_steps},
         "lambda": plan.lambda_,

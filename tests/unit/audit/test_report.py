@@ -55,6 +55,7 @@ def content() -> dict[str, Any]:
             "drift_ratio_matched_steps": {"self": interval(0.27, 0.03), "pydoc": interval(0.33, 0.04)},
             "drift_ratio_equal_loss": {"self": interval(0.42, 0.05), "pydoc": interval(0.0457, 0.001)},
             "task_loss": {"base": 2.41, "plain": 1.28, "replay": 1.27, "replay_matched": 1.33},
+            "equal_loss_reached": True,
             "steps": {"plain": 60, "replay": 90},
             "minutes": 12.34,
             "versions": {"keeptune": "0.1.0", "torch": "2.9.0"},
@@ -148,6 +149,7 @@ def test_page_says_when_replay_fell_short_of_equal_loss(
     content: dict[str, Any], replay_loss: float, said: bool
 ) -> None:
     content["summary"]["task_loss"]["replay"] = replay_loss
+    content["summary"]["equal_loss_reached"] = not said
     header = words(Page(demo_page(content)).all("header")[0])
     assert f"1.280 after 60 steps without replay, {replay_loss:.3f} after 90 with" in header
     assert ("not quite reached" in header) is said
