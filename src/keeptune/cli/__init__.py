@@ -75,13 +75,19 @@ def _run_file(arguments: list[str]) -> dict[str, Any]:
 
 
 def _prepare_process() -> None:
-    """Keep glibc from handing large blocks back to the system and zeroing them anew at every training step."""
+    """Set what only a whole process can: quiet libraries, and an allocator that keeps its memory.
+
+    glibc hands large blocks back to the system, which zeroes them anew at every training step.
+    """
     import contextlib
     import ctypes
     import os
+    import warnings
 
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
+    # Libraries that deprecate each other's names have nothing to say to somebody who types a command.
+    warnings.filterwarnings("ignore", category=FutureWarning, module=r"transformers|trl|peft")
     if sys.platform != "linux":
         return
     trim_threshold, mmap_max = -1, -4
