@@ -7,7 +7,7 @@ from functools import lru_cache
 import torch
 from torch import Tensor, nn
 
-from keeptune.objective import Head, fused_forward_kl, fused_next_token_ce
+from keeptune.objective import Head, HiddenTarget, fused_divergence, fused_next_token_ce
 from keeptune.replay.pool import ReplayBatch
 from keeptune.replay.teacher import head_of, hidden_states
 
@@ -36,4 +36,5 @@ def replay_sum(model: nn.Module, batch: ReplayBatch, objective: str, teacher_hea
     student_ND = hidden_states(model, batch.inputs_BT).flatten(0, 1)
     if objective == "ntp":
         return fused_next_token_ce(student_ND, head_of(model), batch.targets_BT.flatten())
-    return fused_forward_kl(student_ND, head_of(model), batch.hidden_BTD.flatten(0, 1), teacher_head)
+    target = HiddenTarget(hidden_ND=batch.hidden_BTD.flatten(0, 1), head=teacher_head)
+    return fused_divergence(student_ND, head_of(model), target)
