@@ -10,16 +10,18 @@ import torch
 from torch import nn
 
 from keeptune.errors import ConfigError
+from keeptune.memory import free_bytes
 from keeptune.progress import say, track
-from keeptune.replay.pool import PoolSettings, Predictions, ReplayPool, start_pool
+from keeptune.replay.pool import PoolSettings, Predictions, ReplayPool, read_manifest, start_pool
 from keeptune.replay.precision import training_dtype
 from keeptune.replay.sampler import TorchSampler
 from keeptune.replay.teacher import causal_model, check_head, fingerprint
-from keeptune.replay.teachers import kept_predictions
+from keeptune.replay.teachers import evaluating, kept_predictions
 from keeptune.sources import document_start
 from keeptune.versions import versions
 
-_ROWS_PER_SHARD = 128
+# Beyond, a row gains too little speed for the memory and for the work that a kill can lose.
+_MOST_ROWS = {"cpu": 128, "cuda": 1024}
 
 
 def sample_pool(
@@ -41,7 +43,8 @@ def sample_pool(
         model: the base, before any fine-tuning, on its device.
         tokenizer: its tokenizer, used to find the document start unless `start` gives it.
         tokens: drawn tokens, rounded up to whole rows.
-        seed: the same seed, model, machine and versions give the same bytes.
+        seed: the same seed, model, machine, versions and rows drawn together (memory decides; recorded in the pool)
+            give the same bytes.
         start: the document-start token, as text or id, where the one found is not the right one.
         dtype: of sampling and of the stored states; default the one that training multiplies in.
         predictions: what to keep of the base's predictions: `hidden` states (exact), the `topk` words (small), `none`.
@@ -49,7 +52,8 @@ def sample_pool(
 
     Raises:
         OutputExists: `folder` holds something else.
-        ConfigError: no document start, or an architecture whose logits cannot be rebuilt from its hidden states.
+        ConfigError: no document start, an architecture whose logits cannot be rebuilt from its hidden states, or no
+            memory for a single row.
     """
     check_head(model)
     vocabulary = causal_model(model).get_output_embeddings().weight.shape[0]
@@ -58,12 +62,13 @@ def sample_pool(
     start_token, found = document_start(tokenizer, override=start)
     dtype = dtype or training_dtype(model)
     rows = math.ceil(tokens / length)
+    standing = read_manifest(Path(folder))
     settings = PoolSettings(
         base=fingerprint(model),
         start_token=start_token,
         start_text=tokenizer.convert_ids_to_tokens(start_token),
         length=length,
-        rows_per_shard=_ROWS_PER_SHARD,
+        rows_per_shard=standing.settings.rows_per_shard if standing else rows_that_fit(model, length, dtype),
         seed=seed,
         sampling_dtype=str(dtype).removeprefix("torch."),
         hidden_dtype=str(dtype).removeprefix("torch."),
@@ -80,21 +85,51 @@ def sample_pool(
     return ReplayPool.open(folder)
 
 
-def _fill(pool: ReplayPool, model: nn.Module, dtype: torch.dtype) -> None:
+def rows_that_fit(model: nn.Module, length: int, dtype: torch.dtype) -> int:
+    """Rows of `length` tokens that `model` can draw together in `dtype`: a power of two, so that small changes of the
+    free memory change nothing.
+
+    They take half of what is free once the copy of the model that writes has its place.
+
+    Raises:
+        ConfigError: not even one row fits.
+    """
     causal = causal_model(model)
-    was_training = causal.training
-    causal.eval()
-    length = pool.settings.length
-    with track("The base writes replay text", pool.rows * length, "tokens") as progress:
+    config, weight = causal.config.get_text_config(), causal.get_output_embeddings().weight
+    heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
+    width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    cache = 2 * config.num_hidden_layers * heads * width * (1 + length) * dtype.itemsize
+    draw = len(weight) * (dtype.itemsize + 3 * torch.float32.itemsize)
+    kept = 2 * config.hidden_size * length * dtype.itemsize  # the chunks, then all of them in one
+    copied = weight.device.type == "cpu" or weight.dtype != dtype
+    copy = sum(p.numel() for p in causal.parameters()) * (weight.dtype.itemsize + dtype.itemsize) if copied else 0
+    if weight.device.type == "cpu":
+        fits = (free_bytes("cpu") - copy) // 2 // (cache + draw + kept)
+    else:
+        fits = min((free_bytes(weight.device) - copy) // 2 // (cache + draw), free_bytes("cpu") // 2 // kept)
+    if fits < 1:
+        raise ConfigError(
+            f"no memory to write one row of {length} tokens beside the model",
+            "write shorter rows (length), or free memory on the device",
+        )
+    return min(2 ** (int(fits).bit_length() - 1), _MOST_ROWS.get(weight.device.type, _MOST_ROWS["cpu"]))
+
+
+def _fill(pool: ReplayPool, model: nn.Module, dtype: torch.dtype) -> None:
+    causal, settings = causal_model(model), pool.settings
+    length = settings.length
+    label = "The base writes replay text"
+    with evaluating(causal), track(label, pool.rows * length, "tokens") as progress:
         progress.skip(pool.rows_written * length)
-        sampler = TorchSampler(causal, dtype=dtype, rows=pool.settings.rows_per_shard, on_token=progress.advance)
+        sampler = TorchSampler(causal, dtype=dtype, rows=settings.rows_per_shard, on_token=progress.advance)
         while pool.rows_written < pool.rows:
-            rows = min(pool.settings.rows_per_shard, pool.rows - pool.rows_written)
-            seed = _shard_seed(pool.settings.seed, len(pool.shards))
-            tokens_RT1 = sampler.sample(rows, length, pool.settings.start_token, seed)
-            kept = kept_predictions(causal, tokens_RT1[:, :-1], dtype, pool.settings.predictions, pool.settings.top_k)
-            pool.append(tokens_RT1, kept)
-    causal.train(was_training)
+            rows = min(settings.rows_per_shard, pool.rows - pool.rows_written)
+            seed = _shard_seed(settings.seed, len(pool.shards))
+            tokens_RT1 = sampler.sample(rows, length, settings.start_token, seed)
+            pool.append(
+                tokens_RT1,
+                kept_predictions(causal, tokens_RT1[:, :-1], dtype, settings.predictions, settings.top_k),
+            )
 
 
 def _shard_seed(seed: int, shard: int) -> int:

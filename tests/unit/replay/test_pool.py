@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from keeptune.errors import ConfigError, OutputExists, PoolError, PoolMismatch, SourceNotFound
+from keeptune.progress import Task
 from keeptune.replay import write
 from keeptune.replay.pool import ReplayPool
 from keeptune.replay.teacher import check_head, fingerprint, hidden_states
@@ -18,14 +19,14 @@ from keeptune.storage import sha256_file
 from tests.conftest import make_model, make_tokenizer
 
 
-def make_pool(folder: Path, rows: int = 10, seed: int = 0, **settings: Any) -> ReplayPool:
+def make_pool(folder: Path, rows: int = 10, seed: int = 0, model: Any = None, **settings: Any) -> ReplayPool:
     settings = {"length": 12, "dtype": torch.float32, **settings}
-    return sample_pool(make_model(), make_tokenizer(), folder, tokens=rows * 12, seed=seed, **settings)
+    return sample_pool(model or make_model(), make_tokenizer(), folder, tokens=rows * 12, seed=seed, **settings)
 
 
 @pytest.fixture(autouse=True)
 def _small_shards(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(write, "_ROWS_PER_SHARD", 4)
+    monkeypatch.setitem(write._MOST_ROWS, "cpu", 4)
 
 
 def bytes_of(folder: Path) -> dict[str, str]:
@@ -70,6 +71,67 @@ def test_an_interrupted_pool_is_finished_with_the_same_bytes(tmp_path: Path, mon
         ReplayPool.open(tmp_path / "parts")
     make_pool(tmp_path / "parts")
     assert bytes_of(tmp_path / "parts") == bytes_of(whole.folder)
+
+
+@pytest.mark.parametrize("shards", [0, 1, 2])
+def test_a_stop_in_the_middle_of_a_shard_repeats_and_loses_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, shards: int
+) -> None:
+    whole = make_pool(tmp_path / "whole")
+    advance = Task.advance
+
+    def stops(self: Task, units: int = 1, note: str | None = None) -> None:
+        advance(self, units, note)
+        if self.done > shards * 4 * 12 + 5:
+            raise KeyboardInterrupt
+
+    model = make_model().train()
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(Task, "advance", stops)
+        make_pool(tmp_path / "parts", model=model)
+    assert model.training
+    assert sorted(path.name for path in (tmp_path / "parts").glob("shard-*")) == [
+        f"shard-{shard:05d}.safetensors" for shard in range(shards)
+    ]
+    # A machine with room for more rows goes on with the number that the pool was begun with.
+    monkeypatch.setitem(write._MOST_ROWS, "cpu", 64)
+    resumed = make_pool(tmp_path / "parts")
+    assert resumed.settings.rows_per_shard == 4
+    assert bytes_of(tmp_path / "parts") == bytes_of(whole.folder)
+
+
+def test_growing_goes_on_with_the_recorded_number_of_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    make_pool(tmp_path / "grown", rows=8)
+    monkeypatch.setattr(write, "free_bytes", lambda device: 0)
+    grown = make_pool(tmp_path / "grown", rows=12)
+    monkeypatch.undo()
+    monkeypatch.setitem(write._MOST_ROWS, "cpu", 4)
+    whole = make_pool(tmp_path / "whole", rows=12)
+    assert bytes_of(grown.folder) == bytes_of(whole.folder)
+
+
+def test_rows_follow_from_the_free_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(write._MOST_ROWS, "cpu", 128)
+    model = make_model()
+    length, bf16 = 100, torch.bfloat16
+    # Two layers of two key heads 8 wide; 259 words as drawn and three times in fp32; states 32 wide, twice.
+    row = 2 * 2 * 2 * 8 * (1 + length) * 2 + 259 * (2 + 3 * 4) + 2 * 32 * length * 2
+    copy = sum(parameter.numel() for parameter in model.parameters()) * (4 + 2)
+
+    def rows(free: int) -> int:
+        monkeypatch.setattr(write, "free_bytes", lambda device: free)
+        return write.rows_that_fit(model, length, bf16)
+
+    assert rows(2**40) == 128
+    assert rows(copy + 2 * 5 * row) == 4
+    assert rows(copy + 2 * 8 * row) == 8
+    assert rows(copy + 2 * row) == 1
+    with pytest.raises(ConfigError, match="one row of 100 tokens") as caught:
+        rows(copy + 2 * row - 1)
+    assert "shorter rows" in caught.value.fix
+    with pytest.raises(ConfigError):
+        make_pool(tmp_path / "pool")
+    assert not (tmp_path / "pool").exists()
 
 
 def test_a_finished_pool_is_not_written_again_and_can_grow(tmp_path: Path) -> None:
