@@ -17,7 +17,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-RESULTS = Path(__file__).parent / "results"
+from shared import finish, use_device
+
 WIDTH = 576
 DENSE_TOKENS = (256, 768)
 
@@ -26,7 +27,7 @@ def peak_mebibytes(kind: str, tokens: int, vocabulary: int) -> float:
     """Extra MiB at the peak of one forward and backward, bf16 products as in training, in this process."""
     import torch
 
-    from keeptune.objective import Head, forward_kl, fused_forward_kl
+    from keeptune.objective import Head, HiddenTarget, forward_kl, fused_divergence
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
     generator = torch.Generator().manual_seed(0)
@@ -40,7 +41,7 @@ def peak_mebibytes(kind: str, tokens: int, vocabulary: int) -> float:
     before = _reset_peak(device)
     with torch.autocast(device, torch.bfloat16):
         if kind == "fused":
-            loss = fused_forward_kl(hidden, student, teacher_hidden, teacher)
+            loss = fused_divergence(hidden, student, HiddenTarget(hidden_ND=teacher_hidden, head=teacher))
         else:
             loss = forward_kl(student.logits(hidden), teacher.logits(teacher_hidden))
     loss.backward()
@@ -83,10 +84,12 @@ def dense_at(tokens: int, readings: list[float]) -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="one size, nothing written")
+    parser.add_argument("--device", choices=("cpu", "cuda"), help="default: the GPU where there is one")
     parser.add_argument("--kind", choices=("fused", "dense"), help="take one reading in this process")
     parser.add_argument("--tokens", type=int)
     parser.add_argument("--vocabulary", type=int)
     arguments = parser.parse_args()
+    use_device(arguments.device)
     if arguments.kind:
         print(json.dumps(peak_mebibytes(arguments.kind, arguments.tokens, arguments.vocabulary)))
         return
@@ -104,20 +107,14 @@ def main() -> None:
                 "dense_MiB": dense_at(tokens, dense),
             }
             grid.append({**line, "ratio": round(fused / line["dense_MiB"], 4)})
-    from keeptune.versions import provenance
-
     asked = next(line for line in grid if line["tokens"] == 8192 and line["vocabulary"] == 131_072)
     result = {
-        "benchmark": "bench_memory",
         "width": WIDTH,
+        "hidden_gradient_MiB": "width x tokens x 4 bytes, twice, of every fused reading, is the result itself",
         "extra_memory_vs_dense": asked["ratio"],
         "grid": grid,
-        **provenance(0),
     }
-    if not arguments.quick:
-        RESULTS.mkdir(exist_ok=True)
-        (RESULTS / "bench_memory.json").write_text(json.dumps(result, indent=2) + "\n")
-    print(json.dumps(result))
+    finish("bench_memory", result, quick=arguments.quick)
 
 
 if __name__ == "__main__":

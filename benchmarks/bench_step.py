@@ -1,15 +1,18 @@
 """What the replay term costs: a training step, and the term alone, against TRL and against the paper's dense form.
 
     python benchmarks/bench_step.py --quick      # under a minute, prints one JSON line last
-    python benchmarks/bench_step.py              # writes results/bench_step.json
+    python benchmarks/bench_step.py              # writes results/bench_step.json (bench_step_cuda.json on a GPU)
 
-One process, one model, the same tokens, all methods interleaved round by round; ratios are medians over rounds of the
-ratio within a round. `plain_vs_trl` compares whole processes, because keeptune's command line also sets the allocator.
+One process, the same tokens, all methods interleaved round by round; ratios are medians over rounds of the ratio
+within a round. keeptune's model is set up as `keeptune tune` sets it up (on a CPU, rows this short attend through
+plain matrix products), the others as transformers loads it; `..._same_attention` gives the dense form ours too.
+`plain_vs_trl` compares whole processes, because keeptune's command line also sets the allocator.
 """
 
 from __future__ import annotations
 
 import argparse
+import copy
 import json
 import statistics
 import subprocess
@@ -17,27 +20,30 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
-RESULTS = Path(__file__).parent / "results"
+from shared import finish, use_device
+
 T = 128
+PLAIN, KEEP, OURS, DENSE = "plain TRL, all tokens task", "keeptune, a third of them replay", "hidden", "dense"
+DISTILLATION, DENSE_OURS, OWN_PLAIN = "TRL distillation", "dense, our attention", "keeptune, plain"
+Work = Callable[[], None]
 
 
-def sft_arguments(folder: str, rows: int) -> Any:
+def sft_arguments(folder: str, rows: int, config: Any = None) -> Any:
     import torch
     from trl import SFTConfig
 
-    return SFTConfig(
+    return (config or SFTConfig)(
         output_dir=folder,
         per_device_train_batch_size=rows,
         max_steps=100,
         bf16=True,
-        use_cpu=not torch.accelerator.is_available(),
+        use_cpu=not torch.cuda.is_available(),
         gradient_checkpointing=False,
         disable_tqdm=True,
-        max_length=None,
         dataloader_pin_memory=False,
+        **({"max_length": None} if config is None else {"beta": 0.0}),
     )
 
 
@@ -56,7 +62,7 @@ def as_batch(dataset: Any, rows: int) -> dict[str, Any]:
     return {"input_ids": ids, "labels": ids.clone(), "attention_mask": torch.ones_like(ids)}
 
 
-def stepper(trainer: Any, make_inputs: Callable[[], dict[str, Any]]) -> Callable[[], None]:
+def stepper(trainer: Any, make_inputs: Callable[[], dict[str, Any]]) -> Work:
     """One optimizer step of a trainer, as its own loop does it."""
     import torch
 
@@ -75,98 +81,146 @@ def stepper(trainer: Any, make_inputs: Callable[[], dict[str, Any]]) -> Callable
     return step
 
 
-def methods(rows: int, folder: str) -> dict[str, Callable[[], None]]:
-    """Every method as a function to time, with B = `rows` task rows and B/2 replay rows of T tokens."""
-    import copy
+def our_model(base: Any, lora: bool = False) -> Any:
+    from peft import get_peft_model
 
+    from keeptune.replay.precision import suit_attention
+    from keeptune.train.tune import lora_config
+
+    model = copy.deepcopy(base)
+    suit_attention(model, T)
+    return get_peft_model(model, lora_config(16)) if lora else model
+
+
+def trainers(base: Any, tokenizer: Any, pool: Any, rows: int, replay: int, folder: str) -> dict[str, Work]:
+    """Whole steps: TRL's and ours, on as many tokens; and ours without replay."""
     import torch
     from trl import SFTTrainer
-    from trl.trainer.distillation_config import DistillationConfig
-    from trl.trainer.distillation_trainer import DistillationTrainer
 
-    from keeptune import KeepConfig, KeepSFTTrainer, load_model, load_tokenizer, sample_pool
-    from keeptune.objective import forward_kl
-    from keeptune.replay.precision import autocast
+    from keeptune import KeepConfig, KeepSFTTrainer
     from keeptune.train.trainer import _REPLAY_KEY
 
-    replay = rows // 2
-    base, tokenizer = load_model("smollm2"), load_tokenizer("smollm2")
-    pool = sample_pool(base, tokenizer, f"{folder}/pool", tokens=(replay + 1) * T, length=T)
     data = task_rows(rows + replay)
     shared = {"train_dataset": data, "processing_class": tokenizer}
     plain = SFTTrainer(model=copy.deepcopy(base), args=sft_arguments(f"{folder}/plain", rows + replay), **shared)
-    keep = KeepSFTTrainer(
-        model=copy.deepcopy(base),
-        args=sft_arguments(f"{folder}/keep", rows),
-        keep=KeepConfig(replay=str(pool.folder), replay_rows=replay, meter_rows=1),
-        **shared,
-    )
+    settings = KeepConfig(replay=str(pool.folder), replay_rows=replay, meter_rows=1)
+    keep = KeepSFTTrainer(model=our_model(base), args=sft_arguments(f"{folder}/keep", rows), keep=settings, **shared)
     indices = torch.arange(replay)
-    plain_step = stepper(plain, lambda: as_batch(data, rows + replay))
-    keep_step = stepper(keep, lambda: {**as_batch(data, rows), _REPLAY_KEY: (indices, replay * T)})
-    batch = pool.batch(indices)
-    device = next(keep.model.parameters()).device
+    step = stepper(keep, lambda: {**as_batch(data, rows), _REPLAY_KEY: (indices, replay * T)})
+    own_plain = stepper(keep, lambda: as_batch(data, rows + replay))
+    batches = {PLAIN: stepper(plain, lambda: as_batch(data, rows + replay)), KEEP: step, OWN_PLAIN: own_plain}
 
-    def ours_term() -> None:
-        (keep.replay_sum(keep.model_wrapped, pool.batch(indices).to(device)) / (replay * T)).backward()
+    def term() -> None:
+        batch = pool.batch(indices).to(keep.args.device)
+        (keep.replay_sum(keep.model_wrapped, batch) / (replay * T)).backward()
         keep.model.zero_grad()
 
-    student = copy.deepcopy(base).to(device).train()
-    teacher = copy.deepcopy(base).to(device).eval()
-    inputs = batch.inputs_BT.to(device)
+    return {**batches, OURS: term}
 
-    def dense_term() -> None:
-        with autocast(device, torch.bfloat16):
+
+def our_terms(base: Any, pools: dict[str, Any], replay: int, device: Any) -> dict[str, Work]:
+    """The replay term with every other teacher, on the model itself and on a LoRA over it."""
+    import torch
+
+    from keeptune.replay.precision import autocast
+    from keeptune.replay.teachers import make_teacher
+    from keeptune.train.replay_term import replay_sum
+
+    def term(model: Any, kind: Any, pool: Any) -> Work:
+        teacher = make_teacher(kind, model, torch.bfloat16)
+
+        def work() -> None:
+            batch = pool.batch(torch.arange(replay)).to(device)
+            with autocast(device, torch.bfloat16):
+                loss = replay_sum(model, batch, teacher) / (replay * T)
+            loss.backward()
+            model.zero_grad()
+
+        return work
+
+    full, lora = our_model(base).to(device).train(), our_model(base, lora=True).to(device).train()
+    return {
+        "topk": term(full, "topk", pools["topk"]),
+        "live": term(full, "live", pools["hidden"]),
+        "LoRA, hidden": term(lora, "hidden", pools["hidden"]),
+        "LoRA, adapter off": term(lora, "adapter", pools["hidden"]),
+    }
+
+
+def dense_term(student: Any, teacher: Any, inputs: Any) -> Work:
+    """The paper's form: both models' whole logits, the teacher run anew."""
+    import torch
+
+    from keeptune.objective import forward_kl
+    from keeptune.replay.precision import autocast
+
+    def work() -> None:
+        with autocast(inputs.device, torch.bfloat16):
             student_BTV = student(input_ids=inputs, use_cache=False).logits
             with torch.no_grad():
                 teacher_BTV = teacher(input_ids=inputs, use_cache=False).logits
-            loss = forward_kl(student_BTV.flatten(0, 1), teacher_BTV.flatten(0, 1)) / (replay * T)
+            loss = forward_kl(student_BTV.flatten(0, 1), teacher_BTV.flatten(0, 1)) / inputs.numel()
         loss.backward()
         student.zero_grad()
 
-    distillation = DistillationTrainer(
+    return work
+
+
+def distillation_term(base: Any, tokenizer: Any, tokens: Any, folder: str) -> Work:
+    """TRL's DistillationTrainer with the base as its teacher and the forward KL."""
+    import torch
+    from datasets import Dataset
+    from trl.trainer.distillation_config import DistillationConfig
+    from trl.trainer.distillation_trainer import DistillationTrainer
+
+    trainer = DistillationTrainer(
         model=copy.deepcopy(base),
         teacher_model=copy.deepcopy(base),
-        args=DistillationConfig(
-            output_dir=f"{folder}/distill",
-            beta=0.0,
-            bf16=True,
-            use_cpu=not torch.accelerator.is_available(),
-            gradient_checkpointing=False,
-            disable_tqdm=True,
-        ),
-        train_dataset=_prompts(),
+        args=sft_arguments(f"{folder}/distill", 1, DistillationConfig),
+        train_dataset=Dataset.from_dict({"prompt": ["a", "b"]}),
         processing_class=tokenizer,
     )
-    tokens = batch.tokens_BT1.to(device)
     ones = torch.ones_like(tokens)
-    distilled = {
+    inputs = {
         "prompt_ids": tokens[:, :1],
         "prompt_mask": ones[:, :1],
         "completion_ids": tokens[:, 1:],
         "completion_mask": ones[:, 1:],
     }
-    distilled_model = distillation.accelerator.prepare(distillation.model).train()
+    model = trainer.accelerator.prepare(trainer.model).train()
 
-    def distillation_term() -> None:
-        with distillation.accelerator.autocast():
-            loss, *_ = distillation._compute_loss(distilled_model, distilled, None)
+    def work() -> None:
+        with trainer.accelerator.autocast():
+            loss, *_ = trainer._compute_loss(model, inputs, None)
         loss.backward()
-        distilled_model.zero_grad()
+        model.zero_grad()
 
-    return {
-        "plain TRL, all tokens task": plain_step,
-        "keeptune, a third of them replay": keep_step,
-        "replay term": ours_term,
-        "replay term, dense live teacher": dense_term,
-        "replay term, TRL distillation": distillation_term,
+    return work
+
+
+def methods(rows: int, folder: str, *, quick: bool) -> dict[str, Work]:
+    """Every method as a function to time, with B = `rows` task rows and B/2 replay rows of T tokens."""
+    import torch
+
+    from keeptune import load_model, load_tokenizer, sample_pool
+
+    replay = rows // 2
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    base, tokenizer = load_model("smollm2").to(device), load_tokenizer("smollm2")
+    shared: dict[str, Any] = {"tokens": (replay + 1) * T, "length": T}
+    pools = {
+        kind: sample_pool(base, tokenizer, f"{folder}/{kind}", predictions=kind, **shared)
+        for kind in ("hidden", *(() if quick else ("topk",)))
     }
-
-
-def _prompts() -> Any:
-    from datasets import Dataset
-
-    return Dataset.from_dict({"prompt": ["a", "b"]})
+    tokens = pools["hidden"].batch(torch.arange(replay)).tokens_BT1.to(device)
+    student, teacher = copy.deepcopy(base).train(), copy.deepcopy(base).eval()
+    found = trainers(base, tokenizer, pools["hidden"], rows, replay, folder)
+    found[DENSE] = dense_term(student, teacher, tokens[:, :-1])
+    found[DISTILLATION] = distillation_term(base, tokenizer, tokens, folder)
+    if not quick:
+        found[DENSE_OURS] = dense_term(our_model(base).train(), our_model(base).eval(), tokens[:, :-1])
+        found |= our_terms(base, pools, replay, device)
+    return found
 
 
 def plain_worker(kind: str, rows: int, steps: int) -> float:
@@ -186,14 +240,14 @@ def plain_worker(kind: str, rows: int, steps: int) -> float:
         if kind == "keeptune":
             pool = sample_pool(base, tokenizer, f"{folder}/pool", tokens=16, length=8)
             keep = KeepConfig(lambda_=0.0, replay=str(pool.folder), meter_rows=1)
-            trainer = KeepSFTTrainer(model=base, keep=keep, **shared)
+            trainer = KeepSFTTrainer(model=our_model(base), keep=keep, **shared)
         else:
             trainer = SFTTrainer(model=base, **shared)
         step = stepper(trainer, lambda: as_batch(data, rows))
-        return statistics.median(timed(step) for _ in range(steps + 1))
+        return statistics.median([timed(step) for _ in range(steps + 1)][1:])
 
 
-def timed(work: Callable[[], None]) -> float:
+def timed(work: Work) -> float:
     import torch
 
     start = time.perf_counter()
@@ -203,9 +257,9 @@ def timed(work: Callable[[], None]) -> float:
     return time.perf_counter() - start
 
 
-def measure(rows: int, rounds: int) -> dict[str, list[float]]:
+def measure(rows: int, rounds: int, *, quick: bool) -> dict[str, list[float]]:
     with tempfile.TemporaryDirectory() as folder:
-        todo = methods(rows, folder)
+        todo = methods(rows, folder, quick=quick)
         seconds: dict[str, list[float]] = {name: [] for name in todo}
         for number in range(rounds + 1):
             for name, work in todo.items():
@@ -215,48 +269,62 @@ def measure(rows: int, rounds: int) -> dict[str, list[float]]:
         return seconds
 
 
-def ratio(seconds: dict[str, list[float]], above: str, below: str) -> float:
-    return round(statistics.median(a / b for a, b in zip(seconds[above], seconds[below], strict=True)), 3)
+def plain_processes(rows: int, rounds: int, *, quick: bool) -> dict[str, list[float]]:
+    """Median seconds of a plain step, a process each, in turns; quickly, TRL's alone."""
+    found: dict[str, list[float]] = {"trl": [], "keeptune": []}
+    for _ in range(1 if quick else 5):
+        for kind in ("trl",) if quick else ("trl", "keeptune"):
+            command = [sys.executable, __file__, "--worker", kind, "--rows", str(rows), "--rounds", str(rounds)]
+            done = subprocess.run(command, check=True, capture_output=True, text=True)
+            found[kind].append(float(done.stdout.splitlines()[-1]))
+    return found
+
+
+def ratio(seconds: dict[str, list[float]], above: str, below: str) -> tuple[float, list[float]]:
+    """Median over rounds, and the smallest and largest."""
+    found = sorted(a / b for a, b in zip(seconds[above], seconds[below], strict=True))
+    return round(statistics.median(found), 3), [round(found[0], 3), round(found[-1], 3)]
+
+
+RATIOS = {
+    "step_vs_plain": (KEEP, PLAIN),
+    "replay_term_vs_dense": (OURS, DENSE),
+    "replay_term_vs_trl_distillation": (OURS, DISTILLATION),
+    "plain_vs_trl": ("keeptune", "trl"),
+    "replay_term_vs_dense_same_attention": (OURS, DENSE_OURS),
+    "topk_vs_dense": ("topk", DENSE),
+    "live_vs_dense": ("live", DENSE),
+    "lora_adapter_off_vs_hidden": ("LoRA, adapter off", "LoRA, hidden"),
+}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="small batch, two rounds, nothing written")
+    parser.add_argument("--device", choices=("cpu", "cuda"), help="default: the GPU where there is one")
+    parser.add_argument("--rows", type=int, help="task rows; half as many are replay")
+    parser.add_argument("--rounds", type=int, help="timed rounds after a first that warms up")
     parser.add_argument("--worker", choices=("trl", "keeptune"), help="time plain steps in this process")
     arguments = parser.parse_args()
-    rows, rounds = (4, 2) if arguments.quick else (8, 7)
+    device = use_device(arguments.device)
+    rows = arguments.rows or (4 if arguments.quick else 8 if device == "cpu" else 64)
+    rounds = arguments.rounds or (2 if arguments.quick else 7)
     if arguments.worker:
         print(json.dumps(plain_worker(arguments.worker, rows, rounds)))
         return
-    plain: dict[str, list[float]] = {"trl": [], "keeptune": []}
-    for _ in range(1 if arguments.quick else 3):
-        for kind, found in plain.items():
-            command = [sys.executable, __file__, "--worker", kind, *(["--quick"] if arguments.quick else [])]
-            done = subprocess.run(command, check=True, capture_output=True, text=True)
-            found.append(float(done.stdout.splitlines()[-1]))
+    seconds = plain_processes(rows + rows // 2, 2 if arguments.quick else 3, quick=arguments.quick)
     from keeptune.cli import _prepare_process
-    from keeptune.versions import provenance
 
     _prepare_process()
-    seconds = measure(rows, rounds)
-    names = list(seconds)
-    result = {
-        "benchmark": "bench_step",
-        "task_rows": rows,
-        "replay_rows": rows // 2,
-        "length": T,
-        "rounds": rounds,
-        "step_vs_plain": ratio(seconds, names[1], names[0]),
-        "replay_term_vs_dense": ratio(seconds, names[2], names[3]),
-        "replay_term_vs_trl_distillation": ratio(seconds, names[2], names[4]),
-        "plain_vs_trl": ratio(plain, "keeptune", "trl"),
-        "seconds": {name: [round(s, 4) for s in found] for name, found in {**seconds, **plain}.items()},
-        **provenance(0),
-    }
-    if not arguments.quick:
-        RESULTS.mkdir(exist_ok=True)
-        (RESULTS / "bench_step.json").write_text(json.dumps(result, indent=2) + "\n")
-    print(json.dumps(result))
+    seconds |= measure(rows, rounds, quick=arguments.quick)
+    if arguments.quick:
+        seconds["keeptune"] = [statistics.median(seconds[OWN_PLAIN])]
+    result: dict[str, Any] = {"task_rows": rows, "replay_rows": rows // 2, "length": T, "rounds": rounds}
+    for name, (above, below) in RATIOS.items():
+        if above in seconds and below in seconds:
+            result[name], result[f"{name}_range"] = ratio(seconds, above, below)
+    result["seconds"] = {name: [round(s, 4) for s in found] for name, found in seconds.items()}
+    finish("bench_step", result, quick=arguments.quick)
 
 
 if __name__ == "__main__":

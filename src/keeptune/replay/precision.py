@@ -1,9 +1,13 @@
-"""The dtype that training multiplies in, chosen once for sampling, teacher, training and meter alike."""
+"""How the model computes: the dtype that training multiplies in, and the attention, chosen once for all uses."""
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import nn
+
+_SHORT_ROW = 256
 
 
 def has_bf16(device: torch.device | str) -> bool:
@@ -27,3 +31,13 @@ def training_dtype(model: nn.Module) -> torch.dtype:
 def autocast(device: torch.device, dtype: torch.dtype) -> torch.autocast:
     """Autocast to `dtype` on `device`; off when `dtype` is no 16-bit one."""
     return torch.autocast(device.type, dtype if dtype.itemsize == 2 else torch.bfloat16, enabled=dtype.itemsize == 2)
+
+
+def suit_attention(model: Any, longest_row: int) -> None:
+    """On a CPU, rows of at most 256 tokens attend through plain matrix products.
+
+    There the backward pass of torch's flash attention in bfloat16 takes several times as long as theirs; longer rows
+    keep it, for it needs no tables of row × row. The values are the same up to rounding.
+    """
+    if model.device.type == "cpu" and longest_row <= _SHORT_ROW and model.config._attn_implementation == "sdpa":
+        model.set_attn_implementation("eager")

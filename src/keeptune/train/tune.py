@@ -21,7 +21,7 @@ from trl import SFTConfig
 
 from keeptune.errors import ConfigError, Diverged, Interrupted, OutputExists
 from keeptune.progress import say
-from keeptune.replay.precision import has_bf16
+from keeptune.replay.precision import has_bf16, suit_attention
 from keeptune.sources import document_start, encode, load_documents, load_model, load_tokenizer, split_documents
 from keeptune.sources.loading import quiet
 from keeptune.storage import atomic_folder, storage_errors, write_json
@@ -68,6 +68,7 @@ def tune(
         return out / MODEL
     set_seed(settings.seed)
     model, tokenizer = load_model(settings.model), load_tokenizer(settings.model)
+    suit_attention(model, max(settings.max_length, settings.replay_length))
     train_rows, held_out_rows = task_rows(settings, tokenizer)
     with storage_errors(out):
         if is_main:

@@ -1,0 +1,35 @@
+"""What every benchmark does first and last: choose the device, print one line of JSON, write the raw result."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+RESULTS = Path(__file__).parent / "results"
+
+
+def use_device(asked: str | None) -> str:
+    """The device that was asked for, or the GPU where there is one; with `cpu`, torch sees no GPU."""
+    if asked == "cpu":
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""
+    import torch
+
+    if asked == "cuda" and not torch.cuda.is_available():
+        raise SystemExit("no GPU that torch can use: run with --device cpu")
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def finish(name: str, result: dict[str, Any], *, quick: bool) -> None:
+    """Print the result on one line; in full mode write it to results/, a GPU's beside a CPU's."""
+    import torch
+
+    from keeptune.versions import provenance
+
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    whole = {"benchmark": name, "device": device, **result, **provenance(0)}
+    if not quick:
+        RESULTS.mkdir(exist_ok=True)
+        (RESULTS / f"{name}{'_cuda' if device == 'cuda' else ''}.json").write_text(json.dumps(whole, indent=2) + "\n")
+    print(json.dumps(whole))
