@@ -52,6 +52,7 @@ def make_writer(model: nn.Module, dtype: torch.dtype, rows: int) -> Writer:
         causal = copy.deepcopy(causal).to(dtype).eval()
         # A forward patched onto the instance (as trainers do) belongs to the original and would run that.
         causal.__dict__.pop("forward", None)
+        _take_off_idle_adapter(causal)
     packs = own.device.type == "cpu" and dtype == torch.bfloat16 and torch.backends.mkldnn.is_available()
     if _is_llama(causal):
         writer = LlamaWriter(causal, rows if packs else None)
@@ -210,20 +211,41 @@ def _is_llama(causal: Any) -> bool:
     return whole_rows and products == {nn.Linear} and len({weight.device for weight in causal.parameters()}) == 1
 
 
+def _take_off_idle_adapter(causal: Any) -> None:
+    """Take a PEFT adapter's layers out where they change no logit by a bit, as before training; else leave all in."""
+    parents = list(causal.modules())
+    adapted = [(p, name, child) for p in parents for name, child in p.named_children() if hasattr(child, "base_layer")]
+    if not adapted:
+        return
+    tokens_BP = _compared_tokens(causal)
+    with torch.inference_mode():
+        before = causal(input_ids=tokens_BP, use_cache=False).logits
+        for parent, name, child in adapted:
+            setattr(parent, name, child.base_layer)
+        if torch.equal(causal(input_ids=tokens_BP, use_cache=False).logits, before):
+            return
+    for parent, name, child in adapted:
+        setattr(parent, name, child)
+
+
 @torch.inference_mode()
 def _same_logits(writer: Writer, causal: Any) -> bool:
     """Whether `writer` gives the logits of `causal` up to rounding, on rows of random tokens.
 
     Judged at the median position: at a row's first ones some models' 16-bit logits are themselves far off.
     """
-    vocabulary = causal.get_input_embeddings().weight.shape[0]
-    shape = (_COMPARED_ROWS, _COMPARED_POSITIONS)
-    tokens_BP = torch.randint(vocabulary, shape, generator=torch.Generator().manual_seed(0)).to(causal.device)
+    tokens_BP = _compared_tokens(causal)
     own_BPV = causal(input_ids=tokens_BP, use_cache=False).logits.float()
-    writer.begin(*shape)
+    writer.begin(*tokens_BP.shape)
     stepped_BPV = torch.stack([writer.step(tokens_B1) for tokens_B1 in tokens_BP.split(1, dim=1)], dim=1).float()
     off_BP = (stepped_BPV - own_BPV).norm(dim=-1) / own_BPV.norm(dim=-1)
     return bool(off_BP.median() <= (_TOLERANCE_16_BIT if causal.dtype.itemsize == 2 else _TOLERANCE))
+
+
+def _compared_tokens(causal: Any) -> Tensor:
+    vocabulary = causal.get_input_embeddings().weight.shape[0]
+    generator = torch.Generator().manual_seed(0)
+    return torch.randint(vocabulary, (_COMPARED_ROWS, _COMPARED_POSITIONS), generator=generator).to(causal.device)
 
 
 class _Room(DynamicLayer):

@@ -104,6 +104,18 @@ def test_a_model_that_does_more_than_its_family_keeps_its_own_logits() -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_an_adapter_that_changes_nothing_yet_is_left_out(dtype: torch.dtype) -> None:
+    model, tokens_BP = make_model(seed=2, width=64), some_tokens()
+    bare = written(make_writer(model, dtype, rows=3), tokens_BP)
+    adapted = get_peft_model(model, LoraConfig(target_modules="all-linear"))
+    layer = adapted.get_base_model().model.layers[0].self_attn.q_proj
+    writer = make_writer(adapted, dtype, rows=3)
+    assert isinstance(writer, LlamaWriter)
+    assert torch.equal(written(writer, tokens_BP), bare)
+    assert adapted.get_base_model().model.layers[0].self_attn.q_proj is layer
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_what_happens_to_the_model_later_does_not_reach_the_copy_that_writes(dtype: torch.dtype) -> None:
     model, tokens_BP = make_model(width=64), some_tokens()
     before = written(make_writer(model, dtype, rows=3), tokens_BP)
