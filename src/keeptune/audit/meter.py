@@ -3,7 +3,7 @@
 Every number comes from sums over the tokens of a document, so that intervals can resample documents.
 Definitions: Marek et al. 2026 (arXiv 2605.26097) for the KL, Kalajdzievski 2024 (arXiv 2401.05605) for L_f.
 
-Shapes: B rows, T positions, N target tokens, D documents, V vocabulary, M measures.
+Shapes: B rows, T positions, N target tokens, D documents, M measures.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ import torch
 from torch import Tensor, nn
 
 from keeptune.audit.stats import Array, Interval, bootstrap_ratio
-from keeptune.objective import Head
+from keeptune.audit.tokens import MEASURES, token_drift
 from keeptune.progress import track
 from keeptune.replay.precision import autocast, training_dtype
 from keeptune.replay.teacher import head_of, hidden_states
 
-MEASURES = ("kl", "soft_ce", "entropy", "l_f", "l_f_base", "ce", "ce_base", "agreement")
-_CHUNK_TOKENS = 512
+__all__ = ["DESCRIPTIONS", "MEASURES", "Drift", "measure", "token_drift"]
+
 _BATCH_TOKENS = 4096
 
 DESCRIPTIONS = {
@@ -35,30 +35,6 @@ DESCRIPTIONS = {
     "ce_change": "CE(tuned) − CE(base) on the text itself, nats per token",
     "agreement": "fraction of tokens where both models rank the same token first",
 }
-
-
-@torch.no_grad()
-def token_drift(
-    tuned_hidden_ND: Tensor, tuned_head: Head, base_hidden_ND: Tensor, base_head: Head, target_N: Tensor
-) -> Tensor:
-    """Every measure at every token, fp32 [N, M] in the order of `MEASURES`; nats, but for agreement (0 or 1)."""
-    chunks = []
-    for start in range(0, len(target_N), _CHUNK_TOKENS):
-        rows = slice(start, start + _CHUNK_TOKENS)
-        tuned_CV = tuned_head.logits(tuned_hidden_ND[rows]).log_softmax(dim=-1)
-        base_CV = base_head.logits(base_hidden_ND[rows]).log_softmax(dim=-1)
-        target_C1 = target_N[rows, None]
-        favourite_C1 = base_CV.argmax(dim=-1, keepdim=True)
-        agreement_C = (tuned_CV.argmax(dim=-1, keepdim=True) == favourite_C1).squeeze(-1).float()
-        probability_CV = base_CV.exp()
-        entropy_C = -(probability_CV * base_CV).sum(dim=-1)
-        # KL from the differences, not from soft CE − entropy: their sums cancel digits where the drift is small.
-        kl_C = (probability_CV * (base_CV - tuned_CV)).sum(dim=-1)
-        picked = [
-            -table.gather(-1, at).squeeze(-1) for at in (favourite_C1, target_C1) for table in (tuned_CV, base_CV)
-        ]
-        chunks.append(torch.stack([kl_C, kl_C + entropy_C, entropy_C, *picked, agreement_C], dim=-1))
-    return torch.cat(chunks) if chunks else tuned_hidden_ND.new_zeros(0, len(MEASURES))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,12 +90,12 @@ def measure(base: nn.Module, tuned: nn.Module, rows: Iterable[dict[str, Any]], l
     """Drift of `tuned` from `base` on a text.
 
     Args:
-        base, tuned: causal models over the same vocabulary, put in evaluation mode here. Their layers run in the
-            dtype that training multiplies in, their heads and all that follows in fp32.
+        base, tuned: causal models over the same vocabulary, put in evaluation mode here. They multiply in the
+            dtype that training multiplies in; their logits and all that follows are summed in fp32 or wider.
         rows: as `keeptune.sources.encode` gives them: `input_ids`, `labels` (−100: no target), `document`.
 
     Raises:
-        ValueError: no row has a target.
+        ValueError: no row has a target, or the vocabularies differ in size.
     """
     base.eval()
     tuned.eval()
@@ -128,7 +104,7 @@ def measure(base: nn.Module, tuned: nn.Module, rows: Iterable[dict[str, Any]], l
     index = {name: position for position, name in enumerate(names)}
     sums_DM = np.zeros((len(names), len(MEASURES)))
     tokens_D = np.zeros(len(names))
-    heads = head_of(tuned).in_fp32(), head_of(base).in_fp32()
+    dtype = torch.promote_types(training_dtype(tuned), training_dtype(base))
     with track(label, sum(len(row["input_ids"]) for batch in batches for row in batch), "tokens") as progress:
         for batch in batches:
             input_BT, label_BT = _pad(batch)
@@ -136,7 +112,7 @@ def measure(base: nn.Module, tuned: nn.Module, rows: Iterable[dict[str, Any]], l
             tuned_ND = _states(tuned, input_BT, mask_BT)
             base_ND = _states(base, input_BT, mask_BT)
             target_N = label_BT[:, 1:][mask_BT].to(tuned_ND.device)
-            values_NM = token_drift(tuned_ND, heads[0], base_ND, heads[1], target_N).double().cpu().numpy()
+            values_NM = token_drift(tuned_ND, head_of(tuned), base_ND, head_of(base), target_N, dtype).cpu().numpy()
             owner_N = np.repeat([index[row["document"]] for row in batch], mask_BT.sum(dim=1).numpy())
             np.add.at(sums_DM, owner_N, values_NM)
             np.add.at(tokens_D, owner_N, 1)
@@ -175,4 +151,4 @@ def _states(model: nn.Module, input_BT: Tensor, mask_BT: Tensor) -> Tensor:
     device = next(model.parameters()).device
     with autocast(device, training_dtype(model)):
         hidden_BTD = hidden_states(model, input_BT[:, :-1].to(device))
-    return hidden_BTD[mask_BT.to(device)].float()
+    return hidden_BTD[mask_BT.to(device)]

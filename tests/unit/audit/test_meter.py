@@ -9,8 +9,10 @@ import pytest
 import torch
 from torch.nn.functional import cross_entropy, kl_div
 
-from keeptune.audit import meter
+from keeptune.audit import meter, tokens
 from keeptune.audit.meter import MEASURES, measure
+from keeptune.audit.tokens import Tiling, token_drift
+from keeptune.objective import Head
 from tests.conftest import make_model
 
 
@@ -29,7 +31,8 @@ def make_rows() -> list[dict[str, Any]]:
 def _fp32_and_small_batches(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(meter, "training_dtype", lambda model: torch.float32)
     monkeypatch.setattr(meter, "_BATCH_TOKENS", 60)
-    monkeypatch.setattr(meter, "_CHUNK_TOKENS", 7)
+    monkeypatch.setattr(tokens, "CPU_TILING", Tiling(chunk_tokens=7, block_tokens=3, tile_words=64))
+    monkeypatch.setattr(tokens, "_GROUP_WORDS", 16)
 
 
 @torch.no_grad()
@@ -102,3 +105,132 @@ def test_dropout_is_off_while_measuring() -> None:
 def test_rows_without_targets_are_refused() -> None:
     with pytest.raises(ValueError, match="no row"):
         measure(make_model(), make_model(), [{"input_ids": [1, 2], "labels": [-100, -100], "document": "d"}])
+
+
+AS_SHIPPED = tokens.CPU_TILING
+Logits = tuple[torch.Tensor, torch.Tensor]
+
+
+def from_logits(tuned_NV: torch.Tensor, base_NV: torch.Tensor, target_N: torch.Tensor) -> dict[str, torch.Tensor]:
+    """The measures of given logits: the head of an identity matrix hands them through unrounded."""
+    head = Head(weight_VD=torch.eye(base_NV.shape[1], dtype=base_NV.dtype))
+    values_NM = token_drift(tuned_NV, head, base_NV, head, target_N, base_NV.dtype)
+    return dict(zip(MEASURES, values_NM.T, strict=True))
+
+
+def oracle(tuned_NV: torch.Tensor, base_NV: torch.Tensor, target_N: torch.Tensor) -> dict[str, torch.Tensor]:
+    tuned, base = tuned_NV.double().log_softmax(-1), base_NV.double().log_softmax(-1)
+    top_N1, target_N1 = base.argmax(-1, keepdim=True), target_N[:, None]
+    return {
+        "kl": kl_div(tuned, base, reduction="none", log_target=True).sum(-1),
+        "soft_ce": cross_entropy(tuned, base.exp(), reduction="none"),
+        "entropy": cross_entropy(base, base.exp(), reduction="none"),
+        "l_f": -tuned.gather(1, top_N1)[:, 0],
+        "l_f_base": -base.gather(1, top_N1)[:, 0],
+        "ce": -tuned.gather(1, target_N1)[:, 0],
+        "ce_base": -base.gather(1, target_N1)[:, 0],
+        "agreement": (tuned.argmax(-1) == top_N1[:, 0]).double(),
+    }
+
+
+def draw_logits(vocabulary: int, size: float, drift: float, shift: float = 0.0, tokens: int = 8) -> Logits:
+    generator = torch.Generator().manual_seed(vocabulary)
+    base_NV = size * torch.randn(tokens, vocabulary, generator=generator)
+    return base_NV + shift + drift * torch.randn(tokens, vocabulary, generator=generator), base_NV
+
+
+@pytest.mark.parametrize("vocabulary", [1, 15, 63, 64, 65, 128, 259])
+@pytest.mark.parametrize("rows", [1, 7, 8, 17])
+@pytest.mark.parametrize("size", [1.0, 30.0, 1e4])
+def test_tiles_join_to_the_whole_vocabulary(vocabulary: int, rows: int, size: float) -> None:
+    tuned_NV, base_NV = draw_logits(vocabulary, size, 0.3 * size, tokens=rows)
+    target_N = torch.arange(rows) * 37 % vocabulary
+    measured, expected = from_logits(tuned_NV, base_NV, target_N), oracle(tuned_NV, base_NV, target_N)
+    for name in MEASURES:
+        torch.testing.assert_close(measured[name], expected[name], rtol=2e-6, atol=2e-6, msg=lambda m, n=name: n + m)
+
+
+@pytest.mark.parametrize("shift", [0.0, 0.7, 1e4])
+@pytest.mark.parametrize("drift", [1e-1, 4.5e-3])
+def test_a_kl_of_a_hundred_thousandth_nat_is_measured(
+    drift: float, shift: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tokens, "CPU_TILING", AS_SHIPPED)
+    tuned_NV, base_NV = draw_logits(5000, 3.0, drift, shift, tokens=200)
+    target_N = torch.zeros(200, dtype=torch.int64)
+    measured, expected = from_logits(tuned_NV, base_NV, target_N), oracle(tuned_NV, base_NV, target_N)
+    assert expected["kl"].mean() == pytest.approx(drift**2 / 2, rel=0.1)
+    torch.testing.assert_close(measured["kl"], expected["kl"], rtol=1e-4, atol=4e-7)
+    assert measured["kl"].mean() == pytest.approx(float(expected["kl"].mean()), rel=1e-3)
+
+
+@pytest.mark.parametrize("size", [1.0, 1e4])
+def test_the_same_logits_have_a_kl_of_exactly_zero(size: float) -> None:
+    base_NV = draw_logits(259, size, 0.0)[1]
+    measured = from_logits(base_NV.clone(), base_NV, torch.zeros(8, dtype=torch.int64))
+    assert not measured["kl"].any()
+    assert torch.equal(measured["l_f"], measured["l_f_base"])
+    assert measured["agreement"].all()
+
+
+@pytest.mark.parametrize("settings", [{"scale": 0.25}, {"softcap": 3.0}, {"scale": 2.0, "softcap": 5.0}])
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
+def test_heads_of_every_kind(settings: dict[str, float], bias: bool, dtype: torch.dtype) -> None:
+    generator = torch.Generator().manual_seed(0)
+
+    def draw(*shape: int) -> torch.Tensor:
+        return torch.randn(*shape, generator=generator)
+
+    hidden, heads, logits = [draw(9, 16), draw(9, 16)], [], []
+    for states in hidden:
+        heads.append(Head(weight_VD=draw(131, 16), bias_V=draw(131) if bias else None, **settings))
+        raw = states.to(dtype).double() @ heads[-1].weight_VD.to(dtype).double().T
+        logits.append(heads[-1].finish(raw))
+    target_N = torch.arange(9) * 14
+    values_NM = token_drift(hidden[0], heads[0], hidden[1], heads[1], target_N, dtype)
+    expected = torch.stack(list(oracle(logits[0], logits[1], target_N).values()), dim=1)
+    torch.testing.assert_close(values_NM, expected, rtol=1e-5, atol=1e-5)
+
+
+def test_ties_go_to_the_first_token_and_count_as_agreement() -> None:
+    base_NV = torch.zeros(2, 259)
+    base_NV[0, [70, 71, 200]] = 2.0
+    tuned_NV = torch.zeros(2, 259)
+    tuned_NV[0, [3, 70]] = 1.0
+    tuned_NV[1, 258] = 1.0
+    measured = from_logits(tuned_NV, base_NV, torch.tensor([0, 258]))
+    assert measured["agreement"].tolist() == [1.0, 0.0]
+    at_first = -tuned_NV.double().log_softmax(-1)[[0, 1], [70, 0]]
+    torch.testing.assert_close(measured["l_f"], at_first, rtol=1e-6, atol=1e-6)
+
+
+def test_vocabularies_of_different_sizes_are_refused() -> None:
+    # 128 against 64 words: the tiles of the smaller vocabulary fit the larger one.
+    hidden_ND, target_N = torch.zeros(1, 4), torch.zeros(1, dtype=torch.int64)
+    with pytest.raises(ValueError, match="64 words"):
+        token_drift(
+            hidden_ND, Head(weight_VD=torch.zeros(128, 4)), hidden_ND, Head(weight_VD=torch.zeros(64, 4)), target_N
+        )
+
+
+def test_a_batch_without_targets_is_passed_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(meter, "_BATCH_TOKENS", 1)
+    without = {"input_ids": [5, 6, 7], "labels": [-100] * 3, "document": "empty"}
+    base, tuned = make_model(vocab=64), make_model(seed=1, vocab=64)
+    rows = [{**row, "input_ids": [i % 64 for i in row["input_ids"]], "labels": row["labels"]} for row in make_rows()]
+    rows = [{**row, "labels": [-100 if label < 0 else label % 64 for label in row["labels"]]} for row in rows]
+    drift = measure(base, tuned, [*rows, without])
+    assert "empty" not in drift.documents
+    assert np.array_equal(drift.sums_DM, measure(base, tuned, rows).sums_DM)
+
+
+def test_the_meter_reads_the_logits_of_the_dtype_that_training_multiplies_in(monkeypatch: pytest.MonkeyPatch) -> None:
+    base, tuned = make_model(), make_model(seed=1)
+    monkeypatch.setattr(meter, "training_dtype", lambda model: torch.bfloat16)
+    row = make_rows()[1]
+    narrow = measure(base, tuned, [row])
+    with torch.autocast("cpu", torch.bfloat16):
+        expected = direct(base, tuned, row)
+    for name in ("kl", "soft_ce", "ce", "l_f_base"):
+        assert narrow.column(name)[0] == pytest.approx(expected[name], rel=5e-3), name
