@@ -1,74 +1,80 @@
 """The meter against two bare forward passes with logits over the same text: what measuring costs beyond running.
 
 python benchmarks/bench_meter.py --quick      # under a minute, prints one JSON line last
-python benchmarks/bench_meter.py              # writes results/bench_meter.json
+python benchmarks/bench_meter.py              # writes results/bench_meter.json, on a GPU bench_meter_cuda.json
+
+The bare passes run the stock model under bf16 autocast, batch for batch what the meter runs, and look at no logit.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
+import copy
 import statistics
 import time
-from pathlib import Path
+from collections.abc import Callable
+from typing import Any
 
-RESULTS = Path(__file__).parent / "results"
+from shared import finish, use_device
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="little text, two rounds, nothing written")
-    arguments = parser.parse_args()
-    from keeptune.cli import _prepare_process
-
-    _prepare_process()
-    import copy
-
+def works(device: str, *, quick: bool) -> tuple[int, dict[str, Callable[[], Any]]]:
+    """The number of tokens, and the two things that are timed on them."""
     import torch
 
     from keeptune import load_documents, load_model, load_tokenizer, measure
     from keeptune.audit.meter import _batches, _pad
     from keeptune.replay.precision import autocast, training_dtype
     from keeptune.sources import encode
-    from keeptune.versions import provenance
 
-    base = load_model("smollm2")
+    base = load_model("smollm2").to(device)
     tuned = copy.deepcopy(base)
     with torch.no_grad():
         tuned.model.norm.weight.mul_(1.01)
-    documents = load_documents("pydoc").select(range(4 if arguments.quick else 16))
+    documents = load_documents("pydoc").select(range(4 if quick else 16))
     rows = list(encode(documents, load_tokenizer("smollm2"), max_length=256, document_start=0))
-    rows = rows[: 24 if arguments.quick else 128]
-    device = base.device
+    rows = rows[: 16 if quick else 128]
 
     @torch.no_grad()
     def bare() -> None:
         for model in (base, tuned):
             for batch in _batches(rows):
                 inputs, _ = _pad(batch)
-                with autocast(device, training_dtype(model)):
+                with autocast(base.device, training_dtype(model)):
                     model(input_ids=inputs[:, :-1].to(device), use_cache=False)
+        if device == "cuda":
+            torch.cuda.synchronize()
 
-    seconds: dict[str, list[float]] = {"bare": [], "meter": []}
+    tokens = sum(len(row["input_ids"]) for row in rows)
+    return tokens, {"bare": bare, "meter": lambda: measure(base, tuned, rows)}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="little text, two rounds, nothing written")
+    parser.add_argument("--device", choices=["cpu", "cuda"], help="the GPU where there is one")
+    arguments = parser.parse_args()
+    device = use_device(arguments.device)
+    from keeptune.cli import _prepare_process
+
+    _prepare_process()
+    tokens, timed = works(device, quick=arguments.quick)
+    seconds: dict[str, list[float]] = {name: [] for name in timed}
     for number in range(3 if arguments.quick else 6):
-        for name, work in (("bare", bare), ("meter", lambda: measure(base, tuned, rows))):
+        for name, work in timed.items():
             start = time.perf_counter()
             work()
             if number:
                 seconds[name].append(time.perf_counter() - start)
     ratios = [meter / bare for meter, bare in zip(seconds["meter"], seconds["bare"], strict=True)]
     result = {
-        "benchmark": "bench_meter",
-        "tokens": sum(len(row["input_ids"]) for row in rows),
+        "tokens": tokens,
         "rounds": len(ratios),
         "meter_vs_two_forwards": round(statistics.median(ratios), 3),
+        "meter_vs_two_forwards_range": [round(min(ratios), 3), round(max(ratios), 3)],
         "seconds": seconds,
-        **provenance(0),
     }
-    if not arguments.quick:
-        RESULTS.mkdir(exist_ok=True)
-        (RESULTS / "bench_meter.json").write_text(json.dumps(result, indent=2) + "\n")
-    print(json.dumps(result))
+    finish("bench_meter", result, quick=arguments.quick)
 
 
 if __name__ == "__main__":
