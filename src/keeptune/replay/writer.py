@@ -54,6 +54,7 @@ def make_writer(model: nn.Module, dtype: torch.dtype, rows: int) -> Writer:
         causal.__dict__.pop("forward", None)
         _take_off_idle_adapter(causal)
     packs = own.device.type == "cpu" and dtype == torch.bfloat16 and torch.backends.mkldnn.is_available()
+    packs = packs and torch.ops.mkldnn._is_mkldnn_bf16_supported()
     if _is_llama(causal):
         writer = LlamaWriter(causal, rows if packs else None)
         if _same_logits(writer, causal):
