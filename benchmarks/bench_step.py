@@ -20,13 +20,15 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from typing import Any
 
 from shared import finish, use_device
 
 T = 128
+QUICK_PLAIN_ROWS = 2
 PLAIN, KEEP, OURS, DENSE = "plain TRL, all tokens task", "keeptune, a third of them replay", "hidden", "dense"
-DISTILLATION, DENSE_OURS, OWN_PLAIN = "TRL distillation", "dense, our attention", "keeptune, plain"
+DISTILLATION, DENSE_OURS, OWN_PLAIN = "TRL distillation", "dense, our attention", "keeptune, plain, few rows"
 Work = Callable[[], None]
 
 
@@ -62,7 +64,7 @@ def as_batch(dataset: Any, rows: int) -> dict[str, Any]:
     return {"input_ids": ids, "labels": ids.clone(), "attention_mask": torch.ones_like(ids)}
 
 
-def stepper(trainer: Any, make_inputs: Callable[[], dict[str, Any]]) -> Work:
+def stepper(trainer: Any) -> Callable[[dict[str, Any]], None]:
     """One optimizer step of a trainer, as its own loop does it."""
     import torch
 
@@ -71,14 +73,19 @@ def stepper(trainer: Any, make_inputs: Callable[[], dict[str, Any]]) -> Work:
     trainer.current_gradient_accumulation_steps = 1
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-6, fused=True)
 
-    def step() -> None:
-        inputs = make_inputs()
+    def step(batch: dict[str, Any]) -> None:
+        inputs = dict(batch)
         items = (inputs["labels"][:, 1:] != -100).sum()
         trainer.training_step(model, inputs, items)
         optimizer.step()
         optimizer.zero_grad()
 
     return step
+
+
+def term_rows(rows: int) -> int:
+    """Replay rows for the term alone: those of a step, but no fewer than keep two cores busy."""
+    return max(3, rows // 2)
 
 
 def our_model(base: Any, lora: bool = False) -> Any:
@@ -92,30 +99,35 @@ def our_model(base: Any, lora: bool = False) -> Any:
     return get_peft_model(model, lora_config(16)) if lora else model
 
 
-def trainers(base: Any, tokenizer: Any, pool: Any, rows: int, replay: int, folder: str) -> dict[str, Work]:
-    """Whole steps: TRL's and ours, on as many tokens; and ours without replay."""
+def trainers(base: Any, tokenizer: Any, pool: Any, rows: int, folder: str) -> dict[str, Work]:
+    """Whole steps: TRL's and ours, on as many tokens, and ours without replay; and our replay term alone."""
     import torch
     from trl import SFTTrainer
 
     from keeptune import KeepConfig, KeepSFTTrainer
     from keeptune.train.trainer import _REPLAY_KEY
 
+    replay = rows // 2
     data = task_rows(rows + replay)
     shared = {"train_dataset": data, "processing_class": tokenizer}
     plain = SFTTrainer(model=copy.deepcopy(base), args=sft_arguments(f"{folder}/plain", rows + replay), **shared)
     settings = KeepConfig(replay=str(pool.folder), replay_rows=replay, meter_rows=1)
     keep = KeepSFTTrainer(model=our_model(base), args=sft_arguments(f"{folder}/keep", rows), keep=settings, **shared)
     indices = torch.arange(replay)
-    step = stepper(keep, lambda: {**as_batch(data, rows), _REPLAY_KEY: (indices, replay * T)})
-    own_plain = stepper(keep, lambda: as_batch(data, rows + replay))
-    batches = {PLAIN: stepper(plain, lambda: as_batch(data, rows + replay)), KEEP: step, OWN_PLAIN: own_plain}
+    whole, part, few = (as_batch(data, count) for count in (rows + replay, rows, QUICK_PLAIN_ROWS))
+    step, plain_step = stepper(keep), stepper(plain)
+    steps: dict[str, Work] = {
+        PLAIN: lambda: plain_step(whole),
+        KEEP: lambda: step({**part, _REPLAY_KEY: (indices, replay * T)}),
+        OWN_PLAIN: lambda: step(few),
+    }
 
     def term() -> None:
-        batch = pool.batch(indices).to(keep.args.device)
-        (keep.replay_sum(keep.model_wrapped, batch) / (replay * T)).backward()
+        batch = pool.batch(torch.arange(term_rows(rows))).to(keep.args.device)
+        (keep.replay_sum(keep.model_wrapped, batch) / batch.targets_BT.numel()).backward()
         keep.model.zero_grad()
 
-    return {**batches, OURS: term}
+    return {**steps, OURS: term}
 
 
 def our_terms(base: Any, pools: dict[str, Any], replay: int, device: Any) -> dict[str, Work]:
@@ -175,7 +187,7 @@ def distillation_term(base: Any, tokenizer: Any, tokens: Any, folder: str) -> Wo
 
     trainer = DistillationTrainer(
         model=copy.deepcopy(base),
-        teacher_model=copy.deepcopy(base),
+        teacher_model=base,
         args=sft_arguments(f"{folder}/distill", 1, DistillationConfig),
         train_dataset=Dataset.from_dict({"prompt": ["a", "b"]}),
         processing_class=tokenizer,
@@ -204,7 +216,7 @@ def methods(rows: int, folder: str, *, quick: bool) -> dict[str, Work]:
 
     from keeptune import load_model, load_tokenizer, sample_pool
 
-    replay = rows // 2
+    replay = term_rows(rows)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     base, tokenizer = load_model("smollm2").to(device), load_tokenizer("smollm2")
     shared: dict[str, Any] = {"tokens": (replay + 1) * T, "length": T}
@@ -213,9 +225,8 @@ def methods(rows: int, folder: str, *, quick: bool) -> dict[str, Work]:
         for kind in ("hidden", *(() if quick else ("topk",)))
     }
     tokens = pools["hidden"].batch(torch.arange(replay)).tokens_BT1.to(device)
-    student, teacher = copy.deepcopy(base).train(), copy.deepcopy(base).eval()
-    found = trainers(base, tokenizer, pools["hidden"], rows, replay, folder)
-    found[DENSE] = dense_term(student, teacher, tokens[:, :-1])
+    found = trainers(base, tokenizer, pools["hidden"], rows, folder)
+    found[DENSE] = dense_term(copy.deepcopy(base).train(), base.eval(), tokens[:, :-1])
     found[DISTILLATION] = distillation_term(base, tokenizer, tokens, folder)
     if not quick:
         found[DENSE_OURS] = dense_term(our_model(base).train(), our_model(base).eval(), tokens[:, :-1])
@@ -223,8 +234,8 @@ def methods(rows: int, folder: str, *, quick: bool) -> dict[str, Work]:
     return found
 
 
-def plain_worker(kind: str, rows: int, steps: int) -> float:
-    """Median seconds of a plain step in a process of its own."""
+def plain_worker(kind: str, rows: int, steps: int, *, wait: bool) -> float:
+    """Median seconds of a plain step in a process of its own, once told to go where it shall wait."""
     from keeptune.cli import _prepare_process
 
     if kind == "keeptune":
@@ -243,8 +254,10 @@ def plain_worker(kind: str, rows: int, steps: int) -> float:
             trainer = KeepSFTTrainer(model=our_model(base), keep=keep, **shared)
         else:
             trainer = SFTTrainer(model=base, **shared)
-        step = stepper(trainer, lambda: as_batch(data, rows))
-        return statistics.median([timed(step) for _ in range(steps + 1)][1:])
+        step, batch = stepper(trainer), as_batch(data, rows)
+        if wait:
+            sys.stdin.readline()
+        return statistics.median([timed(lambda: step(batch)) for _ in range(steps + 1)][1:])
 
 
 def timed(work: Work) -> float:
@@ -258,22 +271,29 @@ def timed(work: Work) -> float:
 
 
 def measure(rows: int, rounds: int, *, quick: bool) -> dict[str, list[float]]:
-    with tempfile.TemporaryDirectory() as folder:
+    """Seconds of every method, round by round; quickly, the TRL process too, which makes ready meanwhile."""
+    with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
+        if quick:
+            command = [sys.executable, __file__, "--worker", "trl", "--rows", str(QUICK_PLAIN_ROWS), "--wait"]
+            pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+            worker = stack.enter_context(subprocess.Popen([*command, "--rounds", "1"], **pipes))
         todo = methods(rows, folder, quick=quick)
+        trl = [float(worker.communicate("go\n")[0].splitlines()[-1])] if quick else []
+        own_plain = todo.pop(OWN_PLAIN)
         seconds: dict[str, list[float]] = {name: [] for name in todo}
         for number in range(rounds + 1):
             for name, work in todo.items():
                 elapsed = timed(work)
                 if number:
                     seconds[name].append(elapsed)
-        return seconds
+        return seconds | ({"trl": trl, "keeptune": [min(timed(own_plain) for _ in range(2))]} if quick else {})
 
 
-def plain_processes(rows: int, rounds: int, *, quick: bool) -> dict[str, list[float]]:
-    """Median seconds of a plain step, a process each, in turns; quickly, TRL's alone."""
+def plain_processes(rows: int, rounds: int) -> dict[str, list[float]]:
+    """Median seconds of a plain step, a process each, in turns."""
     found: dict[str, list[float]] = {"trl": [], "keeptune": []}
-    for _ in range(1 if quick else 5):
-        for kind in ("trl",) if quick else ("trl", "keeptune"):
+    for _ in range(5):
+        for kind in ("trl", "keeptune"):
             command = [sys.executable, __file__, "--worker", kind, "--rows", str(rows), "--rounds", str(rounds)]
             done = subprocess.run(command, check=True, capture_output=True, text=True)
             found[kind].append(float(done.stdout.splitlines()[-1]))
@@ -305,21 +325,21 @@ def main() -> None:
     parser.add_argument("--rows", type=int, help="task rows; half as many are replay")
     parser.add_argument("--rounds", type=int, help="timed rounds after a first that warms up")
     parser.add_argument("--worker", choices=("trl", "keeptune"), help="time plain steps in this process")
+    parser.add_argument("--wait", action="store_true", help="once ready, wait for a line on standard input")
     arguments = parser.parse_args()
     device = use_device(arguments.device)
     rows = arguments.rows or (4 if arguments.quick else 8 if device == "cpu" else 64)
     rounds = arguments.rounds or (2 if arguments.quick else 7)
     if arguments.worker:
-        print(json.dumps(plain_worker(arguments.worker, rows, rounds)))
+        print(json.dumps(plain_worker(arguments.worker, rows, rounds, wait=arguments.wait)))
         return
-    seconds = plain_processes(rows + rows // 2, 2 if arguments.quick else 3, quick=arguments.quick)
+    seconds = {} if arguments.quick else plain_processes(rows + rows // 2, 3)
     from keeptune.cli import _prepare_process
 
     _prepare_process()
     seconds |= measure(rows, rounds, quick=arguments.quick)
-    if arguments.quick:
-        seconds["keeptune"] = [statistics.median(seconds[OWN_PLAIN])]
-    result: dict[str, Any] = {"task_rows": rows, "replay_rows": rows // 2, "length": T, "rounds": rounds}
+    result: dict[str, Any] = {"task_rows": rows, "replay_rows": rows // 2, "term_rows": term_rows(rows), "length": T}
+    result["rounds"] = rounds
     for name, (above, below) in RATIOS.items():
         if above in seconds and below in seconds:
             result[name], result[f"{name}_range"] = ratio(seconds, above, below)
