@@ -14,12 +14,12 @@ from trl import SFTTrainer
 from trl.models.utils import _ForwardRedirection
 
 from keeptune.errors import ConfigError, Diverged
-from keeptune.objective import Head
 from keeptune.replay.pool import ReplayBatch, ReplayPool
 from keeptune.replay.teacher import causal_model, check_head, fingerprint, head_of
 from keeptune.replay.write import sample_pool
 from keeptune.train.config import KeepConfig
 from keeptune.train.meter_callback import MeterCallback
+from keeptune.train.processes import check_sharding, main_process_first, on_device, teachers_head
 from keeptune.train.replay_term import replay_rows, replay_sum
 
 _Result = TypeVar("_Result")
@@ -48,6 +48,7 @@ class KeepSFTTrainer(SFTTrainer):
     def __init__(self, model: Any, args: Any = None, *, keep: KeepConfig | None = None, **kwargs: Any) -> None:
         super().__init__(model=model, args=args, **kwargs)
         self.keep = keep or KeepConfig()
+        check_sharding(self)
         inner = self.accelerator.unwrap_model(self.model)
         check_head(inner)
         self.base_fingerprint = fingerprint(inner)
@@ -58,8 +59,7 @@ class KeepSFTTrainer(SFTTrainer):
                 f"the replay pool has {self.pool.rows} rows and {self.keep.meter_rows} of them are kept for the meter",
                 "make a larger pool or lower meter_rows",
             )
-        head = head_of(inner)
-        self.teacher_head: Head = head.detached() if head.weight_VD.requires_grad else head
+        self.teacher_head = teachers_head(head_of(inner), self)
         self.add_callback(MeterCallback(self))
 
     def _open_pool(self, model: nn.Module) -> ReplayPool:
@@ -69,7 +69,7 @@ class KeepSFTTrainer(SFTTrainer):
             return pool
         folder = Path(self.args.output_dir) / "replay"
         # Other ranks wait, then find the pool finished.
-        with self.args.main_process_first(local=False, desc="writing replay"), _adapter_off(model):
+        with main_process_first(), on_device(model, self.args.device), _adapter_off(model):
             return sample_pool(
                 model,
                 self.processing_class,

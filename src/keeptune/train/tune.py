@@ -185,6 +185,8 @@ def save(trainer: KeepSFTTrainer, settings: TuneSettings) -> Path:
     """Save the tuned model or adapter with its tokenizer and card to `<out>/model`, whole or not at all."""
     out = Path(settings.out)
     folder = out / MODEL
+    if trainer.is_fsdp_enabled:
+        trainer.accelerator.state.fsdp_plugin.set_state_dict_type("FULL_STATE_DICT")  # of shards it saves no model
     if not trainer.is_world_process_zero():
         trainer.save_model(str(folder))  # joins in gathering sharded weights, and writes nothing
         return folder

@@ -1,0 +1,86 @@
+"""What a run of several processes needs beyond what the launcher and the Trainer do for it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from datetime import timedelta
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import nn
+
+from keeptune.errors import ConfigError
+from keeptune.objective import Head
+from keeptune.progress import say
+
+# Writing a pool may take hours, where a collective of the run itself that takes minutes is a sign of a lost rank.
+_PATIENCE = timedelta(days=7)
+
+
+@contextmanager
+def main_process_first() -> Iterator[None]:
+    """Run the block on rank 0, then on the others, which find its work done.
+
+    They wait in a group of their own: the run's has the timeout of its collectives.
+    """
+    if not dist.is_initialized() or dist.get_world_size() == 1:
+        yield
+        return
+    group = dist.new_group(backend="gloo", timeout=_PATIENCE)
+    if dist.get_rank() != 0:
+        dist.barrier(group)
+    yield
+    if dist.get_rank() == 0:
+        dist.barrier(group)
+    dist.destroy_process_group(group)
+
+
+def all_agree(verdict: bool, device: torch.device) -> bool:
+    """Whether `verdict` is true on every rank. All ranks must call it, and none returns before the last one does."""
+    if not dist.is_initialized():
+        return verdict
+    agreed = torch.tensor(int(verdict), device=device)
+    dist.all_reduce(agreed, dist.ReduceOp.MIN)
+    return bool(agreed)
+
+
+@contextmanager
+def on_device(model: nn.Module, device: torch.device) -> Iterator[None]:
+    """Hold `model` on `device` for the block: a model that is to be sharded waits on the CPU until training."""
+    home = next(model.parameters()).device
+    model.to(device)
+    try:
+        yield
+    finally:
+        model.to(home)
+
+
+def teachers_head(head: Head, trainer: Any) -> Head:
+    """The base's head on the training device, which neither training nor sharding can change."""
+    if not head.weight_VD.requires_grad and not trainer.is_fsdp_enabled:
+        return head  # no second copy in memory of what stays frozen and whole
+    frozen, device = head.detached(), trainer.args.device
+    bias_V = None if frozen.bias_V is None else frozen.bias_V.to(device)
+    return replace(frozen, weight_VD=frozen.weight_VD.to(device), bias_V=bias_V)
+
+
+def check_sharding(trainer: Any) -> None:
+    """Say so where FSDP was asked for and the Trainer does without it.
+
+    Raises:
+        ConfigError: every rank must hold the base when the trainer is made, and does not.
+    """
+    asked = trainer.args.fsdp or os.environ.get("ACCELERATE_USE_FSDP", "false").lower() == "true"
+    if asked and not trainer.is_fsdp_enabled and trainer.is_world_process_zero():
+        say("FSDP is asked for but not used: accelerate shards only over processes that have an accelerator each")
+    if not trainer.is_fsdp_enabled:
+        return
+    if trainer.accelerator.state.fsdp_plugin.cpu_ram_efficient_loading:
+        raise ConfigError(
+            "FSDP's cpu_ram_efficient_loading leaves all ranks but the first without the base's weights",
+            "set fsdp_cpu_ram_efficient_loading to false",
+        )
