@@ -26,9 +26,12 @@ def causal_model(model: nn.Module) -> Any:
     return inner
 
 
-def hidden_states(model: nn.Module, input_BT: Tensor) -> Tensor:
-    """The final hidden states, after the last norm and before the head: [B, T, D]."""
-    output = causal_model(model).get_decoder()(input_ids=input_BT, use_cache=False)
+def hidden_states(model: nn.Module, input_BT: Tensor, position_BT: Tensor | None = None) -> Tensor:
+    """The final hidden states, after the last norm and before the head: [B, T, D].
+
+    `position_BT` are the positions of documents packed into a row, each from 0: none of them sees another.
+    """
+    output = causal_model(model).get_decoder()(input_ids=input_BT, position_ids=position_BT, use_cache=False)
     hidden: Tensor = output.last_hidden_state
     return hidden
 

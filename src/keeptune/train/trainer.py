@@ -83,11 +83,10 @@ class KeepSFTTrainer(SFTTrainer):
 
     @property
     def compute_dtype(self) -> torch.dtype:
-        """The dtype in which training multiplies matrices."""
-        if self.args.bf16:
-            return torch.bfloat16
+        """The dtype in which training multiplies matrices: `args`' or the launcher's mixed precision."""
+        launched = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(self.accelerator.mixed_precision)
         weight: Tensor = causal_model(self.model).get_output_embeddings().weight
-        return torch.float16 if self.args.fp16 else weight.dtype
+        return launched or weight.dtype
 
     def get_batch_samples(
         self, epoch_iterator: Any, num_batches: int, device: torch.device
