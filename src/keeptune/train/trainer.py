@@ -109,7 +109,7 @@ class KeepSFTTrainer(SFTTrainer):
                 pool_rows=self.train_rows,
                 seed=self.args.seed,
             )
-            batch[_REPLAY_KEY] = (indices, window_tokens)
+            batch[_REPLAY_KEY] = (indices, window_tokens, len(batches))
         return batches, items
 
     def compute_loss(
@@ -122,13 +122,11 @@ class KeepSFTTrainer(SFTTrainer):
             if self.model.training:
                 self._require_finite(result[0] if return_outputs else result)
             return result
-        indices, window_tokens = replay
+        indices, window_tokens, micros = replay
         loss, outputs = result if return_outputs else (result, None)
         batch = self.pool.batch(indices.cpu()).to(loss.device)
         replay_mean = self.replay_sum(model, batch) * (self.accelerator.num_processes / window_tokens)
-        self._metrics["train"][f"replay_{self.keep.objective}"].append(
-            replay_mean.item() * self.args.gradient_accumulation_steps
-        )
+        self._metrics["train"][f"replay_{self.keep.objective}"].append(replay_mean.item() * micros)
         loss = loss + self.keep.lambda_ * replay_mean
         self._require_finite(loss)
         return (loss, outputs) if return_outputs else loss
