@@ -38,9 +38,13 @@ def pool(tmp_path: Path) -> ReplayPool:
 def trainer(folder: Path, pool: ReplayPool, lambda_: float = 1.0, **settings: Any) -> KeepSFTTrainer:
     args = config(folder, **{"packing": True, "max_length": PACKED_LENGTH, "max_steps": 4, **settings})
     return KeepSFTTrainer(
-        model=make_model(), args=args, keep=keep(pool, lambda_=lambda_, replay_rows=8 // args.gradient_accumulation_steps),
-        train_dataset=documents(), eval_dataset=documents(), processing_class=make_tokenizer(),
-    )  # fmt: skip
+        model=make_model(),
+        args=args,
+        keep=keep(pool, lambda_=lambda_, replay_rows=8 // args.gradient_accumulation_steps),
+        train_dataset=documents(),
+        eval_dataset=documents(),
+        processing_class=make_tokenizer(),
+    )
 
 
 @pytest.mark.parametrize("strategy", ["bfd", "wrapped"])

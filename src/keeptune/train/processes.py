@@ -52,6 +52,9 @@ def all_agree(verdict: bool, device: torch.device) -> bool:
 def on_device(model: nn.Module, device: torch.device) -> Iterator[None]:
     """Hold `model` on `device` for the block: a model that is to be sharded waits on the CPU until training."""
     home = next(model.parameters()).device
+    if home == device:
+        yield
+        return
     model.to(device)
     try:
         yield
@@ -72,14 +75,17 @@ def check_sharding(trainer: Any) -> None:
     """Say so where FSDP was asked for and the Trainer does without it.
 
     Raises:
-        ConfigError: every rank must hold the base when the trainer is made, and does not.
+        ConfigError: FSDP1, or a rank that does not hold the base's weights, which it needs until training starts.
     """
     asked = trainer.args.fsdp or os.environ.get("ACCELERATE_USE_FSDP", "false").lower() == "true"
     if asked and not trainer.is_fsdp_enabled and trainer.is_world_process_zero():
         say("FSDP is asked for but not used: accelerate shards only over processes that have an accelerator each")
     if not trainer.is_fsdp_enabled:
         return
-    if trainer.accelerator.state.fsdp_plugin.cpu_ram_efficient_loading:
+    plugin = trainer.accelerator.state.fsdp_plugin
+    if plugin.fsdp_version != 2:
+        raise ConfigError("FSDP1 is not supported", "set fsdp_version to 2")
+    if plugin.cpu_ram_efficient_loading:
         raise ConfigError(
             "FSDP's cpu_ram_efficient_loading leaves all ranks but the first without the base's weights",
             "set fsdp_cpu_ram_efficient_loading to false",

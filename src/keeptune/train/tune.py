@@ -64,7 +64,8 @@ def tune(
     if is_main:
         check_folder(out, settings, resume=resume, overwrite=overwrite)
     if resume and (out / MODEL).is_dir():
-        say(f"this run is finished: {out / MODEL}")
+        if is_main:
+            say(f"this run is finished: {out / MODEL}")
         return out / MODEL
     set_seed(settings.seed)
     model, tokenizer = load_model(settings.model), load_tokenizer(settings.model)
@@ -79,7 +80,7 @@ def tune(
         for callback in (ProgressCallback(label), CheckpointCallback(), stop, *(extra_callbacks or [])):
             trainer.add_callback(callback)
         checkpoint = last_good_checkpoint(out) if resume else None
-        if resume:
+        if resume and is_main:
             say(f"continuing from {checkpoint}" if checkpoint else "no checkpoint yet: starting from the base")
         try:
             with stop.on_signals(), quiet():
