@@ -132,6 +132,12 @@ def append_line(path: Path, line: str) -> None:
             os.close(handle)
 
 
+def free_disk(path: Path) -> int:
+    """Bytes free on the file system that holds `path`, or would."""
+    existing = next(folder for folder in (path, *path.absolute().parents) if folder.exists())
+    return shutil.disk_usage(existing).free
+
+
 def sha256_file(path: Path) -> str:
     """Hex sha256 of a file, read in blocks."""
     digest = hashlib.sha256()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
@@ -19,6 +19,11 @@ def replay(
     document_start: Annotated[
         str | None, Parameter(help="Token that starts a document, where the one found is wrong.")
     ] = None,
+    predictions: Annotated[
+        Literal["hidden", "topk", "none"],
+        Parameter(help="Kept of the base's predictions: hidden states (exact), topk words (small), or none."),
+    ] = "hidden",
+    top_k: Annotated[int, Parameter(help="Words kept of each prediction, with topk.")] = 64,
     show: Annotated[int, Parameter(help="Print so many samples when done.")] = 0,
 ) -> None:
     """Write a replay pool; see `keeptune.cli.help`."""
@@ -32,7 +37,17 @@ def replay(
             f"cannot write {tokens} tokens in rows of {length}", "give 1 token or more, rows of 2 or more"
         )
     base, tokenizer = load_model(model), load_tokenizer(model)
-    pool = sample_pool(base, tokenizer, out, tokens=tokens, length=length, seed=seed, start=document_start)
+    pool = sample_pool(
+        base,
+        tokenizer,
+        out,
+        tokens=tokens,
+        length=length,
+        seed=seed,
+        start=document_start,
+        predictions=predictions,
+        top_k=top_k,
+    )
     size = sum(file.stat().st_size for file in out.iterdir())
     say(f"{out}: {pool.rows} rows of {pool.settings.length} tokens, {size / 2**20:.0f} MiB")
     for row in range(min(show, pool.rows)):

@@ -1,22 +1,22 @@
 """The mathematics of not forgetting. Knows torch, and no trainer."""
 
+from keeptune.objective.block import Divergence
 from keeptune.objective.divergence import forward_kl, jensen_shannon, next_token_ce, reverse_kl
-from keeptune.objective.fused import (
-    fused_forward_kl,
-    fused_jensen_shannon,
-    fused_next_token_ce,
-    fused_reverse_kl,
-)
+from keeptune.objective.fused import fused_divergence, fused_next_token_ce
 from keeptune.objective.head import Head
+from keeptune.objective.target import HiddenTarget, Target, TopKTarget, top_k
 
 __all__ = [
+    "Divergence",
     "Head",
+    "HiddenTarget",
+    "Target",
+    "TopKTarget",
     "forward_kl",
-    "fused_forward_kl",
-    "fused_jensen_shannon",
+    "fused_divergence",
     "fused_next_token_ce",
-    "fused_reverse_kl",
     "jensen_shannon",
     "next_token_ce",
     "reverse_kl",
+    "top_k",
 ]

@@ -3,133 +3,100 @@
 No tensor of tokens × vocabulary outlives its chunk, and the gradients are taken in the forward pass while the
 chunk's logits are in hand: backward only scales them. Equal to `divergence.py` in values and gradients.
 
-Shapes: N tokens, C tokens of a chunk, V vocabulary, D width.
+A chunk is as large as a memory budget allows, for the matrix products. What stands between them runs over blocks of
+a few rows that a processor's cache holds; on a GPU over the whole chunk, compiled.
+
+Shapes: N tokens, C tokens of a chunk, R tokens of a block, V vocabulary, D width.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from keeptune.errors import ConfigError
+from keeptune.objective.block import ChunkLoss, Divergence, NextTokenLoss, divergence_loss
 from keeptune.objective.head import Head, compute_dtype
+from keeptune.objective.target import Target
 
-CHUNK_TOKENS = 256
+# Bytes of tokens × vocabulary tables that a chunk may take, by device; gradients of the head come on top.
+MEMORY_BUDGET = {"cpu": 256 * 2**20, "cuda": 2**30}
+_BLOCK_BYTES = 3 * 2**19
+_GEMM_ROWS = 64
 
-# (chunk of finished logits, slice of the chunk in N) -> (sum over the chunk, gradient at the logits, a fresh tensor)
-ChunkLoss = Callable[[Tensor, slice], tuple[Tensor, Tensor]]
 
-
-def fused_forward_kl(
+def fused_divergence(
     student_hidden_ND: Tensor,
     student_head: Head,
-    teacher_hidden_ND: Tensor,
-    teacher_head: Head,
+    target: Target,
+    divergence: Divergence = "forward_kl",
+    *,
+    beta: float = 0.5,
     mask_N: Tensor | None = None,
-    chunk_tokens: int = CHUNK_TOKENS,
+    chunk_tokens: int | None = None,
 ) -> Tensor:
-    """Σ_n KL(π‖θ) in nats, a differentiable fp32 scalar; see `divergence.forward_kl`.
+    """Σ_n of a divergence between base π and student θ in nats, a differentiable fp32 scalar; see `divergence.py`.
 
-    The teacher gets no gradient. Gradients reach `student_hidden_ND`, and the student head's weight and bias when
-    they require them. The hidden states may be in any float dtype; under autocast products run in its dtype.
+    Args:
+        student_hidden_ND: final hidden states in any float dtype; under autocast products run in its dtype.
+        student_head: gradients reach its weight and bias when they require them.
+        target: the base's predictions; they get no gradient.
+        divergence: `forward_kl` is KL(π‖θ), `reverse_kl` KL(θ‖π), `jensen_shannon` the generalised one with `beta`.
+        mask_N: sum over the tokens where it is true; default all.
+        chunk_tokens: tokens whose logits are held at a time; default as `MEMORY_BUDGET` allows.
+
+    Raises:
+        ConfigError: an unknown divergence, or `beta` outside (0, 1).
     """
+    if divergence not in ("forward_kl", "reverse_kl", "jensen_shannon"):
+        raise ConfigError(f"unknown divergence {divergence!r}", "choose forward_kl, reverse_kl or jensen_shannon")
+    if not 0.0 < beta < 1.0:
+        raise ConfigError(f"beta is {beta}", "give a number between 0 and 1, such as 0.5")
 
-    def chunk_loss(student_CV: Tensor, rows: slice) -> tuple[Tensor, Tensor]:
-        teacher_CV = teacher_head.logits(teacher_hidden_ND[rows]).log_softmax(dim=-1)
-        student_CV = student_CV.log_softmax(dim=-1)
-        probability_CV = teacher_CV.exp()
-        kl_C = teacher_CV.sub_(student_CV).mul_(probability_CV).sum(dim=-1)
-        gradient_CV = student_CV.exp_().sub_(probability_CV)
-        return _masked(kl_C, gradient_CV, mask_N, rows)
+    def chunk_loss(rows: slice) -> ChunkLoss:
+        return divergence_loss(divergence, beta, target, rows)
 
-    return _fused(student_hidden_ND, student_head, chunk_loss, chunk_tokens)
-
-
-def fused_reverse_kl(
-    student_hidden_ND: Tensor,
-    student_head: Head,
-    teacher_hidden_ND: Tensor,
-    teacher_head: Head,
-    mask_N: Tensor | None = None,
-    chunk_tokens: int = CHUNK_TOKENS,
-) -> Tensor:
-    """Σ_n KL(θ‖π) in nats, a differentiable fp32 scalar; see `divergence.reverse_kl` and `fused_forward_kl`."""
-
-    def chunk_loss(student_CV: Tensor, rows: slice) -> tuple[Tensor, Tensor]:
-        teacher_CV = teacher_head.logits(teacher_hidden_ND[rows]).log_softmax(dim=-1)
-        student_CV = student_CV.log_softmax(dim=-1)
-        gap_CV = student_CV - teacher_CV
-        return _masked(*_expectation(student_CV.exp_(), gap_CV), mask_N, rows)
-
-    return _fused(student_hidden_ND, student_head, chunk_loss, chunk_tokens)
-
-
-def fused_jensen_shannon(
-    student_hidden_ND: Tensor,
-    student_head: Head,
-    teacher_hidden_ND: Tensor,
-    teacher_head: Head,
-    beta: float,
-    mask_N: Tensor | None = None,
-    chunk_tokens: int = CHUNK_TOKENS,
-) -> Tensor:
-    """The generalised Jensen-Shannon divergence, summed, in nats; see `divergence.jensen_shannon`."""
-
-    def chunk_loss(student_CV: Tensor, rows: slice) -> tuple[Tensor, Tensor]:
-        teacher_CV = teacher_head.logits(teacher_hidden_ND[rows]).log_softmax(dim=-1)
-        student_CV = student_CV.log_softmax(dim=-1)
-        mixture_CV = torch.logaddexp(teacher_CV + math.log(beta), student_CV + math.log1p(-beta))
-        teacher_part_C = (teacher_CV.exp() * (teacher_CV - mixture_CV)).sum(dim=-1)
-        gap_CV = student_CV - mixture_CV
-        student_part_C, gradient_CV = _expectation(student_CV.exp_(), gap_CV)
-        loss_C = beta * teacher_part_C + (1 - beta) * student_part_C
-        return _masked(loss_C, gradient_CV.mul_(1 - beta), mask_N, rows)
-
-    return _fused(student_hidden_ND, student_head, chunk_loss, chunk_tokens)
-
-
-def _expectation(probability_CV: Tensor, value_CV: Tensor) -> tuple[Tensor, Tensor]:
-    """Σ_v θ_v·x_v, and its gradient at the logits where x itself contributes none: θ ⊙ (x − Σ_v θ_v·x_v).
-
-    For x = log θ − log m the derivative of x drops out of the sum, for any m that θ and the teacher mix to.
-    """
-    loss_C = (probability_CV * value_CV).sum(dim=-1)
-    return loss_C, (value_CV - loss_C[:, None]).mul_(probability_CV)
+    return _fused(student_hidden_ND, student_head, chunk_loss, mask_N, chunk_tokens)
 
 
 def fused_next_token_ce(
     student_hidden_ND: Tensor,
     student_head: Head,
     target_N: Tensor,
+    *,
     mask_N: Tensor | None = None,
-    chunk_tokens: int = CHUNK_TOKENS,
+    chunk_tokens: int | None = None,
 ) -> Tensor:
     """Σ_n −log θ(target_n) in nats, a differentiable fp32 scalar; see `divergence.next_token_ce`."""
 
-    def chunk_loss(student_CV: Tensor, rows: slice) -> tuple[Tensor, Tensor]:
-        target_C1 = target_N[rows, None]
-        student_CV = student_CV.log_softmax(dim=-1)
-        ce_C = -student_CV.gather(-1, target_C1).squeeze(-1)
-        gradient_CV = student_CV.exp_()
-        gradient_CV.scatter_add_(-1, target_C1, gradient_CV.new_full(target_C1.shape, -1.0))
-        return _masked(ce_C, gradient_CV, mask_N, rows)
+    def chunk_loss(rows: slice) -> ChunkLoss:
+        return NextTokenLoss(target_N[rows])
 
-    return _fused(student_hidden_ND, student_head, chunk_loss, chunk_tokens)
+    return _fused(student_hidden_ND, student_head, chunk_loss, mask_N, chunk_tokens)
 
 
-def _masked(loss_C: Tensor, gradient_CV: Tensor, mask_N: Tensor | None, rows: slice) -> tuple[Tensor, Tensor]:
-    if mask_N is not None:
-        mask_C = mask_N[rows]
-        loss_C = loss_C.masked_fill(~mask_C, 0.0)
-        gradient_CV.masked_fill_(~mask_C[:, None], 0.0)
-    return loss_C.sum(), gradient_CV
+def chunk_size(tokens: int, vocabulary: int, dtype: torch.dtype, device: torch.device) -> int:
+    """Tokens whose logits fit the budget: both models' products, and on a GPU their fp32 tables."""
+    blocked = device.type == "cpu"
+    bytes_a_token = vocabulary * (2 * dtype.itemsize + (0 if blocked else 16))
+    fitting = MEMORY_BUDGET["cpu" if blocked else "cuda"] // bytes_a_token
+    return max(1, min(tokens, max(_GEMM_ROWS, fitting // _GEMM_ROWS * _GEMM_ROWS)))
 
 
-def _fused(hidden_ND: Tensor, head: Head, chunk_loss: ChunkLoss, chunk_tokens: int) -> Tensor:
-    total: Tensor = _FusedLinearLoss.apply(hidden_ND, head.weight_VD, head.bias_V, head, chunk_loss, chunk_tokens)
+def _fused(
+    hidden_ND: Tensor,
+    head: Head,
+    chunk_loss: Callable[[slice], ChunkLoss],
+    mask_N: Tensor | None,
+    chunk_tokens: int | None,
+) -> Tensor:
+    total: Tensor = _FusedLinearLoss.apply(
+        hidden_ND, head.weight_VD, head.bias_V, head, chunk_loss, mask_N, chunk_tokens
+    )
     return total
 
 
@@ -141,35 +108,33 @@ class _FusedLinearLoss(torch.autograd.Function):
         weight_VD: Tensor,
         bias_V: Tensor | None,
         head: Head,
-        chunk_loss: ChunkLoss,
-        chunk_tokens: int,
+        chunk_loss: Callable[[slice], ChunkLoss],
+        mask_N: Tensor | None,
+        chunk_tokens: int | None,
     ) -> Tensor:
         needs_hidden, needs_weight, needs_bias = ctx.needs_input_grad[:3]
-        dtype = compute_dtype(hidden_ND)
+        device, dtype = hidden_ND.device, compute_dtype(hidden_ND)
         wide = torch.promote_types(dtype, torch.float32)
         weight = weight_VD.detach().to(dtype)
         grad_hidden = torch.empty_like(hidden_ND) if needs_hidden else None
-        grad_weight = torch.zeros(weight.shape, dtype=wide, device=weight.device) if needs_weight else None
-        grad_bias = torch.zeros(weight.shape[0], dtype=wide, device=weight.device) if needs_bias else None
-        total = torch.zeros((), dtype=wide, device=hidden_ND.device)
-
-        for start in range(0, hidden_ND.shape[0], chunk_tokens):
-            rows = slice(start, start + chunk_tokens)
+        grad_weight: Tensor | None = None
+        grad_bias = torch.zeros(len(weight), dtype=wide, device=device) if needs_bias else None
+        total = torch.zeros((), dtype=wide, device=device)
+        tokens = len(hidden_ND)
+        step = chunk_tokens or chunk_size(tokens, len(weight), dtype, device)
+        for start in range(0, tokens, step):
+            rows = slice(start, min(start + step, tokens))
             hidden_CD = hidden_ND[rows].detach().to(dtype)
-            logits_CV = head.finish(hidden_CD @ weight.T)
-            loss, gradient_CV = chunk_loss(logits_CV, rows)
-            total += loss
-            if not (needs_hidden or needs_weight or needs_bias):
-                continue
-            gradient_CV = head.pull_back(gradient_CV, logits_CV)
-            if grad_bias is not None:
-                grad_bias += gradient_CV.sum(dim=0)
-            narrow_CV = gradient_CV.to(dtype)
+            product_CV = hidden_CD @ weight.T
+            mask_C = None if mask_N is None else mask_N[rows]
+            total += _into_gradient(product_CV, head, chunk_loss(rows), mask_C, grad_bias, ctx.needs_input_grad)
             if grad_hidden is not None:
-                grad_hidden[rows] = narrow_CV @ weight
-            if grad_weight is not None:
-                grad_weight += narrow_CV.T @ hidden_CD
-
+                grad_hidden[rows] = product_CV @ weight
+            if needs_weight:
+                part = (product_CV.T @ hidden_CD).to(wide)
+                grad_weight = part if grad_weight is None else grad_weight.add_(part)
+        if needs_weight and grad_weight is None:
+            grad_weight = torch.zeros(weight.shape, dtype=wide, device=device)
         ctx.gradients = (grad_hidden, grad_weight, grad_bias)
         ctx.dtypes = (hidden_ND.dtype, weight_VD.dtype, None if bias_V is None else bias_V.dtype)
         return total
@@ -180,4 +145,45 @@ class _FusedLinearLoss(torch.autograd.Function):
             None if gradient is None else (gradient * outer[0]).to(dtype)
             for gradient, dtype in zip(ctx.gradients, ctx.dtypes, strict=True)
         )
-        return (*scaled, None, None, None)
+        return (*scaled, None, None, None, None)
+
+
+def _into_gradient(
+    product_CV: Tensor,
+    head: Head,
+    loss: ChunkLoss,
+    mask_C: Tensor | None,
+    grad_bias: Tensor | None,
+    wanted: tuple[bool, ...],
+) -> Tensor:
+    """The chunk's loss, and in place of its logits' product the gradient there, where one is wanted."""
+    chunk, vocabulary = product_CV.shape
+    blocked = product_CV.device.type == "cpu"
+    step = max(1, _BLOCK_BYTES // (4 * vocabulary)) if blocked else chunk
+    work = block_step if blocked else _compiled_block_step()
+    total = torch.zeros((), dtype=torch.promote_types(product_CV.dtype, torch.float32), device=product_CV.device)
+    for start in range(0, chunk, step):
+        rows = slice(start, min(start + step, chunk))
+        product_RV = product_CV[rows]
+        part, gradient_RV = work(product_RV, head, loss.block(rows), None if mask_C is None else mask_C[rows])
+        total += part
+        if any(wanted[:3]):
+            product_RV.copy_(gradient_RV)
+        if grad_bias is not None:
+            grad_bias += gradient_RV.sum(dim=0)
+    return total
+
+
+def block_step(product_RV: Tensor, head: Head, loss: ChunkLoss, mask_R: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Loss, summed, and gradient at the student's matrix product, from that product."""
+    logits_RV = head.finish(product_RV)
+    loss_R, gradient_RV = loss(logits_RV.log_softmax(dim=-1))
+    if mask_R is not None:
+        loss_R = loss_R.masked_fill(~mask_R, 0.0)
+        gradient_RV = gradient_RV.masked_fill_(~mask_R[:, None], 0.0)
+    return loss_R.sum(), head.pull_back(gradient_RV, logits_RV)
+
+
+@cache
+def _compiled_block_step() -> Callable[[Tensor, Head, ChunkLoss, Tensor | None], tuple[Tensor, Tensor]]:
+    return torch.compile(block_step)

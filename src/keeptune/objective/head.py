@@ -26,8 +26,12 @@ class Head:
 
     def logits(self, hidden_ND: Tensor) -> Tensor:
         """The logits, fp32 (fp64 for fp64 hidden states), the product itself in the compute dtype of the moment."""
+        return self.finish(self.product(hidden_ND))
+
+    def product(self, hidden_ND: Tensor) -> Tensor:
+        """The matrix product alone [N, V], in the compute dtype of the moment."""
         dtype = compute_dtype(hidden_ND)
-        return self.finish(hidden_ND.to(dtype) @ self.weight_VD.to(dtype).T)
+        return hidden_ND.to(dtype) @ self.weight_VD.to(dtype).T
 
     def finish(self, product_NV: Tensor) -> Tensor:
         """Everything after the matrix product: bias, scale, soft cap, in fp32 or wider."""
@@ -58,10 +62,10 @@ class Head:
             softcap=self.softcap,
         )
 
-    def detached(self) -> Head:
-        """A frozen copy that later training steps cannot change: the teacher's head."""
+    def detached(self, dtype: torch.dtype | None = None) -> Head:
+        """A frozen copy that later training steps cannot change: the teacher's head, its weight in `dtype`."""
         return Head(
-            weight_VD=self.weight_VD.detach().clone(),
+            weight_VD=self.weight_VD.detach().to(dtype, copy=True),
             bias_V=None if self.bias_V is None else self.bias_V.detach().clone(),
             scale=self.scale,
             softcap=self.softcap,

@@ -3,9 +3,13 @@
 A folder of `manifest.json` and safetensors shards. A shard is written whole or not at all, the manifest after it,
 so a kill loses at most the shard in hand and the same command goes on from there.
 
-Shapes: R rows, T targets a row, D width of the model.
+Shapes: R rows, T targets a row, D width of the model, K words.
     tokens_RT1  int32 [R, T + 1]   the start token and T drawn tokens; position t predicts token t + 1
-    hidden_RTD  float [R, T, D]    the base's final hidden states at positions 0 … T − 1: the exact teacher
+and what is kept of the base's predictions at positions 0 … T − 1 (`PoolSettings.predictions`):
+    hidden      hidden_RTD  float [R, T, D]          its final hidden states: exact
+    topk        top_ids_RTK int32 [R, T, K],         its K likeliest words,
+                top_log_probs_RTK1 fp16 [R, T, K+1]  their log-probabilities and that of all the rest
+    none        nothing
 """
 
 from __future__ import annotations
@@ -15,7 +19,7 @@ from bisect import bisect_right
 from dataclasses import asdict, dataclass, field
 from itertools import accumulate
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -25,8 +29,11 @@ from torch import Tensor
 from keeptune.errors import OutputExists, PoolError, PoolMismatch, SourceNotFound
 from keeptune.storage import atomic_file, sha256_file, write_json
 
+Predictions = Literal["hidden", "topk", "none"]
+
 _FORMAT = 1
 _MANIFEST = "manifest.json"
+_KEPT = {"hidden": ("hidden",), "topk": ("top_ids", "top_log_probs"), "none": ()}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,13 +55,17 @@ class PoolSettings:
     sampling_dtype: str
     """Dtype in which the base wrote."""
     hidden_dtype: str
-    """Dtype of the stored hidden states: the one in which training multiplies them by the head."""
+    """Dtype of the base's hidden states: the one in which training multiplies them by the head."""
     versions: dict[str, str]
     """Versions of keeptune and of the libraries under it."""
     prompts: str = "document start"
     """What a row starts from."""
     sampling: str = "ancestral, temperature 1, no top-k, no top-p, nothing stops a row"
     """How tokens were drawn."""
+    predictions: Predictions = "hidden"
+    """What is kept of the base's predictions."""
+    top_k: int = 0
+    """Words kept of each prediction, where `predictions` is topk."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,8 +74,23 @@ class ReplayBatch:
 
     tokens_BT1: Tensor
     """int64 [B, T + 1]."""
-    hidden_BTD: Tensor
-    """The base's final hidden states [B, T, D]."""
+    kept: dict[str, Tensor] = field(default_factory=dict)
+    """What the pool keeps of the base's predictions, by name; the properties below read it."""
+
+    @property
+    def hidden_BTD(self) -> Tensor:
+        """The base's final hidden states, of a pool that keeps them."""
+        return self.kept["hidden"]
+
+    @property
+    def top_ids_BTK(self) -> Tensor:
+        """The base's likeliest words, int32, of a topk pool."""
+        return self.kept["top_ids"]
+
+    @property
+    def top_log_probs_BTK1(self) -> Tensor:
+        """Their log-probabilities and, last, that of all other words, fp16, of a topk pool."""
+        return self.kept["top_log_probs"]
 
     @property
     def inputs_BT(self) -> Tensor:
@@ -78,7 +104,8 @@ class ReplayBatch:
 
     def to(self, device: torch.device) -> ReplayBatch:
         """The same rows on another device."""
-        return ReplayBatch(tokens_BT1=self.tokens_BT1.to(device), hidden_BTD=self.hidden_BTD.to(device))
+        kept = {name: tensor.to(device) for name, tensor in self.kept.items()}
+        return ReplayBatch(tokens_BT1=self.tokens_BT1.to(device), kept=kept)
 
 
 @dataclass(kw_only=True)
@@ -141,13 +168,14 @@ class ReplayPool:
 
     def batch(self, rows: Tensor) -> ReplayBatch:
         """The rows with these indices, in this order."""
-        tokens, hidden = [], []
-        for row in rows.tolist():
-            shard, offset = self._locate(row)
-            mapped = self._mapped(shard)
-            tokens.append(mapped.get_slice("tokens")[offset : offset + 1])
-            hidden.append(mapped.get_slice("hidden")[offset : offset + 1])
-        return ReplayBatch(tokens_BT1=torch.cat(tokens).long(), hidden_BTD=torch.cat(hidden))
+        located = [self._locate(row) for row in rows.tolist()]
+
+        def read(name: str) -> Tensor:
+            slices = [self._mapped(shard).get_slice(name)[offset : offset + 1] for shard, offset in located]
+            return torch.cat(slices)
+
+        kept = {name: read(name) for name in _KEPT[self.settings.predictions]}
+        return ReplayBatch(tokens_BT1=read("tokens").long(), kept=kept)
 
     def tokens_of(self, row: int) -> Tensor:
         """The ids of one row, int64 [T + 1]."""
@@ -170,11 +198,12 @@ class ReplayPool:
                 ) from error
         return self._open[shard]
 
-    def append(self, tokens_RT1: Tensor, hidden_RTD: Tensor) -> None:
-        """Write the next shard, then the manifest that knows it."""
+    def append(self, tokens_RT1: Tensor, kept: dict[str, Tensor]) -> None:
+        """Write the next shard, with the tensors that are kept of its predictions, then the manifest that knows it."""
         name = f"shard-{len(self.shards):05d}.safetensors"
         with atomic_file(self.folder / name) as temporary:
-            save_file({"tokens": tokens_RT1.int().contiguous(), "hidden": hidden_RTD.contiguous()}, temporary)
+            tensors = {"tokens": tokens_RT1.int(), **kept}
+            save_file({key: tensor.contiguous() for key, tensor in tensors.items()}, temporary)
         digest = sha256_file(self.folder / name)
         self.shards.append({"file": name, "rows": tokens_RT1.shape[0], "sha256": digest})
         self.write_manifest()
@@ -202,6 +231,8 @@ def read_manifest(folder: Path) -> ReplayPool | None:
             if Path(shard["file"]).name != shard["file"]:
                 raise ValueError(f"shard outside the folder: {shard['file']}")
         settings = PoolSettings(**content["settings"])
+        if settings.predictions not in _KEPT:
+            raise ValueError(f"predictions {settings.predictions}")
         return ReplayPool(folder=folder, settings=settings, rows=content["rows"], shards=content["shards"])
     except (ValueError, KeyError, TypeError) as error:
         raise PoolError(

@@ -95,7 +95,7 @@ def fingerprint(model: nn.Module) -> str:
     Adapters on the model do not enter it, and neither does the dtype it was loaded in (up to bfloat16).
     """
     digest = hashlib.sha256()
-    for name, tensor in sorted(_base_parameters(model)):
+    for name, tensor in sorted(base_parameters(model)):
         flat = tensor.detach().reshape(-1)
         step = max(1, flat.numel() // _FINGERPRINT_VALUES)
         values = flat[::step].to("cpu", torch.bfloat16).view(torch.int16).numpy().tobytes()
@@ -104,7 +104,8 @@ def fingerprint(model: nn.Module) -> str:
     return digest.hexdigest()
 
 
-def _base_parameters(model: nn.Module) -> list[tuple[str, Tensor]]:
+def base_parameters(model: nn.Module) -> list[tuple[str, Tensor]]:
+    """The base's own parameters by their names without adapters around them."""
     causal = causal_model(model)
     prefixes = {getattr(type(module), "prefix", "") for module in model.modules() if hasattr(module, "peft_config")}
     adapter_marks = (*filter(None, prefixes), "modules_to_save")

@@ -22,6 +22,11 @@ class KeepConfig:
     """Tokens in a row of a pool that the base writes."""
     replay_rows: int | None = None
     """Replay rows beside each task micro-batch; by default as many as it has task rows."""
+    teacher: Literal["auto", "hidden", "topk", "adapter", "live"] = "auto"
+    """Where the base's predictions come from: its `hidden` states on disk (exact), its `topk` words on disk (small,
+    blind in the tail), itself with the `adapter` off, or a `live` frozen copy; `auto` takes the first that fits."""
+    top_k: int = 64
+    """Words that the topk teacher keeps of each prediction."""
     document_start: str | None = None
     """Token that starts a document, as text, where the one found for the tokenizer is not the right one."""
     meter_every: int = 20
@@ -31,11 +36,13 @@ class KeepConfig:
 
     def __post_init__(self) -> None:
         """Refuse values that cannot be meant."""
-        for name, low in (("lambda_", 0.0), ("meter_every", 0), ("meter_rows", 1), ("replay_tokens", 1)):
+        for name, low in (("lambda_", 0.0), ("meter_every", 0), ("meter_rows", 1), ("replay_tokens", 1), ("top_k", 1)):
             if not getattr(self, name) >= low:
                 raise ConfigError(f"{name.rstrip('_')} is {getattr(self, name)}", f"give a number of {low} or more")
         if self.replay_length < 2:
             raise ConfigError(f"replay_length is {self.replay_length}", "give 2 or more")
+        if self.teacher not in ("auto", "hidden", "topk", "adapter", "live"):
+            raise ConfigError(f"unknown teacher {self.teacher!r}", "choose auto, hidden, topk, adapter or live")
         if self.objective not in ("kl", "ntp"):
             raise ConfigError(f"unknown objective {self.objective!r}", "choose kl or ntp")
         if self.replay_rows is not None and self.replay_rows < 1:

@@ -19,6 +19,7 @@ from keeptune.objective import fused_next_token_ce
 from keeptune.replay.pool import ReplayPool
 from keeptune.replay.precision import autocast
 from keeptune.replay.teacher import fingerprint, head_of, hidden_states
+from keeptune.replay.teachers import TeacherKind, check_holds, make_teacher
 from keeptune.train.config import KeepConfig
 from keeptune.train.replay_term import replay_rows, replay_sum
 
@@ -61,7 +62,11 @@ def keep_tuning(
     """
     keep = keep or KeepConfig()
     pool.check_base(fingerprint(model))
-    teacher_head = head_of(model).detached()
+    teacher = None
+    if keep.objective == "kl":
+        kind: TeacherKind = "hidden" if keep.teacher == "auto" else keep.teacher
+        check_holds(pool, kind)
+        teacher = make_teacher(kind, model, dtype)
     train_rows = pool.rows - keep.meter_rows
     device = next(model.parameters()).device
     stream = iter(batches)
@@ -83,7 +88,7 @@ def keep_tuning(
             )
             replay_batch = pool.batch(indices).to(device)
             with autocast(device, dtype):
-                replay = replay_sum(model, replay_batch, keep.objective, teacher_head)
+                replay = replay_sum(model, replay_batch, teacher)
             replay = replay / (accumulate * rows * pool.settings.length)
             (keep.lambda_ * replay).backward()
             replay_total += replay.item()

@@ -114,23 +114,27 @@ def _last_train_loss(state: Any) -> float | None:
 
 def read_drift(model: nn.Module, trainer: KeepSFTTrainer) -> dict[str, float]:
     """Means over the pool's held-out rows, nats per token, against the cached teacher."""
-    rows = torch.arange(trainer.train_rows, trainer.pool.rows)
+    whole = trainer.meter_batch
     device = trainer.args.device
     heads = head_of(model).in_fp32(), trainer.teacher_head.in_fp32()
     sums_M = torch.zeros(len(MEASURES), dtype=torch.float64)
-    for indices in rows.split(_ROWS_AT_ONCE):
-        batch = trainer.pool.batch(indices).to(device)
-        tuned_ND = hidden_states(model, batch.inputs_BT).flatten(0, 1).to(batch.hidden_BTD.dtype)
+    for inputs_BT, targets_BT, hidden_BTD in zip(
+        whole.inputs_BT.split(_ROWS_AT_ONCE),
+        whole.targets_BT.split(_ROWS_AT_ONCE),
+        whole.hidden_BTD.split(_ROWS_AT_ONCE),
+        strict=True,
+    ):
+        tuned_ND = hidden_states(model, inputs_BT.to(device)).flatten(0, 1).to(hidden_BTD.dtype)
         with torch.autocast(device.type, enabled=False):
             values_NM = token_drift(
                 tuned_ND.float(),
                 heads[0],
-                batch.hidden_BTD.flatten(0, 1).float(),
+                hidden_BTD.flatten(0, 1).float().to(device),
                 heads[1],
-                batch.targets_BT.flatten(),
+                targets_BT.flatten().to(device),
             )
         sums_M += values_NM.double().sum(dim=0).cpu()
-    means = (sums_M / (len(rows) * trainer.pool.settings.length)).tolist()
+    means = (sums_M / whole.targets_BT.numel()).tolist()
     return dict(zip(MEASURES, means, strict=True))
 
 

@@ -16,6 +16,8 @@ from torch import nn
 from keeptune.errors import ConfigError
 from keeptune.objective import Head
 from keeptune.progress import say
+from keeptune.replay.teacher import head_of
+from keeptune.replay.teachers import frozen_head
 
 # Writing a pool may take hours, where a collective of the run itself that takes minutes is a sign of a lost rank.
 _PATIENCE = timedelta(days=7)
@@ -62,13 +64,13 @@ def on_device(model: nn.Module, device: torch.device) -> Iterator[None]:
         model.to(home)
 
 
-def teachers_head(head: Head, trainer: Any) -> Head:
+def teachers_head(model: nn.Module, trainer: Any) -> Head:
     """The base's head on the training device, which neither training nor sharding can change."""
-    if not head.weight_VD.requires_grad and not trainer.is_fsdp_enabled:
-        return head  # no second copy in memory of what stays frozen and whole
-    frozen, device = head.detached(), trainer.args.device
-    bias_V = None if frozen.bias_V is None else frozen.bias_V.to(device)
-    return replace(frozen, weight_VD=frozen.weight_VD.to(device), bias_V=bias_V)
+    if not trainer.is_fsdp_enabled:
+        return frozen_head(model)
+    head, device = head_of(model).detached(), trainer.args.device
+    bias_V = None if head.bias_V is None else head.bias_V.to(device)
+    return replace(head, weight_VD=head.weight_VD.to(device), bias_V=bias_V)
 
 
 def check_sharding(trainer: Any) -> None:

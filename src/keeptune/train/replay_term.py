@@ -7,9 +7,10 @@ from functools import lru_cache
 import torch
 from torch import Tensor, nn
 
-from keeptune.objective import Head, fused_forward_kl, fused_next_token_ce
+from keeptune.objective import fused_divergence, fused_next_token_ce
 from keeptune.replay.pool import ReplayBatch
 from keeptune.replay.teacher import head_of, hidden_states
+from keeptune.replay.teachers import Teacher
 
 
 def replay_rows(
@@ -31,9 +32,13 @@ def _order(pool_rows: int, seed: int, round_: int) -> Tensor:
     return torch.randperm(pool_rows, generator=generator)
 
 
-def replay_sum(model: nn.Module, batch: ReplayBatch, objective: str, teacher_head: Head) -> Tensor:
-    """Σ R over every target of the batch, in nats, differentiable; divide by the global count of such targets."""
+def replay_sum(model: nn.Module, batch: ReplayBatch, teacher: Teacher | None) -> Tensor:
+    """Σ R over every target of the batch, in nats, differentiable; divide by the global count of such targets.
+
+    R is KL(base‖model) with a teacher, next-token cross-entropy without.
+    """
+    target = None if teacher is None else teacher.target(model, batch)
     student_ND = hidden_states(model, batch.inputs_BT).flatten(0, 1)
-    if objective == "ntp":
+    if target is None:
         return fused_next_token_ce(student_ND, head_of(model), batch.targets_BT.flatten())
-    return fused_forward_kl(student_ND, head_of(model), batch.hidden_BTD.flatten(0, 1), teacher_head)
+    return fused_divergence(student_ND, head_of(model), target)

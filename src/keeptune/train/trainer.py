@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -14,9 +14,21 @@ from trl import SFTTrainer
 from trl.models.utils import _ForwardRedirection
 
 from keeptune.errors import ConfigError, Diverged
-from keeptune.replay.pool import ReplayBatch, ReplayPool
-from keeptune.replay.teacher import causal_model, check_head, fingerprint, head_of
+from keeptune.memory import free_bytes
+from keeptune.progress import say
+from keeptune.replay.choice import Room, TeacherChoice, choose_teacher
+from keeptune.replay.pool import ReplayBatch, ReplayPool, read_manifest
+from keeptune.replay.teacher import causal_model, check_head, fingerprint
+from keeptune.replay.teachers import (
+    LiveCopy,
+    adapter_off,
+    evaluating,
+    kept_predictions,
+    make_teacher,
+    off_fault,
+)
 from keeptune.replay.write import sample_pool
+from keeptune.storage import free_disk
 from keeptune.train.config import KeepConfig
 from keeptune.train.meter_callback import MeterCallback
 from keeptune.train.processes import check_sharding, main_process_first, on_device, teachers_head
@@ -46,40 +58,88 @@ class KeepSFTTrainer(SFTTrainer):
     """
 
     def __init__(self, model: Any, args: Any = None, *, keep: KeepConfig | None = None, **kwargs: Any) -> None:
+        raw = fingerprint(model) if isinstance(model, nn.Module) else None
+        known = isinstance(model, nn.Module) and not hasattr(model, "disable_adapter")
         super().__init__(model=model, args=args, **kwargs)
         self.keep = keep or KeepConfig()
         check_sharding(self)
         inner = self.accelerator.unwrap_model(self.model)
         check_head(inner)
-        self.base_fingerprint = fingerprint(inner)
-        self.pool = self._open_pool(inner)
+        mark = fingerprint(inner)
+        self.base_fingerprint = raw or mark
+        pool = None
+        if self.keep.replay is not None:
+            pool = ReplayPool.open(self.keep.replay)
+            pool.check_base(self.base_fingerprint)
+        fault = None
+        if mark != self.base_fingerprint:
+            fault = "putting the adapter on changed the weights under it (PiSSA, OLoRA and their kind)"
+        elif not known and pool is None:
+            fault = off_fault(inner)
+        choice = self._choose_teacher(inner, pool or read_manifest(self._pool_folder), fault)
+        self.pool = pool or self._write_pool(inner, choice)
+        if self.pool.settings.predictions != choice.predictions:  # another rank saw less room, and wrote it
+            choice = self._choose_teacher(inner, self.pool, fault)
+        if self.keep.lambda_ and self.is_world_process_zero():
+            say(str(choice))
         self.train_rows = self.pool.rows - self.keep.meter_rows
-        if self.train_rows < 1:
+        if self.train_rows < (1 if self.keep.lambda_ else 0):
             raise ConfigError(
                 f"the replay pool has {self.pool.rows} rows and {self.keep.meter_rows} of them are kept for the meter",
                 "make a larger pool or lower meter_rows",
             )
-        self.teacher_head = teachers_head(head_of(inner), self)
+        self.teacher_head = teachers_head(inner, self)
+        self.teacher = make_teacher(choice.kind, inner, self.compute_dtype, self.teacher_head) if choice.kind else None
+        if isinstance(self.teacher, LiveCopy):
+            self.teacher.copy.to(self.args.device)
+        self.meter_batch = self._meter_batch(inner)
         self.add_callback(MeterCallback(self))
 
-    def _open_pool(self, model: nn.Module) -> ReplayPool:
-        if self.keep.replay is not None:
-            pool = ReplayPool.open(self.keep.replay)
-            pool.check_base(self.base_fingerprint)
-            return pool
-        folder = Path(self.args.output_dir) / "replay"
+    def _choose_teacher(self, model: nn.Module, pool: ReplayPool | None, fault: str | None) -> TeacherChoice:
+        room = Room(
+            model=model,
+            dtype=self.compute_dtype,
+            tokens=pool.tokens if pool is not None else self._tokens_to_write,
+            top_k=pool.settings.top_k if pool is not None else self.keep.top_k,
+            disk_free=free_disk(Path(self.args.output_dir)),
+            memory_free=free_bytes(self.args.device),
+            fault=fault,
+        )
+        return choose_teacher(self.keep.teacher, self.keep.objective, pool, room)
+
+    @property
+    def _pool_folder(self) -> Path:
+        return Path(self.args.output_dir) / "replay"
+
+    @property
+    def _tokens_to_write(self) -> int:
+        # A plain run needs the rows that the meter reads, and no others.
+        return (self.keep.replay_tokens if self.keep.lambda_ else 0) + self.keep.meter_rows * self.keep.replay_length
+
+    def _write_pool(self, model: nn.Module, choice: TeacherChoice) -> ReplayPool:
         # Other ranks wait, then find the pool finished.
-        with main_process_first(), on_device(model, self.args.device), _adapter_off(model):
+        with main_process_first(), on_device(model, self.args.device), adapter_off(model):
             return sample_pool(
                 model,
                 self.processing_class,
-                folder,
-                tokens=self.keep.replay_tokens + self.keep.meter_rows * self.keep.replay_length,
+                self._pool_folder,
+                tokens=self._tokens_to_write,
                 length=self.keep.replay_length,
                 seed=self.args.seed,
                 start=self.keep.document_start,
                 dtype=self.compute_dtype,
+                predictions=choice.predictions,
+                top_k=self.keep.top_k,
             )
+
+    def _meter_batch(self, model: nn.Module) -> ReplayBatch:
+        """The pool's held-out rows with the base's hidden states, computed now where the pool does not keep them."""
+        batch = self.pool.batch(torch.arange(self.train_rows, self.pool.rows))
+        if "hidden" not in batch.kept:
+            with on_device(model, self.args.device), adapter_off(model), evaluating(model):
+                kept = kept_predictions(model, batch.inputs_BT, self.compute_dtype, "hidden", 0)
+            batch = replace(batch, kept=kept)
+        return batch
 
     @property
     def compute_dtype(self) -> torch.dtype:
@@ -133,7 +193,7 @@ class KeepSFTTrainer(SFTTrainer):
 
     def replay_sum(self, model: nn.Module, batch: ReplayBatch) -> Tensor:
         """The replay term's sum over a batch, in nats."""
-        return self.inside(model, lambda inner: replay_sum(inner, batch, self.keep.objective, self.teacher_head))
+        return self.inside(model, lambda inner: replay_sum(inner, batch, self.teacher))
 
     def inside(self, model: nn.Module, compute: Callable[[nn.Module], _Result]) -> _Result:
         """`compute(unwrapped model)` as if it were the model's forward: with DDP's and FSDP's work around it."""
@@ -154,9 +214,3 @@ class KeepSFTTrainer(SFTTrainer):
                 f"the loss became {loss.item()} at step {self.state.global_step + 1}",
                 "lower the learning rate (or raise lambda) and resume from the last good checkpoint",
             )
-
-
-def _adapter_off(model: nn.Module) -> contextlib.AbstractContextManager[None]:
-    disable = getattr(model, "disable_adapter", None)
-    context: contextlib.AbstractContextManager[None] = disable() if disable else contextlib.nullcontext()
-    return context

@@ -18,11 +18,14 @@ from keeptune import cli
 COMMON = {"--help"}
 FLAGS = {
     "demo": {"--out", "--model", "--data", "--text", "--steps", "--lambda", "--documents", "--seed"},
-    "replay": {"--model", "--out", "--tokens", "--length", "--seed", "--document-start", "--show"},
+    "replay": {"--model", "--out", "--tokens", "--length", "--seed", "--document-start", "--show", "--predictions",
+               "--top-k"},
     "audit": {"--base", "--tuned", "--text", "--docs", "--max-length", "--windows", "--seed", "--out"},
     "tune": {
         "--model", "--data", "--out", "--lambda", "--objective", "--replay", "--replay-tokens", "--replay-length",
-        "--replay-rows", "--document-start", "--meter-every", "--meter-rows", "--lora", "--steps", "--learning-rate",
+        "--replay-rows",
+        "--teacher", "--top-k", "--document-start", "--meter-every", "--meter-rows", "--lora", "--steps",
+        "--learning-rate",
         "--batch-size", "--accumulate", "--max-length", "--held-out", "--held-out-rows", "--seed",
         "--checkpoint-every", "--config", "--resume", "--overwrite",
     },

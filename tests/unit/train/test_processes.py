@@ -92,11 +92,11 @@ def test_fsdp_that_cannot_work_is_refused() -> None:
 def test_the_teachers_head_is_copied_where_it_would_change() -> None:
     model = make_model()
     trainer = fake_trainer()
-    sharded = teachers_head(head_of(model), trainer).weight_VD
+    sharded = teachers_head(model, trainer).weight_VD
     trainer.is_fsdp_enabled = False
-    tuned = teachers_head(head_of(model), trainer).weight_VD
+    tuned = teachers_head(model, trainer).weight_VD
     model.requires_grad_(False)
-    assert teachers_head(head_of(model), trainer).weight_VD is model.lm_head.weight
+    assert teachers_head(model, trainer).weight_VD is model.lm_head.weight
     for copy in (sharded, tuned):
         assert torch.equal(copy, model.lm_head.weight)
         assert copy.data_ptr() != model.lm_head.weight.data_ptr()

@@ -1,0 +1,63 @@
+"""How much memory is free, so that work can be cut to fit before it starts rather than die in its middle."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path, PurePosixPath
+
+import torch
+
+_ROOT = Path("/")
+_ASSUMED_BYTES = 4 * 2**30
+
+
+def free_bytes(device: torch.device | str) -> int:
+    """Bytes that new tensors on `device` can take: of the GPU's memory, or of this process's share of the machine's.
+
+    On Linux the host's figure is what the kernel can give without swapping, or what the tightest limit on the process's
+    control groups leaves (a container's, a batch job's). Elsewhere it is the physical memory, and 4 GiB where even that
+    is not told: callers must leave room.
+    """
+    device = torch.device(device)
+    if device.type == "cuda":
+        # The driver counts as taken what torch's allocator only keeps for later tensors.
+        kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return torch.cuda.mem_get_info(device)[0] + kept
+    meminfo = _ROOT / "proc/meminfo"
+    if not meminfo.is_file():
+        names = getattr(os, "sysconf_names", {})
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") if "SC_PHYS_PAGES" in names else _ASSUMED_BYTES
+    available = int(_fields(meminfo)["MemAvailable:"]) * 1024
+    return max(0, min([available, *_left_by_limits()]))
+
+
+def _left_by_limits() -> list[int]:
+    """What each memory limit above this process leaves, in bytes; limits hold along the whole path of a group."""
+    left: list[int] = []
+    groups = _ROOT / "proc/self/cgroup"
+    if not groups.is_file():
+        return left
+    for line in groups.read_text().splitlines():
+        number, controllers, group = line.split(":", 2)
+        if number == "0":
+            mount, limit, usage, cache = "sys/fs/cgroup", "memory.max", "memory.current", "inactive_file"
+        elif "memory" in controllers.split(","):
+            mount, limit, usage = "sys/fs/cgroup/memory", "memory.limit_in_bytes", "memory.usage_in_bytes"
+            cache = "total_inactive_file"
+        else:
+            continue
+        path = PurePosixPath(group)
+        for above in (path, *path.parents):
+            # In a container the group's path can be the host's, of which only the top is there to be read.
+            folder = _ROOT / mount / above.relative_to("/")
+            if (folder / limit).is_file() and (most := (folder / limit).read_text().strip()) != "max":
+                # File pages not used lately count as usage, yet the kernel drops them before it refuses memory.
+                dropped = int(_fields(folder / "memory.stat").get(cache, 0))
+                left.append(int(most) - int((folder / usage).read_text()) + dropped)
+    return left
+
+
+def _fields(path: Path) -> dict[str, str]:
+    """First and second word of each line."""
+    lines = (line.split() for line in path.read_text().splitlines())
+    return {words[0]: words[1] for words in lines}

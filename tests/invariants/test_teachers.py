@@ -1,0 +1,172 @@
+"""Every teacher says what the base says: all exact ones train the same model, and the wrong ones are refused."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from peft import LoraConfig, get_peft_model
+
+from keeptune.errors import ConfigError
+from keeptune.replay.choice import Room, choose_teacher
+from keeptune.replay.pool import ReplayPool
+from keeptune.replay.teachers import CachedHidden, CachedTopK, frozen_head
+from keeptune.replay.write import sample_pool
+from keeptune.train.config import KeepConfig
+from keeptune.train.loop import keep_tuning
+from keeptune.train.replay_term import replay_sum
+from keeptune.train.runs import read_rows
+from keeptune.train.trainer import KeepSFTTrainer
+from tests.conftest import make_model, make_tokenizer
+from tests.invariants.test_training import config, largest_gap, task_rows, trained
+
+VOCABULARY = make_model().config.vocab_size
+
+
+@pytest.fixture(scope="module")
+def pools(tmp_path_factory: pytest.TempPathFactory) -> dict[str, ReplayPool]:
+    folder = tmp_path_factory.mktemp("pools")
+    shared = {"tokens": 20 * 16, "length": 16, "dtype": torch.float32}
+    kept: dict[str, dict[str, Any]] = {
+        "hidden": {"predictions": "hidden"},
+        "topk": {"predictions": "topk", "top_k": VOCABULARY - 1},
+        "none": {"predictions": "none"},
+    }
+    return {
+        name: sample_pool(make_model(), make_tokenizer(), folder / name, **shared, **settings)
+        for name, settings in kept.items()
+    }
+
+
+def lora(**settings: Any) -> LoraConfig:
+    return LoraConfig(r=4, target_modules="all-linear", task_type="CAUSAL_LM", **settings)
+
+
+def trainer(folder: Path, pool: ReplayPool, teacher: str, model: Any = None, **settings: Any) -> KeepSFTTrainer:
+    keep = KeepConfig(replay=str(pool.folder), meter_rows=4, meter_every=3, replay_rows=2, teacher=teacher)
+    return KeepSFTTrainer(
+        model=model or make_model(), args=config(folder), keep=keep, train_dataset=task_rows(),
+        processing_class=make_tokenizer(), **settings,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("adapter", [None, lora(), lora(use_dora=True), lora(modules_to_save=["lm_head"])])
+def test_exact_teachers_train_the_same_model(
+    tmp_path: Path, pools: dict[str, ReplayPool], adapter: LoraConfig | None
+) -> None:
+    reference = trained(trainer(tmp_path / "hidden", pools["hidden"], "hidden", peft_config=adapter))
+    for teacher in ("live", "adapter") if adapter else ("live",):
+        run = trainer(tmp_path / teacher, pools["none"], teacher, peft_config=adapter)
+        assert largest_gap(reference, trained(run)) <= 1e-6
+        rows = [read_rows(tmp_path / name / "runs.jsonl") for name in ("hidden", teacher)]
+        for left, right in zip(*rows, strict=True):
+            assert left["KL"] == pytest.approx(right["KL"], abs=1e-7)
+
+
+def test_top_k_of_almost_every_word_is_the_exact_teacher(pools: dict[str, ReplayPool]) -> None:
+    values, gradients = [], []
+    for name, teacher in (("hidden", CachedHidden(frozen_head(make_model()))), ("topk", CachedTopK())):
+        student = make_model(seed=1)
+        loss = replay_sum(student, pools[name].batch(torch.arange(8)), teacher)
+        loss.backward()
+        values.append(loss.item())
+        gradients.append(torch.cat([p.grad.flatten() for p in student.parameters() if p.grad is not None]))
+    assert values[1] == pytest.approx(values[0], rel=2e-3)  # log-probabilities are kept in fp16
+    assert float((gradients[1] - gradients[0]).norm() / gradients[0].norm()) < 2e-3
+
+
+def test_top_k_trains_and_holds(tmp_path: Path, pools: dict[str, ReplayPool]) -> None:
+    drift = {}
+    for lambda_ in (0.0, 10.0):
+        keep = KeepConfig(replay=str(pools["topk"].folder), meter_rows=4, lambda_=lambda_)
+        run = KeepSFTTrainer(
+            model=make_model(), args=config(tmp_path / str(lambda_)), train_dataset=task_rows(), keep=keep,
+            processing_class=make_tokenizer(),
+        )  # fmt: skip
+        run.train()
+        drift[lambda_] = read_rows(tmp_path / str(lambda_) / "runs.jsonl")[-1]["KL"]
+    assert drift[10.0] < 0.5 * drift[0.0]
+
+
+@pytest.mark.parametrize("teacher", ["hidden", "live"])
+def test_the_plain_loop_takes_the_same_teachers(pools: dict[str, ReplayPool], teacher: str) -> None:
+    pool = pools["hidden" if teacher == "hidden" else "none"]
+    model = make_model()
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
+    batch = {name: torch.tensor(task_rows(4)[name]) for name in ("input_ids", "labels")}
+    keep = KeepConfig(meter_rows=4, teacher=teacher)  # type: ignore[arg-type]
+    readings = list(keep_tuning(model, [batch] * 3, pool, optimizer=optimizer, steps=3, keep=keep))
+    assert abs(readings[0].replay_loss) < 1e-6 < readings[-1].replay_loss
+
+
+def test_the_choice_is_what_the_pool_holds_and_is_said(
+    tmp_path: Path, pools: dict[str, ReplayPool], capsys: pytest.CaptureFixture[str]
+) -> None:
+    expected = {"hidden": "teacher: hidden, exact", "topk": "teacher: topk", "none": "teacher: live"}
+    for held, words in expected.items():
+        trainer(tmp_path / held, pools[held], "auto")
+        said = capsys.readouterr().err
+        assert words in said and "disk" in said and "memory" in said
+    trainer(tmp_path / "adapter", pools["none"], "auto", peft_config=lora())
+    assert "teacher: adapter" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("kind", ["pissa", "olora"])
+def test_an_adapter_whose_off_state_is_not_the_base_is_refused(
+    tmp_path: Path, pools: dict[str, ReplayPool], kind: str
+) -> None:
+    for teacher in ("adapter", "live", "auto"):
+        with pytest.raises(ConfigError, match="with its adapter off is not the base"):
+            trainer(tmp_path / "run", pools["none"], teacher, peft_config=lora(init_lora_weights=kind))
+    already_on = get_peft_model(make_model(), lora(init_lora_weights=kind))
+    keep = KeepConfig(replay_tokens=64, replay_length=16, meter_rows=2)
+    with pytest.raises(ConfigError, match="switching its adapter off changes its predictions"):
+        KeepSFTTrainer(
+            model=already_on, args=config(tmp_path / "own"), keep=keep, train_dataset=task_rows(),
+            processing_class=make_tokenizer(),
+        )  # fmt: skip
+    assert not (tmp_path / "own" / "replay").exists()
+
+
+def test_such_an_adapter_trains_against_a_pool_of_the_raw_base(tmp_path: Path, pools: dict[str, ReplayPool]) -> None:
+    run = trainer(tmp_path / "run", pools["hidden"], "auto", peft_config=lora(init_lora_weights="olora"))
+    trained(run)
+    rows = read_rows(tmp_path / "run" / "runs.jsonl")
+    assert abs(rows[0]["KL"]) < 1e-6 < rows[-1]["KL"]
+
+
+def test_bad_choices_are_refused(tmp_path: Path, pools: dict[str, ReplayPool]) -> None:
+    half_frozen = get_peft_model(make_model(), lora())
+    half_frozen.get_base_model().model.norm.weight.requires_grad_(True)
+    with pytest.raises(ConfigError, match="tokens only"):
+        trainer(tmp_path / "a", pools["none"], "hidden")
+    with pytest.raises(ConfigError, match="needs an adapter"):
+        trainer(tmp_path / "b", pools["none"], "adapter")
+    with pytest.raises(ConfigError, match="trains weights of the base itself"):
+        trainer(tmp_path / "c", pools["none"], "adapter", model=half_frozen)
+    with pytest.raises(ConfigError, match="unknown teacher"):
+        KeepConfig(teacher="oracle")  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match="top_k"):
+        sample_pool(
+            make_model(), make_tokenizer(), tmp_path / "pool", tokens=16, length=8, predictions="topk",
+            top_k=VOCABULARY,
+        )  # fmt: skip
+
+
+def test_a_full_disk_and_a_full_memory_change_the_choice(tmp_path: Path) -> None:
+    adapted = get_peft_model(make_model(), lora())
+
+    def choice(model: Any, disk: int, memory: int) -> str | None:
+        room = Room(
+            model=model, dtype=torch.float32, tokens=10_000, top_k=4, disk_free=disk, memory_free=memory, fault=None
+        )  # fmt: skip
+        return choose_teacher("auto", "kl", None, room).kind
+
+    assert choice(make_model(), 10**9, 10**9) == "hidden"
+    assert choice(make_model(), 10**6, 10**9) == "topk"
+    assert choice(make_model(), 10**3, 10**9) == "live"
+    assert choice(adapted, 10**3, 10**9) == "adapter"
+    with pytest.raises(ConfigError, match="no teacher fits"):
+        choice(make_model(), 10**3, 10**3)
