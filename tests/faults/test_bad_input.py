@@ -189,6 +189,12 @@ def test_run_file(tune: Run, tmp_path: Path) -> None:
     assert (settings["lambda_"], settings["seed"], settings["sft"]) == (0.5, 4, {"weight_decay": 0.25})
 
 
+def test_fsdp_in_one_process(tune: Run, tmp_path: Path) -> None:
+    file = tmp_path / "run.toml"
+    file.write_text("[sft]\nfsdp = true\n")
+    refused(tune("--config", file), "this is one", "accelerate launch --config_file recipes/fsdp2.yaml")
+
+
 def test_unknown_flag_is_named(keeptune: Run) -> None:
     code, lines = keeptune("tune", "a", "b", "--out", "c", "--lamda", "3")
     assert code == 2

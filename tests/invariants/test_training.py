@@ -250,3 +250,17 @@ def test_gradient_checkpointing_changes_nothing(tmp_path: Path, pool: ReplayPool
         for checkpointing in (False, True)
     ]
     assert largest_gap(*runs) <= 1e-6
+
+
+def test_the_logged_replay_loss_is_a_mean_in_a_short_last_window_too(tmp_path: Path, pool: ReplayPool) -> None:
+    args = config(
+        tmp_path / "run", per_device_train_batch_size=2, gradient_accumulation_steps=4, max_steps=2,
+        learning_rate=1e-12, lr_scheduler_type="constant",
+    )  # fmt: skip
+    settings = keep(pool, objective="ntp", replay_rows=16)
+    trainer = KeepSFTTrainer(
+        model=make_model(), args=args, keep=settings, train_dataset=task_rows(10), processing_class=make_tokenizer()
+    )
+    trainer.train()
+    whole, short = (entry["replay_ntp"] for entry in trainer.state.log_history if "replay_ntp" in entry)
+    assert short == pytest.approx(whole, rel=0.01)

@@ -1,5 +1,6 @@
 """`keeptune tune`: fine-tune and keep."""
 
+import os
 import tomllib
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -42,6 +43,8 @@ def tune(
     sft = tomllib.loads(config.read_text(encoding="utf-8")).get("sft", {}) if config is not None else {}
     settings = replace(settings, model=model, data=data, sft=sft)
     folder = run(settings, resume=resume, overwrite=overwrite)
+    if os.environ.get("RANK", "0") != "0":
+        return  # one of several processes says it
     rows = read_rows(Path(settings.out) / FILE)
     first, last = rows[0], rows[-1]
     say(f"{folder}: task loss {first['L_ft']:.3f} → {last['L_ft']:.3f}, drift KL {last['KL']:.4f} nats per token")

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor, Partial
 
 from keeptune.errors import ConfigError
 from keeptune.objective import Head
@@ -25,15 +26,18 @@ def causal_model(model: nn.Module) -> Any:
     return inner
 
 
-def hidden_states(model: nn.Module, input_BT: Tensor) -> Tensor:
-    """The final hidden states, after the last norm and before the head: [B, T, D]."""
-    output = causal_model(model).get_decoder()(input_ids=input_BT, use_cache=False)
+def hidden_states(model: nn.Module, input_BT: Tensor, position_BT: Tensor | None = None) -> Tensor:
+    """The final hidden states, after the last norm and before the head: [B, T, D].
+
+    `position_BT` are the positions of documents packed into a row, each from 0: none of them sees another.
+    """
+    output = causal_model(model).get_decoder()(input_ids=input_BT, position_ids=position_BT, use_cache=False)
     hidden: Tensor = output.last_hidden_state
     return hidden
 
 
 def head_of(model: nn.Module) -> Head:
-    """The model's output layer, live: its weight is the model's own parameter."""
+    """The model's output layer, live: its weight is the model's own parameter, gathered where FSDP has it in shards."""
     causal = causal_model(model)
     layer = causal.get_output_embeddings()
     config = causal.config.get_text_config()
@@ -41,11 +45,22 @@ def head_of(model: nn.Module) -> Head:
     for name in ("logit_scale", "output_multiplier", "lm_head_multiplier"):
         scale *= float(getattr(config, name, None) or 1.0)
     return Head(
-        weight_VD=layer.weight,
-        bias_V=getattr(layer, "bias", None),
+        weight_VD=_whole(layer.weight),
+        bias_V=None if getattr(layer, "bias", None) is None else _whole(layer.bias),
         scale=scale,
         softcap=getattr(config, "final_logit_softcapping", None),
     )
+
+
+def _whole(parameter: Tensor) -> Tensor:
+    """The parameter, or its gathered shards; a gradient goes back to the shards as FSDP's own do: averaged."""
+    if not isinstance(parameter, DTensor):
+        return parameter
+    mesh = parameter.device_mesh
+    whole: Tensor = parameter.full_tensor(grad_placements=[Partial()] * mesh.ndim)
+    if whole.requires_grad:
+        whole.register_hook(lambda gradient: gradient / mesh.size())
+    return whole
 
 
 @torch.no_grad()

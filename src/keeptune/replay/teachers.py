@@ -143,13 +143,13 @@ def check_holds(pool: ReplayPool, kind: TeacherKind) -> None:
         )
 
 
-def make_teacher(kind: TeacherKind, model: nn.Module, dtype: torch.dtype) -> Teacher:
-    """The teacher of that kind, made before training from `model`, which is still the base."""
+def make_teacher(kind: TeacherKind, model: nn.Module, dtype: torch.dtype, head: Head | None = None) -> Teacher:
+    """The teacher of that kind, made before training from `model`, which is still the base; `head` is the base's."""
     if kind == "topk":
         return CachedTopK()
     if kind == "live":
         return LiveCopy(model, dtype)
-    head = frozen_head(model)
+    head = head or frozen_head(model)
     return CachedHidden(head) if kind == "hidden" else AdapterOff(head)
 
 

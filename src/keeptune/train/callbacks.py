@@ -11,10 +11,12 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+from torch.distributed.tensor import DTensor
 from transformers import TrainerCallback
 
 from keeptune.progress import Task, say, track
 from keeptune.storage import write_text
+from keeptune.train.processes import all_agree
 
 _COMPLETE = "complete"
 
@@ -53,11 +55,15 @@ class CheckpointCallback(TrainerCallback):
     """Marks a checkpoint as whole once everything of it is written and its weights are finite."""
 
     def on_save(self, args: Any, state: Any, control: Any, model: Any = None, **kwargs: Any) -> None:
-        """Write the mark."""
-        if not state.is_world_process_zero:
-            return
-        if all(bool(torch.isfinite(parameter).all()) for parameter in model.parameters() if parameter.requires_grad):
+        """Write the mark, once every rank has written its part."""
+        tuned = [_local(parameter) for parameter in model.parameters() if parameter.requires_grad]
+        finite = all_agree(all(bool(torch.isfinite(tensor).all()) for tensor in tuned), args.device)
+        if finite and state.is_world_process_zero:
             write_text(Path(args.output_dir) / f"checkpoint-{state.global_step}" / _COMPLETE, "")
+
+
+def _local(parameter: torch.Tensor) -> torch.Tensor:
+    return parameter.to_local() if isinstance(parameter, DTensor) else parameter
 
 
 def last_good_checkpoint(folder: Path) -> Path | None:

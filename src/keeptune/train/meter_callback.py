@@ -149,9 +149,12 @@ def read_task_loss(model: nn.Module, trainer: KeepSFTTrainer) -> float | None:
     head = head_of(model)
     rows = trainer.args.per_device_eval_batch_size
     for batch in DataLoader(trainer.eval_dataset, batch_size=rows, collate_fn=trainer.data_collator):
-        inputs_BT, labels_BT = batch["input_ids"].to(trainer.args.device), batch["labels"].to(trainer.args.device)
+        batch = {
+            key: batch[key].to(trainer.args.device) for key in ("input_ids", "labels", "position_ids") if key in batch
+        }
+        labels_BT = batch["labels"]
         mask_BT: Tensor = labels_BT[:, 1:] != -100
-        hidden_ND = hidden_states(model, inputs_BT)[:, :-1][mask_BT]
+        hidden_ND = hidden_states(model, batch["input_ids"], batch.get("position_ids"))[:, :-1][mask_BT]
         total += fused_next_token_ce(hidden_ND, head, labels_BT[:, 1:][mask_BT]).item()
         count += int(mask_BT.sum())
     return total / count if count else None

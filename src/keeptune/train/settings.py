@@ -59,6 +59,12 @@ class TuneSettings(KeepConfig):
             raise ConfigError(f"held_out is {self.held_out}", "give a fraction between 0 and 1, such as 0.1")
         if self.learning_rate is not None and not self.learning_rate > 0:
             raise ConfigError(f"learning_rate is {self.learning_rate}", "give a positive number, such as 1e-4")
+        packed_length = self.sft.get("max_length", self.max_length)
+        if self.sft.get("packing") and (packed_length is None or packed_length < self.max_length):
+            raise ConfigError(
+                f"[sft] packs rows of up to {self.max_length} tokens into rows of {packed_length}",
+                f"give [sft] max_length = {self.max_length} or more, or leave it out",
+            )
         unknown = sorted(set(self.sft) - {f.name for f in dataclasses.fields(SFTConfig)})
         if unknown:
             raise ConfigError(
@@ -81,7 +87,9 @@ class TuneSettings(KeepConfig):
             "warmup_steps": 0.05,
             "max_steps": self.steps or -1,
             "num_train_epochs": 1.0,
-            "max_length": None,
+            # Rows come cut to length already; packed rows are filled up to it.
+            "max_length": self.max_length if self.sft.get("packing") else None,
+            "eval_packing": False,
             "seed": self.seed,
             "bf16": bf16,
             "use_cpu": not torch.accelerator.is_available(),

@@ -20,9 +20,9 @@ from keeptune.replay.choice import Room, TeacherChoice, choose_teacher
 from keeptune.replay.pool import ReplayBatch, ReplayPool, read_manifest
 from keeptune.replay.teacher import causal_model, check_head, fingerprint
 from keeptune.replay.teachers import (
+    LiveCopy,
     adapter_off,
     evaluating,
-    frozen_head,
     kept_predictions,
     make_teacher,
     off_fault,
@@ -31,6 +31,7 @@ from keeptune.replay.write import sample_pool
 from keeptune.storage import free_disk
 from keeptune.train.config import KeepConfig
 from keeptune.train.meter_callback import MeterCallback
+from keeptune.train.processes import check_sharding, main_process_first, on_device, teachers_head
 from keeptune.train.replay_term import replay_rows, replay_sum
 
 _Result = TypeVar("_Result")
@@ -61,6 +62,7 @@ class KeepSFTTrainer(SFTTrainer):
         known = isinstance(model, nn.Module) and not hasattr(model, "disable_adapter")
         super().__init__(model=model, args=args, **kwargs)
         self.keep = keep or KeepConfig()
+        check_sharding(self)
         inner = self.accelerator.unwrap_model(self.model)
         check_head(inner)
         mark = fingerprint(inner)
@@ -86,8 +88,10 @@ class KeepSFTTrainer(SFTTrainer):
                 f"the replay pool has {self.pool.rows} rows and {self.keep.meter_rows} of them are kept for the meter",
                 "make a larger pool or lower meter_rows",
             )
-        self.teacher = make_teacher(choice.kind, inner, self.compute_dtype) if choice.kind else None
-        self.teacher_head = frozen_head(inner)
+        self.teacher_head = teachers_head(inner, self)
+        self.teacher = make_teacher(choice.kind, inner, self.compute_dtype, self.teacher_head) if choice.kind else None
+        if isinstance(self.teacher, LiveCopy):
+            self.teacher.copy.to(self.args.device)
         self.meter_batch = self._meter_batch(inner)
         self.add_callback(MeterCallback(self))
 
@@ -114,7 +118,7 @@ class KeepSFTTrainer(SFTTrainer):
 
     def _write_pool(self, model: nn.Module, choice: TeacherChoice) -> ReplayPool:
         # Other ranks wait, then find the pool finished.
-        with self.args.main_process_first(local=False, desc="writing replay"), adapter_off(model):
+        with main_process_first(), on_device(model, self.args.device), adapter_off(model):
             return sample_pool(
                 model,
                 self.processing_class,
@@ -132,18 +136,17 @@ class KeepSFTTrainer(SFTTrainer):
         """The pool's held-out rows with the base's hidden states, computed now where the pool does not keep them."""
         batch = self.pool.batch(torch.arange(self.train_rows, self.pool.rows))
         if "hidden" not in batch.kept:
-            with adapter_off(model), evaluating(model):
+            with on_device(model, self.args.device), adapter_off(model), evaluating(model):
                 kept = kept_predictions(model, batch.inputs_BT, self.compute_dtype, "hidden", 0)
             batch = replace(batch, kept=kept)
         return batch
 
     @property
     def compute_dtype(self) -> torch.dtype:
-        """The dtype in which training multiplies matrices."""
-        if self.args.bf16:
-            return torch.bfloat16
+        """The dtype in which training multiplies matrices: `args`' or the launcher's mixed precision."""
+        launched = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(self.accelerator.mixed_precision)
         weight: Tensor = causal_model(self.model).get_output_embeddings().weight
-        return torch.float16 if self.args.fp16 else weight.dtype
+        return launched or weight.dtype
 
     def get_batch_samples(
         self, epoch_iterator: Any, num_batches: int, device: torch.device
@@ -166,7 +169,7 @@ class KeepSFTTrainer(SFTTrainer):
                 pool_rows=self.train_rows,
                 seed=self.args.seed,
             )
-            batch[_REPLAY_KEY] = (indices, window_tokens)
+            batch[_REPLAY_KEY] = (indices, window_tokens, len(batches))
         return batches, items
 
     def compute_loss(
@@ -179,13 +182,11 @@ class KeepSFTTrainer(SFTTrainer):
             if self.model.training:
                 self._require_finite(result[0] if return_outputs else result)
             return result
-        indices, window_tokens = replay
+        indices, window_tokens, micros = replay
         loss, outputs = result if return_outputs else (result, None)
         batch = self.pool.batch(indices.cpu()).to(loss.device)
         replay_mean = self.replay_sum(model, batch) * (self.accelerator.num_processes / window_tokens)
-        self._metrics["train"][f"replay_{self.keep.objective}"].append(
-            replay_mean.item() * self.args.gradient_accumulation_steps
-        )
+        self._metrics["train"][f"replay_{self.keep.objective}"].append(replay_mean.item() * micros)
         loss = loss + self.keep.lambda_ * replay_mean
         self._require_finite(loss)
         return (loss, outputs) if return_outputs else loss

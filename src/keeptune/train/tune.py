@@ -61,10 +61,16 @@ def tune(
     out = Path(settings.out)
     args = settings.sft_config(bf16=has_bf16(torch.accelerator.current_accelerator() or "cpu"))
     is_main = args.process_index == 0
+    if args.fsdp and not torch.distributed.is_initialized():
+        raise ConfigError(
+            "[sft] fsdp shards over several processes, and this is one",
+            "start it with: accelerate launch --config_file recipes/fsdp2.yaml -m keeptune tune ...",
+        )
     if is_main:
         check_folder(out, settings, resume=resume, overwrite=overwrite)
     if resume and (out / MODEL).is_dir():
-        say(f"this run is finished: {out / MODEL}")
+        if is_main:
+            say(f"this run is finished: {out / MODEL}")
         return out / MODEL
     set_seed(settings.seed)
     model, tokenizer = load_model(settings.model), load_tokenizer(settings.model)
@@ -80,7 +86,7 @@ def tune(
         for callback in (ProgressCallback(label), CheckpointCallback(), stop, *(extra_callbacks or [])):
             trainer.add_callback(callback)
         checkpoint = last_good_checkpoint(out) if resume else None
-        if resume:
+        if resume and is_main:
             say(f"continuing from {checkpoint}" if checkpoint else "no checkpoint yet: starting from the base")
         try:
             with stop.on_signals(), quiet():
@@ -186,6 +192,8 @@ def save(trainer: KeepSFTTrainer, settings: TuneSettings) -> Path:
     """Save the tuned model or adapter with its tokenizer and card to `<out>/model`, whole or not at all."""
     out = Path(settings.out)
     folder = out / MODEL
+    if trainer.is_fsdp_enabled:
+        trainer.accelerator.state.fsdp_plugin.set_state_dict_type("FULL_STATE_DICT")  # of shards it saves no model
     if not trainer.is_world_process_zero():
         trainer.save_model(str(folder))  # joins in gathering sharded weights, and writes nothing
         return folder
