@@ -21,6 +21,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
+from shutil import which
 from typing import Any
 
 from shared import finish, use_device
@@ -134,8 +135,9 @@ def our_terms(base: Any, pools: dict[str, Any], replay: int, device: Any) -> dic
     """The replay term with every other teacher, on the model itself and on a LoRA over it."""
     import torch
 
+    from keeptune.objective import fused
     from keeptune.replay.precision import autocast
-    from keeptune.replay.teachers import make_teacher
+    from keeptune.replay.teacher import make_teacher
     from keeptune.train.replay_term import replay_sum
 
     def term(model: Any, kind: Any, pool: Any) -> Work:
@@ -150,8 +152,24 @@ def our_terms(base: Any, pools: dict[str, Any], replay: int, device: Any) -> dic
 
         return work
 
+    def compiled(work: Work) -> Work:
+        """The same with its blocks compiled, as a GPU gets them."""
+        step = torch.compile(fused.block_step)
+
+        def replaced() -> None:
+            before, fused.block_step = fused.block_step, step
+            try:
+                work()
+            finally:
+                fused.block_step = before
+
+        return replaced
+
     full, lora = our_model(base).to(device).train(), our_model(base, lora=True).to(device).train()
+    hidden = term(full, "hidden", pools["hidden"])
     return {
+        "hidden again": hidden,
+        **({"hidden, compiled blocks": compiled(hidden)} if device.type == "cpu" and which("g++") else {}),
         "topk": term(full, "topk", pools["topk"]),
         "live": term(full, "live", pools["hidden"]),
         "LoRA, hidden": term(lora, "hidden", pools["hidden"]),
@@ -314,6 +332,7 @@ RATIOS = {
     "replay_term_vs_dense_same_attention": (OURS, DENSE_OURS),
     "topk_vs_dense": ("topk", DENSE),
     "live_vs_dense": ("live", DENSE),
+    "compiled_vs_blocks": ("hidden, compiled blocks", "hidden again"),
     "lora_adapter_off_vs_hidden": ("LoRA, adapter off", "LoRA, hidden"),
 }
 

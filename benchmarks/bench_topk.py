@@ -23,8 +23,8 @@ def readings(model: Any, pools: dict[Any, Any], base_head: Any, rows: int, step:
     """KL and gradient at the hidden states for every K, against the exact ones."""
     import torch
 
-    from keeptune.replay.teacher import head_of, hidden_states
-    from keeptune.replay.teachers import CachedHidden, CachedTopK
+    from keeptune.replay.teacher import CachedHidden, CachedTopK
+    from keeptune.replay.view import head_of, hidden_states
 
     found: dict[Any, tuple[float, Any]] = {}
     head = head_of(model).detached()
@@ -69,13 +69,13 @@ def main() -> None:
     from keeptune import KeepConfig, keep_tuning, load_documents, load_model, load_tokenizer, sample_pool
     from keeptune.cli import _prepare_process
     from keeptune.replay.precision import suit_attention
-    from keeptune.replay.teachers import frozen_head
+    from keeptune.replay.teacher import frozen_head
     from keeptune.sources import encode
 
     _prepare_process()
     model, tokenizer = load_model("smollm2").to(device), load_tokenizer("smollm2")
     suit_attention(model, LENGTH)
-    base_head = frozen_head(model).detached()
+    base_head = frozen_head(model, torch.float32).detached()
     task = encode(load_documents("verilog"), tokenizer, max_length=LENGTH, document_start=0).shuffle(seed=0)
     batches = ({name: torch.tensor(batch[name]) for name in ("input_ids", "labels")} for batch in task.iter(8))
     result: dict[str, Any] = {"length": LENGTH, "rows": rows, "width": base_head.weight_VD.shape[1], "readings": []}

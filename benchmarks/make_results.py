@@ -25,6 +25,7 @@ BESIDE = {
     ("bench_step", "replay_term_vs_dense_same_attention"): "the replay term against the dense one with our attention",
     ("bench_step", "topk_vs_dense"): "the replay term with a topk teacher (64 words) against the dense one",
     ("bench_step", "live_vs_dense"): "the replay term with a live copy against the dense one",
+    ("bench_step", "compiled_vs_blocks"): "the replay term with its blocks compiled against without (CPU)",
     ("bench_step", "lora_adapter_off_vs_hidden"): "on a LoRA: the adapter-off teacher against cached hidden states",
     ("bench_sample", "speedup_vs_generate_tuned_allocator"): "sampler against `generate` with our allocator settings",
 }

@@ -12,7 +12,7 @@ from peft import LoraConfig, get_peft_model
 from keeptune.errors import ConfigError
 from keeptune.replay.choice import Room, choose_teacher
 from keeptune.replay.pool import ReplayPool
-from keeptune.replay.teachers import CachedHidden, CachedTopK, frozen_head
+from keeptune.replay.teacher import CachedHidden, CachedTopK, frozen_head
 from keeptune.replay.write import sample_pool
 from keeptune.train.config import KeepConfig
 from keeptune.train.loop import keep_tuning
@@ -67,7 +67,7 @@ def test_exact_teachers_train_the_same_model(
 
 def test_top_k_of_almost_every_word_is_the_exact_teacher(pools: dict[str, ReplayPool]) -> None:
     values, gradients = [], []
-    for name, teacher in (("hidden", CachedHidden(frozen_head(make_model()))), ("topk", CachedTopK())):
+    for name, teacher in (("hidden", CachedHidden(frozen_head(make_model(), torch.float32))), ("topk", CachedTopK())):
         student = make_model(seed=1)
         loss = replay_sum(student, pools[name].batch(torch.arange(8)), teacher)
         loss.backward()

@@ -14,7 +14,7 @@ from trl import SFTConfig, SFTTrainer
 
 from keeptune.objective import forward_kl
 from keeptune.replay.pool import ReplayPool
-from keeptune.replay.teacher import head_of, hidden_states
+from keeptune.replay.view import head_of, hidden_states
 from keeptune.replay.write import sample_pool
 from keeptune.train.config import KeepConfig
 from keeptune.train.loop import keep_tuning

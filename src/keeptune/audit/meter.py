@@ -20,7 +20,7 @@ from keeptune.audit.stats import Array, Interval, bootstrap_ratio
 from keeptune.audit.tokens import MEASURES, token_drift
 from keeptune.progress import track
 from keeptune.replay.precision import autocast, training_dtype
-from keeptune.replay.teacher import head_of, hidden_states
+from keeptune.replay.view import head_of, hidden_states
 
 __all__ = ["DESCRIPTIONS", "MEASURES", "Drift", "measure", "token_drift"]
 

@@ -14,7 +14,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from keeptune.audit.meter import DESCRIPTIONS, measure
 from keeptune.audit.stats import LEVEL, RESAMPLES
 from keeptune.errors import ConfigError, SourceError
-from keeptune.replay.teacher import fingerprint
+from keeptune.replay.view import fingerprint
 from keeptune.replay.write import sample_pool
 from keeptune.sources import document_start, encode, load_documents, load_model, load_tokenizer
 from keeptune.storage import write_json

@@ -53,15 +53,6 @@ class Head:
             grad_logits_NV.mul_(self.scale)
         return grad_logits_NV
 
-    def in_fp32(self) -> Head:
-        """The head detached and in fp32, for readings that must not round their logits."""
-        return Head(
-            weight_VD=self.weight_VD.detach().float(),
-            bias_V=None if self.bias_V is None else self.bias_V.detach().float(),
-            scale=self.scale,
-            softcap=self.softcap,
-        )
-
     def detached(self, dtype: torch.dtype | None = None) -> Head:
         """A frozen copy that later training steps cannot change: the teacher's head, its weight in `dtype`."""
         return Head(

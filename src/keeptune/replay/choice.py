@@ -9,8 +9,8 @@ from torch import nn
 
 from keeptune.errors import ConfigError
 from keeptune.replay.pool import Predictions, ReplayPool
-from keeptune.replay.teacher import causal_model, head_of
-from keeptune.replay.teachers import TeacherKind, check_holds, moving_base
+from keeptune.replay.teacher import TeacherKind, check_holds, moving_base
+from keeptune.replay.view import causal_model, head_of
 
 _SHARE = 2  # at most one part in so many of the free disk or memory
 

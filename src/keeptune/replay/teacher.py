@@ -1,117 +1,183 @@
-"""A model seen as (final hidden states, head), and the mark that tells one base from another.
+"""Where the base's predictions on replay rows come from while training.
 
-Shapes: B rows, T positions, D width, V vocabulary.
+| teacher | keeps                       | costs                                            |
+|---------|-----------------------------|--------------------------------------------------|
+| hidden  | final hidden states on disk | D numbers a token, a copy of the head if it moves |
+| topk    | K likeliest words on disk   | about 6·K bytes a token; blind within the tail    |
+| adapter | nothing: adapter switched off | a forward pass on each replay row              |
+| live    | nothing: a frozen copy      | the model's memory again, and that forward pass   |
+
+Shapes: B rows, T positions, N = B·T tokens, D width, V vocabulary, K words.
 """
 
 from __future__ import annotations
 
-import hashlib
-from typing import Any
+import contextlib
+import copy
+from collections.abc import Iterator
+from typing import Literal, Protocol
 
 import torch
 from torch import Tensor, nn
-from torch.distributed.tensor import DTensor, Partial
 
 from keeptune.errors import ConfigError
-from keeptune.objective import Head
+from keeptune.objective import Head, HiddenTarget, Target, TopKTarget, top_k
+from keeptune.replay.pool import Predictions, ReplayBatch, ReplayPool
+from keeptune.replay.precision import autocast
+from keeptune.replay.view import base_parameters, causal_model, head_of, hidden_states
 
-_FINGERPRINT_VALUES = 4096
-_HEAD_CHECK_TOKENS = 8
-_HEAD_TOLERANCE = 1e-3
+TeacherKind = Literal["hidden", "topk", "adapter", "live"]
+
+_TEACHER_ROWS = 16
+_CHECK_TOKENS = 16
+_CHECK_TOLERANCE = 1e-4
 
 
-def causal_model(model: nn.Module) -> Any:
-    """The Hugging Face causal model inside `model`, which may be a PEFT model around it."""
-    inner: Any = model.get_base_model() if hasattr(model, "get_base_model") else model  # type: ignore[operator]
-    return inner
+class Teacher(Protocol):
+    """The base's predictions, row by row."""
+
+    def target(self, model: nn.Module, batch: ReplayBatch) -> Target:
+        """Those for every token of the batch; `model` is the one in training, unwrapped."""
+        ...
 
 
-def hidden_states(model: nn.Module, input_BT: Tensor, position_BT: Tensor | None = None) -> Tensor:
-    """The final hidden states, after the last norm and before the head: [B, T, D].
+class CachedHidden:
+    """The pool's hidden states under the base's head: exact."""
 
-    `position_BT` are the positions of documents packed into a row, each from 0: none of them sees another.
+    def __init__(self, head: Head) -> None:
+        self.head = head
+
+    def target(self, model: nn.Module, batch: ReplayBatch) -> Target:
+        """See `Teacher.target`."""
+        return HiddenTarget(hidden_ND=batch.hidden_BTD.flatten(0, 1), head=self.head)
+
+
+class CachedTopK:
+    """The pool's likeliest words and the mass of the rest: see `TopKTarget` for what that cannot see."""
+
+    def target(self, model: nn.Module, batch: ReplayBatch) -> Target:
+        """See `Teacher.target`."""
+        return TopKTarget(ids_NK=batch.top_ids_BTK.flatten(0, 1), log_probs_NK1=batch.top_log_probs_BTK1.flatten(0, 1))
+
+
+class AdapterOff:
+    """The model in training with its adapter switched off: exact where `off_fault` and `moving_base` find nothing."""
+
+    def __init__(self, head: Head) -> None:
+        self.head = head
+
+    def target(self, model: nn.Module, batch: ReplayBatch) -> Target:
+        """See `Teacher.target`."""
+        with adapter_off(model), evaluating(model), torch.no_grad():
+            hidden_BTD = hidden_states(model, batch.inputs_BT)
+        return HiddenTarget(hidden_ND=hidden_BTD.flatten(0, 1), head=self.head)
+
+
+class LiveCopy:
+    """A frozen copy of the base beside the model: exact, and twice the memory.
+
+    Args:
+        model: the base, on its device; with an adapter, switched off.
+        dtype: of the copy's weights: the one in which training multiplies.
     """
-    output = causal_model(model).get_decoder()(input_ids=input_BT, position_ids=position_BT, use_cache=False)
-    hidden: Tensor = output.last_hidden_state
-    return hidden
+
+    def __init__(self, model: nn.Module, dtype: torch.dtype) -> None:
+        self.copy = copy.deepcopy(model).to(dtype).eval().requires_grad_(False)
+
+    def target(self, model: nn.Module, batch: ReplayBatch) -> Target:
+        """See `Teacher.target`."""
+        with adapter_off(self.copy), torch.no_grad():
+            hidden_BTD = hidden_states(self.copy, batch.inputs_BT)
+        return HiddenTarget(hidden_ND=hidden_BTD.flatten(0, 1), head=head_of(self.copy))
 
 
-def head_of(model: nn.Module) -> Head:
-    """The model's output layer, live: its weight is the model's own parameter, gathered where FSDP has it in shards."""
-    causal = causal_model(model)
-    layer = causal.get_output_embeddings()
-    config = causal.config.get_text_config()
-    scale = 1.0 / float(getattr(config, "logits_scaling", None) or 1.0)
-    for name in ("logit_scale", "output_multiplier", "lm_head_multiplier"):
-        scale *= float(getattr(config, name, None) or 1.0)
-    return Head(
-        weight_VD=_whole(layer.weight),
-        bias_V=None if getattr(layer, "bias", None) is None else _whole(layer.bias),
-        scale=scale,
-        softcap=getattr(config, "final_logit_softcapping", None),
-    )
+@contextlib.contextmanager
+def adapter_off(model: nn.Module) -> Iterator[None]:
+    """The model without its adapter, where it has one."""
+    disable = getattr(model, "disable_adapter", None)
+    with disable() if disable else contextlib.nullcontext():
+        yield
 
 
-def _whole(parameter: Tensor) -> Tensor:
-    """The parameter, or its gathered shards; a gradient goes back to the shards as FSDP's own do: averaged."""
-    if not isinstance(parameter, DTensor):
-        return parameter
-    mesh = parameter.device_mesh
-    whole: Tensor = parameter.full_tensor(grad_placements=[Partial()] * mesh.ndim)
-    if whole.requires_grad:
-        whole.register_hook(lambda gradient: gradient / mesh.size())
-    return whole
-
-
-@torch.no_grad()
-def check_head(model: nn.Module) -> None:
-    """Prove once that (hidden states, head) rebuild the model's own logits.
-
-    Raises:
-        ConfigError: they do not: the architecture does something to its logits that keeptune does not know.
-    """
-    causal = causal_model(model)
-    weight = causal.get_output_embeddings().weight
-    vocabulary = weight.shape[0]
-    input_BT = torch.arange(_HEAD_CHECK_TOKENS, device=weight.device).remainder(vocabulary)[None]
-    was_training = causal.training
-    causal.eval()
+@contextlib.contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """The model in evaluation mode, and back."""
+    was_training = model.training
+    model.eval()
     try:
-        own = causal(input_ids=input_BT, use_cache=False).logits.float()
-        rebuilt = head_of(model).logits(hidden_states(model, input_BT)).float()
+        yield
     finally:
-        causal.train(was_training)
-    if own.shape != rebuilt.shape or (own - rebuilt).abs().max() > _HEAD_TOLERANCE * own.abs().max().clamp(min=1.0):
+        model.train(was_training)
+
+
+def off_fault(model: nn.Module) -> str | None:
+    """Why the model with its fresh adapter off is not the base; None where it is, and where there is no adapter.
+
+    PiSSA, OLoRA, CorDA and their kind take part of the base's weights into the adapter when they are put on.
+    """
+    if not hasattr(model, "disable_adapter"):
+        return None
+    weight = causal_model(model).get_output_embeddings().weight
+    input_BT = torch.arange(_CHECK_TOKENS, device=weight.device).remainder(len(weight))[None]
+    with evaluating(model), torch.no_grad():
+        on = hidden_states(model, input_BT).float()
+        with adapter_off(model):
+            off = hidden_states(model, input_BT).float()
+    if (on - off).abs().max() > _CHECK_TOLERANCE * off.abs().max():
+        return "switching its adapter off changes its predictions already now (PiSSA, OLoRA, or an adapter in use)"
+    return None
+
+
+def moving_base(model: nn.Module) -> str | None:
+    """Name of a parameter of the base itself that training will move; None where the adapter alone is trained."""
+    return next((name for name, parameter in base_parameters(model) if parameter.requires_grad), None)
+
+
+def check_holds(pool: ReplayPool, kind: TeacherKind) -> None:
+    """Raise `ConfigError` where the teacher reads from the pool what the pool does not keep."""
+    held = pool.settings.predictions
+    if kind in ("hidden", "topk") and kind != held:
         raise ConfigError(
-            f"the logits of {type(causal).__name__} cannot be rebuilt from its hidden states and its head",
-            "this architecture is not supported yet: please report it with the model's name",
+            f"the pool {pool.folder} keeps {'tokens only' if held == 'none' else held}, and the teacher is {kind}",
+            f"make a pool with --predictions {kind}, or choose another teacher",
         )
 
 
-@torch.no_grad()
-def fingerprint(model: nn.Module) -> str:
-    """A mark of the base weights: sha256 over every tensor's name, shape and evenly spaced values, as bfloat16.
-
-    Adapters on the model do not enter it, and neither does the dtype it was loaded in (up to bfloat16).
-    """
-    digest = hashlib.sha256()
-    for name, tensor in sorted(base_parameters(model)):
-        flat = tensor.detach().reshape(-1)
-        step = max(1, flat.numel() // _FINGERPRINT_VALUES)
-        values = flat[::step].to("cpu", torch.bfloat16).view(torch.int16).numpy().tobytes()
-        digest.update(f"{name}{tuple(tensor.shape)}".encode())
-        digest.update(values)
-    return digest.hexdigest()
+def make_teacher(kind: TeacherKind, model: nn.Module, dtype: torch.dtype, head: Head | None = None) -> Teacher:
+    """The teacher of that kind, made before training from `model`, which is still the base; `head` is the base's."""
+    if kind == "topk":
+        return CachedTopK()
+    if kind == "live":
+        return LiveCopy(model, dtype)
+    head = head or frozen_head(model, dtype)
+    return CachedHidden(head) if kind == "hidden" else AdapterOff(head)
 
 
-def base_parameters(model: nn.Module) -> list[tuple[str, Tensor]]:
-    """The base's own parameters by their names without adapters around them."""
-    causal = causal_model(model)
-    prefixes = {getattr(type(module), "prefix", "") for module in model.modules() if hasattr(module, "peft_config")}
-    adapter_marks = (*filter(None, prefixes), "modules_to_save")
-    named = []
-    for name, tensor in causal.named_parameters():
-        if hasattr(model, "peft_config") and any(mark in name for mark in adapter_marks):
-            continue
-        named.append((name.replace(".base_layer.", ".").replace(".original_module.", "."), tensor))
-    return named
+def frozen_head(model: nn.Module, dtype: torch.dtype) -> Head:
+    """The base's head; where training would move it a copy, in the dtype in which it will be multiplied."""
+    head = head_of(model)
+    moves = head.weight_VD.requires_grad or (head.bias_V is not None and head.bias_V.requires_grad)
+    return head.detached(dtype) if moves else head
+
+
+@torch.inference_mode()
+def kept_predictions(
+    model: nn.Module, inputs_RT: Tensor, dtype: torch.dtype, predictions: Predictions, k: int
+) -> dict[str, Tensor]:
+    """What a pool keeps of the base's predictions at every position: tensors by name; see `replay.pool`."""
+    if predictions == "none":
+        return {}
+    device = next(model.parameters()).device
+    kept: dict[str, list[Tensor]] = {}
+    head = head_of(model)
+    with autocast(device, dtype):
+        for chunk_BT in inputs_RT.split(_TEACHER_ROWS):
+            hidden_BTD = hidden_states(model, chunk_BT.to(device))
+            if predictions == "hidden":
+                kept.setdefault("hidden", []).append(hidden_BTD.to("cpu", dtype))
+                continue
+            for row_TD in hidden_BTD:
+                ids_TK, log_probs_TK1 = top_k(head.logits(row_TD).log_softmax(dim=-1), k)
+                kept.setdefault("top_ids", []).append(ids_TK[None].int().cpu())
+                kept.setdefault("top_log_probs", []).append(log_probs_TK1[None].half().cpu())
+    return {name: torch.cat(tensors) for name, tensors in kept.items()}

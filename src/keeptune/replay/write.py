@@ -15,8 +15,8 @@ from keeptune.progress import say, track
 from keeptune.replay.pool import PoolSettings, Predictions, ReplayPool, read_manifest, start_pool
 from keeptune.replay.precision import training_dtype
 from keeptune.replay.sampler import TorchSampler
-from keeptune.replay.teacher import causal_model, check_head, fingerprint
-from keeptune.replay.teachers import evaluating, kept_predictions
+from keeptune.replay.teacher import evaluating, kept_predictions
+from keeptune.replay.view import causal_model, check_head, fingerprint
 from keeptune.sources import document_start
 from keeptune.versions import versions
 

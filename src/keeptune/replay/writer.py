@@ -17,7 +17,7 @@ from torch.nn import functional
 from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer
 
-from keeptune.replay.teacher import causal_model
+from keeptune.replay.view import causal_model
 
 # Families whose decoder is `LlamaWriter` at every position. The comparison of logits alone could not tell that: a
 # model may do something else only far into a row.

@@ -18,8 +18,8 @@ from torch import Tensor, nn
 from keeptune.objective import fused_next_token_ce
 from keeptune.replay.pool import ReplayPool
 from keeptune.replay.precision import autocast
-from keeptune.replay.teacher import fingerprint, head_of, hidden_states
-from keeptune.replay.teachers import TeacherKind, check_holds, make_teacher
+from keeptune.replay.teacher import TeacherKind, check_holds, make_teacher
+from keeptune.replay.view import fingerprint, head_of, hidden_states
 from keeptune.train.config import KeepConfig
 from keeptune.train.replay_term import replay_rows, replay_sum
 

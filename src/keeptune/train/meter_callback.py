@@ -14,7 +14,7 @@ from transformers import TrainerCallback
 
 from keeptune.audit.meter import MEASURES, token_drift
 from keeptune.objective import fused_next_token_ce
-from keeptune.replay.teacher import head_of, hidden_states
+from keeptune.replay.view import head_of, hidden_states
 from keeptune.train.runs import FILE, append_row, read_rows, rewind
 from keeptune.versions import versions
 
@@ -116,7 +116,7 @@ def read_drift(model: nn.Module, trainer: KeepSFTTrainer) -> dict[str, float]:
     """Means over the pool's held-out rows, nats per token, against the cached teacher."""
     whole = trainer.meter_batch
     device = trainer.args.device
-    heads = head_of(model).in_fp32(), trainer.teacher_head.in_fp32()
+    head = head_of(model)
     sums_M = torch.zeros(len(MEASURES), dtype=torch.float64)
     for inputs_BT, targets_BT, hidden_BTD in zip(
         whole.inputs_BT.split(_ROWS_AT_ONCE),
@@ -125,15 +125,15 @@ def read_drift(model: nn.Module, trainer: KeepSFTTrainer) -> dict[str, float]:
         strict=True,
     ):
         tuned_ND = hidden_states(model, inputs_BT.to(device)).flatten(0, 1).to(hidden_BTD.dtype)
-        with torch.autocast(device.type, enabled=False):
-            values_NM = token_drift(
-                tuned_ND.float(),
-                heads[0],
-                hidden_BTD.flatten(0, 1).float().to(device),
-                heads[1],
-                targets_BT.flatten().to(device),
-            )
-        sums_M += values_NM.double().sum(dim=0).cpu()
+        values_NM = token_drift(
+            tuned_ND,
+            head,
+            hidden_BTD.flatten(0, 1).to(device),
+            trainer.teacher_head,
+            targets_BT.flatten().to(device),
+            dtype=trainer.compute_dtype,
+        )
+        sums_M += values_NM.sum(dim=0).cpu()
     means = (sums_M / whole.targets_BT.numel()).tolist()
     return dict(zip(MEASURES, means, strict=True))
 

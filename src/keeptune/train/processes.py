@@ -16,8 +16,8 @@ from torch import nn
 from keeptune.errors import ConfigError
 from keeptune.objective import Head
 from keeptune.progress import say
-from keeptune.replay.teacher import head_of
-from keeptune.replay.teachers import frozen_head
+from keeptune.replay.teacher import frozen_head
+from keeptune.replay.view import head_of
 
 # Writing a pool may take hours, where a collective of the run itself that takes minutes is a sign of a lost rank.
 _PATIENCE = timedelta(days=7)
@@ -67,8 +67,8 @@ def on_device(model: nn.Module, device: torch.device) -> Iterator[None]:
 def teachers_head(model: nn.Module, trainer: Any) -> Head:
     """The base's head on the training device, which neither training nor sharding can change."""
     if not trainer.is_fsdp_enabled:
-        return frozen_head(model)
-    head, device = head_of(model).detached(), trainer.args.device
+        return frozen_head(model, trainer.compute_dtype)
+    head, device = head_of(model).detached(trainer.compute_dtype), trainer.args.device
     bias_V = None if head.bias_V is None else head.bias_V.to(device)
     return replace(head, weight_VD=head.weight_VD.to(device), bias_V=bias_V)
 

@@ -9,8 +9,8 @@ from torch import Tensor, nn
 
 from keeptune.objective import fused_divergence, fused_next_token_ce
 from keeptune.replay.pool import ReplayBatch
-from keeptune.replay.teacher import head_of, hidden_states
-from keeptune.replay.teachers import Teacher
+from keeptune.replay.teacher import Teacher
+from keeptune.replay.view import head_of, hidden_states
 
 
 def replay_rows(

@@ -18,8 +18,7 @@ from keeptune.memory import free_bytes
 from keeptune.progress import say
 from keeptune.replay.choice import Room, TeacherChoice, choose_teacher
 from keeptune.replay.pool import ReplayBatch, ReplayPool, read_manifest
-from keeptune.replay.teacher import causal_model, check_head, fingerprint
-from keeptune.replay.teachers import (
+from keeptune.replay.teacher import (
     LiveCopy,
     adapter_off,
     evaluating,
@@ -27,6 +26,7 @@ from keeptune.replay.teachers import (
     make_teacher,
     off_fault,
 )
+from keeptune.replay.view import causal_model, check_head, fingerprint
 from keeptune.replay.write import sample_pool
 from keeptune.storage import free_disk
 from keeptune.train.config import KeepConfig

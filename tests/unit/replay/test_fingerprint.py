@@ -6,7 +6,7 @@ import pytest
 import torch
 from peft import IA3Config, LoraConfig, get_peft_model
 
-from keeptune.replay.teacher import fingerprint
+from keeptune.replay.view import fingerprint
 from tests.conftest import make_model
 
 

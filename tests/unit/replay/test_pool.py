@@ -13,7 +13,7 @@ from keeptune.errors import ConfigError, OutputExists, PoolError, PoolMismatch, 
 from keeptune.progress import Task
 from keeptune.replay import write
 from keeptune.replay.pool import ReplayPool
-from keeptune.replay.teacher import check_head, fingerprint, hidden_states
+from keeptune.replay.view import check_head, fingerprint, hidden_states
 from keeptune.replay.write import sample_pool
 from keeptune.storage import sha256_file
 from tests.conftest import make_model, make_tokenizer

@@ -18,7 +18,7 @@ from torch.distributed.tensor import DTensor
 
 from keeptune.errors import ConfigError
 from keeptune.objective import fused_next_token_ce
-from keeptune.replay.teacher import head_of, hidden_states
+from keeptune.replay.view import head_of, hidden_states
 from keeptune.train.processes import all_agree, check_sharding, main_process_first, teachers_head
 from tests.conftest import make_model
 
