@@ -92,6 +92,7 @@ def test_fsdp_that_cannot_work_is_refused() -> None:
 def test_the_teachers_head_is_copied_where_it_would_change() -> None:
     model = make_model()
     trainer = fake_trainer()
+    trainer.compute_dtype = torch.float32
     sharded = teachers_head(model, trainer).weight_VD
     trainer.is_fsdp_enabled = False
     tuned = teachers_head(model, trainer).weight_VD
