@@ -119,7 +119,7 @@ def trainers(base: Any, tokenizer: Any, pool: Any, rows: int, folder: str) -> di
     step, plain_step = stepper(keep), stepper(plain)
     steps: dict[str, Work] = {
         PLAIN: lambda: plain_step(whole),
-        KEEP: lambda: step({**part, _REPLAY_KEY: (indices, replay * T)}),
+        KEEP: lambda: step({**part, _REPLAY_KEY: (indices, replay * T, 1)}),
         OWN_PLAIN: lambda: step(few),
     }
 
