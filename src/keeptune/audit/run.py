@@ -34,19 +34,19 @@ def audit(
     texts: list[str],
     *,
     out: Path,
+    tasks: Sequence[str] = (),
+    items: int = 200,
     docs: int = 64,
     max_length: int = 256,
     windows: int = 4,
     seed: int = 1,
-    tasks: Sequence[str] = (),
-    items: int = 200,
 ) -> dict[str, Any]:
     """Measure `tuned` against `base` on every text and task and write `<out>/report.json`; returns its content.
 
     Args:
         texts: each `NAME=SOURCE`, a source's alias, or `self`.
-        docs: documents of each text at most, evenly spaced; windows: windows of each document at most.
         tasks: each `NAME=FILE.jsonl`, see `keeptune.audit.items`; items: of each task at most, evenly spaced.
+        docs: documents of each text at most, evenly spaced; windows: windows of each document at most.
 
     Raises:
         ConfigError: models with other vocabularies, or texts or tasks named badly.
@@ -77,9 +77,9 @@ def audit(
         "texts": readings,
         "measures": DESCRIPTIONS,
         "intervals": f"{LEVEL:.0%} percentile bootstrap over documents, {RESAMPLES} resamples",
+        **measure_tasks(base_model, tuned_model, tokenizer, questions),
         **provenance(seed),
     }
-    report |= measure_tasks(base_model, tuned_model, tokenizer, questions)
     write_json(out / REPORT, report)
     return report
 
