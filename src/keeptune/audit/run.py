@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from keeptune.audit.meter import DESCRIPTIONS, measure
 from keeptune.audit.stats import LEVEL, RESAMPLES
+from keeptune.audit.tasks import load_tasks, measure_tasks
 from keeptune.errors import ConfigError, SourceError
 from keeptune.replay.view import fingerprint
 from keeptune.replay.write import sample_pool
@@ -32,22 +34,26 @@ def audit(
     texts: list[str],
     *,
     out: Path,
+    tasks: Sequence[str] = (),
+    items: int = 200,
     docs: int = 64,
     max_length: int = 256,
     windows: int = 4,
     seed: int = 1,
 ) -> dict[str, Any]:
-    """Measure `tuned` against `base` on every text and write `<out>/report.json`; returns its content.
+    """Measure `tuned` against `base` on every text and task and write `<out>/report.json`; returns its content.
 
     Args:
         texts: each `NAME=SOURCE`, a source's alias, or `self`.
+        tasks: each `NAME=FILE.jsonl`, see `keeptune.audit.items`; items: of each task at most, evenly spaced.
         docs: documents of each text at most, evenly spaced; windows: windows of each document at most.
 
     Raises:
-        ConfigError: models with other vocabularies, or texts named badly.
-        SourceError: a model or text cannot be read.
+        ConfigError: models with other vocabularies, or texts or tasks named badly.
+        SourceError: a model, text or task cannot be read.
     """
     sources = named_sources(texts)
+    questions = load_tasks(tasks, items)
     base_model, tuned_model = load_model(base), load_model(tuned)
     tokenizer = load_tokenizer(base)
     check_vocabularies(base_model, tuned_model, tokenizer, load_tokenizer(tuned))
@@ -71,6 +77,7 @@ def audit(
         "texts": readings,
         "measures": DESCRIPTIONS,
         "intervals": f"{LEVEL:.0%} percentile bootstrap over documents, {RESAMPLES} resamples",
+        **measure_tasks(base_model, tuned_model, tokenizer, questions),
         **provenance(seed),
     }
     write_json(out / REPORT, report)

@@ -45,5 +45,11 @@ For every text: KL(base‖tuned), the rise of L_f, the change of cross-entropy o
 models rank the same token first, each with a 95 % interval over documents. Writes OUT/report.json.
 
     keeptune audit smollm2 run/model --text self --text pydoc --text "mine=notes/*.txt" --out audit
+
+For every task, a jsonl file of multiple-choice questions in the layout of ARC, MMLU or CommonsenseQA: how many each
+model has right, plainly and in its chat template, how many were lost and gained and whether that is chance (exact
+McNemar), how often both give the same answer, and forgetting corrected for guessing.
+
+    keeptune audit smollm2 run/model --task arc=arc-challenge-test.jsonl --items 200
 """,
 }

@@ -20,7 +20,8 @@ FLAGS = {
     "demo": {"--out", "--model", "--data", "--text", "--steps", "--lambda", "--documents", "--seed"},
     "replay": {"--model", "--out", "--tokens", "--length", "--seed", "--document-start", "--show", "--predictions",
                "--top-k"},
-    "audit": {"--base", "--tuned", "--text", "--docs", "--max-length", "--windows", "--seed", "--out"},
+    "audit": {"--base", "--tuned", "--text", "--task", "--items", "--docs", "--max-length", "--windows", "--seed",
+              "--out"},
     "tune": {
         "--model", "--data", "--out", "--lambda", "--objective", "--replay", "--replay-tokens", "--replay-length",
         "--replay-rows",

@@ -1,0 +1,98 @@
+"""Multiple-choice questions from a file in the layout in which ARC, MMLU or CommonsenseQA is published."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from string import ascii_uppercase
+from typing import Any
+
+from keeptune.errors import SourceError, SourceNotFound
+
+_LAYOUTS = (
+    "give one question a line, as published: question, choices {text, label}, answerKey (ARC, CommonsenseQA); "
+    "question {stem, choices [{text, label}]}, answerKey (AllenAI's files); question, choices, answer (MMLU)"
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Item:
+    """A question and its options."""
+
+    name: str
+    """The `id` of the row, or its line."""
+    question: str
+    choices: tuple[str, ...]
+    right: int
+    """Position of the right one among `choices`."""
+
+
+def read_items(path: Path) -> tuple[list[Item], list[str]]:
+    """The items of a jsonl file, and for every line that holds none, what is wrong with it.
+
+    Raises:
+        SourceNotFound: no such file.
+        SourceError: not UTF-8 text, or no item in any line.
+    """
+    if not path.is_file():
+        raise SourceNotFound(f"no task file at {path}", "check the path after NAME= in --task")
+    try:
+        text = path.read_bytes().decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise SourceError(f"{path} is not UTF-8 text (byte {error.start})", _LAYOUTS) from error
+    items, flaws = [], []
+    # Not splitlines(): JSON strings may hold the other line separators of Unicode as they are.
+    for number, line in enumerate(text.split("\n"), start=1):
+        if line.strip():
+            try:
+                items.append(parse_item(json.loads(line), f"line {number}"))
+            except ValueError as error:
+                flaws.append(f"line {number}: {error}")
+    if not items:
+        raise SourceError(f"{path} holds no multiple-choice item ({(flaws or ['it is empty'])[0]})", _LAYOUTS)
+    return items, flaws
+
+
+def parse_item(row: Any, name: str) -> Item:
+    """One row in any of the layouts; white space around question and options is dropped.
+
+    Args:
+        name: what to call it when it has no `id`.
+
+    Raises:
+        ValueError: it is none, or its right answer is missing.
+    """
+    if not isinstance(row, dict):
+        raise ValueError("not an object")
+    question: Any = row.get("question")
+    choices, key = row.get("choices"), row.get("answerKey")
+    if isinstance(question, dict):
+        question, choices = question.get("stem"), _columns(question.get("choices"))
+    if isinstance(choices, dict):
+        texts, labels = choices.get("text"), choices.get("label")
+    else:
+        texts, key = choices, row.get("answer")
+        labels = list(range(len(texts))) if isinstance(texts, list) else None
+    if not isinstance(question, str) or not question.strip():
+        raise ValueError("no question")
+    if not isinstance(texts, list) or not all(isinstance(text, str) and text.strip() for text in texts):
+        raise ValueError("no list of options")
+    if not 2 <= len(texts) <= len(ascii_uppercase):
+        raise ValueError(f"{len(texts)} options")
+    if not isinstance(labels, list) or len(labels) != len(texts):
+        raise ValueError("options and their labels differ in number")
+    if isinstance(key, bool) or key not in labels:
+        raise ValueError(f"the right answer {key!r} is none of {', '.join(map(str, labels))}")
+    return Item(
+        name=str(row.get("id", name)),
+        question=question.strip(),
+        choices=tuple(text.strip() for text in texts),
+        right=labels.index(key),
+    )
+
+
+def _columns(choices: Any) -> dict[str, list[Any]]:
+    if not isinstance(choices, list) or not all(isinstance(choice, dict) for choice in choices):
+        raise ValueError("no list of options")
+    return {column: [choice.get(column) for choice in choices] for column in ("text", "label")}

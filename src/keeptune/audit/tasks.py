@@ -1,0 +1,256 @@
+"""What a tuned model still answers right: multiple choice, scored by the log-likelihood of every option.
+
+The question is `Question: …\\nAnswer:` and what is scored are the options' texts, for all data sets, as lm-eval has it
+for ARC and, under `mmlu_continuation`, for MMLU. It is asked twice: plainly, an option following after a space; and as
+a user's turn in the base's chat template, where an option is the whole of the assistant's answer, as lm-eval does
+with `--apply_chat_template`. Of the rendered text only an option's own tokens are scored.
+
+Shapes: C options of an item.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import takewhile
+from pathlib import Path
+from string import ascii_uppercase
+from typing import Any
+
+import numpy as np
+from jinja2 import TemplateError
+from rich.console import Console
+from rich.table import Table
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from keeptune.audit.items import Item, read_items
+from keeptune.audit.meter import measure
+from keeptune.audit.paired import compare
+from keeptune.audit.stats import Array
+from keeptune.errors import ConfigError, SourceError
+from keeptune.progress import say
+from keeptune.sources.encode import IGNORED_LABEL
+
+HEADLINE = "per_character"
+SCORINGS = {
+    "per_character": "the option with the highest log-likelihood per character (lm-eval's acc_norm)",
+    "raw_sum": "the option with the highest log-likelihood (lm-eval's acc)",
+}
+DESCRIPTION = {
+    "plain": "Question: …\\nAnswer: and the option",
+    "chat": "the same question as a user's turn in the base's chat template, the option as the assistant's answer",
+    **SCORINGS,
+    "change": "accuracy of the tuned model − of the base, with Wald's interval for paired answers",
+    "accuracy_base, accuracy_tuned, agreement": "shares of the items, with Wilson's interval; they agree where both "
+    "choose the same option",
+    "mcnemar_p": "exact two-sided p of the items that only one model has right",
+    "forgetting, backward_transfer": "share of items right→wrong, wrong→right; chance is what guessing would change "
+    "(arXiv 2510.17776)",
+}
+_NAME = re.compile(r"[\w.-]+")
+_PROMPT = "Question: {question}\nAnswer:"
+_LEFT_OUT = "-"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Task:
+    """A file of questions, and those of them that are asked."""
+
+    source: str
+    items: list[Item]
+    readable: int
+    """Items in the file."""
+    flaws: list[str]
+    """What is wrong with each line that holds no item."""
+
+
+def load_tasks(tasks: Sequence[str], limit: int) -> dict[str, Task]:
+    """`["arc=arc.jsonl"]` → `{"arc": …}` with at most `limit` items, evenly spaced over the file.
+
+    Raises:
+        ConfigError: a task without a name, two of one name, or a limit below 1.
+        SourceError: a file that cannot be read or holds no item.
+    """
+    if limit < 1:
+        raise ConfigError(f"--items {limit} asks nothing", "ask 1 item or more")
+    loaded: dict[str, Task] = {}
+    for task in tasks:
+        name, _, source = task.partition("=")
+        if not _NAME.fullmatch(name) or not source:
+            raise ConfigError(f"--task {task} is not NAME=FILE.jsonl", "write it such as --task arc=arc.jsonl")
+        if name in loaded:
+            raise ConfigError(f"two tasks are called {name}", "give each --task its own NAME")
+        items, flaws = read_items(Path(source).expanduser())
+        if flaws:
+            say(f"{name}: {len(flaws)} lines hold no item and are left out, the first is {flaws[0]}")
+        count = min(limit, len(items))
+        chosen = [items[index * len(items) // count] for index in range(count)]
+        loaded[name] = Task(source=source, items=chosen, readable=len(items), flaws=flaws)
+    return loaded
+
+
+def measure_tasks(
+    base: PreTrainedModel, tuned: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, tasks: dict[str, Task]
+) -> dict[str, Any]:
+    """The part of a report that holds tasks: `tasks`, each as `measure_task` gives it, and what the numbers mean.
+
+    Empty without tasks.
+    """
+    if not tasks:
+        return {}
+    results = {name: measure_task(base, tuned, tokenizer, task, name) for name, task in tasks.items()}
+    return {"tasks": results, "task_measures": DESCRIPTION}
+
+
+def measure_task(
+    base: PreTrainedModel, tuned: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, task: Task, name: str
+) -> dict[str, Any]:
+    """Both models' answers to a task, compared; for JSON.
+
+    Args:
+        tokenizer: the base's, over whose vocabulary both models predict.
+        name: what to call the task.
+
+    Returns:
+        What was asked; and under `formats`, for `plain` and (where the tokenizer has a chat template) `chat`: how many
+        items were `left_out`, being longer than the context or without a finite score, and for every scoring of
+        `SCORINGS` what `compare` gives, with the answers: a letter an item, `-` where it was left out.
+
+    Raises:
+        ConfigError: the chat template cannot render a question.
+        SourceError: no item could be scored.
+    """
+    formats = {}
+    for style in ("plain", "chat") if tokenizer.chat_template else ("plain",):
+        label = f"Asking {name} ({style})"
+        scores = score_choices(base, tuned, tokenizer, task.items, chat=style == "chat", label=label)
+        left_out = sum(score is None for score in scores)
+        if left_out:
+            say(f"{name} ({style}): {left_out} items left out, longer than the context or without a finite score")
+        if left_out == len(scores):
+            raise SourceError(
+                f"no item of {name} ({style}) can be scored", "check the models, and that questions fit their context"
+            )
+        formats[style] = {"left_out": left_out, **{way: _compared(task.items, scores, way) for way in SCORINGS}}
+    return {
+        "source": task.source,
+        "items_in_file": task.readable,
+        "unreadable_lines": task.flaws,
+        "asked": [item.name for item in task.items],
+        "right": "".join(ascii_uppercase[item.right] for item in task.items),
+        "headline": HEADLINE,
+        "formats": formats,
+    }
+
+
+def score_choices(
+    base: PreTrainedModel,
+    tuned: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    items: list[Item],
+    *,
+    chat: bool,
+    label: str = "Asking",
+) -> list[Array | None]:
+    """The log-likelihood of every option under both models, in nats.
+
+    Returns:
+        For each item fp64 [2, C], the base's first; None where it is longer than the context or has a score that is
+        not finite.
+
+    Raises:
+        ConfigError: the chat template cannot render a question.
+    """
+    context = getattr(base.config.get_text_config(), "max_position_embeddings", None)
+    rows: list[dict[str, Any]] = []
+    for index, item in enumerate(items):
+        of_item = _rows(item, tokenizer, chat=chat)
+        if context is None or max(len(row["input_ids"]) for row in of_item) <= context:
+            rows += [{**row, "document": f"{index} {choice}"} for choice, row in enumerate(of_item)]
+    if not rows:
+        return [None] * len(items)
+    drift = measure(base, tuned, rows, label=label)
+    score_D2 = -np.stack([drift.column("ce_base"), drift.column("ce")], axis=1)
+    found = dict(zip(drift.documents, score_D2, strict=True))
+    unscored_2 = np.full(2, np.nan)
+    scores: list[Array | None] = []
+    for index, item in enumerate(items):
+        of_choices = [found.get(f"{index} {choice}", unscored_2) for choice in range(len(item.choices))]
+        score_2C = np.stack(of_choices, axis=1)
+        scores.append(score_2C if np.isfinite(score_2C).all() else None)
+    return scores
+
+
+def _rows(item: Item, tokenizer: PreTrainedTokenizerBase, *, chat: bool) -> list[dict[str, list[int]]]:
+    """A row for every option, the option alone to be predicted.
+
+    Prompt and option are tokenised together, and a token that spans the boundary belongs to the option. A chat template
+    writes the start of a document itself; a plain prompt starts as the tokenizer starts any input.
+    """
+    prompt = _PROMPT.format(question=item.question)
+    glue = " "
+    if chat:
+        prompt, glue = _as_chat(prompt, tokenizer), ""
+    texts = [prompt, *(prompt + glue + choice for choice in item.choices)]
+    prompt_ids, *rows = tokenizer(texts, add_special_tokens=not chat, verbose=False)["input_ids"]
+    labelled = []
+    for ids in rows:
+        same = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(prompt_ids, ids, strict=False)))
+        labelled.append({"input_ids": ids, "labels": [IGNORED_LABEL] * same + ids[same:]})
+    return labelled
+
+
+def _as_chat(question: str, tokenizer: PreTrainedTokenizerBase) -> str:
+    turn = [{"role": "user", "content": question}]
+    try:
+        return str(tokenizer.apply_chat_template(turn, tokenize=False, add_generation_prompt=True))
+    except TemplateError as error:
+        raise ConfigError(
+            f"the base's chat template cannot render a question: {error}",
+            "correct the chat template in the base's folder, or remove it to be asked plainly only",
+        ) from error
+
+
+def _compared(items: list[Item], scores: list[Array | None], way: str) -> dict[str, Any]:
+    answers: list[list[int]] = []
+    letters = {"base": "", "tuned": ""}
+    for item, score_2C in zip(items, scores, strict=True):
+        if score_2C is None:
+            letters = {model: given + _LEFT_OUT for model, given in letters.items()}
+            continue
+        lengths_C = np.array([len(choice) if way == "per_character" else 1 for choice in item.choices])
+        base, tuned = (score_2C / lengths_C).argmax(axis=1).tolist()
+        answers.append([item.right, base, tuned, len(item.choices)])
+        letters["base"] += ascii_uppercase[base]
+        letters["tuned"] += ascii_uppercase[tuned]
+    right_I, base_I, tuned_I, options_I = np.array(answers, dtype=np.int64).T
+    return {**compare(right_I, base_I, tuned_I, options_I), "answers": letters}
+
+
+def print_tasks(report: dict[str, Any]) -> None:
+    """The answers in numbers, the headline scoring of each format, as a table on standard output."""
+    if "tasks" not in report:
+        return
+    table = Table(title="Multiple choice, the likeliest option per character; per cent of the items")
+    table.add_column("task", no_wrap=True)
+    for column in ("base right", "tuned right", "change", "lost, gained", "same answer", "lost beyond chance"):
+        table.add_column(column, justify="right")
+    for name, task in report["tasks"].items():
+        for style, ways in task["formats"].items():
+            result = ways[task["headline"]]
+            table.add_row(
+                f"{name} {style}\n{result['items']} items",
+                _percent(result["accuracy_base"]),
+                _percent(result["accuracy_tuned"]),
+                _percent(result["change"], digits=1),
+                f"{result['right_to_wrong']}, {result['wrong_to_right']}\np {result['mcnemar_p']:.3f}",
+                _percent(result["agreement"]),
+                f"{result['forgetting']['beyond_chance'] * 100:.1f}",
+            )
+    Console(highlight=False).print(table)
+
+
+def _percent(estimate: dict[str, float], digits: int = 0) -> str:
+    value, low, high = (estimate[part] * 100 for part in ("value", "low", "high"))
+    return f"{value:.1f}\n[{low:.{digits}f}, {high:.{digits}f}]"
