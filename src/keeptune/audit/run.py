@@ -69,11 +69,8 @@ def audit(
             windows=windows,
             seed=seed,
         )
-        drift = measure(base_model, tuned_model, rows, label=f"Measuring on {name}")
-        require_finite(drift, name)
-        floors[name] = noise_floor(base_model, rows, label=f"Measuring the noise floor on {name}")
-        summary = drift.summary()
-        readings[name] = {"source": source, **summary, "verdicts": verdicts(summary, floors[name])}
+        reading, floors[name] = read_text(base_model, tuned_model, rows, name)
+        readings[name] = {"source": source, **reading}
     report: dict[str, Any] = {
         "base": {"source": base, "fingerprint": fingerprint(base_model)},
         "tuned": {"source": tuned, "fingerprint": fingerprint(tuned_model)},
@@ -87,6 +84,21 @@ def audit(
     report["gate"] = check(bounds, report)
     write_json(out / REPORT, report)
     return report
+
+
+def read_text(
+    base: PreTrainedModel, tuned: PreTrainedModel, rows: list[dict[str, Any]], name: str
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """`Drift.summary()` with the verdicts on it, and the noise floor that they were held against.
+
+    Raises:
+        Diverged: the models' predictions are no numbers.
+    """
+    drift = measure(base, tuned, rows, label=f"Measuring on {name}")
+    require_finite(drift, name)
+    floors = noise_floor(base, rows, label=f"Measuring the noise floor on {name}")
+    summary = drift.summary()
+    return {**summary, "verdicts": verdicts(summary, floors)}, floors
 
 
 def named_sources(texts: list[str]) -> dict[str, str]:
