@@ -212,10 +212,62 @@ def test_text_named_badly(keeptune: Run, model_folder: Path) -> None:
     refused(keeptune("audit", model_folder, model_folder, "--text", "x=pydoc", "--text", "x=self"), "two texts")
 
 
-def test_debug_shows_the_traceback(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("bound", "words"),
+    [
+        ("perplexity=3", ["perplexity=3", "kl, l_f_rise, ce_change, agreement"]),
+        ("kl", ["names no measure"]),
+        ("wiki:kl=0.02", ["no text is called 'wiki'", "mine, self"]),
+        ("kl=much", ["'much' is no number"]),
+        ("kl=nan", ["'nan' is no number"]),
+        ("kl=-0.1", ["kl below 0"]),
+        ("agreement=0.97", ["change from 1", "agreement=-0.03"]),
+    ],
+)
+def test_bounds_that_cannot_be_meant(keeptune: Run, model_folder: Path, bound: str, words: list[str]) -> None:
+    texts = ["--text", "mine=pydoc", "--text", "self"]
+    refused(keeptune("audit", model_folder, model_folder, *texts, "--fail-above", bound), *words)
+
+
+def test_junit_without_a_bound(keeptune: Run, model_folder: Path, tmp_path: Path) -> None:
+    refused(keeptune("audit", model_folder, model_folder, "--junit", tmp_path / "a.xml"), "--fail-above")
+
+
+def test_a_model_whose_predictions_are_no_numbers_passes_no_gate(
+    keeptune: Run, model_folder: Path, texts: Path, tmp_path: Path
+) -> None:
+    broken = make_model()
+    with torch.no_grad():
+        broken.model.norm.weight.fill_(torch.nan)
+    broken.save_pretrained(tmp_path / "broken")
+    make_tokenizer().save_pretrained(tmp_path / "broken")
+    gate = ["--text", f"mine={texts}", "--out", tmp_path / "audit", "--fail-above", "kl=9"]
+    refused(keeptune("audit", model_folder, tmp_path / "broken", *gate), "no numbers", "NaN")
+    assert not (tmp_path / "audit" / "report.json").exists()
+
+
+def test_debug_shows_the_traceback_and_keeps_the_exit_code(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
     monkeypatch.setattr("sys.argv", ["keeptune", "audit", str(tmp_path / "no"), str(tmp_path / "no"), "--debug"])
-    with pytest.raises(FileNotFoundError):
+    with pytest.raises(SystemExit) as stopped:
         cli.main()
+    assert stopped.value.code == 2
+    assert "Traceback" in capsys.readouterr().err
+
+
+def test_a_crash_is_no_broken_bound(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    def crash(*arguments: object, **settings: object) -> None:
+        raise RuntimeError("a defect")
+
+    monkeypatch.setattr("keeptune.audit.run.audit", crash)
+    monkeypatch.setattr("sys.argv", ["keeptune", "audit", "base", "tuned"])
+    with pytest.raises(SystemExit) as stopped:
+        cli.main()
+    assert stopped.value.code == 70
+    assert "RuntimeError: a defect" in capsys.readouterr().err
 
 
 def test_precision_is_recorded(tune: Run, tmp_path: Path) -> None:

@@ -3,11 +3,19 @@
 from __future__ import annotations
 
 import os
+import shlex
 import subprocess
 import sys
 from pathlib import Path
+from string import Template
+from typing import Any
 
 import pytest
+import yaml
+
+from keeptune import cli
+from keeptune.audit.gate import parse_bounds
+from keeptune.audit.run import named_sources
 
 RECIPES = Path(__file__).parents[2] / "recipes"
 
@@ -21,3 +29,30 @@ def test_recipe(recipe: str, model_folder: Path, tmp_path: Path) -> None:
     done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
     assert done.returncode == 0, done.stderr
     assert list((tmp_path / "out" / "model").glob("*.safetensors"))
+
+
+def test_the_workflow_runs_an_audit_that_the_command_line_accepts(tmp_path: Path) -> None:
+    content = yaml.safe_load((RECIPES / "github_actions.yaml").read_text(encoding="utf-8"))
+    job = content["jobs"]["audit"]
+    steps: dict[str, dict[str, Any]] = {step["name"]: step for step in job["steps"] if "name" in step}
+    words = shlex.split(Template(steps["Audit"]["run"]).substitute(job["env"]))
+    assert words[:2] == ["keeptune", "audit"]
+    command, bound, _ = cli.app.parse_args(words[1:], exit_on_error=False, print_error=False)
+    given = bound.arguments
+    assert command.__name__ == "audit"
+    assert (given["base"], given["tuned"]) == (job["env"]["BASE"], job["env"]["TUNED"])
+    sources = named_sources(given["text"])
+    assert sources["notes"] == job["env"]["NOTES"]
+    assert len(parse_bounds(given["fail_above"], sources)) == 7
+    kept = steps["Keep the report"]["with"]["path"].split()
+    assert {str(given["junit"]), str(given["markdown"]), str(given["out"] / "report.json")} == set(kept)
+    (tmp_path / "audit").mkdir()
+    (tmp_path / given["markdown"]).write_text("| table |\n")
+    page = tmp_path / "summary"
+    for _ in range(2):
+        shell = ["bash", "-e", "-c", steps["Show the table"]["run"]]
+        subprocess.run(shell, cwd=tmp_path, env={**os.environ, "GITHUB_STEP_SUMMARY": str(page)}, check=True)
+        (tmp_path / given["markdown"]).unlink(missing_ok=True)
+    assert page.read_text() == "| table |\n"
+    for name in ("Show the table", "Keep the report"):
+        assert "cancelled" in steps[name]["if"]

@@ -8,7 +8,7 @@ Shapes: B rows, T positions, N target tokens, D documents, M measures.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -86,13 +86,21 @@ class Drift:
         )
 
 
-def measure(base: nn.Module, tuned: nn.Module, rows: Iterable[dict[str, Any]], label: str = "Measuring drift") -> Drift:
+def measure(
+    base: nn.Module,
+    tuned: nn.Module,
+    rows: Iterable[dict[str, Any]],
+    label: str = "Measuring drift",
+    tuned_states: Callable[[nn.Module, Tensor, Tensor], Tensor] | None = None,
+) -> Drift:
     """Drift of `tuned` from `base` on a text.
 
     Args:
         base, tuned: causal models over the same vocabulary, put in evaluation mode here. They multiply in the
             dtype that training multiplies in; their logits and all that follows are summed in fp32 or wider.
         rows: as `keeptune.sources.encode` gives them: `input_ids`, `labels` (−100: no target), `document`.
+        tuned_states: another way to compute the tuned model's final hidden states: (model, input_BT, mask_BT, whose
+            T − 1 columns tell which of the input's first T − 1 positions predict a target) → the masked states [N, D].
 
     Raises:
         ValueError: no row has a target, or the vocabularies differ in size.
@@ -109,7 +117,7 @@ def measure(base: nn.Module, tuned: nn.Module, rows: Iterable[dict[str, Any]], l
         for batch in batches:
             input_BT, label_BT = _pad(batch)
             mask_BT = label_BT[:, 1:] != -100
-            tuned_ND = _states(tuned, input_BT, mask_BT)
+            tuned_ND = (tuned_states or _states)(tuned, input_BT, mask_BT)
             base_ND = _states(base, input_BT, mask_BT)
             target_N = label_BT[:, 1:][mask_BT].to(tuned_ND.device)
             values_NM = token_drift(tuned_ND, head_of(tuned), base_ND, head_of(base), target_N, dtype).cpu().numpy()

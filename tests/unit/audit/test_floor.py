@@ -1,0 +1,88 @@
+"""The noise floor: its own computation against the plain one, what it reads, and what it calls noise."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from keeptune.audit import floor, meter
+from keeptune.audit.floor import FLOOR_DOCUMENTS, bound_of, noise_floor, other_states, part
+from keeptune.audit.meter import measure
+from tests.conftest import make_model
+
+
+def make_rows(documents: int = 12, windows: int = 2) -> list[dict[str, Any]]:
+    generator = torch.Generator().manual_seed(5)
+    rows = []
+    for document in range(documents):
+        for window in range(windows):
+            ids = torch.randint(0, 259, (12 + document + window,), generator=generator).tolist()
+            rows.append({"input_ids": ids, "labels": [-100, *ids[1:]], "document": f"d{document}"})
+    return rows
+
+
+@pytest.fixture
+def bf16(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A machine that computes in bfloat16 by autocast."""
+    monkeypatch.setattr(meter, "training_dtype", lambda model: torch.bfloat16)
+    monkeypatch.setattr(floor, "training_dtype", lambda model: torch.bfloat16)
+
+
+@pytest.fixture
+def fp32(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A machine without bfloat16."""
+    monkeypatch.setattr(meter, "training_dtype", lambda model: torch.float32)
+    monkeypatch.setattr(floor, "training_dtype", lambda model: torch.float32)
+
+
+def test_one_window_of_eight_documents_evenly_spaced() -> None:
+    rows = make_rows(documents=16)
+    rows[0]["labels"] = [-100] * len(rows[0]["labels"])
+    read = part(rows)
+    assert [row["document"] for row in read] == [f"d{index}" for index in range(0, 16, 2)]
+    assert len(read) == FLOOR_DOCUMENTS
+    assert read[0] is rows[1]
+    assert part(make_rows(documents=3, windows=1)) == make_rows(documents=3, windows=1)
+    assert part([]) == []
+
+
+def test_rows_alone_have_the_states_of_the_batch(fp32: None) -> None:
+    rows = make_rows(documents=5, windows=1)
+    rows[1]["labels"][4:] = [-100] * (len(rows[1]["labels"]) - 4)
+    base, tuned = make_model(), make_model(seed=1)
+    batched = measure(base, tuned, rows)
+    alone = measure(base, tuned, rows, tuned_states=other_states)
+    np.testing.assert_allclose(alone.sums_DM, batched.sums_DM, rtol=1e-4, atol=1e-5)
+    assert np.array_equal(alone.tokens_D, batched.tokens_D)
+
+
+def test_bfloat16_has_a_floor(bf16: None) -> None:
+    base = make_model()
+    measures = noise_floor(base, make_rows())["measures"]
+    assert 1e-5 < measures["kl"]["floor"] < 1e-2
+    assert "float32 against bfloat16" in floor.how(base)
+    for name, reading in measures.items():
+        assert reading["floor"] == bound_of(name, reading)
+        assert reading["documents"] == FLOOR_DOCUMENTS
+        assert reading["document_sd"] >= 0
+
+
+def test_float32_has_next_to_none(fp32: None) -> None:
+    base = make_model()
+    assert 0 <= noise_floor(base, make_rows())["measures"]["kl"]["floor"] < 1e-6
+    assert "against bfloat16" not in floor.how(base)
+
+
+def test_the_floor_is_the_end_farthest_from_no_drift() -> None:
+    assert bound_of("ce_change", {"value": 0.1, "low": -0.3, "high": 0.2}) == 0.3
+    assert bound_of("agreement", {"value": 0.99, "low": 0.97, "high": 1.0}) == pytest.approx(0.03)
+    assert bound_of("kl", {"value": 0.1, "low": None, "high": None}) == 0.1
+
+
+def test_one_document_has_no_spread(bf16: None) -> None:
+    reading = noise_floor(make_model(), make_rows(documents=1))["measures"]["kl"]
+    assert (reading["low"], reading["document_sd"]) == (None, None)
+    assert reading["floor"] == reading["value"] > 0
