@@ -131,8 +131,8 @@ class _FusedLinearLoss(torch.autograd.Function):
             if grad_hidden is not None:
                 grad_hidden[rows] = product_CV @ weight
             if needs_weight:
-                part = (product_CV.T @ hidden_CD).to(wide)
-                grad_weight = part if grad_weight is None else grad_weight.add_(part)
+                part = product_CV.T @ hidden_CD
+                grad_weight = part.to(wide) if grad_weight is None else grad_weight.add_(part)
         if needs_weight and grad_weight is None:
             grad_weight = torch.zeros(weight.shape, dtype=wide, device=device)
         ctx.gradients = (grad_hidden, grad_weight, grad_bias)
