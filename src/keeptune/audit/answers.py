@@ -1,0 +1,59 @@
+"""What a model writes after a prompt, greedily: the same words at every run."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from transformers import GenerationConfig, PreTrainedModel
+
+from keeptune.progress import track
+from keeptune.replay.precision import autocast, training_dtype
+
+_ROWS = 25
+
+
+@torch.no_grad()
+def answer(
+    model: PreTrainedModel, prompts: Sequence[list[int]], new_tokens: int, label: str = "Answering"
+) -> list[list[int]]:
+    """The likeliest next token, up to `new_tokens` times, after each prompt; ends before a token that ends a text.
+
+    Sampling settings that a checkpoint brings along (temperature, penalties) are left aside.
+
+    Args:
+        prompts: token ids, at least one each.
+
+    Returns:
+        The new tokens of each prompt, without the end.
+    """
+    device = next(model.parameters()).device
+    given = model.generation_config.eos_token_id
+    ends = [given] if isinstance(given, int) else list(given or [])
+    settings = GenerationConfig(
+        do_sample=False, num_beams=1, max_new_tokens=new_tokens, eos_token_id=ends or None, pad_token_id=0
+    )
+    order = sorted(range(len(prompts)), key=lambda index: len(prompts[index]))
+    answers: list[list[int]] = [[] for _ in prompts]
+    with track(label, len(prompts), "prompts") as progress:
+        for start in range(0, len(order), _ROWS):
+            indices = order[start : start + _ROWS]
+            width = max(len(prompts[index]) for index in indices)
+            # Padding stands at the left and is masked, so that every row goes on from its last column.
+            padding = [width - len(prompts[index]) for index in indices]
+            rows = [[0] * pad + prompts[index] for index, pad in zip(indices, padding, strict=True)]
+            mask = [[0] * pad + [1] * (width - pad) for pad in padding]
+            with autocast(device, training_dtype(model)):
+                output_BT = model.generate(
+                    input_ids=torch.tensor(rows, device=device),
+                    attention_mask=torch.tensor(mask, device=device),
+                    generation_config=settings,
+                )
+            for index, new in zip(indices, output_BT[:, width:].tolist(), strict=True):
+                answers[index] = _until(new, ends)
+            progress.advance(len(indices))
+    return answers
+
+
+def _until(tokens: list[int], ends: list[int]) -> list[int]:
+    return next((tokens[:index] for index, token in enumerate(tokens) if token in ends), tokens)
