@@ -8,9 +8,8 @@ import torch
 from transformers import GenerationConfig, PreTrainedModel
 
 from keeptune.progress import track
-from keeptune.replay.precision import autocast, training_dtype
 
-_ROWS = 25
+_ROWS = 50
 
 
 @torch.no_grad()
@@ -19,7 +18,9 @@ def answer(
 ) -> list[list[int]]:
     """The likeliest next token, up to `new_tokens` times, after each prompt; ends before a token that ends a text.
 
-    Sampling settings that a checkpoint brings along (temperature, penalties) are left aside.
+    It is computed in the dtype of the weights: under autocast to 16 bits the first of two nearly equal words, and so
+    the whole answer, depends on the rows of a batch. Sampling settings that a checkpoint brings along (temperature,
+    penalties) are left aside.
 
     Args:
         prompts: token ids, at least one each.
@@ -43,12 +44,11 @@ def answer(
             padding = [width - len(prompts[index]) for index in indices]
             rows = [[0] * pad + prompts[index] for index, pad in zip(indices, padding, strict=True)]
             mask = [[0] * pad + [1] * (width - pad) for pad in padding]
-            with autocast(device, training_dtype(model)):
-                output_BT = model.generate(
-                    input_ids=torch.tensor(rows, device=device),
-                    attention_mask=torch.tensor(mask, device=device),
-                    generation_config=settings,
-                )
+            output_BT = model.generate(
+                input_ids=torch.tensor(rows, device=device),
+                attention_mask=torch.tensor(mask, device=device),
+                generation_config=settings,
+            )
             for index, new in zip(indices, output_BT[:, width:].tolist(), strict=True):
                 answers[index] = _until(new, ends)
             progress.advance(len(indices))
