@@ -55,7 +55,7 @@ def time_once(method: str, model_source: str, rows: int, length: int) -> float:
     sampler = TorchSampler(model, rows=rows) if method == KEEPTUNE else None
 
     def sample(tokens: int) -> None:
-        sampler.sample(rows, tokens, start=0, seed=0)
+        sampler.sample(rows, tokens, [0], seed=0)
 
     work = sample if method == KEEPTUNE else generate
     work(4)

@@ -103,7 +103,7 @@ def test_memory_is_a_chunks_and_not_a_tables() -> None:
 
 def test_samples_follow_the_bases_distribution() -> None:
     model = make_model().cuda()
-    tokens = TorchSampler(model).sample(rows=20_000, length=1, start=5, seed=0)
+    tokens = TorchSampler(model).sample(rows=20_000, length=1, opening=[5], seed=0)
     with torch.no_grad():
         expected = model(torch.tensor([[5]], device="cuda")).logits[0, -1].double().softmax(-1).cpu() * 20_000
     counts = torch.bincount(tokens[:, 1], minlength=len(expected)).double()

@@ -19,6 +19,10 @@ def replay(
     document_start: Annotated[
         str | None, Parameter(help="Token that starts a document, where the one found is wrong.")
     ] = None,
+    prompts: Annotated[
+        Literal["document", "chat"],
+        Parameter(help="Rows start as a document does, or as a chat: the model then writes the user's words too."),
+    ] = "document",
     predictions: Annotated[
         Literal["hidden", "topk", "none"],
         Parameter(help="Kept of the base's predictions: hidden states (exact), topk words (small), or none."),
@@ -45,6 +49,7 @@ def replay(
         length=length,
         seed=seed,
         start=document_start,
+        prompts=prompts,
         predictions=predictions,
         top_k=top_k,
     )
@@ -52,4 +57,4 @@ def replay(
     say(f"{out}: {pool.rows} rows of {pool.settings.length} tokens, {size / 2**20:.0f} MiB")
     for row in range(min(show, pool.rows)):
         tokens_T1 = pool.tokens_of(row)
-        sys.stdout.write(f"── sample {row + 1}\n{tokenizer.decode(tokens_T1[1:])}\n")
+        sys.stdout.write(f"── sample {row + 1}\n{tokenizer.decode(tokens_T1[1 + len(pool.settings.opening) :])}\n")

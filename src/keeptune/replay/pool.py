@@ -4,7 +4,7 @@ A folder of `manifest.json` and safetensors shards. A shard is written whole or 
 so a kill loses at most the shard in hand and the same command goes on from there.
 
 Shapes: R rows, T targets a row, D width of the model, K words.
-    tokens_RT1  int32 [R, T + 1]   the start token and T drawn tokens; position t predicts token t + 1
+    tokens_RT1  int32 [R, T + 1]   the opening and the drawn tokens; position t predicts token t + 1
 and what is kept of the base's predictions at positions 0 … T − 1 (`PoolSettings.predictions`):
     hidden      hidden_RTD  float [R, T, D]          its final hidden states: exact
     topk        top_ids_RTK int32 [R, T, K],         its K likeliest words,
@@ -47,7 +47,7 @@ class PoolSettings:
     start_text: str
     """The same token as text."""
     length: int
-    """Drawn tokens in a row, each of them a target."""
+    """Tokens in a row after the first, each of them a target."""
     rows_per_shard: int
     """Rows drawn together and written together."""
     seed: int
@@ -60,6 +60,8 @@ class PoolSettings:
     """Versions of keeptune and of the libraries under it."""
     prompts: str = "document start"
     """What a row starts from."""
+    opening: list[int] = field(default_factory=list)
+    """Ids that follow the start token in every row, before the first drawn one: those of a chat's opening."""
     sampling: str = "ancestral, temperature 1, no top-k, no top-p, nothing stops a row"
     """How tokens were drawn."""
     predictions: Predictions = "hidden"
@@ -145,7 +147,7 @@ class ReplayPool:
 
     @property
     def tokens(self) -> int:
-        """Drawn tokens in the pool, each of them a target."""
+        """Targets in the pool."""
         return self.rows * self.settings.length
 
     def verify(self, shard: dict[str, Any]) -> None:

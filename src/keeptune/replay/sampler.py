@@ -5,7 +5,7 @@ Source: Marek et al. 2026 (arXiv 2605.26097). Shapes: B rows, T drawn tokens, V 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 import torch
@@ -19,8 +19,8 @@ _BLOCK = 256
 class Sampler(Protocol):
     """Writes rows of text from a base model's own distribution."""
 
-    def sample(self, rows: int, length: int, start: int, seed: int) -> Tensor:
-        """`rows` rows [rows, 1 + length] of int64 ids: the start token, then `length` drawn tokens."""
+    def sample(self, rows: int, length: int, opening: Sequence[int], seed: int) -> Tensor:
+        """`rows` rows [rows, opening + length] of int64 ids: the tokens of the opening, then `length` drawn ones."""
         ...
 
 
@@ -47,16 +47,21 @@ class TorchSampler:
         self.on_token = on_token
 
     @torch.inference_mode()
-    def sample(self, rows: int, length: int, start: int, seed: int) -> Tensor:
+    def sample(self, rows: int, length: int, opening: Sequence[int], seed: int) -> Tensor:
         """See `Sampler.sample`. The same seed gives the same rows on the same machine and versions."""
         device = self.device
         generator = torch.Generator().manual_seed(seed)
         uniform_TB = torch.rand(length, rows, generator=generator, dtype=torch.float64).to(device)
-        tokens = torch.full((rows, 1 + length), start, dtype=torch.int64, device=device)
-        self.writer.begin(rows, length)
-        for position in range(length):
-            logits_BV = self.writer.step(tokens[:, position : position + 1])
-            tokens[:, position + 1] = draw(logits_BV, uniform_TB[position])
+        given = len(opening)
+        tokens = torch.empty(rows, given + length, dtype=torch.int64, device=device)
+        tokens[:, :given] = torch.tensor(opening, device=device)
+        self.writer.begin(rows, given + length - 1)
+        for position in range(given - 1):
+            self.writer.step(tokens[:, position : position + 1])
+        for drawn in range(length):
+            end = given + drawn
+            logits_BV = self.writer.step(tokens[:, end - 1 : end])
+            tokens[:, end] = draw(logits_BV, uniform_TB[drawn])
             if self.on_token is not None:
                 self.on_token(rows)
         return tokens.cpu()

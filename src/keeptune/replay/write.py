@@ -14,6 +14,7 @@ from keeptune.memory import free_bytes
 from keeptune.progress import say, track
 from keeptune.replay.pool import PoolSettings, Predictions, ReplayPool, read_manifest, start_pool
 from keeptune.replay.precision import training_dtype
+from keeptune.replay.prompts import Prompts, chat_opening
 from keeptune.replay.sampler import TorchSampler
 from keeptune.replay.teacher import evaluating, kept_predictions
 from keeptune.replay.view import causal_model, check_head, fingerprint
@@ -33,6 +34,7 @@ def sample_pool(
     length: int = 256,
     seed: int = 0,
     start: str | int | None = None,
+    prompts: Prompts = "document",
     dtype: torch.dtype | None = None,
     predictions: Predictions = "hidden",
     top_k: int = 64,
@@ -42,24 +44,30 @@ def sample_pool(
     Args:
         model: the base, before any fine-tuning, on its device.
         tokenizer: its tokenizer, used to find the document start unless `start` gives it.
-        tokens: drawn tokens, rounded up to whole rows.
+        tokens: targets, rounded up to whole rows.
         seed: the same seed, model, machine, versions and rows drawn together (memory decides; recorded in the pool)
             give the same bytes.
         start: the document-start token, as text or id, where the one found is not the right one.
+        prompts: rows start with that token, or as a chat: with what the chat template puts before a user's words.
         dtype: of sampling and of the stored states; default the one that training multiplies in.
         predictions: what to keep of the base's predictions: `hidden` states (exact), the `topk` words (small), `none`.
         top_k: words to keep of each, with topk.
 
     Raises:
         OutputExists: `folder` holds something else.
-        ConfigError: no document start, an architecture whose logits cannot be rebuilt from its hidden states, or no
-            memory for a single row.
+        ConfigError: no document start or chat template, an opening as long as a row, an architecture whose logits
+            cannot be rebuilt from its hidden states, or no memory for a single row.
     """
     check_head(model)
     vocabulary = causal_model(model).get_output_embeddings().weight.shape[0]
     if predictions == "topk" and not 1 <= top_k < vocabulary:
         raise ConfigError(f"top_k is {top_k}", f"give a number from 1 to {vocabulary - 1}, such as 64")
-    start_token, found = document_start(tokenizer, override=start)
+    start_token, opening, found = _opening(tokenizer, prompts, start)
+    if len(opening) >= length:
+        raise ConfigError(
+            f"the chat template opens with {len(opening) + 1} tokens, and a row has {length + 1}",
+            f"write longer rows: --length {2 * len(opening)} or more",
+        )
     dtype = dtype or training_dtype(model)
     rows = math.ceil(tokens / length)
     standing = read_manifest(Path(folder))
@@ -73,6 +81,8 @@ def sample_pool(
         sampling_dtype=str(dtype).removeprefix("torch."),
         hidden_dtype=str(dtype).removeprefix("torch."),
         versions=versions(),
+        prompts="document start" if prompts == "document" else "chat",
+        opening=opening,
         predictions=predictions,
         top_k=top_k if predictions == "topk" else 0,
     )
@@ -83,6 +93,15 @@ def sample_pool(
         say(f"rows start with {settings.start_text!r}: {found}")
         _fill(pool, model, dtype)
     return ReplayPool.open(folder)
+
+
+def _opening(tokenizer: Any, prompts: Prompts, start: str | int | None) -> tuple[int, list[int], str]:
+    """First token of every row, those between it and the first drawn one, and in words how they were found."""
+    if prompts == "chat":
+        first, *rest = chat_opening(tokenizer)
+        return first, rest, "the chat template up to a user's first words"
+    token, found = document_start(tokenizer, override=start)
+    return token, [], found
 
 
 def rows_that_fit(model: nn.Module, length: int, dtype: torch.dtype) -> int:
@@ -117,15 +136,16 @@ def rows_that_fit(model: nn.Module, length: int, dtype: torch.dtype) -> int:
 
 def _fill(pool: ReplayPool, model: nn.Module, dtype: torch.dtype) -> None:
     causal, settings = causal_model(model), pool.settings
-    length = settings.length
-    label = "The base writes replay text"
-    with evaluating(causal), track(label, pool.rows * length, "tokens") as progress:
-        progress.skip(pool.rows_written * length)
+    opening = [settings.start_token, *settings.opening]
+    drawn = settings.length + 1 - len(opening)
+    label = "The base writes replay text" if settings.prompts == "document start" else "The base writes chats"
+    with evaluating(causal), track(label, pool.rows * drawn, "tokens") as progress:
+        progress.skip(pool.rows_written * drawn)
         sampler = TorchSampler(causal, dtype=dtype, rows=settings.rows_per_shard, on_token=progress.advance)
         while pool.rows_written < pool.rows:
             rows = min(settings.rows_per_shard, pool.rows - pool.rows_written)
             seed = _shard_seed(settings.seed, len(pool.shards))
-            tokens_RT1 = sampler.sample(rows, length, settings.start_token, seed)
+            tokens_RT1 = sampler.sample(rows, drawn, opening, seed)
             pool.append(
                 tokens_RT1,
                 kept_predictions(causal, tokens_RT1[:, :-1], dtype, settings.predictions, settings.top_k),

@@ -20,7 +20,7 @@ COMMON = {"--help"}
 FLAGS = {
     "demo": {"--out", "--model", "--data", "--text", "--steps", "--lambda", "--documents", "--seed"},
     "replay": {"--model", "--out", "--tokens", "--length", "--seed", "--document-start", "--show", "--predictions",
-               "--top-k"},
+               "--top-k", "--prompts"},
     "audit": {"--base", "--tuned", "--text", "--task", "--items", "--docs", "--max-length", "--windows", "--seed",
               "--out", "--fail-above", "--junit", "--markdown"},
     "tune": {

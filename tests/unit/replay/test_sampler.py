@@ -38,7 +38,7 @@ def test_draw_never_takes_a_word_of_zero_probability() -> None:
 def test_samples_follow_the_models_own_distribution() -> None:
     model = make_model(seed=3)
     rows = 6000
-    tokens = TorchSampler(model).sample(rows, 2, start=0, seed=11)
+    tokens = TorchSampler(model).sample(rows, 2, [0], seed=11)
     assert tokens.shape == (rows, 3)
     assert (tokens[:, 0] == 0).all()
     first_V = model(input_ids=torch.tensor([[0]])).logits[0, -1].detach().double().softmax(-1)
@@ -62,8 +62,19 @@ def goodness_of_fit(drawn: Tensor, probability_V: Tensor) -> float:
 def test_cached_decoding_equals_full_forwards() -> None:
     model = make_model(seed=2)
     uniform_TB = torch.rand(12, 4, generator=torch.Generator().manual_seed(5), dtype=torch.float64)
-    sampled = TorchSampler(model).sample(4, 12, start=1, seed=5)
+    sampled = TorchSampler(model).sample(4, 12, [1], seed=5)
     tokens = torch.full((4, 1), 1)
+    for uniform_B in uniform_TB:
+        logits_BV = model(input_ids=tokens, use_cache=False).logits[:, -1].detach()
+        tokens = torch.cat([tokens, draw(logits_BV, uniform_B)[:, None]], dim=1)
+    assert torch.equal(sampled, tokens)
+
+
+def test_a_row_goes_on_from_its_opening() -> None:
+    model = make_model(seed=2)
+    uniform_TB = torch.rand(6, 3, generator=torch.Generator().manual_seed(7), dtype=torch.float64)
+    sampled = TorchSampler(model).sample(3, 6, [1, 40, 17], seed=7)
+    tokens = torch.tensor([[1, 40, 17]] * 3)
     for uniform_B in uniform_TB:
         logits_BV = model(input_ids=tokens, use_cache=False).logits[:, -1].detach()
         tokens = torch.cat([tokens, draw(logits_BV, uniform_B)[:, None]], dim=1)
@@ -73,13 +84,13 @@ def test_cached_decoding_equals_full_forwards() -> None:
 def test_same_seed_same_rows_other_seed_other_rows() -> None:
     model = make_model()
     sampler = TorchSampler(model)
-    assert torch.equal(sampler.sample(3, 20, 0, seed=1), sampler.sample(3, 20, 0, seed=1))
-    assert not torch.equal(sampler.sample(3, 20, 0, seed=1), sampler.sample(3, 20, 0, seed=2))
+    assert torch.equal(sampler.sample(3, 20, [0], seed=1), sampler.sample(3, 20, [0], seed=1))
+    assert not torch.equal(sampler.sample(3, 20, [0], seed=1), sampler.sample(3, 20, [0], seed=2))
 
 
 def test_eos_does_not_stop_a_row() -> None:
     model = make_model(seed=4)
-    tokens = TorchSampler(model).sample(400, 30, start=0, seed=0)
+    tokens = TorchSampler(model).sample(400, 30, [0], seed=0)
     ended = (tokens[:, 1:-1] == model.config.eos_token_id).any(dim=1)
     assert ended.any()
     assert tokens.shape == (400, 31)
