@@ -3,39 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import plotly.graph_objects as go
+from markupsafe import Markup
+
+from keeptune.audit.page.chart import BLUE, GREY, ORANGE, Chart, chart_json, figure
 
 Rows = Sequence[dict[str, Any]]
+Mark = tuple[dict[str, Any], dict[str, Any]]
 
-# Okabe–Ito: told apart with any colour vision. Markers and dashes differ too, for greyscale prints.
 _STYLES: dict[str, dict[str, Any]] = {
-    "plain": {"line": {"color": "#D55E00", "width": 2.5}, "marker": {"symbol": "circle", "size": 7}},
-    "replay": {"line": {"color": "#0072B2", "width": 2.5}, "marker": {"symbol": "square", "size": 7}},
-    "base": {"line": {"color": "#7D858D", "width": 2, "dash": "8px,5px"}},
+    "plain": {"line": {"color": ORANGE, "width": 2.5}, "marker": {"symbol": "circle", "size": 7}},
+    "replay": {"line": {"color": BLUE, "width": 2.5}, "marker": {"symbol": "square", "size": 7}},
+    "base": {"line": {"color": GREY, "width": 2, "dash": "8px,5px"}},
 }
 _END_SIZE = 13
-_TITLE_SIZE = 13
 _STEP = "training step"
 _LOSS = "task loss, nats per token"
 _DRIFT = "drift, nats per token"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Chart:
-    """A chart with the words around it."""
-
-    name: str
-    """Its id in the page."""
-    title: str
-    sentence: str
-    """How to read it, for someone who sees the quantity for the first time."""
-    description: str
-    """What it shows, for someone who cannot see it."""
-    figure: str
-    """Data and layout as JSON without `<`, so that it can stand inside a script element."""
 
 
 def charts(trajectories: dict[str, Rows], base_loss: float, plain_steps: int) -> list[Chart]:
@@ -64,13 +50,13 @@ def _loss_chart(trajectories: dict[str, Rows], base_loss: float, plain_steps: in
         sentence="How badly the model predicts task text that it has not trained on: lower is better.",
         description=f"Held-out task loss in nats per token against training step. The base stays at {base_loss:.3f}. "
         + _ends(trajectories, "L_ft"),
-        figure=_json(_figure(traces, _STEP, _LOSS), _end_of_plain(trajectories, plain_steps)),
+        figure=_json(figure(traces, _STEP, _LOSS), _end_of_plain(trajectories, plain_steps)),
     )
 
 
 def _drift_chart(trajectories: dict[str, Rows], plain_steps: int) -> Chart:
-    figure = _figure(_lines(trajectories, "step", "KL"), _STEP, _DRIFT)
-    figure.update_yaxes(rangemode="tozero")
+    drawn = figure(_lines(trajectories, "step", "KL"), _STEP, _DRIFT)
+    drawn.update_yaxes(rangemode="tozero")
     return Chart(
         name="drift",
         title="What it forgot",
@@ -78,7 +64,7 @@ def _drift_chart(trajectories: dict[str, Rows], plain_steps: int) -> Chart:
         "0 is not at all, lower is better.",
         description="Drift, KL(base‖tuned) in nats per token on held-out self-generated text, against training step. "
         + _ends(trajectories, "KL"),
-        figure=_json(figure, _end_of_plain(trajectories, plain_steps)),
+        figure=_json(drawn, _end_of_plain(trajectories, plain_steps)),
     )
 
 
@@ -90,9 +76,9 @@ def _trade_chart(trajectories: dict[str, Rows], base_loss: float) -> Chart:
     start = go.Scatter(x=[base_loss], y=[0], name="base", mode="markers", hovertemplate="loss %{x:.3f}, drift 0")
     start.marker = {"color": _STYLES["base"]["line"]["color"], "symbol": "diamond", "size": _END_SIZE}
     start.cliponaxis = False
-    figure = _figure([*traces, start], f"held-out {_LOSS}", _DRIFT)
-    figure.update_layout(hovermode="closest")
-    figure.update_yaxes(rangemode="tozero")
+    drawn = figure([*traces, start], f"held-out {_LOSS}", _DRIFT)
+    drawn.update_layout(hovermode="closest")
+    drawn.update_yaxes(rangemode="tozero")
     plain_loss = _points(trajectories["plain"], "L_ft", "KL")[0][-1]
     return Chart(
         name="trade-off",
@@ -102,7 +88,7 @@ def _trade_chart(trajectories: dict[str, Rows], base_loss: float) -> Chart:
         description="Drift against held-out task loss, both in nats per token; each run is a path from the base’s "
         f"point, at loss {base_loss:.3f} and drift 0. {_ends(trajectories, 'KL')} "
         f"Plain ends at loss {plain_loss:.3f}.",
-        figure=_json(figure, _marked_line(plain_loss, "equal task loss")),
+        figure=_json(drawn, _marked_line(plain_loss, "equal task loss")),
     )
 
 
@@ -130,34 +116,13 @@ def _ends(trajectories: dict[str, Rows], column: str) -> str:
     return "; ".join(sentences).capitalize() + "."
 
 
-def _figure(traces: list[Any], x: str, y: str) -> Any:
-    """Without colours of its own but the runs': the page gives the rest, so that they follow light and dark."""
-    figure = go.Figure(traces)
-    figure.update_layout(
-        template="none",
-        autosize=True,
-        margin={"l": 58, "r": 14, "t": 34, "b": 48},
-        dragmode=False,
-        hovermode="x unified",
-        showlegend=True,
-        legend={"orientation": "h", "x": 0, "y": 1.02, "yanchor": "bottom"},
-        legend_itemclick=False,
-        legend_itemdoubleclick=False,
-    )
-    axis = {"zeroline": False, "title_font_size": _TITLE_SIZE, "title_standoff": 10}
-    figure.update_xaxes(title_text=x, showgrid=False, showline=True, ticks="outside", **axis)
-    figure.update_xaxes(spikethickness=1, spikedash="solid", spikecolor=_STYLES["base"]["line"]["color"])
-    figure.update_yaxes(title_text=y, showgrid=True, nticks=7, **axis)
-    return figure
-
-
-def _end_of_plain(trajectories: dict[str, Rows], plain_steps: int) -> tuple[dict[str, Any], dict[str, Any]] | None:
+def _end_of_plain(trajectories: dict[str, Rows], plain_steps: int) -> Mark | None:
     if max(row["step"] for row in trajectories["replay"]) <= plain_steps:
         return None
     return _marked_line(plain_steps, "matched steps")
 
 
-def _marked_line(x: float, text: str) -> tuple[dict[str, Any], dict[str, Any]]:
+def _marked_line(x: float, text: str) -> Mark:
     """A vertical line through the chart, its name written along it: beside it, a phone would have no room."""
     line = {"type": "line", "xref": "x", "yref": "paper", "x0": x, "x1": x, "y0": 0, "y1": 1, "layer": "below"}
     line["line"] = {"width": 1, "dash": "dot", "color": _STYLES["base"]["line"]["color"]}
@@ -165,9 +130,8 @@ def _marked_line(x: float, text: str) -> tuple[dict[str, Any], dict[str, Any]]:
     return line, {**name, "text": text, "showarrow": False, "font": {"size": 12}}
 
 
-def _json(figure: Any, mark: tuple[dict[str, Any], dict[str, Any]] | None) -> str:
+def _json(drawn: Any, mark: Mark | None) -> Markup:
     if mark:
-        figure.add_shape(mark[0])
-        figure.add_annotation(mark[1])
-    # Inside a script element only `<` can end it; in JSON `<` stands in strings alone, where an escape is the same.
-    return str(figure.to_json()).replace("<", "\\u003c")
+        drawn.add_shape(mark[0])
+        drawn.add_annotation(mark[1])
+    return chart_json(drawn)

@@ -8,21 +8,15 @@ import hashlib
 import io
 import json
 import re
-import shutil
-import subprocess
-from html.parser import HTMLParser
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from keeptune.audit.meter import DESCRIPTIONS
-from keeptune.audit.report import demo_page
+from keeptune.audit.page.demo import demo_page
+from tests.unit.audit.page.conftest import Chromium
+from tests.unit.audit.page.reader import HOSTILE, LINK, Page, words
 
-HOSTILE = (
-    '</script></textarea><script>document.title="hacked"</script>{{7*7}}<img src=x onerror=\'document.title="hacked"\'>'
-)
-LINK = '<a href="javascript:document.title=1">&amp;"quoted"</a>'
 MEASURES = ("kl", "l_f_rise", "ce_change", "agreement")
 CHARTS = ("task-loss", "drift", "trade-off")
 
@@ -88,44 +82,6 @@ def hostile(content: dict[str, Any]) -> dict[str, Any]:
     return content
 
 
-class Page(HTMLParser):
-    """Elements with their attributes, and the text of each by its tag, as a browser's parser would read them."""
-
-    VOID = frozenset({"meta", "link", "img"})
-
-    def __init__(self, html: str) -> None:
-        super().__init__()
-        self.elements: list[tuple[str, dict[str, str | None]]] = []
-        self.texts: list[tuple[str, list[str]]] = []
-        self._open: list[int] = []
-        self.feed(html)
-        self.close()
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.elements.append((tag, dict(attrs)))
-        if tag not in self.VOID:
-            self._open.append(len(self.texts))
-            self.texts.append((tag, []))
-
-    def handle_endtag(self, tag: str) -> None:
-        opened = self._open.pop()
-        assert self.texts[opened][0] == tag, f"<{self.texts[opened][0]}> is closed by </{tag}>"
-
-    def handle_data(self, data: str) -> None:
-        for opened in self._open:
-            self.texts[opened][1].append(data)
-
-    def all(self, tag: str) -> list[str]:
-        return ["".join(parts) for name, parts in self.texts if name == tag]
-
-    def attributes(self, tag: str) -> list[dict[str, str | None]]:
-        return [attributes for name, attributes in self.elements if name == tag]
-
-
-def words(text: str) -> str:
-    return re.sub(r"\s+", " ", text)
-
-
 def test_page_says_what_was_measured(content: dict[str, Any]) -> None:
     page = Page(demo_page(content))
     body = words(page.all("body")[0])
@@ -165,14 +121,14 @@ def test_every_number_of_the_readings_stands_in_the_table(content: dict[str, Any
                 assert cell in table
     assert table.count(" 64") == table.count("16,321") == 4
     targets = {attributes.get("id") for attributes in page.attributes("dt")}
-    links = [str(attributes["href"]) for attributes in page.attributes("a")]
+    links = [str(attributes["href"]) for attributes in page.attributes("a")][1:]
     assert len(links) == len(MEASURES)
     assert {link.removeprefix("#") for link in links} <= targets
 
 
 def test_csv_holds_the_table_with_all_digits(content: dict[str, Any]) -> None:
     content["readings"]["self"]["plain"] = reading(0.123456789, 0.5, 0.5, 0.5, width=None)
-    text = Page(demo_page(content)).all("textarea")[0].removeprefix("\n")
+    text = Page(demo_page(content)).all("textarea")[1].removeprefix("\n")
     table = list(csv.DictReader(io.StringIO(text)))
     assert [(row["text"], row["run"]) for row in table] == [
         ("self", "plain"),
@@ -242,37 +198,11 @@ def test_page_needs_nothing_from_elsewhere(content: dict[str, Any]) -> None:
         assert f"'sha256-{digest}'" in policy
 
 
-def chromium(tmp_path: Path, page: str, *options: str) -> tuple[str, list[str]]:
-    """The document as Chromium leaves it, and the lines that its console got."""
-    program = shutil.which("chromium")
-    if program is None:
-        pytest.skip("chromium is not installed")
-    (tmp_path / "demo.html").write_text(page, encoding="utf-8")
-    # A headless window is never narrower than 500 px: a frame is, and its parent may look inside.
-    (tmp_path / "phone.html").write_text(
-        '<iframe src="demo.html" width="375" height="700" style="border:0"></iframe><script>onload = () => {'
-        "const inside = frames[0].document; console.log('phone page loaded');"
-        "document.title = inside.documentElement.scrollWidth + ' of ' + frames[0].innerWidth}</script>"
-    )
-    switches = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync"]
-    switches += ["--disable-background-networking", "--disable-component-update", "--allow-file-access-from-files"]
-    switches += ["--enable-logging=stderr", "--v=0", "--virtual-time-budget=4000", "--hide-scrollbars", "--dump-dom"]
-    name = "phone.html" if "--phone" in options else "demo.html"
-    done = subprocess.run(
-        [program, *switches, *options, f"--user-data-dir={tmp_path / 'profile'}", (tmp_path / name).as_uri()],
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=True,
-    )
-    return done.stdout, [line for line in done.stderr.splitlines() if "CONSOLE" in line]
-
-
 @pytest.mark.parametrize(("scheme", "ink"), [("1", "rgb(27, 31, 36)"), ("0", "rgb(231, 233, 236)")])
 def test_chromium_draws_three_charts_and_runs_no_hostile_script(
-    tmp_path: Path, hostile: dict[str, Any], scheme: str, ink: str
+    chromium: Chromium, hostile: dict[str, Any], scheme: str, ink: str
 ) -> None:
-    drawn, console = chromium(tmp_path, demo_page(hostile), f"--blink-settings=preferredColorScheme={scheme}")
+    drawn, console = chromium(demo_page(hostile), f"--blink-settings=preferredColorScheme={scheme}")
     assert "<title>What did the model forget?</title>" in drawn
     charts = drawn.split('class="chart')[1:]
     assert len(charts) == 3
@@ -283,8 +213,8 @@ def test_chromium_draws_three_charts_and_runs_no_hostile_script(
     assert console == []
 
 
-def test_a_phone_does_not_scroll_sideways(tmp_path: Path, hostile: dict[str, Any]) -> None:
-    drawn, console = chromium(tmp_path, demo_page(hostile), "--phone")
+def test_a_phone_does_not_scroll_sideways(chromium: Chromium, hostile: dict[str, Any]) -> None:
+    drawn, console = chromium(demo_page(hostile), "--phone")
     assert "<title>375 of 375</title>" in drawn
     assert [line for line in console if "phone page loaded" not in line] == []
     assert len(console) == 1

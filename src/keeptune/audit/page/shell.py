@@ -1,0 +1,59 @@
+"""The shell of every page: one HTML file that needs nothing else, neither network nor server.
+
+A page is a template in `templates/` that extends the shell, and a call of `render`:
+
+    {% extends "shell.html" %}                    render("compare.html", drift=Table(…), kl=Chart(…), name=…)
+    {% from "parts.html" import chart, table %}
+    {% block title %}What changed?{% endblock %}
+    {% block header %}<h1>…</h1>{% endblock %}
+    {% block main %}<section><h2>…</h2>{{ table(drift) }}{{ chart(kl) }}</section>{% endblock %}
+
+- `keeptune.audit.page.table`: `Table` of `Column`s and rows of cells (`text`, `count`, `number`, `interval`); the
+  macro `table` draws it in a box that scrolls, with its button *Copy as CSV*.
+- `keeptune.audit.page.chart`: `Chart` from plotly traces (`figure`, `chart_json`, `label` for names that come from
+  outside); the macro `chart` draws it with title, sentence and description.
+- In templates, `|number`, `|number(".2f")`, `|ends` and `|count` show numbers as tables do.
+
+The shell brings style (light, dark, print, phone), plotly, the drawing of charts and the copying. Nothing that a page
+is given is trusted: it is escaped by jinja2, `|safe` stands nowhere on it, and the Content-Security-Policy names the
+two scripts of the shell by their hashes, so that a browser runs no other.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+from plotly.offline import get_plotlyjs
+
+from keeptune.audit.page.table import shown_ends, shown_number
+
+
+def render(template: str, **content: Any) -> str:
+    """A page, about 5 MB, nearly all of it plotly.js.
+
+    Args:
+        template: the name of a file in `templates/`.
+        content: what the template names.
+
+    Raises:
+        jinja2.UndefinedError: something that the template names is missing.
+    """
+    environment = Environment(
+        loader=PackageLoader("keeptune.audit.page"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters.update(csp_hash=_csp_hash, number=shown_number, ends=shown_ends, count="{:,}".format)
+    plotly_js = Markup(get_plotlyjs())  # noqa: S704 — plotly's own code, from the installed package
+    return environment.get_template(template).render(plotly_js=plotly_js, **content)
+
+
+def _csp_hash(script: str) -> str:
+    """What a Content-Security-Policy calls this script: the browser then runs it, and no other."""
+    return "sha256-" + base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()

@@ -1,0 +1,124 @@
+"""A table of a page, and the same table as CSV: what a reader sees is rounded, what he copies has all digits."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import groupby
+from typing import Any
+
+Raw = str | int | float | bool | None
+
+# A spreadsheet takes text that starts so for a formula, and a formula may fetch from the network.
+_FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cell:
+    """A cell as it is shown, and what the CSV has of it."""
+
+    shown: str
+    more: str = ""
+    """After the value and fainter, such as its interval."""
+    raw: Mapping[str, Raw] = field(default_factory=dict)
+    """Value by the suffix of its CSV column: `{"": 0.03}` is `kl`, `{"_low": 0.02}` is `kl_low`."""
+    mark: str = ""
+    """The class of the model it is about (`base`, `plain`, `replay`, …), shown as a spot of its colour."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Column:
+    """The head of a column."""
+
+    name: str
+    csv: str
+    """Its name in the CSV."""
+    unit: str = ""
+    left: bool = False
+    """Text: set to the left, and not in figures."""
+    about: str = ""
+    """The id of the place in the page that says what it means."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Table:
+    """A table with a name and a caption; successive rows with the same first cell are a group that shows it once."""
+
+    name: str
+    """Its id in the page."""
+    caption: str
+    """What it holds, for someone who cannot see it, and over the copied CSV."""
+    columns: Sequence[Column]
+    rows: Sequence[Sequence[Cell]]
+
+    @property
+    def groups(self) -> list[list[Sequence[Cell]]]:
+        """The rows by their first cell."""
+        return [list(rows) for _, rows in groupby(self.rows, key=lambda row: row[0])]
+
+    @property
+    def csv(self) -> str:
+        """Every raw value with all digits, in lines that end in a newline."""
+        suffixes = [
+            list(dict.fromkeys(suffix for row in self.rows for suffix in row[index].raw))
+            for index in range(len(self.columns))
+        ]
+        file = io.StringIO()
+        writer = csv.writer(file, lineterminator="\n")
+        named = zip(self.columns, suffixes, strict=True)
+        writer.writerow([_inert(column.csv + suffix) for column, of_column in named for suffix in of_column])
+        for row in self.rows:
+            cells = zip(row, suffixes, strict=True)
+            writer.writerow([_inert(cell.raw.get(suffix)) for cell, of_column in cells for suffix in of_column])
+        return file.getvalue()
+
+
+def text(shown: str, raw: str | None = None, *, more: str = "", mark: str = "") -> Cell:
+    """A cell of text; `raw` is what the CSV has, where that is something else."""
+    return Cell(shown=shown, more=more, raw={"": shown if raw is None else raw}, mark=mark)
+
+
+def count(value: int) -> Cell:
+    """A whole number: 16,321."""
+    return Cell(shown=f"{value:,}", raw={"": value})
+
+
+def number(value: float | None, form: str = ".4f") -> Cell:
+    """A number in a Python format; None is a dash."""
+    return Cell(shown=shown_number(value, form), raw={"": value})
+
+
+def interval(given: Mapping[str, Any], form: str = ".4f", n: int | None = None, unit: str = "") -> Cell:
+    """`value [low, high]`, in the CSV four columns: the value, `_low`, `_high` and `_n`.
+
+    Args:
+        given: `value`, and `low` and `high` or None, as an audit's report has them; with `documents` or `n` given.
+        form: a Python format; a `%` shows shares of 1 as per cent.
+        unit: what comes after the value, such as `×`.
+    """
+    n = given.get("documents") if n is None else n
+    raw = {"": given["value"], "_low": given["low"], "_high": given["high"], "_n": n}
+    return Cell(shown=shown_number(given["value"], form) + unit, more=shown_ends(given, form), raw=raw)
+
+
+def shown_number(value: float | None, form: str = ".4f") -> str:
+    """−0.0211, with a real minus and a thin space before per cent; a zero has no sign; None is a dash."""
+    if value is None:
+        return "–"
+    digits = f"{value:{form}}"
+    if not any(digit in "123456789" for digit in digits.partition("e")[0]):
+        digits = digits.lstrip("+-")
+    return digits.replace("-", "−").replace("%", "\u202f%")
+
+
+def shown_ends(given: Mapping[str, Any], form: str = ".4f") -> str:
+    """`[low, high]`, or nothing for an interval that is missing."""
+    if given["low"] is None:
+        return ""
+    return f"[{shown_number(given['low'], form)}, {shown_number(given['high'], form)}]"
+
+
+def _inert(value: Raw) -> Raw:
+    return "'" + value if isinstance(value, str) and value.startswith(_FORMULA_STARTS) else value
