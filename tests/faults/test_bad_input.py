@@ -209,19 +209,21 @@ def test_models_of_different_vocabularies(keeptune: Run, model_folder: Path, tmp
 
 def test_text_named_badly(keeptune: Run, model_folder: Path) -> None:
     refused(keeptune("audit", model_folder, model_folder, "--text", "a b=c.txt"), "NAME=SOURCE")
-    refused(keeptune("audit", model_folder, model_folder, "--text", "x=pydoc", "--text", "x=self"), "two texts")
+    refused(keeptune("audit", model_folder, model_folder, "--text", "x=pydoc", "--text", "x=self"), "twice for x")
+    task = ["--task", "self=a.jsonl"]
+    refused(keeptune("audit", model_folder, model_folder, *task), "a text and a task are called self")
 
 
 @pytest.mark.parametrize(
     ("bound", "words"),
     [
-        ("perplexity=3", ["perplexity=3", "kl, l_f_rise, ce_change, agreement"]),
+        ("perplexity=3", ["perplexity=3", "agreement, ce_change, kl, l_f_rise"]),
         ("kl", ["names no measure"]),
-        ("wiki:kl=0.02", ["no text is called 'wiki'", "mine, self"]),
+        ("wiki:kl=0.02", ["nothing is called 'wiki'", "self, self-chat, mine"]),
         ("kl=much", ["'much' is no number"]),
         ("kl=nan", ["'nan' is no number"]),
         ("kl=-0.1", ["kl below 0"]),
-        ("agreement=0.97", ["change from 1", "agreement=-0.03"]),
+        ("agreement=0.97", ["how far it falls", "agreement=-0.03"]),
     ],
 )
 def test_bounds_that_cannot_be_meant(keeptune: Run, model_folder: Path, bound: str, words: list[str]) -> None:

@@ -15,7 +15,7 @@ import yaml
 
 from keeptune import cli
 from keeptune.audit.gate import parse_bounds
-from keeptune.audit.run import named_sources
+from keeptune.audit.texts import named_sources
 
 RECIPES = Path(__file__).parents[2] / "recipes"
 
@@ -40,12 +40,12 @@ def test_the_workflow_runs_an_audit_that_the_command_line_accepts(tmp_path: Path
     command, bound, _ = cli.app.parse_args(words[1:], exit_on_error=False, print_error=False)
     given = bound.arguments
     assert command.__name__ == "audit"
-    assert (given["base"], given["tuned"]) == (job["env"]["BASE"], job["env"]["TUNED"])
-    sources = named_sources(given["text"])
-    assert sources["notes"] == job["env"]["NOTES"]
-    assert len(parse_bounds(given["fail_above"], sources)) == 7
+    assert (given["base"], given["tuned"]) == (job["env"]["BASE"], (job["env"]["TUNED"],))
+    settings = given["settings"]
+    assert named_sources(settings.text)["notes"] == job["env"]["NOTES"]
+    assert len(parse_bounds(given["fail_above"], settings.named())) == 3
     kept = steps["Keep the report"]["with"]["path"].split()
-    assert {str(given["junit"]), str(given["markdown"]), str(given["out"] / "report.json")} == set(kept)
+    assert {str(given["junit"]), str(given["markdown"]), f"{settings.out}/report.json"} == set(kept)
     (tmp_path / "audit").mkdir()
     (tmp_path / given["markdown"]).write_text("| table |\n")
     page = tmp_path / "summary"

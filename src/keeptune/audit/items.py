@@ -1,19 +1,36 @@
-"""Multiple-choice questions from a file in the layout in which ARC, MMLU or CommonsenseQA is published."""
+"""Multiple-choice questions as ARC, MMLU and CommonsenseQA are published: by name from the hub, or from a file."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from string import ascii_uppercase
-from typing import Any
+from typing import Any, NamedTuple
 
 from keeptune.errors import SourceError, SourceNotFound
+from keeptune.sources.data import hub_rows, parquet_rows
 
 _LAYOUTS = (
     "give one question a line, as published: question, choices {text, label}, answerKey (ARC, CommonsenseQA); "
     "question {stem, choices [{text, label}]}, answerKey (AllenAI's files); question, choices, answer (MMLU)"
 )
+
+
+class HubTask(NamedTuple):
+    """Where a task's questions stand on the hub."""
+
+    name: str
+    config: str
+    split: str
+
+
+HUB_TASKS = {
+    "arc": HubTask("allenai/ai2_arc", "ARC-Challenge", "test"),
+    "mmlu": HubTask("cais/mmlu", "all", "test"),
+    "commonsenseqa": HubTask("tau/commonsense_qa", "default", "validation"),
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,30 +45,43 @@ class Item:
     """Position of the right one among `choices`."""
 
 
-def read_items(path: Path) -> tuple[list[Item], list[str]]:
-    """The items of a jsonl file, and for every line that holds none, what is wrong with it.
+def read_items(source: str) -> tuple[list[Item], list[str]]:
+    """The items of a task, and for every row that holds none, its place and what is wrong with it.
+
+    Args:
+        source: a key of `HUB_TASKS`, or a .jsonl or .parquet file.
 
     Raises:
-        SourceNotFound: no such file.
-        SourceError: not UTF-8 text, or no item in any line.
+        SourceNotFound: no such file or task, or the hub cannot be reached.
+        SourceError: it cannot be read, or holds no item.
     """
-    if not path.is_file():
-        raise SourceNotFound(f"no task file at {path}", "check the path after NAME= in --task")
+    path = Path(source).expanduser()
+    if source in HUB_TASKS:
+        task = HUB_TASKS[source]
+        rows: Iterator[tuple[str, Any]] = hub_rows(task.name, task.split, task.config)
+    elif not path.is_file():
+        names = ", ".join(HUB_TASKS)
+        raise SourceNotFound(f"no task file at {path}", f"check the path after NAME= in --task, or name one of {names}")
+    else:
+        rows = parquet_rows(path) if path.suffix.lower() == ".parquet" else _lines(path)
+    items, flaws = [], []
+    for place, row in rows:
+        try:
+            items.append(parse_item(json.loads(row) if isinstance(row, str) else row, place))
+        except ValueError as error:
+            flaws.append(f"{place}: {error}")
+    if not items:
+        raise SourceError(f"{source} holds no multiple-choice item ({(flaws or ['it is empty'])[0]})", _LAYOUTS)
+    return items, flaws
+
+
+def _lines(path: Path) -> Iterator[tuple[str, Any]]:
     try:
         text = path.read_bytes().decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise SourceError(f"{path} is not UTF-8 text (byte {error.start})", _LAYOUTS) from error
-    items, flaws = [], []
     # Not splitlines(): JSON strings may hold the other line separators of Unicode as they are.
-    for number, line in enumerate(text.split("\n"), start=1):
-        if line.strip():
-            try:
-                items.append(parse_item(json.loads(line), f"line {number}"))
-            except ValueError as error:
-                flaws.append(f"line {number}: {error}")
-    if not items:
-        raise SourceError(f"{path} holds no multiple-choice item ({(flaws or ['it is empty'])[0]})", _LAYOUTS)
-    return items, flaws
+    yield from ((f"line {number}", line) for number, line in enumerate(text.split("\n"), start=1) if line.strip())
 
 
 def parse_item(row: Any, name: str) -> Item:

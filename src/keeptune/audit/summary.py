@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 from xml.etree.ElementTree import Element, SubElement, indent, tostring
 
-from keeptune.audit.gate import BROKEN, HELD, NOT_SURELY, floor_of
+from keeptune.audit.gate import BROKEN, HELD, NOT_SURELY, floor_of, readings
 from keeptune.audit.verdict import NO_EVIDENCE, SHOWN
 from keeptune.storage import write_text
 
@@ -18,7 +18,7 @@ _MARKS = {HELD: "✅ held", BROKEN: "❌ broken", NOT_SURELY: f"⚠️ {NOT_SURE
 
 
 def write_junit(path: Path, report: dict[str, Any]) -> None:
-    """One testcase a text and bound: a broken bound is a failure, one without evidence is skipped; atomically.
+    """One testcase for each bound and thing measured: a broken bound is a failure, no evidence is skipped; atomically.
 
     Raises:
         StorageError: the file cannot be written.
@@ -28,8 +28,9 @@ def write_junit(path: Path, report: dict[str, Any]) -> None:
     suites = Element("testsuites")
     suite = SubElement(suites, "testsuite", {name: str(count) for name, count in counts.items()}, name="keeptune audit")
     for outcome in report["gate"]:
-        text, bound, reason = (_xml_text(outcome[key]) for key in ("text", "bound", "reason"))
-        case = SubElement(suite, "testcase", classname=f"keeptune.audit.{text}", name=bound)
+        name, part, bound, reason = (_xml_text(outcome[key]) for key in ("name", "part", "bound", "reason"))
+        measured = f"{name}.{part}" if part else name
+        case = SubElement(suite, "testcase", classname=f"keeptune.audit.{measured}", name=bound)
         if outcome["status"] == BROKEN:
             SubElement(case, "failure", message=reason).text = reason
         elif outcome["status"] == NO_EVIDENCE:
@@ -41,12 +42,12 @@ def write_junit(path: Path, report: dict[str, Any]) -> None:
 
 
 def write_markdown(path: Path, report: dict[str, Any]) -> None:
-    """The report's table and what became of each bound, as GitHub's Markdown; atomically.
+    """The report's tables and what became of each bound, as GitHub's Markdown; atomically.
 
     Raises:
         StorageError: the file cannot be written.
     """
-    outcomes = {(outcome["text"], outcome["measure"]): outcome for outcome in report["gate"]}
+    outcomes = {(outcome["name"], outcome["measure"]): outcome for outcome in report["gate"] if not outcome["part"]}
     tuned, base = (_markdown_text(report[model]["source"]) for model in ("tuned", "base"))
     lines = [f"### Drift of {tuned} from {base}", ""]
     lines += ["| text | measure | value | 95 % interval | noise floor | verdict | bound | outcome |"]
@@ -60,8 +61,21 @@ def write_markdown(path: Path, report: dict[str, Any]) -> None:
             cells += [_markdown_text(outcome["bound"]), _MARKS[outcome["status"]]] if outcome else ["", ""]
             lines.append(f"| {' | '.join(cells)} |")
     lines += ["", "Nats per token; agreement is a fraction of tokens. Intervals are over documents.", ""]
+    lines += [*_changes_table(report), ""]
     lines += [f"- {_MARKS[outcome['status']]}: {_markdown_text(outcome['reason'])}" for outcome in report["gate"]]
     write_text(path, "\n".join(lines).rstrip() + "\n")
+
+
+def _changes_table(report: dict[str, Any]) -> list[str]:
+    """Accuracy, agreement and refusals: everything in a report that is a share of items or prompts."""
+    lines = ["| on | measure | value | 95 % interval | n |", "|---|---|---:|---:|---:|"]
+    for reading in readings(report):
+        if reading.unit == "document":
+            continue
+        value, low, high = (100 * end if end is not None else 0.0 for end in reading.change)
+        cells = [_markdown_text(reading.label), f"{reading.measure}, change in points", f"{value:+.1f}"]
+        lines.append(f"| {' | '.join([*cells, f'{low:+.1f} to {high:+.1f}', str(reading.count)])} |")
+    return lines if len(lines) > 2 else []
 
 
 def _xml_text(text: str) -> str:

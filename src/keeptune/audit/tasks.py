@@ -10,11 +10,10 @@ Shapes: C options of an item.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from functools import partial
 from itertools import takewhile
-from pathlib import Path
 from string import ascii_uppercase
 from typing import Any
 
@@ -28,6 +27,8 @@ from keeptune.audit.items import Item, read_items
 from keeptune.audit.meter import measure
 from keeptune.audit.paired import compare
 from keeptune.audit.stats import Array
+from keeptune.audit.steps import Steps
+from keeptune.audit.texts import named_sources
 from keeptune.errors import ConfigError, SourceError
 from keeptune.progress import say
 from keeptune.sources.encode import IGNORED_LABEL
@@ -48,42 +49,34 @@ DESCRIPTION = {
     "forgetting, backward_transfer": "share of items right→wrong, wrong→right; chance is what guessing would change "
     "(arXiv 2510.17776)",
 }
-_NAME = re.compile(r"[\w.-]+")
 _PROMPT = "Question: {question}\nAnswer:"
 _LEFT_OUT = "-"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Task:
-    """A file of questions, and those of them that are asked."""
+    """A source of questions, and those of them that are asked."""
 
     source: str
     items: list[Item]
     readable: int
-    """Items in the file."""
+    """Items in the source."""
     flaws: list[str]
-    """What is wrong with each line that holds no item."""
+    """What is wrong with each row that holds no item."""
 
 
 def load_tasks(tasks: Sequence[str], limit: int) -> dict[str, Task]:
-    """`["arc=arc.jsonl"]` → `{"arc": …}` with at most `limit` items, evenly spaced over the file.
+    """`["arc", "mine=a.jsonl"]` → `{"arc": …, "mine": …}` with at most `limit` items, evenly spaced over the source.
 
     Raises:
-        ConfigError: a task without a name, two of one name, or a limit below 1.
-        SourceError: a file that cannot be read or holds no item.
+        ConfigError: a task without a name, or two of one name.
+        SourceError: a source that cannot be read or holds no item.
     """
-    if limit < 1:
-        raise ConfigError(f"--items {limit} asks nothing", "ask 1 item or more")
     loaded: dict[str, Task] = {}
-    for task in tasks:
-        name, _, source = task.partition("=")
-        if not _NAME.fullmatch(name) or not source:
-            raise ConfigError(f"--task {task} is not NAME=FILE.jsonl", "write it such as --task arc=arc.jsonl")
-        if name in loaded:
-            raise ConfigError(f"two tasks are called {name}", "give each --task its own NAME")
-        items, flaws = read_items(Path(source).expanduser())
+    for name, source in named_sources(tasks, "--task").items():
+        items, flaws = read_items(source)
         if flaws:
-            say(f"{name}: {len(flaws)} lines hold no item and are left out, the first is {flaws[0]}")
+            say(f"{name}: {len(flaws)} rows hold no item and are left out, the first is {flaws[0]}")
         count = min(limit, len(items))
         chosen = [items[index * len(items) // count] for index in range(count)]
         loaded[name] = Task(source=source, items=chosen, readable=len(items), flaws=flaws)
@@ -91,7 +84,11 @@ def load_tasks(tasks: Sequence[str], limit: int) -> dict[str, Task]:
 
 
 def measure_tasks(
-    base: PreTrainedModel, tuned: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, tasks: dict[str, Task]
+    base: PreTrainedModel,
+    tuned: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    tasks: dict[str, Task],
+    steps: Steps,
 ) -> dict[str, Any]:
     """The part of a report that holds tasks: `tasks`, each as `measure_task` gives it, and what the numbers mean.
 
@@ -99,18 +96,24 @@ def measure_tasks(
     """
     if not tasks:
         return {}
-    results = {name: measure_task(base, tuned, tokenizer, task, name) for name, task in tasks.items()}
+    results = {name: measure_task(base, tuned, tokenizer, task, name, steps) for name, task in tasks.items()}
     return {"tasks": results, "task_measures": DESCRIPTION}
 
 
 def measure_task(
-    base: PreTrainedModel, tuned: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, task: Task, name: str
+    base: PreTrainedModel,
+    tuned: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    task: Task,
+    name: str,
+    steps: Steps,
 ) -> dict[str, Any]:
     """Both models' answers to a task, compared; for JSON.
 
     Args:
         tokenizer: the base's, over whose vocabulary both models predict.
         name: what to call the task.
+        steps: where the answers in each format are kept.
 
     Returns:
         What was asked; and under `formats`, for `plain` and (where the tokenizer has a chat template) `chat`: how many
@@ -121,22 +124,27 @@ def measure_task(
         ConfigError: the chat template cannot render a question.
         SourceError: no item could be scored.
     """
-    formats = {}
-    for style in ("plain", "chat") if tokenizer.chat_template else ("plain",):
+
+    def ask(style: str) -> dict[str, Any]:
         label = f"Asking {name} ({style})"
         scores = score_choices(base, tuned, tokenizer, task.items, chat=style == "chat", label=label)
         left_out = sum(score is None for score in scores)
-        if left_out:
-            say(f"{name} ({style}): {left_out} items left out, longer than the context or without a finite score")
         if left_out == len(scores):
             raise SourceError(
                 f"no item of {name} ({style}) can be scored", "check the models, and that questions fit their context"
             )
-        formats[style] = {"left_out": left_out, **{way: _compared(task.items, scores, way) for way in SCORINGS}}
+        return {"left_out": left_out, **{way: _compared(task.items, scores, way) for way in SCORINGS}}
+
+    formats = {}
+    steps = steps.of(items=[asdict(item) for item in task.items])
+    for style in ("plain", "chat") if tokenizer.chat_template else ("plain",):
+        formats[style] = steps.once(f"task {name} {style}", partial(ask, style))
+        if left_out := formats[style]["left_out"]:
+            say(f"{name} ({style}): {left_out} items left out, longer than the context or without a finite score")
     return {
         "source": task.source,
-        "items_in_file": task.readable,
-        "unreadable_lines": task.flaws,
+        "items_in_source": task.readable,
+        "unreadable_rows": task.flaws,
         "asked": [item.name for item in task.items],
         "right": "".join(ascii_uppercase[item.right] for item in task.items),
         "headline": HEADLINE,

@@ -11,8 +11,8 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainerCallba
 
 from keeptune.audit.meter import Drift, measure
 from keeptune.audit.report import demo_page
-from keeptune.audit.run import self_rows, text_rows
 from keeptune.audit.stats import bootstrap_ratio
+from keeptune.audit.texts import self_rows, text_rows
 from keeptune.demo.content import continuations, page_content, print_summary
 from keeptune.demo.plan import LENGTH, DemoPlan
 from keeptune.errors import Interrupted, OutputExists
@@ -121,7 +121,7 @@ def train(plan: DemoPlan, run: str) -> None:
 def readings(plan: DemoPlan, base: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> dict[str, dict[str, Drift]]:
     """Drift of each tuned model on fresh samples of the base and on the old text, kept in files."""
     fresh = plan.folder / "fresh-samples"
-    shared = {"docs": plan.documents, "length": LENGTH + 1, "seed": plan.seed + FRESH_SEED}
+    shared: dict[str, Any] = {"docs": plan.documents, "length": LENGTH + 1, "seed": plan.seed + FRESH_SEED}
     texts = {
         SELF: self_rows(base, tokenizer, fresh, **shared),
         plan.text: text_rows(plan.text, base, tokenizer, fresh, windows=1, **shared),

@@ -131,7 +131,7 @@ def _read(source: str) -> Iterable[_Row]:
         raise SourceNotFound(
             f"no data at {source}", "check the path, or name a hub data set org/name, or verilog, or pydoc"
         )
-    return _hub_rows(hub_set[1], hub_set[2] or "train")
+    return _documents_of(hub_set[1], hub_set[2] or "train")
 
 
 def _files_below(folder: Path) -> list[Path]:
@@ -153,7 +153,7 @@ def _read_files(root: Path, files: list[Path]) -> Iterator[_Row]:
         name = path.relative_to(root).as_posix()
         suffix = path.suffix.lower()
         if suffix == ".parquet":
-            rows: Iterable[tuple[str, Any]] = _parquet_rows(path)
+            rows: Iterable[tuple[str, Any]] = parquet_rows(path)
         elif suffix in _ROW_SUFFIXES:
             rows = _json_rows(path, name)
         else:
@@ -201,7 +201,12 @@ def _malformed(name: str, line: int, error: json.JSONDecodeError) -> SourceError
     )
 
 
-def _parquet_rows(path: Path) -> Iterator[tuple[str, Any]]:
+def parquet_rows(path: Path) -> Iterator[tuple[str, Any]]:
+    """Every row of a parquet file with its place in it, such as `row 3`.
+
+    Raises:
+        SourceError: it cannot be read.
+    """
     number = 0
     try:
         for batch in ParquetFile(path).iter_batches():
@@ -212,9 +217,20 @@ def _parquet_rows(path: Path) -> Iterator[tuple[str, Any]]:
         raise SourceError(f"{path} is not a readable parquet file", "write the file again") from error
 
 
-def _hub_rows(name: str, split: str) -> Iterator[_Row]:
+def _documents_of(name: str, split: str) -> Iterator[_Row]:
+    for place, row in hub_rows(name, split):
+        yield f"{name}:{place.split()[-1]}", f"{name}, {place}", row
+
+
+def hub_rows(name: str, split: str, config: str | None = None) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Every row of a hub data set with its place in it, such as `row 3`.
+
+    Raises:
+        SourceNotFound: no such data set, or the hub cannot be reached.
+        SourceError: it cannot be read.
+    """
     try:
-        rows = datasets.load_dataset(name, split=split)
+        rows = datasets.load_dataset(name, config, split=split)
     except (OSError, ValueError, RuntimeError, DatasetsError) as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         missing = isinstance(error, (FileNotFoundError, ConnectionError))
@@ -223,7 +239,7 @@ def _hub_rows(name: str, split: str) -> Iterator[_Row]:
             "check name, split (org/name:split) and network, or name a local file",
         ) from error
     for number, row in enumerate(rows, start=1):
-        yield f"{name}:{number}", f"{name}, row {number}", row
+        yield f"row {number}", row
 
 
 def _verilog() -> Iterator[_Row]:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from datasets import Dataset
 
 from keeptune.audit.items import Item, parse_item, read_items
 from keeptune.errors import SourceError, SourceNotFound
@@ -76,17 +77,25 @@ def test_unreadable_lines_are_counted_with_their_reason(tmp_path: Path) -> None:
     nameless = {key: value for key, value in MMLU.items() if key != "id"}
     lines = [json.dumps(MMLU), '{"question": "cut o', "", json.dumps({**ARC, "answerKey": "F"}), json.dumps(nameless)]
     path.write_text("\ufeff" + "\n".join(lines) + "\n", encoding="utf-8")
-    items, flaws = read_items(path)
+    items, flaws = read_items(str(path))
     assert [item.name for item in items] == ["q7", "line 5"]
     assert [flaw.split(":")[0] for flaw in flaws] == ["line 2", "line 4"]
 
 
+def test_items_of_a_parquet_file(tmp_path: Path) -> None:
+    path = tmp_path / "task.parquet"
+    Dataset.from_list([MMLU, {**MMLU, "answer": 9}, {**MMLU, "id": "q8"}]).to_parquet(path)
+    items, flaws = read_items(str(path))
+    assert [item.name for item in items] == ["q7", "q8"]
+    assert [flaw.split(":")[0] for flaw in flaws] == ["row 2"]
+
+
 def test_files_without_items(tmp_path: Path) -> None:
     with pytest.raises(SourceNotFound, match="no task file"):
-        read_items(tmp_path / "missing.jsonl")
+        read_items(str(tmp_path / "missing.jsonl"))
     path = tmp_path / "task.jsonl"
     for content, said in ((b"", "it is empty"), (b'{"text": "a"}\n', "line 1: no question"), (b"\xff\xfe", "UTF-8")):
         path.write_bytes(content)
         with pytest.raises(SourceError, match=said) as refused:
-            read_items(path)
+            read_items(str(path))
         assert "ARC" in refused.value.fix

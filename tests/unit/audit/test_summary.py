@@ -28,7 +28,7 @@ def make_report(text: str = "wiki") -> dict[str, Any]:
     report: dict[str, Any] = {"base": {"source": "org/base"}, "tuned": {"source": HOSTILE}, "texts": {text: reading}}
     report["noise_floor"] = {"texts": {text: floors}}
     limits = {"kl": 0.02, "l_f_rise": 0.1, "ce_change": 0.001, "agreement": -0.03}
-    bounds = [Bound(text=text, measure=name, limit=limit) for name, limit in limits.items()]
+    bounds = [Bound(name=text, measure=name, limit=limit) for name, limit in limits.items()]
     return {**report, "gate": check(bounds, report)}
 
 
@@ -52,7 +52,7 @@ def test_junit_has_a_case_a_bound_and_its_reason(tmp_path: Path) -> None:
     assert cases[0][0].text == cases[0][0].get("message")
     assert "kl on wiki is 0.05 [0.04, 0.06]" in str(cases[0][0].text)
     assert "not enough evidence" in str(cases[1][0].get("message"))
-    assert "above the bound, not surely" in str(cases[2][0].text)
+    assert "beyond the bound, not surely" in str(cases[2][0].text)
 
 
 def test_hostile_names_stay_names_in_xml(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 from keeptune import cli
 from keeptune.audit import meter, tasks
 from keeptune.audit.items import Item
+from keeptune.audit.steps import Steps
 from keeptune.audit.tasks import Task, load_tasks, measure_task, score_choices
 from keeptune.errors import ConfigError, SourceError, SourceNotFound
 from tests.conftest import make_model, make_tokenizer
@@ -104,33 +105,33 @@ def test_a_document_start_that_the_tokenizer_writes_comes_once() -> None:
             assert row["input_ids"][0] == start
 
 
-def scored(monkeypatch: pytest.MonkeyPatch, *scores: list[list[float]] | None) -> dict[str, Any]:
+def scored(monkeypatch: pytest.MonkeyPatch, folder: Path, *scores: list[list[float]] | None) -> dict[str, Any]:
     given = [None if score is None else np.array(score) for score in scores]
     monkeypatch.setattr(tasks, "score_choices", lambda *models, **options: given)
     asked = Task(source="a.jsonl", items=ITEMS[: len(scores)], readable=9, flaws=["line 3: no question"])
-    return measure_task(make_model(), make_model(), make_tokenizer(None), asked, "a")
+    return measure_task(make_model(), make_model(), make_tokenizer(None), asked, "a", Steps(folder, scores=scores))
 
 
-def test_both_scorings_choose_as_lm_eval_does(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_both_scorings_choose_as_lm_eval_does(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     # Per character: blue −1, blue and red −.5, green −.8 for the base; −1, −2, −.4 for the tuned model.
-    result = scored(monkeypatch, [[-4.0, -6.0, -4.0], [-4.0, -24.0, -2.0]])["formats"]["plain"]
+    result = scored(monkeypatch, tmp_path, [[-4.0, -6.0, -4.0], [-4.0, -24.0, -2.0]])["formats"]["plain"]
     assert result["per_character"]["answers"] == {"base": "B", "tuned": "C"}
     assert result["raw_sum"]["answers"] == {"base": "A", "tuned": "C"}
     assert result["raw_sum"]["right_to_wrong"] == 1
     assert result["per_character"]["right_to_wrong"] == 0
 
 
-def test_what_has_no_score_is_counted_and_not_wrong(monkeypatch: pytest.MonkeyPatch) -> None:
-    result = scored(monkeypatch, None, [[-1.0, -1.0, -9.0, -9.0, -9.0]] * 2, [[-1.0, -9.0]] * 2)
+def test_what_has_no_score_is_counted_and_not_wrong(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    result = scored(monkeypatch, tmp_path, None, [[-1.0, -1.0, -9.0, -9.0, -9.0]] * 2, [[-1.0, -9.0]] * 2)
     plain = result["formats"]["plain"]
     assert plain["left_out"] == 1
     assert plain["per_character"]["items"] == 2
     assert plain["per_character"]["accuracy_base"]["value"] == 1.0
     assert plain["per_character"]["answers"] == {"base": "-BA", "tuned": "-BA"}
     assert result["right"] == "ABA"
-    assert result["unreadable_lines"] == ["line 3: no question"]
+    assert result["unreadable_rows"] == ["line 3: no question"]
     with pytest.raises(SourceError, match="no item of a"):
-        scored(monkeypatch, None, None)
+        scored(monkeypatch, tmp_path, None, None)
 
 
 def test_items_longer_than_the_context_and_scores_that_are_not_finite_are_left_out() -> None:
@@ -145,13 +146,14 @@ def test_items_longer_than_the_context_and_scores_that_are_not_finite_are_left_o
     assert score_choices(*pair, tokenizer, ITEMS, chat=False) == [None] * 3
 
 
-def test_the_template_is_asked_only_where_there_is_one() -> None:
+def test_the_template_is_asked_only_where_there_is_one(tmp_path: Path) -> None:
     asked = Task(source="a.jsonl", items=ITEMS, readable=3, flaws=[])
-    pair = make_model(), make_model(seed=1)
-    assert set(measure_task(*pair, make_tokenizer(), asked, "a")["formats"]) == {"plain", "chat"}
-    assert set(measure_task(*pair, make_tokenizer(None), asked, "a")["formats"]) == {"plain"}
+    pair, steps = (make_model(), make_model(seed=1)), Steps(tmp_path)
+    assert set(measure_task(*pair, make_tokenizer(), asked, "a", steps)["formats"]) == {"plain", "chat"}
+    assert set(measure_task(*pair, make_tokenizer(None), asked, "a", steps)["formats"]) == {"plain"}
+    other = steps.of(template="none for users")
     with pytest.raises(ConfigError, match="no user turns"):
-        measure_task(*pair, make_tokenizer("{{ raise_exception('no user turns') }}"), asked, "a")
+        measure_task(*pair, make_tokenizer("{{ raise_exception('no user turns') }}"), asked, "a", other)
 
 
 def write_task(path: Path, count: int) -> Path:
@@ -168,16 +170,17 @@ def test_items_are_evenly_spaced_and_names_are_plain(tmp_path: Path, capsys: pyt
     loaded = load_tasks([f"a={path}", f"b={path}"], 4)
     assert [item.name for item in loaded["a"].items] == ["q0", "q2", "q5", "q7"]
     assert (loaded["b"].readable, len(loaded["b"].flaws)) == (10, 1)
-    assert "1 lines hold no item" in capsys.readouterr().err
+    assert "1 rows hold no item" in capsys.readouterr().err
     assert len(load_tasks([f"a={path}"], 99)["a"].items) == 10
     assert load_tasks([], 1) == {}
     for task in (str(path), f"={path}", "a=", f"a b={path}"):
-        with pytest.raises(ConfigError, match="NAME=FILE"):
+        with pytest.raises(ConfigError, match=r"--task .* has no plain name"):
             load_tasks([task], 4)
-    with pytest.raises(ConfigError, match="two tasks are called a"):
+    with pytest.raises(ConfigError, match="--task is given twice for a"):
         load_tasks([f"a={path}"] * 2, 4)
-    with pytest.raises(ConfigError, match="asks nothing"):
-        load_tasks([f"a={path}"], 0)
+    with pytest.raises(SourceNotFound) as refused:
+        load_tasks(["arcs"], 4)
+    assert "arc, mmlu, commonsenseqa" in refused.value.fix
     with pytest.raises(SourceNotFound):
         load_tasks([f"a={tmp_path}"], 4)
 
@@ -200,10 +203,10 @@ def test_the_command_line_audits_tasks(
     task = ["--task", f"sums={write_task(tmp_path / 'task.jsonl', 12)}", "--items", 9]
     assert audit(monkeypatch, model_folder, tuned, *text, *task) == 0
     report = json.loads((out / "report.json").read_text())
-    assert set(report["texts"]) == {"mine"}
+    assert set(report["texts"]) == {"self", "self-chat", "mine"}
     sums = report["tasks"]["sums"]
-    assert sums["items_in_file"] == 12
-    assert len(sums["unreadable_lines"]) == 1
+    assert sums["items_in_source"] == 12
+    assert len(sums["unreadable_rows"]) == 1
     table = capsys.readouterr().out
     for style in ("plain", "chat"):
         result = sums["formats"][style][sums["headline"]]

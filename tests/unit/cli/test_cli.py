@@ -21,8 +21,8 @@ FLAGS = {
     "demo": {"--out", "--model", "--data", "--text", "--steps", "--lambda", "--documents", "--seed"},
     "replay": {"--model", "--out", "--tokens", "--length", "--seed", "--document-start", "--show", "--predictions",
                "--top-k", "--prompts"},
-    "audit": {"--base", "--tuned", "--text", "--task", "--items", "--docs", "--max-length", "--windows", "--seed",
-              "--out", "--fail-above", "--junit", "--markdown"},
+    "audit": {"--base", "--text", "--task", "--items", "--docs", "--max-length", "--windows", "--seed", "--out",
+              "--shared-vocabulary", "--fail-above", "--junit", "--markdown"},
     "tune": {
         "--model", "--data", "--out", "--lambda", "--objective", "--replay", "--replay-tokens", "--replay-length",
         "--replay-rows",
@@ -102,7 +102,7 @@ def test_replay_tune_and_audit_work_together(
     texts = ["--text", "self", "--text", f"mine={data}", "--docs", 5, "--max-length", 48]
     assert run(monkeypatch, "audit", model_folder, out / "model", *texts, "--out", tmp_path / "audit") == 0
     report = json.loads((tmp_path / "audit" / "report.json").read_text())
-    assert set(report["texts"]) == {"self", "mine"}
+    assert set(report["texts"]) == {"self", "self-chat", "mine"}
     for reading in report["texts"].values():
         assert reading["documents"] == 5
         kl = reading["measures"]["kl"]
@@ -128,14 +128,14 @@ def test_a_base_has_not_drifted_from_itself(
     bounds = ["--fail-above", "kl=0", "--fail-above", "ce_change=0", "--fail-above", "mine:agreement=0"]
     assert run(monkeypatch, "audit", model_folder, model_folder, *small, *bounds) == 0
     report = json.loads((out / "report.json").read_text())
-    assert set(report["texts"]) == {"self", "mine"}
+    assert set(report["texts"]) == {"self", "self-chat", "mine"}
     for name, reading in report["texts"].items():
         assert reading["measures"]["kl"] == {"value": 0.0, "low": 0.0, "high": 0.0, "documents": 12}
         assert set(reading["verdicts"].values()) == {"not distinguishable from zero"}
         assert report["noise_floor"]["texts"][name]["documents"] == 8
     assert "the base against itself" in report["noise_floor"]["how"]
-    assert [outcome["status"] for outcome in report["gate"]] == ["held"] * 5
-    assert capsys.readouterr().out.count("not distinguishable from zero") == 8
+    assert [outcome["status"] for outcome in report["gate"]] == ["held"] * 7
+    assert capsys.readouterr().out.count("not distinguishable from zero") == 12
 
 
 def test_the_gate_fails_only_a_model_that_surely_drifted(
@@ -158,9 +158,9 @@ def test_the_gate_fails_only_a_model_that_surely_drifted(
     assert "❌ broken" in summary.read_text()
     kl = json.loads((tmp_path / "audit" / "report.json").read_text())["texts"]["mine"]["measures"]["kl"]
     assert gate(f"kl={(kl['low'] + kl['value']) / 2}") == 0
-    assert "above the bound, not surely" in capsys.readouterr().err
+    assert "beyond the bound, not surely" in capsys.readouterr().err
     assert gate("agreement=-1") == 0
     assert "bound" not in capsys.readouterr().err
     assert gate("kl=0.1", docs=9) == 0
     assert "not enough evidence" in capsys.readouterr().err
-    assert 'skipped="1"' in xml.read_text()
+    assert 'skipped="3"' in xml.read_text()

@@ -1,0 +1,63 @@
+"""Everything that `keeptune audit` can be told. The docstring under a field is its help text."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from keeptune.audit.gate import Kind
+from keeptune.audit.texts import named_sources, text_sources
+from keeptune.errors import ConfigError
+
+
+@dataclass(frozen=True, kw_only=True)
+class AuditSettings:
+    """One audit: what is measured, on how much, and where the report goes."""
+
+    base: str
+    """The base model: a hub id, a folder, a .gguf file, or smollm2."""
+    tuned: tuple[str, ...]
+    """The tuned model, or an adapter on the base; with --stages the checkpoints in the order they were made."""
+    out: str = "audit"
+    """Folder of report.json and report.html. A stopped audit goes on there; finished parts are kept."""
+    text: list[str] = field(default_factory=list)
+    """NAME=SOURCE or an alias: a text to measure on, beside the base's own fresh text (self) and, for a chat model,
+    its own fresh chats (self-chat), which are always read. Repeat it for more."""
+    docs: int = 64
+    """At most so many documents of each text, evenly spaced."""
+    max_length: int = 256
+    """Tokens in a window of text."""
+    windows: int = 4
+    """At most so many windows of each document."""
+    task: list[str] = field(default_factory=list)
+    """Questions to answer: arc, mmlu or commonsenseqa from the hub, or NAME=FILE (jsonl or parquet) in one of their
+    layouts. Repeat it for more."""
+    items: int = 200
+    """At most so many questions of each task, evenly spaced."""
+    seed: int = 1
+    """Of the fresh text."""
+    shared_vocabulary: bool = False
+    """Compare models whose vocabularies differ on the tokens that both have, and on the texts made of these alone."""
+
+    def named(self) -> dict[str, Kind]:
+        """Everything that has a name, and what it is.
+
+        Raises:
+            ConfigError: a name that is none, or is given twice.
+        """
+        kinds: dict[str, Kind] = dict.fromkeys(text_sources(self.text, chat=True), "text")
+        for name in named_sources(self.task, "--task"):
+            if name in kinds:
+                raise ConfigError(f"a text and a task are called {name}", "give each its own NAME")
+            kinds[name] = "task"
+        return kinds
+
+    def __post_init__(self) -> None:
+        """Refuse values that cannot be meant."""
+        for name in ("docs", "windows", "items"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name} is {getattr(self, name)}", "give 1 or more")
+        if self.max_length < 2:
+            raise ConfigError(f"max_length is {self.max_length}", "give 2 or more")
+        if not self.tuned:
+            raise ConfigError("no tuned model is named", "name a base and a tuned model: keeptune audit BASE TUNED")
+        self.named()

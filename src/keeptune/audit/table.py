@@ -1,0 +1,34 @@
+"""The report's drift as a table on standard output."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from keeptune.audit.gate import floor_of
+from keeptune.audit.verdict import SHOWN
+
+
+def print_table(report: dict[str, Any]) -> None:
+    """The report's numbers and verdicts on every text."""
+    table = Table(title=f"Drift of {report['tuned']['source']} from {report['base']['source']}, nats per token")
+    table.add_column("text")
+    table.add_column("measure")
+    table.add_column("value, 95 % interval", justify="right")
+    table.add_column("noise floor", justify="right")
+    table.add_column("verdict")
+    for name, reading in report["texts"].items():
+        about = [name, f"{reading['documents']} documents", f"{reading['tokens']} tokens", ""]
+        for first, (key, label) in zip(about, SHOWN.items(), strict=True):
+            value, floor = interval_text(reading["measures"][key]), floor_of(report, name, key)
+            table.add_row(first, label, value, f"{floor:.2g}", reading["verdicts"][key])
+        table.add_section()
+    Console(highlight=False, markup=False, emoji=False).print(table)
+
+
+def interval_text(interval: dict[str, Any]) -> str:
+    """`0.031 [0.027, 0.036]`."""
+    value = f"{interval['value']:.4f}"
+    return value if interval["low"] is None else f"{value} [{interval['low']:.4f}, {interval['high']:.4f}]"

@@ -1,0 +1,123 @@
+"""The texts of an audit as rows to measure: the base's own fresh text, and what the user names."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from datasets import Dataset
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from keeptune.errors import ConfigError, SourceError
+from keeptune.replay.prompts import Prompts
+from keeptune.replay.write import sample_pool
+from keeptune.sources import document_start, encode, load_documents
+from keeptune.sources.encode import IGNORED_LABEL
+
+SELF = "self"
+SELF_CHAT = "self-chat"
+FRESH: dict[str, Prompts] = {SELF: "document", SELF_CHAT: "chat"}
+NAME = re.compile(r"[A-Za-z0-9_][\w.-]*", re.ASCII)
+
+Row = dict[str, Any]
+
+
+def named_sources(given: Sequence[str], flag: str = "--text") -> dict[str, str]:
+    """`["a=notes.txt", "pydoc"]` → `{"a": "notes.txt", "pydoc": "pydoc"}`.
+
+    Raises:
+        ConfigError: a source whose name is none, or two of one name.
+    """
+    sources: dict[str, str] = {}
+    for entry in given:
+        name, separator, source = entry.partition("=")
+        if not separator:
+            source = name
+        if not NAME.fullmatch(name) or not source:
+            raise ConfigError(
+                f"{flag} {entry} has no plain name", f"write {flag} NAME=SOURCE, such as {flag} mine=a.txt"
+            )
+        if name in sources:
+            raise ConfigError(f"{flag} is given twice for {name}", "give each its own NAME")
+        sources[name] = source
+    return sources
+
+
+def text_sources(given: Sequence[str], *, chat: bool) -> dict[str, str]:
+    """The texts of an audit by name: the base's own text always, its own chats where it has a chat template."""
+    fresh = [SELF, SELF_CHAT] if chat else [SELF]
+    return named_sources([*fresh, *(text for text in given if text not in fresh)])
+
+
+def text_rows(
+    source: str,
+    base: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    samples: Path,
+    *,
+    docs: int,
+    length: int,
+    windows: int,
+    seed: int,
+) -> list[Row]:
+    """The rows of one text, ready for `measure`; `self` and `self-chat` are sampled into a folder below `samples`.
+
+    Raises:
+        SourceError: nothing to read, or less than one window.
+    """
+    if source in FRESH:
+        folder = samples / source
+        return self_rows(base, tokenizer, folder, docs=docs, length=length, seed=seed, prompts=FRESH[source])
+    documents = spaced(load_documents(source), docs)
+    start, _ = document_start(tokenizer)
+    rows: dict[str, list[Row]] = {}
+    for row in encode(documents, tokenizer, max_length=length, document_start=start):
+        rows.setdefault(row["document"], []).append(row)
+    kept = [row for of_document in rows.values() for row in of_document[:windows]]
+    if not kept:
+        raise SourceError(f"the text {source} is shorter than one window", "give a longer text")
+    return kept
+
+
+def self_rows(
+    base: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    folder: Path,
+    *,
+    docs: int,
+    length: int,
+    seed: int,
+    prompts: Prompts = "document",
+) -> list[Row]:
+    """Fresh samples of the base, a document each; the tokens that open a chat are no targets."""
+    pool = sample_pool(
+        base,
+        tokenizer,
+        folder,
+        tokens=docs * (length - 1),
+        length=length - 1,
+        seed=seed,
+        prompts=prompts,
+        predictions="none",
+    )
+    given = 1 + len(pool.settings.opening)
+    rows = []
+    for row in range(docs):
+        tokens = pool.tokens_of(row).tolist()
+        labels = [IGNORED_LABEL] * given + tokens[given:]
+        rows.append({"input_ids": tokens, "labels": labels, "document": f"sample {row}"})
+    return rows
+
+
+def spaced(documents: Dataset, limit: int) -> Dataset:
+    """At most `limit` documents, spread over all of them."""
+    if len(documents) <= limit:
+        return documents
+    return documents.select([index * len(documents) // limit for index in range(limit)])
+
+
+def without_tokens(rows: list[Row], tokens: set[int], words: int) -> list[Row]:
+    """The rows that hold none of these tokens, and none whose id is `words` or above."""
+    return [row for row in rows if max(row["input_ids"]) < words and tokens.isdisjoint(row["input_ids"])]
