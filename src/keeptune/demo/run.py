@@ -10,7 +10,7 @@ from typing import Any
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainerCallback
 
 from keeptune.audit.meter import Drift, measure
-from keeptune.audit.report import demo_page
+from keeptune.audit.page.demo import demo_page
 from keeptune.audit.stats import bootstrap_ratio
 from keeptune.audit.texts import self_rows, text_rows
 from keeptune.demo.content import continuations, page_content, print_summary
