@@ -23,7 +23,7 @@ def works(device: str, *, quick: bool) -> tuple[int, dict[str, Callable[[], Any]
     import torch
 
     from keeptune import load_documents, load_model, load_tokenizer, measure
-    from keeptune.audit.meter import _batches, _pad
+    from keeptune.audit.meter import _batches, pad_rows
     from keeptune.replay.precision import autocast, training_dtype
     from keeptune.sources import encode
 
@@ -39,7 +39,7 @@ def works(device: str, *, quick: bool) -> tuple[int, dict[str, Callable[[], Any]
     def bare() -> None:
         for model in (base, tuned):
             for batch in _batches(rows):
-                inputs, _ = _pad(batch)
+                inputs, _ = pad_rows(batch)
                 with autocast(base.device, training_dtype(model)):
                     model(input_ids=inputs[:, :-1].to(device), use_cache=False)
         if device == "cuda":

@@ -52,14 +52,14 @@ def bound_of(measure_name: str, interval: dict[str, Any]) -> float:
     return max(abs(end - no_drift) for end in ends)
 
 
-def part(rows: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
-    """One window of each of at most 8 documents, evenly spaced over those that have a target."""
+def part(rows: Iterable[dict[str, Any]], documents: int = FLOOR_DOCUMENTS) -> list[dict[str, Any]]:
+    """One window of each of at most so many documents, evenly spaced over those that have a target."""
     first: dict[str, dict[str, Any]] = {}
     for row in rows:
         if any(label != -100 for label in row["labels"][1:]):
             first.setdefault(row["document"], row)
     windows = list(first.values())
-    count = min(len(windows), FLOOR_DOCUMENTS)
+    count = min(len(windows), documents)
     return [windows[index * len(windows) // count] for index in range(count)]
 
 

@@ -92,6 +92,7 @@ def measure(
     rows: Iterable[dict[str, Any]],
     label: str = "Measuring drift",
     tuned_states: Callable[[nn.Module, Tensor, Tensor], Tensor] | None = None,
+    on_tokens: Callable[[dict[str, Any], Array], None] | None = None,
 ) -> Drift:
     """Drift of `tuned` from `base` on a text.
 
@@ -101,6 +102,7 @@ def measure(
         rows: as `keeptune.sources.encode` gives them: `input_ids`, `labels` (−100: no target), `document`.
         tuned_states: another way to compute the tuned model's final hidden states: (model, input_BT, mask_BT, whose
             T − 1 columns tell which of the input's first T − 1 positions predict a target) → the masked states [N, D].
+        on_tokens: is given each row, the longest first, with the measures of its targets, fp64 [N, M].
 
     Raises:
         ValueError: no row has a target, or the vocabularies differ in size.
@@ -115,15 +117,19 @@ def measure(
     dtype = torch.promote_types(training_dtype(tuned), training_dtype(base))
     with track(label, sum(len(row["input_ids"]) for batch in batches for row in batch), "tokens") as progress:
         for batch in batches:
-            input_BT, label_BT = _pad(batch)
+            input_BT, label_BT = pad_rows(batch)
             mask_BT = label_BT[:, 1:] != -100
-            tuned_ND = (tuned_states or _states)(tuned, input_BT, mask_BT)
-            base_ND = _states(base, input_BT, mask_BT)
+            tuned_ND = (tuned_states or target_states)(tuned, input_BT, mask_BT)
+            base_ND = target_states(base, input_BT, mask_BT)
             target_N = label_BT[:, 1:][mask_BT].to(tuned_ND.device)
             values_NM = token_drift(tuned_ND, head_of(tuned), base_ND, head_of(base), target_N, dtype).cpu().numpy()
-            owner_N = np.repeat([index[row["document"]] for row in batch], mask_BT.sum(dim=1).numpy())
+            targets_B = mask_BT.sum(dim=1).numpy()
+            owner_N = np.repeat([index[row["document"]] for row in batch], targets_B)
             np.add.at(sums_DM, owner_N, values_NM)
             np.add.at(tokens_D, owner_N, 1)
+            if on_tokens:
+                for row, of_row_NM in zip(batch, np.split(values_NM, targets_B.cumsum()[:-1]), strict=True):
+                    on_tokens(row, of_row_NM)
             progress.advance(sum(len(row["input_ids"]) for row in batch))
     if not tokens_D.sum():
         raise ValueError("no row of the text has a target token")
@@ -142,7 +148,8 @@ def _batches(rows: Iterable[dict[str, Any]]) -> list[list[dict[str, Any]]]:
     return batches
 
 
-def _pad(batch: list[dict[str, Any]]) -> tuple[Tensor, Tensor]:
+def pad_rows(batch: list[dict[str, Any]]) -> tuple[Tensor, Tensor]:
+    """The rows' input ids and labels, int64 [B, T] each."""
     # Padding stands at the right, where causal attention cannot see it: no attention mask, and any id will do.
     width = max(len(row["input_ids"]) for row in batch)
     input_BT = torch.zeros(len(batch), width, dtype=torch.int64)
@@ -155,7 +162,8 @@ def _pad(batch: list[dict[str, Any]]) -> tuple[Tensor, Tensor]:
 
 
 @torch.no_grad()
-def _states(model: nn.Module, input_BT: Tensor, mask_BT: Tensor) -> Tensor:
+def target_states(model: nn.Module, input_BT: Tensor, mask_BT: Tensor) -> Tensor:
+    """The final hidden states that predict the targets [N, D]; `mask_BT`, one column shorter, marks them."""
     device = next(model.parameters()).device
     with autocast(device, training_dtype(model)):
         hidden_BTD = hidden_states(model, input_BT[:, :-1].to(device))

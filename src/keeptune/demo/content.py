@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
 from rich.console import Console
 from rich.table import Table
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from keeptune.audit.answers import answer
 from keeptune.audit.meter import Drift
 from keeptune.demo.plan import LENGTH, REPLAY_ROWS, TASK_ROWS, DemoPlan
-from keeptune.progress import track
 
 PROMPTS = (
     "The most important thing to remember about the human heart is that",
@@ -23,25 +22,13 @@ PROMPTS = (
 _NEW_TOKENS = 48
 
 
-@torch.inference_mode()
 def continuations(models: dict[str, PreTrainedModel], tokenizer: PreTrainedTokenizerBase) -> list[dict[str, str]]:
     """Greedy continuations of a few everyday prompts, and one of the new task, by every model."""
-    table: list[dict[str, str]] = []
-    with track("Continuations", len(PROMPTS) * len(models), "texts") as progress:
-        for prompt in PROMPTS:
-            row = {"prompt": prompt}
-            inputs = tokenizer(prompt, return_tensors="pt")
-            for name, model in models.items():
-                output = model.generate(
-                    **inputs,
-                    do_sample=False,
-                    max_new_tokens=_NEW_TOKENS,
-                    pad_token_id=tokenizer.pad_token_id if tokenizer.pad_token_id is not None else 0,
-                )
-                new_tokens = output[0, inputs["input_ids"].shape[1] :]
-                row[name] = tokenizer.decode(new_tokens, skip_special_tokens=True)
-                progress.advance()
-            table.append(row)
+    prompts = [tokenizer(prompt)["input_ids"] for prompt in PROMPTS]
+    table: list[dict[str, str]] = [{"prompt": prompt} for prompt in PROMPTS]
+    for name, model in models.items():
+        for row, new_tokens in zip(table, answer(model, prompts, _NEW_TOKENS, f"Continuations, {name}"), strict=True):
+            row[name] = tokenizer.decode(new_tokens, skip_special_tokens=True)
     return table
 
 

@@ -234,3 +234,18 @@ def test_the_meter_reads_the_logits_of_the_dtype_that_training_multiplies_in(mon
         expected = direct(base, tuned, row)
     for name in ("kl", "soft_ce", "ce", "l_f_base"):
         assert narrow.column(name)[0] == pytest.approx(expected[name], rel=5e-3), name
+
+
+def test_every_row_comes_with_the_measures_of_its_targets() -> None:
+    base, tuned = make_model(), make_model(seed=1)
+    rows = [*make_rows(), {"input_ids": [5, 6, 7], "labels": [-100] * 3, "document": "empty"}]
+    seen: list[tuple[dict[str, Any], np.ndarray]] = []
+    measure(base, tuned, rows, on_tokens=lambda row, values_NM: seen.append((row, values_NM)))
+    assert len(seen) == len(rows)
+    for row in rows:
+        values_NM = next(values for taken, values in seen if taken is row)
+        assert values_NM.shape == (sum(label != -100 for label in row["labels"][1:]), len(MEASURES))
+        if len(values_NM):
+            expected = direct(base, tuned, row)
+            for column, name in enumerate(MEASURES):
+                assert values_NM[:, column].sum() == pytest.approx(expected[name], rel=1e-4, abs=1e-4), name

@@ -1,0 +1,1 @@
+"""Where the drift sits: in which tokens, which passages, which layers, and what it makes a model write."""

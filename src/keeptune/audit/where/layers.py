@@ -1,0 +1,187 @@
+"""Which layer the drift comes from: each layer's output compared, put back, and each layer itself put back.
+
+Putting back a layer's output leaves what the layers after it make of their own; putting back the layer leaves what all
+the others make. The KLs of the layers do not add up, for each layer works on what the ones before it made.
+
+Shapes: B windows, T positions, N target tokens, D width, W windows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from keeptune.audit.floor import part
+from keeptune.audit.meter import MEASURES, pad_rows, target_states, token_drift
+from keeptune.audit.stats import Array, bootstrap_ratio
+from keeptune.progress import track
+from keeptune.replay.precision import training_dtype
+from keeptune.replay.view import causal_model, head_of
+
+WINDOWS = 12
+WINDOW_TOKENS = 96
+
+
+def layer_profile(base: nn.Module, tuned: nn.Module, rows: list[dict[str, Any]], text: str) -> dict[str, Any]:
+    """Where in the model the drift on a text arises, measured on a sample; for JSON.
+
+    Args:
+        base, tuned: causal models of one shape over the same vocabulary, left as they are.
+        rows: as `measure` takes them; the first `WINDOW_TOKENS` tokens of one window of each of `WINDOWS` documents at
+            most, evenly spaced, are read.
+        text: its name.
+
+    Returns:
+        `text`, `windows`, `tokens` (targets), `kl` of the sample, and in order `layers`, each with `layer`, counted
+        from 0; `moved`, ‖tuned − base‖ / ‖base‖ of its output, mean over the tokens; `kl_output_patched`, the KL left
+        when its output is the base's; `kl_layer_restored`, the KL left when the layer is the base's, and
+        `kl_repaired`, how much less that is. `rest_restored` is the KL left when all but the layers (embeddings, final
+        norm, head) are the base's. Nats per token, with intervals over documents.
+        Where that cannot be told, only `unavailable`, with the reason.
+    """
+    sample = part([_beginning(row) for row in rows], WINDOWS)
+    base_layers, tuned_layers = decoder_layers(base), decoder_layers(tuned)
+    if not sample:
+        return {"unavailable": f"no window has a target among its first {WINDOW_TOKENS} tokens"}
+    if base_layers is None or tuned_layers is None:
+        return {"unavailable": "a model has no list of as many layers as its configuration says"}
+    if _shapes(base_layers) != _shapes(tuned_layers):
+        return {"unavailable": "the layers of the two models differ in shape"}
+    with track(f"Comparing layers on {text}", 2 * len(base_layers) + 3, "passes") as progress:
+        reading = _Reading(base, tuned, base_layers, tuned_layers, sample, progress.advance)
+        layers = [reading.of_layer(layer) for layer in range(len(base_layers))]
+        rest_restored = reading.rest_restored()
+    return {
+        "text": text,
+        "windows": len(sample),
+        "tokens": int(reading.tokens_W.sum()),
+        "kl": reading.mean(reading.kl_W),
+        "layers": layers,
+        "rest_restored": rest_restored,
+    }
+
+
+def decoder_layers(model: nn.Module) -> nn.ModuleList | None:
+    """The decoder's list of layers: the outermost that is as long as the configuration says; None without one."""
+    causal = causal_model(model)
+    count = getattr(causal.config.get_text_config(), "num_hidden_layers", None)
+    # Parents come before what they contain: a list of experts stands inside a layer.
+    lists = (module for module in causal.get_decoder().modules() if isinstance(module, nn.ModuleList))
+    return next((layers for layers in lists if len(layers) == count), None)
+
+
+@contextmanager
+def swapped(layers: nn.ModuleList, others: Mapping[int, nn.Module]) -> Iterator[None]:
+    """Other layers stand at these places while the block runs, whatever happens in it."""
+    own = {index: layers[index] for index in others}
+    try:
+        for index, other in others.items():
+            layers[index] = other
+        yield
+    finally:
+        for index, layer in own.items():
+            layers[index] = layer
+
+
+@contextmanager
+def outputs(layers: Mapping[int, nn.Module], see: Callable[[int, Tensor], Tensor | None]) -> Iterator[None]:
+    """Call `see(layer, hidden states [B, T, D])` after each of the layers; what it returns, if anything, replaces them.
+
+    The hooks are gone after the block, whatever happens in it.
+    """
+
+    def hook_of(index: int) -> Callable[..., Any]:
+        def hook(layer: nn.Module, inputs: Any, output: Any) -> Any:
+            # Some layers hand on a tuple, of which the hidden states are the first.
+            new = see(index, output if isinstance(output, Tensor) else output[0])
+            return new if new is None or isinstance(output, Tensor) else (new, *output[1:])
+
+        return hook
+
+    handles = [layer.register_forward_hook(hook_of(index)) for index, layer in layers.items()]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+class _Reading:
+    """What both models make of the sample, and what comes of putting parts of the base into the tuned one."""
+
+    def __init__(
+        self,
+        base: nn.Module,
+        tuned: nn.Module,
+        base_layers: nn.ModuleList,
+        tuned_layers: nn.ModuleList,
+        sample: list[dict[str, Any]],
+        advance: Callable[[], None],
+    ) -> None:
+        self.base, self.tuned, self.advance = base.eval(), tuned.eval(), advance
+        self.base_layers, self.tuned_layers = base_layers, tuned_layers
+        self.input_BT, label_BT = pad_rows(sample)
+        self.mask_BT = label_BT[:, 1:] != -100
+        self.tokens_W = self.mask_BT.sum(dim=1).double().numpy()
+        self.dtype = torch.promote_types(training_dtype(tuned), training_dtype(base))
+        self.output_L: dict[int, Tensor] = {}
+        with outputs(dict(enumerate(base_layers)), self.output_L.__setitem__):
+            self.base_ND = target_states(base, self.input_BT, self.mask_BT)
+        self.target_N = label_BT[:, 1:][self.mask_BT].to(self.base_ND.device)
+        self.moved_LW: dict[int, Array] = {}
+        with outputs(dict(enumerate(tuned_layers)), self._compare):
+            self.kl_W = self._kl(tuned)
+        advance()
+
+    def of_layer(self, layer: int) -> dict[str, Any]:
+        """One of the `layers` of `layer_profile`."""
+        with outputs({layer: self.tuned_layers[layer]}, lambda at, _: self.output_L[at]):
+            patched_W = self._kl(self.tuned)
+        with swapped(self.tuned_layers, {layer: self.base_layers[layer]}):
+            restored_W = self._kl(self.tuned)
+        return {
+            "layer": layer,
+            "moved": self.mean(self.moved_LW[layer]),
+            "kl_output_patched": self.mean(patched_W),
+            "kl_layer_restored": self.mean(restored_W),
+            "kl_repaired": self.mean(self.kl_W - restored_W),
+        }
+
+    def rest_restored(self) -> dict[str, Any]:
+        """The KL left when only the layers are the tuned model's."""
+        with swapped(self.base_layers, dict(enumerate(self.tuned_layers))):
+            return self.mean(self._kl(self.base))
+
+    def mean(self, sums_W: Array) -> dict[str, Any]:
+        """Per token with its interval over documents, each of which has one window."""
+        return bootstrap_ratio(sums_W, self.tokens_W).as_dict()
+
+    def _kl(self, model: nn.Module) -> Array:
+        """KL of a model, as it is now, to the base, summed by window."""
+        states_ND = target_states(model, self.input_BT, self.mask_BT)
+        heads = head_of(model), head_of(self.base)
+        values_NM = token_drift(states_ND, heads[0], self.base_ND, heads[1], self.target_N, self.dtype)
+        self.advance()
+        return self._by_window(values_NM[:, MEASURES.index("kl")])
+
+    def _compare(self, layer: int, now_BTD: Tensor) -> None:
+        mask_BT = self.mask_BT.to(now_BTD.device)
+        base_ND, now_ND = self.output_L[layer][mask_BT].double(), now_BTD[mask_BT].double()
+        self.moved_LW[layer] = self._by_window((now_ND - base_ND).norm(dim=1) / base_ND.norm(dim=1))
+
+    def _by_window(self, values_N: Tensor) -> Array:
+        window_N = np.repeat(np.arange(len(self.tokens_W)), self.tokens_W.astype(int))
+        return np.bincount(window_N, weights=values_N.cpu().numpy()).astype(np.float64)
+
+
+def _beginning(row: dict[str, Any]) -> dict[str, Any]:
+    return {**row, "input_ids": row["input_ids"][:WINDOW_TOKENS], "labels": row["labels"][:WINDOW_TOKENS]}
+
+
+def _shapes(layers: nn.ModuleList) -> dict[str, torch.Size]:
+    return {name: tensor.shape for name, tensor in layers.state_dict().items()}

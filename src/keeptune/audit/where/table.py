@@ -1,0 +1,62 @@
+"""Where the drift sits, on standard output."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from keeptune.audit.verdict import NO_EVIDENCE
+from keeptune.audit.where.collector import GROUPS
+
+_IN_WORDS = {"probability": "the base's probability", "position": "tokens before it", "kind": "kind of token"}
+_SHOWN = 2
+
+
+def print_where(report: dict[str, Any]) -> None:
+    """The classes with most of the drift of each text, and the layers that make it; nothing that a model wrote."""
+    if "where" not in report:
+        return
+    where = report["where"]
+    table = Table(title="Where the drift sits: the classes of tokens with most of the KL, nats per token")
+    for column in ("text", "class of token"):
+        table.add_column(column)
+    for column in ("of the KL", "of the tokens", "KL, 95 % interval", "CE change, 95 % interval"):
+        table.add_column(column, justify="right")
+    for name, text in where["texts"].items():
+        for number, group in enumerate(GROUPS):
+            classes = sorted(text["classes"][group], key=lambda entry: entry["kl_share"] or 0.0, reverse=True)
+            for rank, entry in enumerate(classes[:_SHOWN]):
+                first = name if number == rank == 0 else ""
+                table.add_row(first, f"{_IN_WORDS[group]}: {entry['class']}", *_numbers(entry))
+        table.add_section()
+    console = Console(highlight=False, markup=False, emoji=False)
+    console.print(table)
+    console.print(layers_in_words(where["layers"]))
+
+
+def layers_in_words(layers: dict[str, Any]) -> str:
+    """The layer that helps most when it alone is put back, in a sentence or two."""
+    if "unavailable" in layers:
+        return f"Layers cannot be compared: {layers['unavailable']}."
+    best = max(layers["layers"], key=lambda layer: layer["kl_repaired"]["value"])
+    return (
+        f"Putting back one layer helps most for layer {best['layer']} (of 0 to {len(layers['layers']) - 1}): KL on "
+        f"{layers['text']} falls from {_interval(layers['kl'])} to {_interval(best['kl_layer_restored'])}, by "
+        f"{_interval(best['kl_repaired'])} ({layers['tokens']} tokens of {layers['windows']} documents)."
+    )
+
+
+def _numbers(entry: dict[str, Any]) -> list[str]:
+    share = "–" if entry["kl_share"] is None else f"{entry['kl_share']:.0%}"
+    if entry["enough_evidence"]:
+        intervals = [_interval(entry["kl"]), _interval(entry["ce_change"])]
+    else:
+        intervals = [NO_EVIDENCE, NO_EVIDENCE]
+    return [share, f"{entry['token_share']:.0%}", *intervals]
+
+
+def _interval(interval: dict[str, Any]) -> str:
+    value = f"{interval['value']:.3f}"
+    return value if interval["low"] is None else f"{value} [{interval['low']:.3f}, {interval['high']:.3f}]"

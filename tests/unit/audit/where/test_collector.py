@@ -1,0 +1,146 @@
+"""Drift by class against a computation token by token from the models' logits."""
+
+from __future__ import annotations
+
+import json
+import unicodedata
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch.nn.functional import kl_div
+
+from keeptune.audit import meter
+from keeptune.audit.meter import measure
+from keeptune.audit.stats import bootstrap_ratio
+from keeptune.audit.where.collector import Where, where_section
+from tests.conftest import make_model, make_tokenizer
+
+TEXT = "Ten words, 42 numbers;\n and naïve bytes: if (x[3] != y) { return 日本; }  "
+
+
+@pytest.fixture(autouse=True)
+def _fp32_and_small_batches(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(meter, "training_dtype", lambda model: torch.float32)
+    monkeypatch.setattr(meter, "_BATCH_TOKENS", 200)
+
+
+def make_rows(documents: int = 12) -> list[dict[str, Any]]:
+    tokenizer = make_tokenizer()
+    rows = []
+    for document in range(documents):
+        for window in range(2):
+            ids = [0, *tokenizer(TEXT[document + window :] + "é" * window, add_special_tokens=False)["input_ids"]]
+            labels = [-100 if position < document else token for position, token in enumerate(ids)]
+            rows.append({"input_ids": ids, "labels": labels, "document": f"d{document}"})
+    # A special token as a target, in one document only.
+    rows.append({"input_ids": [0, 2, 5], "labels": [-100, 2, -100], "document": "d0"})
+    return rows
+
+
+@torch.no_grad()
+def each_token(base: torch.nn.Module, tuned: torch.nn.Module, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    tokenizer, found = make_tokenizer(), []
+    for row in rows:
+        p_TV, q_TV = (
+            m(input_ids=torch.tensor([row["input_ids"]])).logits[0].double().log_softmax(-1) for m in (base, tuned)
+        )
+        for position in range(1, len(row["labels"])):
+            target = row["labels"][position]
+            if target == -100:
+                continue
+            p_V, q_V = p_TV[position - 1], q_TV[position - 1]
+            found.append(
+                {
+                    "document": row["document"],
+                    "kl": float(kl_div(q_V, p_V, reduction="sum", log_target=True)),
+                    "ce_change": float(p_V[target] - q_V[target]),
+                    "probability": float(p_V[target].exp()),
+                    "position": position,
+                    "text": tokenizer.decode([target]),
+                    "special": target < 3,
+                }
+            )
+    return found
+
+
+CLASSES = {
+    ("probability", "below 0.01"): lambda token: token["probability"] < 0.01,
+    ("probability", "0.01 to 0.1"): lambda token: 0.01 <= token["probability"] < 0.1,
+    ("probability", "0.1 to 0.5"): lambda token: 0.1 <= token["probability"] < 0.5,
+    ("position", "1–3"): lambda token: token["position"] <= 3,
+    ("position", "16–63"): lambda token: 16 <= token["position"] <= 63,
+    ("kind", "digits"): lambda token: token["text"].isdigit(),
+    ("kind", "Latin letters"): lambda token: token["text"].isalpha() and not token["special"],
+    ("kind", "white space"): lambda token: token["text"].isspace(),
+    ("kind", "part of a character"): lambda token: token["text"] == "\ufffd",
+    ("kind", "punctuation and symbols"): lambda token: (
+        unicodedata.category(token["text"][0])[0] in "PS" and token["text"] != "\ufffd" and not token["special"]
+    ),
+    ("kind", "special token"): lambda token: token["special"],
+}
+
+
+def test_every_class_equals_a_computation_token_by_token() -> None:
+    base, tuned, rows = make_model(), make_model(seed=1), make_rows()
+    with torch.no_grad():
+        base.model.norm.weight.mul_(4)  # some tokens are likely then
+    collector = Where(make_tokenizer())
+    drift = measure(base, tuned, rows, on_tokens=collector.add)
+    summary = collector.summary()
+    tokens = each_token(base, tuned, rows)
+    whole = sum(token["kl"] for token in tokens)
+    for (group, name), belongs in CLASSES.items():
+        found = next(entry for entry in summary["classes"][group] if entry["class"] == name)
+        members = [token for token in tokens if belongs(token)]
+        documents = sorted({token["document"] for token in members}, key=drift.documents.index)
+        sums = {
+            key: np.array([sum(t[key] for t in members if t["document"] == name) for name in documents])
+            for key in ("kl", "ce_change")
+        }
+        counts = np.array([sum(t["document"] == name for t in members) for name in documents], dtype=float)
+        assert found["tokens"] == len(members)
+        assert found["token_share"] == pytest.approx(len(members) / len(tokens))
+        assert found["kl_share"] == pytest.approx(sum(sums["kl"]) / whole, rel=1e-4)
+        for key in ("kl", "ce_change"):
+            expected = bootstrap_ratio(sums[key], counts)
+            assert found[key]["value"] == pytest.approx(expected.value, rel=1e-3, abs=1e-5), (name, key)
+            assert found[key]["documents"] == len(documents)
+            if len(documents) > 1:
+                assert found[key]["low"] == pytest.approx(expected.low, rel=1e-3, abs=1e-4)
+        assert found["enough_evidence"] == (len(documents) >= 10)
+    for entries in summary["classes"].values():
+        assert sum(entry["tokens"] for entry in entries) == drift.tokens_D.sum()
+        assert sum(entry["kl_share"] for entry in entries) == pytest.approx(1.0)
+        assert sum(entry["kl"]["value"] * entry["tokens"] for entry in entries) == pytest.approx(
+            drift.column("kl").sum()
+        )
+
+
+def test_few_documents_are_no_evidence_and_no_drift_has_no_shares() -> None:
+    collector = Where(make_tokenizer())
+    measure(make_model(), make_model(), make_rows(documents=3), on_tokens=collector.add)
+    for entries in collector.summary()["classes"].values():
+        assert entries
+        for entry in entries:
+            assert entry["kl_share"] is None
+            assert entry["kl"]["value"] == 0.0
+            assert not entry["enough_evidence"]
+
+
+def test_the_section_holds_the_worst_passages_of_all_texts() -> None:
+    base, rows = make_model(), make_rows()
+    collected = {}
+    for seed, name in ((1, "one"), (2, "two")):
+        collector = Where(make_tokenizer())
+        measure(base, make_model(seed=seed), rows, on_tokens=collector.add)
+        collected[name] = collector.summary()
+    section = json.loads(json.dumps(where_section(collected, {"unavailable": "no"}, []), allow_nan=False))
+    assert section["texts"]["two"] == {"classes": collected["two"]["classes"]}
+    means = [passage["mean_kl"] for passage in section["passages"]]
+    assert means == sorted(means, reverse=True)
+    assert means[0] == max(content["passages"][0]["mean_kl"] for content in collected.values())
+    assert {passage["text"] for passage in section["passages"]} <= {"one", "two"}
+    for passage in section["passages"]:
+        assert np.mean(passage["kl"]) == pytest.approx(passage["mean_kl"])

@@ -1,0 +1,66 @@
+"""Continuations: which beginnings, what both models write after them, and that it is kept."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from keeptune.audit.steps import Steps
+from keeptune.audit.where import continuations as module
+from keeptune.audit.where.continuations import beginnings, continuations
+from tests.conftest import make_model, make_tokenizer
+
+
+def make_rows(documents: int) -> list[dict[str, Any]]:
+    windows = [(document, window) for document in range(documents) for window in range(2)]
+    return [
+        {"input_ids": [0, 10 + document, 40 + window, *range(60, 90)], "document": f"d{document}"}
+        for document, window in windows
+    ]
+
+
+def test_beginnings_are_spread_over_texts_and_documents() -> None:
+    found = beginnings({"one": make_rows(30), "two": make_rows(2), "three": make_rows(5)})
+    places = [(start["text"], start["document"]) for start in found]
+    assert places == [("one", "d0"), ("one", "d15"), ("two", "d0"), ("two", "d1"), ("three", "d0"), ("three", "d2")]
+    assert all(start["input_ids"][2] == 40 and len(start["input_ids"]) == 24 for start in found)
+    counts = [start["text"] for start in beginnings({name: make_rows(9) for name in "abcd"})]
+    assert counts == ["a", "a", "b", "b", "c", "d"]
+    assert len(beginnings({"one": make_rows(2)})) == 2
+
+
+@torch.no_grad()
+def greedy(model: Any, ids: list[int]) -> list[int]:
+    ids = list(ids)
+    for _ in range(module.NEW_TOKENS):
+        following = int(model(torch.tensor([ids])).logits[0, -1].argmax())
+        if following == 2:
+            break
+        ids.append(following)
+    return ids
+
+
+def test_both_models_continue_greedily_and_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    base, tuned, tokenizer = make_model(), make_model(seed=1), make_tokenizer()
+    rows = make_rows(4)
+    steps = Steps(tmp_path, models="these")
+    found = continuations(base, tuned, tokenizer, {"mine": rows}, steps)
+    assert [entry["document"] for entry in found] == ["d0", "d1", "d2", "d3"]
+    for entry, start in zip(found, beginnings({"mine": rows}), strict=True):
+        prompt = start["input_ids"]
+        assert entry["text"] == "mine"
+        assert entry["prompt"] == tokenizer.decode(prompt)
+        for name, model in (("base", base), ("tuned", tuned)):
+            assert entry[name] == tokenizer.decode(greedy(model, prompt)[len(prompt) :])
+    assert any(entry["base"] != entry["tuned"] for entry in found)
+
+    def unwanted(*arguments: Any) -> list[list[int]]:
+        raise AssertionError("written a second time")
+
+    monkeypatch.setattr(module, "answer", unwanted)
+    assert continuations(base, tuned, tokenizer, {"mine": rows}, steps) == found
+    with pytest.raises(AssertionError, match="second time"):
+        continuations(base, tuned, tokenizer, {"mine": make_rows(3)}, steps)
