@@ -11,6 +11,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from keeptune.audit.floor import how, noise_floor
 from keeptune.audit.gate import Bound, check
+from keeptune.audit.harness import check_harness, measure_harness
 from keeptune.audit.meter import DESCRIPTIONS, measure
 from keeptune.audit.pair import Vocabularies, check_vocabularies, share_vocabulary, vocabularies
 from keeptune.audit.settings import AuditSettings
@@ -61,6 +62,7 @@ def audit(settings: AuditSettings, bounds: Sequence[Bound] = ()) -> dict[str, An
         Diverged: the models' predictions are no numbers.
     """
     questions = load_tasks(settings.task, settings.items)
+    check_harness(settings.lm_eval)
     loaded = load(settings)
     base, tuned, steps = loaded.base, loaded.tuned, loaded.steps
     texts = {name: read_text(loaded, name) for name in loaded.rows}
@@ -76,6 +78,7 @@ def audit(settings: AuditSettings, bounds: Sequence[Bound] = ()) -> dict[str, An
         "measures": DESCRIPTIONS,
         "intervals": f"{LEVEL:.0%} percentile bootstrap over documents, {RESAMPLES} resamples",
         **measure_tasks(base, tuned, loaded.tokenizer, questions, steps),
+        **measure_harness(base, tuned, loaded.tokenizer, settings.lm_eval, settings.items, steps),
         **provenance(settings.seed),
     }
     report["gate"] = check(bounds, report)

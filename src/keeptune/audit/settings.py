@@ -33,6 +33,9 @@ class AuditSettings:
     layouts. Repeat it for more."""
     items: int = 200
     """At most so many questions of each task, evenly spaced."""
+    lm_eval: list[str] = field(default_factory=list)
+    """A task of the lm-eval harness (pip install 'keeptune[eval]'), or a YAML file that describes one; its first
+    --items questions. Repeat it for more."""
     seed: int = 1
     """Of the fresh text."""
     shared_vocabulary: bool = False

@@ -41,6 +41,7 @@ def audit(
 ) -> None:
     """Audit a tuned model; see `keeptune.cli.help`."""
     from keeptune.audit.gate import BROKEN, HELD, parse_bounds
+    from keeptune.audit.harness import print_harness
     from keeptune.audit.run import audit as run
     from keeptune.audit.summary import write_junit, write_markdown
     from keeptune.audit.table import print_table
@@ -54,6 +55,7 @@ def audit(
     report = run(settings, parse_bounds(fail_above, settings.named()))
     print_table(report)
     print_tasks(report)
+    print_harness(report)
     if junit:
         write_junit(junit, report)
     if markdown:
