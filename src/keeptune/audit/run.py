@@ -18,8 +18,11 @@ from keeptune.audit.settings import AuditSettings
 from keeptune.audit.stats import LEVEL, RESAMPLES
 from keeptune.audit.steps import Steps
 from keeptune.audit.tasks import load_tasks, measure_tasks
-from keeptune.audit.texts import Row, text_rows, text_sources, without_tokens
+from keeptune.audit.texts import SELF, Row, text_rows, text_sources, without_tokens
 from keeptune.audit.verdict import RULE, require_finite, verdicts
+from keeptune.audit.where.collector import Where, where_section
+from keeptune.audit.where.continuations import continuations
+from keeptune.audit.where.layers import layer_profile
 from keeptune.errors import ConfigError, SourceError
 from keeptune.progress import say
 from keeptune.replay.prompts import chat_opening
@@ -79,6 +82,7 @@ def audit(settings: AuditSettings, bounds: Sequence[Bound] = ()) -> dict[str, An
         "intervals": f"{LEVEL:.0%} percentile bootstrap over documents, {RESAMPLES} resamples",
         **measure_tasks(base, tuned, loaded.tokenizer, questions, steps),
         **measure_harness(base, tuned, loaded.tokenizer, settings.lm_eval, settings.items, steps),
+        "where": _where(loaded, {name: step["where"] for name, step in texts.items()}),
         **provenance(settings.seed),
     }
     report["gate"] = check(bounds, report)
@@ -127,7 +131,8 @@ def load(settings: AuditSettings) -> Loaded:
 
 
 def read_text(loaded: Loaded, name: str) -> dict[str, Any]:
-    """One text, read once: `reading`, its `Drift.summary()` with the verdicts on it, and `floor`, its noise floor.
+    """One text, read once: `reading`, its `Drift.summary()` with the verdicts on it; `floor`, its noise floor; and
+    `where`, the `Where.summary()` of the same pass.
 
     Raises:
         Diverged: the models' predictions are no numbers.
@@ -135,14 +140,21 @@ def read_text(loaded: Loaded, name: str) -> dict[str, Any]:
     rows = loaded.rows[name]
 
     def read() -> dict[str, Any]:
-        drift = measure(loaded.base, loaded.tuned, rows, label=f"Measuring on {name}")
+        where = Where(loaded.tokenizer)
+        drift = measure(loaded.base, loaded.tuned, rows, label=f"Measuring on {name}", on_tokens=where.add)
         require_finite(drift, name)
         floor = noise_floor(loaded.base, rows, label=f"Measuring the noise floor on {name}")
         summary = drift.summary()
         reading = {"source": loaded.sources[name], **summary, "verdicts": verdicts(summary, floor)}
-        return {"reading": reading, "floor": floor}
+        return {"reading": reading, "floor": floor, "where": where.summary()}
 
     return loaded.steps.of(rows=rows).once(f"text {name}", read)
+
+
+def _where(loaded: Loaded, collected: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    base, tuned, rows = loaded.base, loaded.tuned, loaded.rows
+    layers = loaded.steps.of(rows=rows[SELF]).once("layers", lambda: layer_profile(base, tuned, rows[SELF], SELF))
+    return where_section(collected, layers, continuations(base, tuned, loaded.tokenizer, rows, loaded.steps))
 
 
 def _opens_chats(tokenizer: PreTrainedTokenizerBase) -> bool:

@@ -46,6 +46,7 @@ def audit(
     from keeptune.audit.summary import write_junit, write_markdown
     from keeptune.audit.table import print_table
     from keeptune.audit.tasks import print_tasks
+    from keeptune.audit.where.terminal import print_where
     from keeptune.errors import ConfigError
     from keeptune.progress import say
 
@@ -56,6 +57,7 @@ def audit(
     print_table(report)
     print_tasks(report)
     print_harness(report)
+    print_where(report)
     if junit:
         write_junit(junit, report)
     if markdown:
