@@ -1,0 +1,155 @@
+"""`keeptune audit BASE CK1 CK2 … --stages`: a continual run from names to report.json."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from keeptune.audit.floor import how
+from keeptune.audit.meter import DESCRIPTIONS
+from keeptune.audit.run import REPORT, named_sources, text_rows
+from keeptune.audit.stages.matrix import DEFINITIONS, Column, cells, summary
+from keeptune.audit.stages.measure import Readings, floors_of, read_checkpoint, task_column, text_column
+from keeptune.audit.stats import LEVEL, RESAMPLES
+from keeptune.audit.steps import Steps
+from keeptune.audit.tasks import load_tasks
+from keeptune.audit.verdict import verdict
+from keeptune.errors import ConfigError
+from keeptune.replay.view import fingerprint
+from keeptune.sources import load_model, load_tokenizer, resolve_model
+from keeptune.storage import write_json
+from keeptune.versions import provenance, versions
+
+KIND = "stages"
+UNITS = {"texts": "−CE, nats per token", "tasks": "accuracy, the likeliest option per character, asked plainly"}
+
+
+def audit_stages(
+    base: str,
+    checkpoints: Sequence[str],
+    texts: list[str],
+    *,
+    out: Path,
+    tasks: Sequence[str] = (),
+    items: int = 200,
+    docs: int = 64,
+    max_length: int = 256,
+    windows: int = 4,
+    seed: int = 1,
+) -> dict[str, Any]:
+    """Measure a base and the checkpoints after stages 1 … T on every column; write `<out>/report.json`, return it.
+
+    The first T texts, where there are as many, are those of the stages 1 … T, and so are the first T tasks; all others
+    are other knowledge, which no stage trained.
+
+    Args:
+        checkpoints: checkpoint i was tuned from checkpoint i − 1, the first from the base, in stage i.
+        texts: each `NAME=SOURCE`, a source's alias, or `self`; tasks: each `NAME=FILE.jsonl`.
+        items, docs, max_length, windows, seed: as for `keeptune.audit.run.audit`.
+
+    Raises:
+        ConfigError: no checkpoint, too few texts and tasks for their number, other vocabularies, or bad names.
+        SourceError: a model, text or task cannot be read.
+        Diverged: a model's predictions are no numbers.
+    """
+    sources, questions = named_sources(texts), load_tasks(tasks, items)
+    stages = _stages(list(sources), list(questions), len(checkpoints))
+    for name in checkpoints:
+        resolve_model(name)
+    base_model, tokenizer = load_model(base), load_tokenizer(base)
+    mark = fingerprint(base_model)
+    settings = {"docs": docs, "length": max_length, "windows": windows, "seed": seed}
+    rows = {
+        name: text_rows(source, base_model, tokenizer, out / "self-samples", **settings)
+        for name, source in sources.items()
+    }
+    steps = Steps(out / "steps", base=mark, versions=versions())
+    floors = floors_of(base_model, rows, steps)
+    readings = [read_checkpoint(base_model, tokenizer, name, rows, questions, steps) for name in checkpoints]
+    columns = _columns(stages, readings, floors)
+    named = {"texts": sources, "tasks": {name: task.source for name, task in questions.items()}}
+    report = {
+        "kind": KIND,
+        "base": {"source": base, "fingerprint": mark},
+        "checkpoints": [
+            {"stage": stage, "source": name, "fingerprint": reading.fingerprint}
+            for stage, (name, reading) in enumerate(zip(checkpoints, readings, strict=True), start=1)
+        ],
+        **_numbers(columns, named),
+        "drift": {"measure": DESCRIPTIONS["kl"], "texts": [_drifts(reading, floors) for reading in readings]},
+        "noise_floor": {"how": how(base_model), "texts": floors},
+        "settings": {**settings, "items": items},
+        **provenance(seed),
+    }
+    write_json(out / REPORT, report)
+    return report
+
+
+def stages_of(names: Sequence[str], checkpoints: int) -> dict[str, int | None]:
+    """The first columns of a kind belong to stages 1 … T, the others to none; all to none where there are fewer."""
+    staged = checkpoints if len(names) >= checkpoints else 0
+    return {name: place if place <= staged else None for place, name in enumerate(names, start=1)}
+
+
+def _stages(texts: list[str], tasks: list[str], checkpoints: int) -> dict[str, dict[str, int | None]]:
+    if not checkpoints:
+        raise ConfigError(
+            "--stages needs the checkpoint after each stage", "name them behind the base, the first first"
+        )
+    stages = {"texts": stages_of(texts, checkpoints), "tasks": stages_of(tasks, checkpoints)}
+    if not any(stage for of_kind in stages.values() for stage in of_kind.values()):
+        given = " and ".join(f"{len(of_kind)} {kind}" for kind, of_kind in stages.items())
+        raise ConfigError(
+            f"{checkpoints} stages need a column each, and there are {given}",
+            "give a --text or a --task of what each stage trained, in the order of the stages; others go behind them",
+        )
+    return stages
+
+
+def _columns(
+    stages: dict[str, dict[str, int | None]], readings: list[Readings], floors: dict[str, dict[str, Any]]
+) -> dict[str, list[Column]]:
+    texts = [
+        text_column(name, stage, [reading.texts[name] for reading in readings], floors[name])
+        for name, stage in stages["texts"].items()
+    ]
+    tasks = [
+        task_column(name, stage, [reading.tasks[name] for reading in readings])
+        for name, stage in stages["tasks"].items()
+    ]
+    return {kind: columns for kind, columns in (("texts", texts), ("tasks", tasks)) if columns}
+
+
+def _numbers(columns: dict[str, list[Column]], named: dict[str, dict[str, str]]) -> dict[str, Any]:
+    """The part of a report that the columns give."""
+    described = [
+        {
+            "name": column.name,
+            "kind": kind,
+            "stage": column.stage,
+            "source": named[kind][column.name],
+            "units": UNITS[kind],
+            "documents": len(column.weights_D),
+            "targets": int(column.weights_D.sum()),
+        }
+        for kind in columns
+        for column in columns[kind]
+    ]
+    return {
+        "columns": described,
+        "R": {kind: cells(columns[kind]) for kind in columns},
+        "summary": {kind: summary(columns[kind]) for kind in columns},
+        "definitions": DEFINITIONS,
+        "intervals": f"{LEVEL:.0%} percentile bootstrap over a column's documents or items, {RESAMPLES} resamples, "
+        "the same for all checkpoints",
+    }
+
+
+def _drifts(reading: Readings, floors: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:
+    """KL(base‖checkpoint) on every text, with its verdict."""
+    intervals = {name: drift.interval("kl").as_dict() for name, drift in reading.texts.items()}
+    return [
+        {**interval, "verdict": verdict("kl", interval, floors[name]["measures"]["kl"]["floor"])}
+        for name, interval in intervals.items()
+    ]

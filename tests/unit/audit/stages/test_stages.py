@@ -1,0 +1,218 @@
+"""A continual run from names to report: every cell against naive forward passes, memory, interruption, bad input."""
+
+from __future__ import annotations
+
+import gc
+import json
+import weakref
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from transformers import LlamaForCausalLM
+
+from keeptune.audit import floor, meter
+from keeptune.audit.items import parse_item
+from keeptune.audit.meter import Drift
+from keeptune.audit.stages import measure as stages_measure
+from keeptune.audit.stages.measure import right_answers, task_column
+from keeptune.audit.stages.run import audit_stages, stages_of
+from keeptune.audit.stages.table import print_stages
+from keeptune.audit.verdict import NO_EVIDENCE
+from keeptune.errors import ConfigError, Diverged, SourceError, SourceNotFound
+from tests.conftest import make_model, make_tokenizer
+
+TEXTS = ("first", "second", "old")
+DOCUMENTS = 12
+
+
+@pytest.fixture(autouse=True)
+def _fp32(monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in (meter, floor):
+        monkeypatch.setattr(module, "training_dtype", lambda model: torch.float32)
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> dict[str, Any]:
+    """A base, two checkpoints, three texts and a task, as a user names them."""
+    models = []
+    for seed in range(3):
+        make_model(seed).save_pretrained(tmp_path / f"model{seed}")
+        make_tokenizer().save_pretrained(tmp_path / f"model{seed}")
+        models.append(str(tmp_path / f"model{seed}"))
+    texts = []
+    for place, name in enumerate(TEXTS):
+        lines = [json.dumps({"text": f"{name} {place * 7 + number} " * 4}) for number in range(DOCUMENTS)]
+        (tmp_path / f"{name}.jsonl").write_text("\n".join(lines))
+        texts.append(f"{name}={tmp_path / f'{name}.jsonl'}")
+    task = tmp_path / "quiz.jsonl"
+    task.write_text("\n".join(json.dumps(row) for row in quiz()))
+    arguments = {"base": models[0], "checkpoints": models[1:], "texts": texts, "tasks": [f"quiz={task}"]}
+    return {**arguments, "out": tmp_path / "out"}
+
+
+def quiz() -> list[dict[str, Any]]:
+    return [
+        {"question": f"What is {number} and one?", "choices": [str(number + 1), "a fish", "9"], "answer": number % 3}
+        for number in range(11)
+    ]
+
+
+@torch.no_grad()
+def log_probs(model: LlamaForCausalLM, ids: list[int]) -> torch.Tensor:
+    return model(input_ids=torch.tensor([ids])).logits[0].double().log_softmax(dim=-1)
+
+
+def naive_text(source: str, model: LlamaForCausalLM, base: LlamaForCausalLM) -> tuple[float, float]:
+    """−CE and KL(base‖model) of a whole text, document by document, all logits at once."""
+    tokenizer = make_tokenizer()
+    gained, drift, tokens = 0.0, 0.0, 0
+    for line in Path(source.partition("=")[2]).read_text().splitlines():
+        ids = [tokenizer.convert_tokens_to_ids("<|endoftext|>"), *tokenizer(json.loads(line)["text"])["input_ids"]]
+        own, of_base = log_probs(model, ids)[:-1], log_probs(base, ids)[:-1]
+        gained += float(own.gather(1, torch.tensor(ids[1:])[:, None]).sum())
+        drift += float((of_base.exp() * (of_base - own)).sum())
+        tokens += len(ids) - 1
+    return gained / tokens, drift / tokens
+
+
+def naive_accuracy(model: LlamaForCausalLM) -> float:
+    tokenizer = make_tokenizer()
+    right = 0
+    for row in quiz():
+        prompt = tokenizer(f"Question: {row['question']}\nAnswer:")["input_ids"]
+        scores = []
+        for choice in row["choices"]:
+            answer = tokenizer(f" {choice}")["input_ids"]
+            of_answer = log_probs(model, prompt + answer)[len(prompt) - 1 : -1]
+            scores.append(float(of_answer.gather(1, torch.tensor(answer)[:, None]).sum()) / len(choice))
+        right += int(np.argmax(scores)) == row["answer"]
+    return right / len(quiz())
+
+
+def test_every_cell_is_that_of_a_naive_forward_pass(run: dict[str, Any], capsys: pytest.CaptureFixture[str]) -> None:
+    report = audit_stages(**run)
+    models = [make_model(seed) for seed in range(3)]
+    for place, source in enumerate(run["texts"]):
+        for stage, model in enumerate(models):
+            score, drift = naive_text(source, model, models[0])
+            assert report["R"]["texts"][stage][place]["value"] == pytest.approx(score, rel=1e-5)
+            if stage:
+                assert report["drift"]["texts"][stage - 1][place]["value"] == pytest.approx(drift, rel=1e-4)
+    accuracies = [row[0]["value"] for row in report["R"]["tasks"]]
+    assert accuracies == pytest.approx([naive_accuracy(model) for model in models])
+    assert len(set(accuracies)) > 1
+    values = np.array([[cell["value"] for cell in row] for row in report["R"]["texts"]])
+    summary = report["summary"]["texts"]
+    assert summary["acc"]["value"] == pytest.approx((values[2, 0] + values[2, 1]) / 2)
+    assert summary["bwt"]["value"] == pytest.approx(values[2, 0] - values[1, 0])
+    assert summary["fwt"]["value"] == pytest.approx(values[1, 1] - values[0, 1])
+    assert summary["chaudhry"][0]["value"] == pytest.approx(values[1, 0] - values[2, 0])
+    assert summary["other"][0]["value"] == pytest.approx(values[0, 2] - values[2, 2])
+    described = [(column["name"], column["kind"], column["stage"], column["documents"]) for column in report["columns"]]
+    assert described[:3] == [("first", "texts", 1, 12), ("second", "texts", 2, 12), ("old", "texts", None, 12)]
+    assert described[3] == ("quiz", "tasks", None, 11)
+    assert json.loads((run["out"] / "report.json").read_text()) == json.loads(json.dumps(report))
+    print_stages(report)
+    printed = capsys.readouterr().out
+    for shown in ("stage 2", "model2", f"{values[2, 0]:.3f}", f"{summary['bwt']['value']:.4f}", "forgotten"):
+        assert shown in printed
+
+
+def test_tasks_can_be_the_stages_and_one_stage_has_no_transfer(
+    run: dict[str, Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    report = audit_stages(**{**run, "checkpoints": run["checkpoints"][:1], "texts": []})
+    assert [column["stage"] for column in report["columns"]] == [1]
+    assert set(report["R"]) == {"tasks"}
+    assert report["summary"]["tasks"]["acc"]["value"] == report["R"]["tasks"][1][0]["value"]
+    assert report["summary"]["tasks"]["bwt"] is None
+    print_stages(report)
+    assert "needs two stages" in capsys.readouterr().out
+
+
+def test_never_more_than_two_models(run: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    alive: list[weakref.ref[Any]] = []
+    most = []
+    load = stages_measure.load_model
+
+    def counted(name: str) -> Any:
+        gc.collect()
+        model = load(name)
+        alive.append(weakref.ref(model))
+        most.append(sum(reference() is not None for reference in alive))
+        return model
+
+    monkeypatch.setattr(stages_measure, "load_model", counted)
+    checkpoints = [*run["checkpoints"], run["base"]]
+    audit_stages(**{**run, "checkpoints": checkpoints, "docs": 2, "tasks": []})
+    # The base is loaded elsewhere, so one checkpoint at a time is alive here.
+    assert most == [1, 1, 1]
+
+
+def test_an_interrupted_run_goes_on(run: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = audit_stages(**run)
+    measure, calls = stages_measure.measure, []
+
+    def failing(*arguments: Any, label: str, **settings: Any) -> Drift:
+        calls.append(label)
+        if len(calls) == 5:
+            raise KeyboardInterrupt
+        return measure(*arguments, label=label, **settings)
+
+    monkeypatch.setattr(stages_measure, "measure", failing)
+    again = {**run, "out": run["out"].with_name("again")}
+    with pytest.raises(KeyboardInterrupt):
+        audit_stages(**again)
+    report = audit_stages(**again)
+    assert len(calls) == 5 + 2
+    assert report["R"] == whole["R"]
+    assert report["summary"] == whole["summary"]
+    # Other documents are other numbers: nothing kept may stand in for them.
+    assert audit_stages(**{**again, "docs": 6})["R"] != whole["R"]
+
+
+def test_few_documents_are_not_enough(run: dict[str, Any]) -> None:
+    report = audit_stages(**{**run, "docs": 4, "tasks": []})
+    summary = report["summary"]["texts"]
+    found = [summary["bwt"], summary["fwt"], *summary["chaudhry"], *summary["other"], *report["drift"]["texts"][0]]
+    assert {entry["verdict"] for entry in found} == {NO_EVIDENCE}
+
+
+def test_which_columns_belong_to_stages() -> None:
+    assert stages_of(["a", "b", "c"], 2) == {"a": 1, "b": 2, "c": None}
+    assert stages_of(["a"], 2) == {"a": None}
+
+
+def test_bad_input_is_refused(run: dict[str, Any], tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="3 stages need a column each, and there are 2 texts and 1 tasks"):
+        audit_stages(**{**run, "checkpoints": [*run["checkpoints"], run["base"]], "texts": run["texts"][:2]})
+    with pytest.raises(ConfigError, match="checkpoint after each stage"):
+        audit_stages(**{**run, "checkpoints": []})
+    with pytest.raises(SourceNotFound, match="nowhere"):
+        audit_stages(**{**run, "checkpoints": [run["checkpoints"][0], str(tmp_path / "nowhere")]})
+    other = tmp_path / "other"
+    make_model(vocab=260).save_pretrained(other)
+    make_tokenizer().save_pretrained(other)
+    with pytest.raises(ConfigError, match="different vocabularies"):
+        audit_stages(**{**run, "checkpoints": [str(other)]})
+
+
+def test_a_broken_checkpoint_is_said_and_not_kept(run: dict[str, Any], tmp_path: Path) -> None:
+    broken = make_model(seed=1)
+    torch.nn.init.constant_(broken.model.norm.weight, float("nan"))
+    broken.save_pretrained(tmp_path / "model2")
+    with pytest.raises(Diverged, match="no numbers"):
+        audit_stages(**run)
+
+
+def test_items_that_one_checkpoint_cannot_answer_leave_the_column() -> None:
+    answers = [[[1, 0], [0, 1], [1, 1]], [[1, 1], None, [1, 0]]]
+    column = task_column("quiz", 1, answers)
+    np.testing.assert_array_equal(column.sums_LD, [[1, 1], [0, 1], [1, 0]])
+    with pytest.raises(SourceError, match="no item of quiz"):
+        task_column("quiz", 1, [[None], [[1, 1]]])
+    item = parse_item({"question": "long " * 100, "choices": ["a", "b"], "answer": 0}, "line 1")
+    assert right_answers(make_model(), make_model(1), make_tokenizer(), [item], "Asking") == [None]
