@@ -8,7 +8,7 @@ from typing import Any
 
 from keeptune.audit.floor import how
 from keeptune.audit.meter import DESCRIPTIONS
-from keeptune.audit.run import REPORT, named_sources, text_rows
+from keeptune.audit.run import REPORT, SELF, named_sources, text_rows
 from keeptune.audit.stages.matrix import DEFINITIONS, Column, cells, summary
 from keeptune.audit.stages.measure import Readings, floors_of, read_checkpoint, task_column, text_column
 from keeptune.audit.stats import LEVEL, RESAMPLES
@@ -40,8 +40,8 @@ def audit_stages(
 ) -> dict[str, Any]:
     """Measure a base and the checkpoints after stages 1 … T on every column; write `<out>/report.json`, return it.
 
-    The first T texts, where there are as many, are those of the stages 1 … T, and so are the first T tasks; all others
-    are other knowledge, which no stage trained.
+    The first T texts but `self`, where there are as many, are those of the stages 1 … T, and so are the first T tasks;
+    all others are other knowledge, which no stage trained.
 
     Args:
         checkpoints: checkpoint i was tuned from checkpoint i − 1, the first from the base, in stage i.
@@ -54,7 +54,8 @@ def audit_stages(
         Diverged: a model's predictions are no numbers.
     """
     sources, questions = named_sources(texts), load_tasks(tasks, items)
-    stages = _stages(list(sources), list(questions), len(checkpoints))
+    named = {"texts": sources, "tasks": {name: task.source for name, task in questions.items()}}
+    stages = _stages(named, len(checkpoints))
     for name in checkpoints:
         resolve_model(name)
     base_model, tokenizer = load_model(base), load_tokenizer(base)
@@ -68,7 +69,6 @@ def audit_stages(
     floors = floors_of(base_model, rows, steps)
     readings = [read_checkpoint(base_model, tokenizer, name, rows, questions, steps) for name in checkpoints]
     columns = _columns(stages, readings, floors)
-    named = {"texts": sources, "tasks": {name: task.source for name, task in questions.items()}}
     report = {
         "kind": KIND,
         "base": {"source": base, "fingerprint": mark},
@@ -86,18 +86,22 @@ def audit_stages(
     return report
 
 
-def stages_of(names: Sequence[str], checkpoints: int) -> dict[str, int | None]:
-    """The first columns of a kind belong to stages 1 … T, the others to none; all to none where there are fewer."""
-    staged = checkpoints if len(names) >= checkpoints else 0
-    return {name: place if place <= staged else None for place, name in enumerate(names, start=1)}
+def stages_of(sources: dict[str, str], checkpoints: int) -> dict[str, int | None]:
+    """The first columns of a kind belong to stages 1 … T, the others to none; all to none where there are fewer.
+
+    What the base writes itself belongs to none.
+    """
+    trained = [name for name, source in sources.items() if source != SELF]
+    stages = range(1, checkpoints + 1) if len(trained) >= checkpoints else range(0)
+    return {**dict.fromkeys(sources), **dict(zip(trained, stages, strict=False))}
 
 
-def _stages(texts: list[str], tasks: list[str], checkpoints: int) -> dict[str, dict[str, int | None]]:
+def _stages(named: dict[str, dict[str, str]], checkpoints: int) -> dict[str, dict[str, int | None]]:
     if not checkpoints:
         raise ConfigError(
             "--stages needs the checkpoint after each stage", "name them behind the base, the first first"
         )
-    stages = {"texts": stages_of(texts, checkpoints), "tasks": stages_of(tasks, checkpoints)}
+    stages = {kind: stages_of(sources, checkpoints) for kind, sources in named.items()}
     if not any(stage for of_kind in stages.values() for stage in of_kind.values()):
         given = " and ".join(f"{len(of_kind)} {kind}" for kind, of_kind in stages.items())
         raise ConfigError(

@@ -182,8 +182,10 @@ def test_few_documents_are_not_enough(run: dict[str, Any]) -> None:
 
 
 def test_which_columns_belong_to_stages() -> None:
-    assert stages_of(["a", "b", "c"], 2) == {"a": 1, "b": 2, "c": None}
-    assert stages_of(["a"], 2) == {"a": None}
+    files = {name: f"{name}.txt" for name in "abc"}
+    assert stages_of(files, 2) == {"a": 1, "b": 2, "c": None}
+    assert stages_of(files, 4) == {"a": None, "b": None, "c": None}
+    assert list(stages_of({"self": "self", **files}, 2).items()) == [("self", None), ("a", 1), ("b", 2), ("c", None)]
 
 
 def test_bad_input_is_refused(run: dict[str, Any], tmp_path: Path) -> None:

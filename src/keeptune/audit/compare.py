@@ -1,0 +1,229 @@
+"""Several audited models of one base in one picture: what each learned against what it forgot.
+
+Reports are taken together only where they measured the same rows. Their intervals are those of each model alone, over
+the same documents: two models whose intervals overlap may still differ, but these reports do not show it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from itertools import combinations
+from pathlib import Path
+from typing import Any, Literal
+
+from rich.console import Console
+from rich.table import Table
+
+from keeptune.audit.names import short_names
+from keeptune.audit.reports import OF_BASE, Report, read_reports
+from keeptune.audit.stats import LEVEL
+from keeptune.audit.verdict import NO_EVIDENCE, change, has_evidence
+from keeptune.errors import ConfigError
+from keeptune.storage import write_json
+from keeptune.versions import provenance
+
+COMPARISON = "compare.json"
+KIND = "compare"
+FIRST = "first better"
+SECOND = "second better"
+OVERLAP = "not distinguishable"
+LEARNED_MEASURE = "ce_change"
+FORGOTTEN = {
+    "kl": "KL(base‖tuned), nats per token",
+    "l_f_rise": "L_f rise, nats per token",
+    "ce_change": "CE change, nats per token",
+    "agreement": "1 − top-1 agreement",
+}
+_FORMATS = ("plain", "chat")
+# What the base alone decides on a text: the same on the same rows, up to the rounding of another machine.
+_OF_BASE_TOLERANCE = 0.01
+
+
+@dataclass(frozen=True, kw_only=True)
+class Axis:
+    """What is read from every report, and which way is better."""
+
+    name: str
+    """The text or task."""
+    measure: str
+    """Of a text; for a task `plain` or `chat`, how it was asked."""
+    kind: Literal["texts", "tasks"]
+    title: str
+    higher_is_better: bool
+
+
+def compare(reports: Sequence[str], *, learned: str, forgot: str = "self:kl", out: Path) -> dict[str, Any]:
+    """Put audited models side by side and write `<out>/compare.json`; returns its content.
+
+    Args:
+        reports: each a report.json, or the folder it is in, or `NAME=` one of these.
+        learned: the text of the new task, of which the CE change is read, or a task, of which the change of accuracy;
+            `TASK:chat` for the questions as a chat turn.
+        forgot: `TEXT:MEASURE`, with `kl` where no measure is named.
+
+    Returns:
+        `axes`; `points`, each with its place on both and whether it is on the Pareto `front` of the values; `pairs`,
+        which of two is better on either axis where their intervals do not overlap.
+
+    Raises:
+        ConfigError: fewer than two reports, names that are not unique, or an axis that they do not have.
+        SourceError: no report, a damaged one, one of another kind or base, or one that read other rows.
+    """
+    if len(reports) < 2:
+        raise ConfigError("a comparison needs two reports or more", "name the report.json of every audited model")
+    read = read_reports(reports)
+    axes = {"learned": _learned_axis(learned, read), "forgot": _forgot_axis(forgot, read)}
+    for axis in axes.values():
+        _require_same_rows(axis, read)
+    names = _names(read)
+    points = [
+        {
+            "name": name,
+            "report": report.path,
+            "tuned": report.content["tuned"],
+            **{side: _place(axis, report) for side, axis in axes.items()},
+        }
+        for name, report in zip(names, read, strict=True)
+    ]
+    signs = [-1 if axis.higher_is_better else 1 for axis in axes.values()]
+    costs = [[sign * point[side]["value"] for sign, side in zip(signs, axes, strict=True)] for point in points]
+    for point, on_front in zip(points, pareto_front(costs), strict=True):
+        point["front"] = on_front
+    comparison = {
+        "kind": KIND,
+        "base": read[0].content["base"],
+        "axes": {side: asdict(axis) for side, axis in axes.items()},
+        "points": points,
+        "pairs": [_pair(first, second, axes) for first, second in combinations(points, 2)],
+        "rule": f"better: the {LEVEL:.0%} intervals do not overlap; {OVERLAP}: they do; {NO_EVIDENCE}: as in the audit",
+        **provenance(0),
+    }
+    write_json(out / COMPARISON, comparison)
+    return comparison
+
+
+def pareto_front(costs: Sequence[Sequence[float]]) -> list[bool]:
+    """Whether no other point is at least as low on every axis and lower on one."""
+
+    def beats(other: Sequence[float], own: Sequence[float]) -> bool:
+        return all(a <= b for a, b in zip(other, own, strict=True)) and tuple(other) != tuple(own)
+
+    return [not any(beats(other, own) for other in costs) for own in costs]
+
+
+def _learned_axis(given: str, reports: Sequence[Report]) -> Axis:
+    name, _, style = given.partition(":")
+    first = reports[0].content
+    if not style and name in first["texts"]:
+        title = f"CE change on {name}, nats per token"
+        return Axis(name=name, measure=LEARNED_MEASURE, kind="texts", title=title, higher_is_better=False)
+    style = style or _FORMATS[0]
+    if name in first.get("tasks", {}) and style in first["tasks"][name]["formats"]:
+        title = f"change of accuracy on {name}, asked {'plainly' if style == 'plain' else 'as a chat turn'}"
+        return Axis(name=name, measure=style, kind="tasks", title=title, higher_is_better=True)
+    raise ConfigError(
+        f"--learned {given}: {reports[0].path} has no such text or task",
+        f"name one of {', '.join([*first['texts'], *first.get('tasks', {})])}",
+    )
+
+
+def _forgot_axis(given: str, reports: Sequence[Report]) -> Axis:
+    name, _, measure = given.partition(":")
+    measure = measure or "kl"
+    if name not in reports[0].content["texts"] or measure not in FORGOTTEN:
+        raise ConfigError(
+            f"--forgot {given}: {reports[0].path} has no such text, or that is no measure of forgetting",
+            f"write TEXT:MEASURE with one of {', '.join(reports[0].content['texts'])} and of {', '.join(FORGOTTEN)}",
+        )
+    title = f"{FORGOTTEN[measure]} on {name}"
+    return Axis(name=name, measure=measure, kind="texts", title=title, higher_is_better=False)
+
+
+def _require_same_rows(axis: Axis, reports: Sequence[Report]) -> None:
+    """Compare the rows' number and what the base said on them; of a task, the questions."""
+    first, *others = reports
+    for other in others:
+        if axis.name not in other.content.get(axis.kind, {}):
+            raise other.refused(f"did not measure {axis.name}", f"audit that model on {axis.name} too")
+        one, two = (report.content[axis.kind][axis.name] for report in (first, other))
+        if axis.kind == "texts":
+            same = all(one[count] == two[count] for count in ("documents", "tokens")) and all(
+                abs(one["measures"][name]["value"] - two["measures"][name]["value"]) <= _OF_BASE_TOLERANCE
+                for name in OF_BASE
+            )
+        else:
+            same = (one["asked"], one["right"]) == (two["asked"], two["right"])
+            if axis.measure not in two["formats"]:
+                raise other.refused(f"did not ask {axis.name} as {axis.measure}", "audit both with the same tokenizer")
+        if not same:
+            raise other.refused(
+                f"read other rows of {axis.name} than {first.path}",
+                "audit both models with the same texts, --docs, --max-length, --windows, --items and --seed",
+            )
+
+
+def _place(axis: Axis, report: Report) -> dict[str, Any]:
+    """Value, low, high and number of documents or items; 0 where nothing changed."""
+    reading = report.content[axis.kind][axis.name]
+    if axis.kind == "tasks":
+        result = reading["formats"][axis.measure][reading["headline"]]
+        # Where no item changed Wald's interval has no width, which says nothing of other items.
+        changed = result["right_to_wrong"] + result["wrong_to_right"]
+        ends = {} if changed else {"low": None, "high": None}
+        return {**result["change"], **ends, "documents": result["items"]}
+    interval = reading["measures"][axis.measure]
+    if interval["low"] is None:
+        return {**interval, "value": 1 - interval["value"] if axis.measure == "agreement" else interval["value"]}
+    value, low, high = change(axis.measure, interval)
+    return {"value": value, "low": low, "high": high, "documents": interval["documents"]}
+
+
+def _pair(first: dict[str, Any], second: dict[str, Any], axes: dict[str, Axis]) -> dict[str, Any]:
+    found = {side: _better(first[side], second[side], higher=axis.higher_is_better) for side, axis in axes.items()}
+    return {"first": first["name"], "second": second["name"], **found}
+
+
+def _better(one: dict[str, Any], two: dict[str, Any], *, higher: bool) -> str:
+    if not (has_evidence(one) and has_evidence(two)):
+        return NO_EVIDENCE
+    if one["high"] < two["low"]:
+        return SECOND if higher else FIRST
+    if two["high"] < one["low"]:
+        return FIRST if higher else SECOND
+    return OVERLAP
+
+
+def _names(reports: Sequence[Report]) -> list[str]:
+    shortened = short_names([report.content["tuned"]["source"] for report in reports])
+    names = [report.name or short for report, short in zip(reports, shortened, strict=True)]
+    for name in names:
+        if names.count(name) > 1:
+            raise ConfigError(f"two models are called {name}", "name the reports: NAME=REPORT")
+    return names
+
+
+def print_comparison(comparison: dict[str, Any]) -> None:
+    """The points, and what is sure of each pair, as tables on standard output."""
+    console = Console(highlight=False, markup=False, emoji=False)
+    axes = comparison["axes"]
+    points = Table(title=f"Models tuned from {comparison['base']['source']}")
+    points.add_column("model")
+    for side, axis in axes.items():
+        better = "higher" if axis["higher_is_better"] else "lower"
+        points.add_column(f"{side}: {axis['title']}\n{better} is better", justify="right")
+    points.add_column("Pareto front")
+    for point in comparison["points"]:
+        points.add_row(point["name"], *(_shown(point[side]) for side in axes), "yes" if point["front"] else "")
+    console.print(points)
+    pairs = Table(title="Better where the intervals do not overlap")
+    for title in ("first", "second", *axes):
+        pairs.add_column(title)
+    for pair in comparison["pairs"]:
+        pairs.add_row(pair["first"], pair["second"], *(pair[side] for side in axes))
+    console.print(pairs)
+
+
+def _shown(interval: dict[str, Any]) -> str:
+    value = f"{interval['value']:.4f}"
+    return value if interval["low"] is None else f"{value}\n[{interval['low']:.4f}, {interval['high']:.4f}]"

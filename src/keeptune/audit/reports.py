@@ -1,0 +1,108 @@
+"""Reports of `keeptune audit` read back from disk: whole, of the right kind and of one base, or refused."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from keeptune.audit.run import REPORT
+from keeptune.errors import SourceError, SourceNotFound
+
+_NAMED = re.compile(r"([\w.-]+)=(.+)", re.DOTALL)
+_AGAIN = "make it anew: keeptune audit BASE TUNED"
+OF_BASE = ("entropy", "l_f_base", "ce_base")
+"""Measures of a text that the tuned model has no part in."""
+_READ = ("kl", "l_f_rise", "ce_change", "agreement", *OF_BASE)
+_ENDS = ("value", "low", "high")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Report:
+    """One report and where it came from."""
+
+    path: str
+    name: str | None
+    """What the user calls it."""
+    content: dict[str, Any]
+
+    def refused(self, why: str, fix: str) -> SourceError:
+        """The error that says what is wrong with this report."""
+        return SourceError(f"{self.path} {why}", fix)
+
+
+def read_reports(given: Sequence[str]) -> list[Report]:
+    """Read `report.json`, a folder that holds one, or `NAME=` either.
+
+    Raises:
+        SourceNotFound: there is none.
+        SourceError: one is damaged, of another kind, or of another base than the first.
+    """
+    reports = [_read(entry) for entry in given]
+    first = reports[0]
+    for other in reports[1:]:
+        if other.content["base"]["fingerprint"] != first.content["base"]["fingerprint"]:
+            raise other.refused(
+                f"is of another base ({other.content['base']['source']}) than {first.path}",
+                "compare models that were tuned from one base",
+            )
+    return reports
+
+
+def _read(entry: str) -> Report:
+    named = None if Path(entry).expanduser().exists() else _NAMED.fullmatch(entry)
+    name, path = (named[1], Path(named[2]).expanduser()) if named else (None, Path(entry).expanduser())
+    file = path / REPORT if path.is_dir() else path
+    if not file.is_file():
+        raise SourceNotFound(f"no report at {file}", "name the report.json that keeptune audit wrote, or its folder")
+    try:
+        content = json.loads(file.read_bytes())
+    except (ValueError, RecursionError) as error:
+        raise SourceError(f"{file} is damaged: it is no JSON", _AGAIN) from error
+    if isinstance(content, dict) and content.get("kind", "audit") != "audit":
+        raise SourceError(
+            f"{file} is a report of another kind ({content['kind']!r})", "name reports of keeptune audit BASE TUNED"
+        )
+    try:
+        _check(content)
+    except (KeyError, TypeError, ValueError) as error:
+        raise SourceError(f"{file} is damaged, or no report of keeptune audit ({error!r})", _AGAIN) from error
+    return Report(path=str(file), name=name, content=content)
+
+
+def _check(content: Any) -> None:
+    """Touch everything that is read from a report later."""
+    for side in ("base", "tuned"):
+        for key in ("source", "fingerprint"):
+            _require(content[side][key], str)
+    for reading in _require(content["texts"], dict).values():
+        _require(reading["documents"], int)
+        _require(reading["tokens"], int)
+        for measure in _READ:
+            _check_interval(reading["measures"][measure])
+            _require(reading["measures"][measure]["documents"], int)
+    for task in _require(content.get("tasks", {}), dict).values():
+        _require(task["asked"], list)
+        _require(task["right"], str)
+        for result in _require(task["formats"], dict).values():
+            _check_interval(result[task["headline"]]["change"])
+            for count in ("items", "right_to_wrong", "wrong_to_right"):
+                _require(result[task["headline"]][count], int)
+
+
+def _check_interval(interval: dict[str, Any]) -> None:
+    ends = [interval[end] for end in _ENDS]
+    numbers = ends[:1] if ends[1:] == [None, None] else ends
+    for end in numbers:
+        if not math.isfinite(_require(end, (int, float))):
+            raise ValueError(f"{end} is no number")
+
+
+def _require(value: Any, kind: type | tuple[type, ...]) -> Any:
+    if not isinstance(value, kind) or isinstance(value, bool):
+        raise TypeError(f"{value!r:.40} is not of the kind that stands there")
+    return value
