@@ -15,10 +15,11 @@ from typing import Any, Literal
 from rich.console import Console
 from rich.table import Table
 
+from keeptune.audit.gate import floor_of
 from keeptune.audit.names import short_names
 from keeptune.audit.reports import OF_BASE, Report, read_reports
 from keeptune.audit.stats import LEVEL
-from keeptune.audit.verdict import NO_EVIDENCE, change, has_evidence
+from keeptune.audit.verdict import MIN_DOCUMENTS, NO_EVIDENCE, change, has_evidence
 from keeptune.errors import ConfigError
 from keeptune.storage import write_json
 from keeptune.versions import provenance
@@ -28,6 +29,11 @@ KIND = "compare"
 FIRST = "first better"
 SECOND = "second better"
 OVERLAP = "not distinguishable"
+RULE = (
+    f"{NO_EVIDENCE}: fewer than {MIN_DOCUMENTS} documents or items, or no interval. "
+    f"better: the {LEVEL:.0%} intervals do not overlap, and the values differ by more than the noise floor. "
+    f"{OVERLAP}: otherwise."
+)
 LEARNED_MEASURE = "ce_change"
 FORGOTTEN = {
     "kl": "KL(base‖tuned), nats per token",
@@ -64,7 +70,7 @@ def compare(reports: Sequence[str], *, learned: str, forgot: str = "self:kl", ou
 
     Returns:
         `axes`; `points`, each with its place on both and whether it is on the Pareto `front` of the values; `pairs`,
-        which of two is better on either axis where their intervals do not overlap.
+        which of two is better on either axis, see `RULE`.
 
     Raises:
         ConfigError: fewer than two reports, names that are not unique, or an axis that they do not have.
@@ -96,7 +102,7 @@ def compare(reports: Sequence[str], *, learned: str, forgot: str = "self:kl", ou
         "axes": {side: asdict(axis) for side, axis in axes.items()},
         "points": points,
         "pairs": [_pair(first, second, axes) for first, second in combinations(points, 2)],
-        "rule": f"better: the {LEVEL:.0%} intervals do not overlap; {OVERLAP}: they do; {NO_EVIDENCE}: as in the audit",
+        "rule": RULE,
         **provenance(0),
     }
     write_json(out / COMPARISON, comparison)
@@ -164,19 +170,20 @@ def _require_same_rows(axis: Axis, reports: Sequence[Report]) -> None:
 
 
 def _place(axis: Axis, report: Report) -> dict[str, Any]:
-    """Value, low, high and number of documents or items; 0 where nothing changed."""
+    """Value (0 where nothing changed), low, high, number of documents or items, and what rounding alone can give."""
     reading = report.content[axis.kind][axis.name]
     if axis.kind == "tasks":
         result = reading["formats"][axis.measure][reading["headline"]]
         # Where no item changed Wald's interval has no width, which says nothing of other items.
         changed = result["right_to_wrong"] + result["wrong_to_right"]
         ends = {} if changed else {"low": None, "high": None}
-        return {**result["change"], **ends, "documents": result["items"]}
-    interval = reading["measures"][axis.measure]
-    if interval["low"] is None:
-        return {**interval, "value": 1 - interval["value"] if axis.measure == "agreement" else interval["value"]}
-    value, low, high = change(axis.measure, interval)
-    return {"value": value, "low": low, "high": high, "documents": interval["documents"]}
+        return {**result["change"], **ends, "documents": result["items"], "floor": 0.0}
+    interval = dict(reading["measures"][axis.measure])
+    if interval["low"] is not None:
+        interval.update(zip(("value", "low", "high"), change(axis.measure, interval), strict=True))
+    elif axis.measure == "agreement":
+        interval["value"] = 1 - interval["value"]
+    return {**interval, "floor": floor_of(report.content, axis.name, axis.measure)}
 
 
 def _pair(first: dict[str, Any], second: dict[str, Any], axes: dict[str, Axis]) -> dict[str, Any]:
@@ -187,6 +194,8 @@ def _pair(first: dict[str, Any], second: dict[str, Any], axes: dict[str, Axis]) 
 def _better(one: dict[str, Any], two: dict[str, Any], *, higher: bool) -> str:
     if not (has_evidence(one) and has_evidence(two)):
         return NO_EVIDENCE
+    if abs(one["value"] - two["value"]) <= max(one["floor"], two["floor"]):
+        return OVERLAP
     if one["high"] < two["low"]:
         return SECOND if higher else FIRST
     if two["high"] < one["low"]:
@@ -216,7 +225,7 @@ def print_comparison(comparison: dict[str, Any]) -> None:
     for point in comparison["points"]:
         points.add_row(point["name"], *(_shown(point[side]) for side in axes), "yes" if point["front"] else "")
     console.print(points)
-    pairs = Table(title="Better where the intervals do not overlap")
+    pairs = Table(title="Which is surely better")
     for title in ("first", "second", *axes):
         pairs.add_column(title)
     for pair in comparison["pairs"]:

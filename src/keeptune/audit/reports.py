@@ -10,11 +10,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from keeptune.audit.floor import FLOOR_MEASURES
+from keeptune.audit.gate import floor_of
 from keeptune.audit.run import REPORT
 from keeptune.errors import SourceError, SourceNotFound
 
 _NAMED = re.compile(r"([\w.-]+)=(.+)", re.DOTALL)
 _AGAIN = "make it anew: keeptune audit BASE TUNED"
+KIND = "audit"
 OF_BASE = ("entropy", "l_f_base", "ce_base")
 """Measures of a text that the tuned model has no part in."""
 _READ = ("kl", "l_f_rise", "ce_change", "agreement", *OF_BASE)
@@ -63,9 +66,10 @@ def _read(entry: str) -> Report:
         content = json.loads(file.read_bytes())
     except (ValueError, RecursionError) as error:
         raise SourceError(f"{file} is damaged: it is no JSON", _AGAIN) from error
-    if isinstance(content, dict) and content.get("kind", "audit") != "audit":
+    if isinstance(content, dict) and content.get("kind") != KIND:
         raise SourceError(
-            f"{file} is a report of another kind ({content['kind']!r})", "name reports of keeptune audit BASE TUNED"
+            f"{file} is a report of another kind ({content.get('kind')!r:.40})",
+            "name reports of keeptune audit BASE TUNED",
         )
     try:
         _check(content)
@@ -79,12 +83,14 @@ def _check(content: Any) -> None:
     for side in ("base", "tuned"):
         for key in ("source", "fingerprint"):
             _require(content[side][key], str)
-    for reading in _require(content["texts"], dict).values():
+    for name, reading in _require(content["texts"], dict).items():
         _require(reading["documents"], int)
         _require(reading["tokens"], int)
         for measure in _READ:
             _check_interval(reading["measures"][measure])
             _require(reading["measures"][measure]["documents"], int)
+        for measure in FLOOR_MEASURES:
+            _require(floor_of(content, name, measure), (int, float))
     for task in _require(content.get("tasks", {}), dict).values():
         _require(task["asked"], list)
         _require(task["right"], str)

@@ -17,6 +17,7 @@ from keeptune.audit.verdict import NO_EVIDENCE
 from keeptune.errors import ConfigError, SourceError, SourceNotFound
 from tests.conftest import make_model, make_tokenizer
 
+FLOORS = {measure: {"floor": 0.001} for measure in ("kl", "l_f_rise", "ce_change", "agreement")}
 Interval = tuple[float, float | None, float | None]
 Write = Callable[..., str]
 
@@ -50,9 +51,11 @@ def write(tmp_path: Path) -> Write:
     def written(name: str, ce: Interval = (-1.0, -1.1, -0.9), kl: Interval = (0.1, 0.05, 0.15), **replaced: Any) -> str:
         texts = {"self": reading(kl=kl, agreement=(0.9, 0.88, 0.93)), "new": reading(ce_change=ce)}
         content = {
+            "kind": "audit",
             "base": {"source": "base", "fingerprint": "b"},
             "tuned": {"source": f"runs/{name}/model", "fingerprint": name},
             "texts": texts,
+            "noise_floor": {"texts": {name: {"measures": FLOORS} for name in ("self", "new")}},
             "tasks": {"quiz": quiz((0.02, -0.01, 0.05))},
             **replaced,
         }
@@ -93,7 +96,7 @@ def test_three_models_by_hand(write: Write, tmp_path: Path, capsys: pytest.Captu
         (FIRST, SECOND),
         (FIRST, OVERLAP),
     ]
-    assert result["points"][1]["forgot"] == {"value": 0.05, "low": 0.04, "high": 0.06, "documents": 20}
+    assert result["points"][1]["forgot"] == {"value": 0.05, "low": 0.04, "high": 0.06, "documents": 20, "floor": 0.001}
     assert json.loads((tmp_path / "compare.json").read_text()) == result
     print_comparison(result)
     printed = capsys.readouterr().out
@@ -117,13 +120,18 @@ def test_agreement_is_read_as_what_was_lost(write: Write, tmp_path: Path) -> Non
     assert [place[end] for end in ("value", "low", "high")] == pytest.approx([0.10, 0.07, 0.12])
 
 
+def test_what_rounding_can_give_is_not_better(write: Write, tmp_path: Path) -> None:
+    paths = [write("a", kl=(0.0004, 0.0003, 0.0005)), write("b", kl=(0.0010, 0.0009, 0.0011))]
+    assert compare(paths, learned="new", out=tmp_path)["pairs"][0]["forgot"] == OVERLAP
+
+
 def test_few_documents_are_not_enough(write: Write, tmp_path: Path) -> None:
     few = {"self": reading(9, kl=(0.1, 0.1, 0.1)), "new": reading(1, ce_change=(-1.0, None, None))}
     other = {"self": reading(9, kl=(0.9, 0.9, 0.9)), "new": reading(1, ce_change=(-2.0, None, None))}
     result = compare([write("a", texts=few), write("b", texts=other)], learned="new", out=tmp_path)
     assert result["pairs"][0]["forgot"] == NO_EVIDENCE
     assert result["pairs"][0]["learned"] == NO_EVIDENCE
-    assert result["points"][1]["learned"] == {"value": -2.0, "low": None, "high": None, "documents": 1}
+    assert result["points"][1]["learned"] == {"value": -2.0, "low": None, "high": None, "documents": 1, "floor": 0.001}
     print_comparison(result)
 
 
@@ -149,7 +157,8 @@ def test_real_reports_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         assert [point["name"] for point in result["points"]] == ["near", "far"]
         for point, report in zip(result["points"], reports, strict=True):
             content = json.loads((Path(report) / "report.json").read_text())
-            assert point["forgot"] == content["texts"]["self"]["measures"]["kl"]
+            floor = content["noise_floor"]["texts"]["self"]["measures"]["kl"]["floor"]
+            assert point["forgot"] == {**content["texts"]["self"]["measures"]["kl"], "floor": floor}
 
 
 def test_reports_that_do_not_belong_together_are_refused(write: Write, tmp_path: Path) -> None:
@@ -184,6 +193,7 @@ def test_damaged_reports_are_refused(write: Write, tmp_path: Path) -> None:
         lambda report: report["texts"]["new"]["measures"]["kl"].update(low=float("nan")),
         lambda report: report["texts"]["new"]["measures"]["kl"].update(low=None),
         lambda report: report["texts"].update(new=[]),
+        lambda report: report["noise_floor"]["texts"].pop("self"),
         lambda report: report.update(tuned={"source": 3, "fingerprint": ""}),
         lambda report: report["tasks"]["quiz"].update(headline="other"),
     ]

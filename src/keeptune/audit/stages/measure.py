@@ -9,10 +9,9 @@ Shapes: T stages, L = T + 1 rows, D documents, I items, C options of an item.
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -21,17 +20,16 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from keeptune.audit.floor import noise_floor
 from keeptune.audit.items import Item
 from keeptune.audit.meter import Drift, measure
-from keeptune.audit.run import check_vocabularies
+from keeptune.audit.pair import check_vocabularies, vocabularies
 from keeptune.audit.stages.matrix import Column
 from keeptune.audit.steps import Steps
 from keeptune.audit.tasks import Task, score_choices
+from keeptune.audit.texts import Row
 from keeptune.audit.verdict import require_finite
 from keeptune.errors import SourceError
 from keeptune.progress import say
 from keeptune.replay.view import fingerprint
 from keeptune.sources import load_model, load_tokenizer
-
-Rows = list[dict[str, Any]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,7 +47,7 @@ def read_checkpoint(
     base: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
     checkpoint: str,
-    texts: dict[str, Rows],
+    texts: dict[str, list[Row]],
     tasks: dict[str, Task],
     steps: Steps,
 ) -> Readings:
@@ -65,28 +63,27 @@ def read_checkpoint(
         Diverged: its predictions are no numbers.
     """
     model = load_model(checkpoint)
-    check_vocabularies(base, model, tokenizer, load_tokenizer(checkpoint))
+    check_vocabularies(vocabularies(base, model, tokenizer, load_tokenizer(checkpoint)))
     mark = fingerprint(model)
     of_checkpoint = steps.of(checkpoint=mark)
     drifts = {}
     for name, rows in texts.items():
-
-        def read(rows: Rows = rows, name: str = name) -> dict[str, Any]:
-            drift = measure(base, model, rows, label=f"Measuring {checkpoint} on {name}")
-            require_finite(drift, name)
-            return drift.as_dict()
-
-        kept = of_checkpoint.of(rows=digest(rows)).once(f"stages {mark[:12]} text {name}", read)
-        drifts[name] = Drift.from_dict(kept)
+        read = partial(_read_text, base, model, rows, name, checkpoint)
+        drifts[name] = Drift.from_dict(of_checkpoint.of(rows=rows).once(f"stages {mark[:12]} text {name}", read))
     answers = {}
     for name, task in tasks.items():
-
-        def ask(task: Task = task, name: str = name) -> list[list[int] | None]:
-            return right_answers(base, model, tokenizer, task.items, f"Asking {checkpoint} {name}")
-
-        bound = of_checkpoint.of(items=digest([asdict(item) for item in task.items]))
+        ask = partial(right_answers, base, model, tokenizer, task.items, label=f"Asking {checkpoint} {name}")
+        bound = of_checkpoint.of(items=[asdict(item) for item in task.items])
         answers[name] = bound.once(f"stages {mark[:12]} task {name}", ask)
     return Readings(fingerprint=mark, texts=drifts, tasks=answers)
+
+
+def _read_text(
+    base: PreTrainedModel, model: PreTrainedModel, rows: list[Row], name: str, checkpoint: str
+) -> dict[str, Any]:
+    drift = measure(base, model, rows, label=f"Measuring {checkpoint} on {name}")
+    require_finite(drift, name)
+    return drift.as_dict()
 
 
 def right_answers(
@@ -137,18 +134,10 @@ def task_column(name: str, stage: int | None, answers: Sequence[list[list[int] |
     return Column(name=name, stage=stage, sums_LD=sums_LI, weights_D=np.ones(len(asked)), floor=0.0)
 
 
-def floors_of(base: PreTrainedModel, texts: dict[str, Rows], steps: Steps) -> dict[str, dict[str, Any]]:
+def floors_of(base: PreTrainedModel, texts: dict[str, list[Row]], steps: Steps) -> dict[str, dict[str, Any]]:
     """The noise floor of every text."""
     floors = {}
     for name, rows in texts.items():
-
-        def read(rows: Rows = rows, name: str = name) -> dict[str, Any]:
-            return noise_floor(base, rows, label=f"Measuring the noise floor on {name}")
-
-        floors[name] = steps.of(rows=digest(rows)).once(f"stages noise floor {name}", read)
+        read = partial(noise_floor, base, rows, label=f"Measuring the noise floor on {name}")
+        floors[name] = steps.of(rows=rows).once(f"stages noise floor {name}", read)
     return floors
-
-
-def digest(value: Any) -> str:
-    """sha256 of a JSON value."""
-    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()

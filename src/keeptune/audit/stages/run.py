@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from keeptune.audit.floor import how
 from keeptune.audit.meter import DESCRIPTIONS
-from keeptune.audit.run import REPORT, SELF, named_sources, text_rows
+from keeptune.audit.run import REPORT, SAMPLES, STEPS
+from keeptune.audit.settings import AuditSettings
 from keeptune.audit.stages.matrix import DEFINITIONS, Column, cells, summary
 from keeptune.audit.stages.measure import Readings, floors_of, read_checkpoint, task_column, text_column
 from keeptune.audit.stats import LEVEL, RESAMPLES
 from keeptune.audit.steps import Steps
 from keeptune.audit.tasks import load_tasks
+from keeptune.audit.texts import FRESH, text_rows, text_sources
 from keeptune.audit.verdict import verdict
 from keeptune.errors import ConfigError
 from keeptune.replay.view import fingerprint
@@ -25,53 +27,37 @@ KIND = "stages"
 UNITS = {"texts": "−CE, nats per token", "tasks": "accuracy, the likeliest option per character, asked plainly"}
 
 
-def audit_stages(
-    base: str,
-    checkpoints: Sequence[str],
-    texts: list[str],
-    *,
-    out: Path,
-    tasks: Sequence[str] = (),
-    items: int = 200,
-    docs: int = 64,
-    max_length: int = 256,
-    windows: int = 4,
-    seed: int = 1,
-) -> dict[str, Any]:
+def audit_stages(settings: AuditSettings) -> dict[str, Any]:
     """Measure a base and the checkpoints after stages 1 … T on every column; write `<out>/report.json`, return it.
 
-    The first T texts but `self`, where there are as many, are those of the stages 1 … T, and so are the first T tasks;
-    all others are other knowledge, which no stage trained.
+    The first T texts that the user names, where there are as many, are those of the stages 1 … T, and so are the first
+    T tasks; all others, and the base's own fresh text, are other knowledge, which no stage trained.
 
     Args:
-        checkpoints: checkpoint i was tuned from checkpoint i − 1, the first from the base, in stage i.
-        texts: each `NAME=SOURCE`, a source's alias, or `self`; tasks: each `NAME=FILE.jsonl`.
-        items, docs, max_length, windows, seed: as for `keeptune.audit.run.audit`.
+        settings: its `tuned` are the checkpoints: the first was tuned from the base, each other from the one before.
 
     Raises:
-        ConfigError: no checkpoint, too few texts and tasks for their number, other vocabularies, or bad names.
+        ConfigError: too few texts and tasks for the checkpoints, other vocabularies, or bad names.
         SourceError: a model, text or task cannot be read.
         Diverged: a model's predictions are no numbers.
     """
-    sources, questions = named_sources(texts), load_tasks(tasks, items)
+    checkpoints, out = settings.tuned, Path(settings.out)
+    sources, questions = text_sources(settings.text, chat=False), load_tasks(settings.task, settings.items)
     named = {"texts": sources, "tasks": {name: task.source for name, task in questions.items()}}
-    stages = _stages(named, len(checkpoints))
+    stages = _stages(named, settings)
     for name in checkpoints:
         resolve_model(name)
-    base_model, tokenizer = load_model(base), load_tokenizer(base)
+    base_model, tokenizer = load_model(settings.base), load_tokenizer(settings.base)
     mark = fingerprint(base_model)
-    settings = {"docs": docs, "length": max_length, "windows": windows, "seed": seed}
-    rows = {
-        name: text_rows(source, base_model, tokenizer, out / "self-samples", **settings)
-        for name, source in sources.items()
-    }
-    steps = Steps(out / "steps", base=mark, versions=versions())
+    amount = {"docs": settings.docs, "length": settings.max_length, "windows": settings.windows, "seed": settings.seed}
+    rows = {name: text_rows(source, base_model, tokenizer, out / SAMPLES, **amount) for name, source in sources.items()}
+    steps = Steps(out / STEPS, base=mark, versions=versions())
     floors = floors_of(base_model, rows, steps)
     readings = [read_checkpoint(base_model, tokenizer, name, rows, questions, steps) for name in checkpoints]
     columns = _columns(stages, readings, floors)
     report = {
         "kind": KIND,
-        "base": {"source": base, "fingerprint": mark},
+        "base": {"source": settings.base, "fingerprint": mark},
         "checkpoints": [
             {"stage": stage, "source": name, "fingerprint": reading.fingerprint}
             for stage, (name, reading) in enumerate(zip(checkpoints, readings, strict=True), start=1)
@@ -79,8 +65,8 @@ def audit_stages(
         **_numbers(columns, named),
         "drift": {"measure": DESCRIPTIONS["kl"], "texts": [_drifts(reading, floors) for reading in readings]},
         "noise_floor": {"how": how(base_model), "texts": floors},
-        "settings": {**settings, "items": items},
-        **provenance(seed),
+        "settings": asdict(settings),
+        **provenance(settings.seed),
     }
     write_json(out / REPORT, report)
     return report
@@ -91,24 +77,26 @@ def stages_of(sources: dict[str, str], checkpoints: int) -> dict[str, int | None
 
     What the base writes itself belongs to none.
     """
-    trained = [name for name, source in sources.items() if source != SELF]
+    trained = _nameable(sources)
     stages = range(1, checkpoints + 1) if len(trained) >= checkpoints else range(0)
     return {**dict.fromkeys(sources), **dict(zip(trained, stages, strict=False))}
 
 
-def _stages(named: dict[str, dict[str, str]], checkpoints: int) -> dict[str, dict[str, int | None]]:
-    if not checkpoints:
+def _nameable(sources: dict[str, str]) -> list[str]:
+    return [name for name, source in sources.items() if source not in FRESH]
+
+
+def _stages(named: dict[str, dict[str, str]], settings: AuditSettings) -> dict[str, dict[str, int | None]]:
+    if settings.shared_vocabulary:
+        raise ConfigError("--shared-vocabulary compares two models, not stages", "leave it out, or audit in pairs")
+    checkpoints = len(settings.tuned)
+    given = {kind: len(_nameable(sources)) for kind, sources in named.items()}
+    if max(given.values()) < checkpoints:
         raise ConfigError(
-            "--stages needs the checkpoint after each stage", "name them behind the base, the first first"
-        )
-    stages = {kind: stages_of(sources, checkpoints) for kind, sources in named.items()}
-    if not any(stage for of_kind in stages.values() for stage in of_kind.values()):
-        given = " and ".join(f"{len(of_kind)} {kind}" for kind, of_kind in stages.items())
-        raise ConfigError(
-            f"{checkpoints} stages need a column each, and there are {given}",
+            f"{checkpoints} stages need a column each, and there are {given['texts']} texts and {given['tasks']} tasks",
             "give a --text or a --task of what each stage trained, in the order of the stages; others go behind them",
         )
-    return stages
+    return {kind: stages_of(sources, checkpoints) for kind, sources in named.items()}
 
 
 def _columns(

@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.table import Table
 
 from keeptune.audit.names import short_names
-from keeptune.audit.run import interval_text
+from keeptune.audit.table import interval_text
 
 TITLES = {
     "texts": "Score on texts: −CE in nats per token (the loss with its sign turned), higher is better",

@@ -16,6 +16,7 @@ from transformers import LlamaForCausalLM
 from keeptune.audit import floor, meter
 from keeptune.audit.items import parse_item
 from keeptune.audit.meter import Drift
+from keeptune.audit.settings import AuditSettings
 from keeptune.audit.stages import measure as stages_measure
 from keeptune.audit.stages.measure import right_answers, task_column
 from keeptune.audit.stages.run import audit_stages, stages_of
@@ -49,8 +50,12 @@ def run(tmp_path: Path) -> dict[str, Any]:
         texts.append(f"{name}={tmp_path / f'{name}.jsonl'}")
     task = tmp_path / "quiz.jsonl"
     task.write_text("\n".join(json.dumps(row) for row in quiz()))
-    arguments = {"base": models[0], "checkpoints": models[1:], "texts": texts, "tasks": [f"quiz={task}"]}
-    return {**arguments, "out": tmp_path / "out"}
+    arguments = {"base": models[0], "tuned": tuple(models[1:]), "text": texts, "task": [f"quiz={task}"]}
+    return {**arguments, "out": str(tmp_path / "out"), "docs": DOCUMENTS, "max_length": 64}
+
+
+def audit(run: dict[str, Any], **replaced: Any) -> dict[str, Any]:
+    return audit_stages(AuditSettings(**{**run, **replaced}))
 
 
 def quiz() -> list[dict[str, Any]]:
@@ -93,9 +98,9 @@ def naive_accuracy(model: LlamaForCausalLM) -> float:
 
 
 def test_every_cell_is_that_of_a_naive_forward_pass(run: dict[str, Any], capsys: pytest.CaptureFixture[str]) -> None:
-    report = audit_stages(**run)
+    report = audit(run)
     models = [make_model(seed) for seed in range(3)]
-    for place, source in enumerate(run["texts"]):
+    for place, source in enumerate(run["text"], start=1):
         for stage, model in enumerate(models):
             score, drift = naive_text(source, model, models[0])
             assert report["R"]["texts"][stage][place]["value"] == pytest.approx(score, rel=1e-5)
@@ -106,27 +111,28 @@ def test_every_cell_is_that_of_a_naive_forward_pass(run: dict[str, Any], capsys:
     assert len(set(accuracies)) > 1
     values = np.array([[cell["value"] for cell in row] for row in report["R"]["texts"]])
     summary = report["summary"]["texts"]
-    assert summary["acc"]["value"] == pytest.approx((values[2, 0] + values[2, 1]) / 2)
-    assert summary["bwt"]["value"] == pytest.approx(values[2, 0] - values[1, 0])
-    assert summary["fwt"]["value"] == pytest.approx(values[1, 1] - values[0, 1])
-    assert summary["chaudhry"][0]["value"] == pytest.approx(values[1, 0] - values[2, 0])
-    assert summary["other"][0]["value"] == pytest.approx(values[0, 2] - values[2, 2])
+    own, first, second, old = range(4)
+    assert summary["acc"]["value"] == pytest.approx((values[2, first] + values[2, second]) / 2)
+    assert summary["bwt"]["value"] == pytest.approx(values[2, first] - values[1, first])
+    assert summary["fwt"]["value"] == pytest.approx(values[1, second] - values[0, second])
+    assert summary["chaudhry"][0]["value"] == pytest.approx(values[1, first] - values[2, first])
+    falls = [values[0, column] - values[2, column] for column in (own, old)]
+    assert [entry["value"] for entry in summary["other"]] == pytest.approx(falls)
     described = [(column["name"], column["kind"], column["stage"], column["documents"]) for column in report["columns"]]
-    assert described[:3] == [("first", "texts", 1, 12), ("second", "texts", 2, 12), ("old", "texts", None, 12)]
-    assert described[3] == ("quiz", "tasks", None, 11)
-    assert json.loads((run["out"] / "report.json").read_text()) == json.loads(json.dumps(report))
+    assert described[:2] == [("self", "texts", None, 12), ("first", "texts", 1, 12)]
+    assert described[2:] == [("second", "texts", 2, 12), ("old", "texts", None, 12), ("quiz", "tasks", None, 11)]
+    assert json.loads((Path(run["out"]) / "report.json").read_text()) == json.loads(json.dumps(report))
     print_stages(report)
     printed = capsys.readouterr().out
-    for shown in ("stage 2", "model2", f"{values[2, 0]:.3f}", f"{summary['bwt']['value']:.4f}", "forgotten"):
+    for shown in ("stage 2", "model2", f"{values[2, first]:.3f}", f"{summary['bwt']['value']:.4f}", "forgotten"):
         assert shown in printed
 
 
 def test_tasks_can_be_the_stages_and_one_stage_has_no_transfer(
     run: dict[str, Any], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    report = audit_stages(**{**run, "checkpoints": run["checkpoints"][:1], "texts": []})
-    assert [column["stage"] for column in report["columns"]] == [1]
-    assert set(report["R"]) == {"tasks"}
+    report = audit(run, tuned=run["tuned"][:1], text=[])
+    assert [(column["name"], column["stage"]) for column in report["columns"]] == [("self", None), ("quiz", 1)]
     assert report["summary"]["tasks"]["acc"]["value"] == report["R"]["tasks"][1][0]["value"]
     assert report["summary"]["tasks"]["bwt"] is None
     print_stages(report)
@@ -146,36 +152,36 @@ def test_never_more_than_two_models(run: dict[str, Any], monkeypatch: pytest.Mon
         return model
 
     monkeypatch.setattr(stages_measure, "load_model", counted)
-    checkpoints = [*run["checkpoints"], run["base"]]
-    audit_stages(**{**run, "checkpoints": checkpoints, "docs": 2, "tasks": []})
+    checkpoints = [*run["tuned"], run["base"]]
+    audit(run, tuned=checkpoints, docs=2, task=[])
     # The base is loaded elsewhere, so one checkpoint at a time is alive here.
     assert most == [1, 1, 1]
 
 
 def test_an_interrupted_run_goes_on(run: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
-    whole = audit_stages(**run)
+    whole = audit(run)
     measure, calls = stages_measure.measure, []
 
     def failing(*arguments: Any, label: str, **settings: Any) -> Drift:
         calls.append(label)
-        if len(calls) == 5:
+        if len(calls) == 6:
             raise KeyboardInterrupt
         return measure(*arguments, label=label, **settings)
 
     monkeypatch.setattr(stages_measure, "measure", failing)
-    again = {**run, "out": run["out"].with_name("again")}
+    again = {**run, "out": f"{run['out']}-again"}
     with pytest.raises(KeyboardInterrupt):
-        audit_stages(**again)
-    report = audit_stages(**again)
-    assert len(calls) == 5 + 2
+        audit(again)
+    report = audit(again)
+    assert len(calls) == 6 + 3
     assert report["R"] == whole["R"]
     assert report["summary"] == whole["summary"]
     # Other documents are other numbers: nothing kept may stand in for them.
-    assert audit_stages(**{**again, "docs": 6})["R"] != whole["R"]
+    assert audit(again, docs=6)["R"] != whole["R"]
 
 
 def test_few_documents_are_not_enough(run: dict[str, Any]) -> None:
-    report = audit_stages(**{**run, "docs": 4, "tasks": []})
+    report = audit(run, docs=4, task=[])
     summary = report["summary"]["texts"]
     found = [summary["bwt"], summary["fwt"], *summary["chaudhry"], *summary["other"], *report["drift"]["texts"][0]]
     assert {entry["verdict"] for entry in found} == {NO_EVIDENCE}
@@ -190,16 +196,16 @@ def test_which_columns_belong_to_stages() -> None:
 
 def test_bad_input_is_refused(run: dict[str, Any], tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="3 stages need a column each, and there are 2 texts and 1 tasks"):
-        audit_stages(**{**run, "checkpoints": [*run["checkpoints"], run["base"]], "texts": run["texts"][:2]})
-    with pytest.raises(ConfigError, match="checkpoint after each stage"):
-        audit_stages(**{**run, "checkpoints": []})
+        audit(run, tuned=[*run["tuned"], run["base"]], text=run["text"][:2])
+    with pytest.raises(ConfigError, match="two models, not stages"):
+        audit(run, shared_vocabulary=True)
     with pytest.raises(SourceNotFound, match="nowhere"):
-        audit_stages(**{**run, "checkpoints": [run["checkpoints"][0], str(tmp_path / "nowhere")]})
+        audit(run, tuned=[run["tuned"][0], str(tmp_path / "nowhere")])
     other = tmp_path / "other"
     make_model(vocab=260).save_pretrained(other)
     make_tokenizer().save_pretrained(other)
     with pytest.raises(ConfigError, match="different vocabularies"):
-        audit_stages(**{**run, "checkpoints": [str(other)]})
+        audit(run, tuned=[str(other)])
 
 
 def test_a_broken_checkpoint_is_said_and_not_kept(run: dict[str, Any], tmp_path: Path) -> None:
@@ -207,7 +213,7 @@ def test_a_broken_checkpoint_is_said_and_not_kept(run: dict[str, Any], tmp_path:
     torch.nn.init.constant_(broken.model.norm.weight, float("nan"))
     broken.save_pretrained(tmp_path / "model2")
     with pytest.raises(Diverged, match="no numbers"):
-        audit_stages(**run)
+        audit(run)
 
 
 def test_items_that_one_checkpoint_cannot_answer_leave_the_column() -> None:
