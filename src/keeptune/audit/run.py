@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -53,11 +53,14 @@ class Loaded:
     steps: Steps
 
 
-def audit(settings: AuditSettings, bounds: Sequence[Bound] = ()) -> dict[str, Any]:
+def audit(
+    settings: AuditSettings, bounds: Sequence[Bound] = (), probe: Callable[[Loaded, str, int], Any] | None = None
+) -> dict[str, Any]:
     """Measure a tuned model against its base and write `<out>/report.json`; returns its content.
 
     Args:
         bounds: on what is measured; the report says what became of them.
+        probe: `keeptune.train.recovery.recovery_probe`, for settings that ask for it: it trains, and so stands above.
 
     Raises:
         ConfigError: models with other vocabularies, or texts or tasks named badly.
@@ -85,6 +88,8 @@ def audit(settings: AuditSettings, bounds: Sequence[Bound] = ()) -> dict[str, An
         "where": _where(loaded, {name: step["where"] for name, step in texts.items()}),
         **provenance(settings.seed),
     }
+    if probe and settings.recovery:
+        report["recovery"] = probe(loaded, settings.recovery, settings.seed)
     report["gate"] = check(bounds, report)
     write_json(Path(settings.out) / REPORT, report)
     return report

@@ -36,6 +36,9 @@ class AuditSettings:
     lm_eval: list[str] = field(default_factory=list)
     """A task of the lm-eval harness (pip install 'keeptune[eval]'), or a YAML file that describes one; its first
     --items questions. Repeat it for more."""
+    recovery: str | None = None
+    """Name of a text: tune both models briefly on half of it and read the other half, to tell spurious forgetting
+    from lost knowledge. Needs the memory of training."""
     seed: int = 1
     """Of the fresh text."""
     shared_vocabulary: bool = False
@@ -63,4 +66,7 @@ class AuditSettings:
             raise ConfigError(f"max_length is {self.max_length}", "give 2 or more")
         if not self.tuned:
             raise ConfigError("no tuned model is named", "name a base and a tuned model: keeptune audit BASE TUNED")
-        self.named()
+        kinds = self.named()
+        if self.recovery is not None and kinds.get(self.recovery) != "text":
+            texts = ", ".join(name for name, kind in kinds.items() if kind == "text")
+            raise ConfigError(f"--recovery {self.recovery} is no text of this audit", f"name one of {texts}")

@@ -28,6 +28,22 @@ def print_table(report: dict[str, Any]) -> None:
     Console(highlight=False, markup=False, emoji=False).print(table)
 
 
+def print_recovery(report: dict[str, Any]) -> None:
+    """What the recovery probe found, in a few lines."""
+    if "recovery" not in report:
+        return
+    found = report["recovery"]
+    gaps = [interval_text(found["measures"][gap]) for gap in ("gap_before", "gap_after")]
+    console = Console(highlight=False, markup=False, emoji=False)
+    console.print(
+        f"Recovery on {found['text']}: CE(tuned) − CE(base) on {found['documents']} held-out documents is {gaps[0]}; "
+        f"after both were tuned for {found['steps']} steps on {found['documents_tuned_on']} others, {gaps[1]}."
+    )
+    if found["recovered_share"]:
+        console.print(f"Recovered share: {interval_text(found['recovered_share'])}.")
+    console.print(f"{found['verdict'].capitalize()}.")
+
+
 def interval_text(interval: dict[str, Any]) -> str:
     """`0.031 [0.027, 0.036]`."""
     value = f"{interval['value']:.4f}"

@@ -44,20 +44,22 @@ def audit(
     from keeptune.audit.harness import print_harness
     from keeptune.audit.run import audit as run
     from keeptune.audit.summary import write_junit, write_markdown
-    from keeptune.audit.table import print_table
+    from keeptune.audit.table import print_recovery, print_table
     from keeptune.audit.tasks import print_tasks
     from keeptune.audit.where.terminal import print_where
     from keeptune.errors import ConfigError
     from keeptune.progress import say
+    from keeptune.train.recovery import recovery_probe
 
     if junit and not fail_above:
         raise ConfigError("--junit writes a testcase for each bound, and there is none", "add --fail-above kl=0.02")
     settings = replace(settings or _Flags(), base=base, tuned=tuned)
-    report = run(settings, parse_bounds(fail_above, settings.named()))
+    report = run(settings, parse_bounds(fail_above, settings.named()), recovery_probe)
     print_table(report)
     print_tasks(report)
     print_harness(report)
     print_where(report)
+    print_recovery(report)
     if junit:
         write_junit(junit, report)
     if markdown:

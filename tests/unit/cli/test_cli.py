@@ -22,7 +22,8 @@ FLAGS = {
     "replay": {"--model", "--out", "--tokens", "--length", "--seed", "--document-start", "--show", "--predictions",
                "--top-k", "--prompts"},
     "audit": {"--base", "--text", "--task", "--items", "--docs", "--max-length", "--windows", "--seed", "--out",
-              "--shared-vocabulary", "--lm-eval", "--fail-above", "--junit", "--markdown"},
+              "--shared-vocabulary", "--lm-eval", "--recovery",
+              "--fail-above", "--junit", "--markdown"},
     "tune": {
         "--model", "--data", "--out", "--lambda", "--objective", "--replay", "--replay-tokens", "--replay-length",
         "--replay-rows",
