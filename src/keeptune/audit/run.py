@@ -29,7 +29,7 @@ from keeptune.replay.prompts import chat_opening
 from keeptune.replay.view import fingerprint
 from keeptune.sources import load_model, load_tokenizer
 from keeptune.storage import write_json
-from keeptune.versions import provenance, versions
+from keeptune.versions import commit, provenance, versions
 
 REPORT = "report.json"
 STEPS = "steps"
@@ -131,7 +131,7 @@ def load(settings: AuditSettings) -> Loaded:
         rows=rows,
         sources=sources,
         vocabulary=None if found.same else str(found),
-        steps=Steps(Path(settings.out) / STEPS, **marks, vocabulary=str(found), versions=versions()),
+        steps=Steps(Path(settings.out) / STEPS, **marks, vocabulary=str(found), versions=versions(), commit=commit()),
     )
 
 
