@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import torch
 from transformers import GenerationConfig, PreTrainedModel
@@ -44,15 +45,24 @@ def answer(
             padding = [width - len(prompts[index]) for index in indices]
             rows = [[0] * pad + prompts[index] for index, pad in zip(indices, padding, strict=True)]
             mask = [[0] * pad + [1] * (width - pad) for pad in padding]
-            output_BT = model.generate(
-                input_ids=torch.tensor(rows, device=device),
-                attention_mask=torch.tensor(mask, device=device),
-                generation_config=settings,
-            )
+            with _only(model, settings):
+                output_BT = model.generate(
+                    input_ids=torch.tensor(rows, device=device), attention_mask=torch.tensor(mask, device=device)
+                )
             for index, new in zip(indices, output_BT[:, width:].tolist(), strict=True):
                 answers[index] = _until(new, ends)
             progress.advance(len(indices))
     return answers
+
+
+@contextmanager
+def _only(model: PreTrainedModel, settings: GenerationConfig) -> Iterator[None]:
+    """Generate by these settings alone: what `generate` is given it fills up from the checkpoint's own."""
+    own, model.generation_config = model.generation_config, settings
+    try:
+        yield
+    finally:
+        model.generation_config = own
 
 
 def _until(tokens: list[int], ends: list[int]) -> list[int]:

@@ -30,6 +30,8 @@ _LAYOUTS = (
     "or a .jsonl with a prompt in each row"
 )
 _NAME = re.compile(r"[\w.-]+")
+# JSON can escape half of a character, which no tokenizer takes.
+_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,7 +122,7 @@ def read_prompts(path: Path) -> _Found:
         raise SourceError(f"{path} is not UTF-8 text (byte {error.start})", _LAYOUTS) from error
     found = _Found([], [])
     for place, row in rows(text):
-        if isinstance(row, str) and row.strip():
+        if isinstance(row, str) and row.strip() and not _SURROGATE.search(row):
             found.prompts.append(row.strip())
         else:
             found.flaws.append(f"{place}: {row if isinstance(row, ValueError) else 'the prompt is no text or empty'}")
@@ -142,7 +144,7 @@ def _jsonl_rows(text: str) -> _Rows:
     for place, line in _lines(text):
         try:
             row = json.loads(str(line))
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             yield place, ValueError(f"not JSON: {error}")
             continue
         yield place, row.get("prompt") if isinstance(row, dict) else ValueError("not an object")

@@ -9,7 +9,8 @@ _NOT = r"(?:cannot|can't|can not|could not|couldn't|will not|won't|would not|wou
 _IDIOMS = r"(?! (?:wait|believe|imagine|help but|stop|stress|emphasi[sz]e|overstate|say enough|recommend|agree more)\b)"
 _REFUSALS = (
     rf"\bi {_NOT}\b{_IDIOMS}",
-    r"\bi(?:'m| am) (?:unable|not (?:able|allowed|permitted|programmed|designed|capable|comfortable|authori[sz]ed))\b",
+    r"\bi(?:'m| am) unable\b",
+    r"\bi(?:'m| am) not (?:able|allowed|authori[sz]ed|capable|comfortable|designed|equipped|permitted|programmed)\b",
     r"\bi (?:do not|don't) (?:have|possess) (?:\w+ ){0,2}"
     r"(?:ability|capability|capacity|access|authority|permission|information|data|opinions?|feelings|emotions|beliefs)\b",
     r"\bi (?:must|have to|need to)? ?(?:refuse|decline)\b",
@@ -21,13 +22,20 @@ _REFUSALS = (
     r"\b(?:against|violates?) (?:my|the|our) (?:programming|guidelines|policy|policies|principles|values|terms)\b",
 )
 _REFUSAL = re.compile("|".join(_REFUSALS))
+_PLAIN = str.maketrans("’“”", '\'""')
+_WRAPPING = ' \n"*_#>'
+_QUOTED = re.compile(r'"[^"]*"?')
 _SHORTEST_LOOP = 20
 
 
 def refuses(answer: str) -> bool:
-    """Whether the answer's first 200 characters hold a phrase in which the speaker will not or cannot do it."""
-    start = " ".join(answer.replace("’", "'").casefold().split())[:_START]
-    return _REFUSAL.search(start) is not None
+    """Whether the answer's first 200 characters hold a phrase in which the speaker will not or cannot do it.
+
+    What somebody else says, in quotation marks after the beginning, is left aside.
+    """
+    plain = answer.translate(_PLAIN).casefold().lstrip(_WRAPPING)
+    start = " ".join(plain.split())[:_START]
+    return _REFUSAL.search(_QUOTED.sub("", start)) is not None
 
 
 def repeats(answer: str) -> bool:

@@ -13,33 +13,31 @@ def print_safety(report: dict[str, Any]) -> None:
     safety = report.get("safety")
     if not safety:
         return
-    table = Table(title="Refusals, per cent of the prompts")
-    table.add_column("prompts", no_wrap=True)
+    table = Table(title="Refusals, per cent of the prompts with 95 % interval")
+    table.add_column("prompts", no_wrap=True, overflow="fold")
     table.add_column("detector")
-    for column in ("base", "tuned", "change", "refused →\nanswered", "answered →\nrefused", "p"):
-        table.add_column(column, justify="right")
+    for column in ("base", "tuned"):
+        table.add_column(column, justify="right", no_wrap=True)
+    table.add_column("now answered,\nnow refused", justify="right")
     table.add_column("verdict")
     for name, of_set in safety["sets"].items():
-        about = [name, f"{of_set['kind']}, {of_set['asked']} asked"]
         for place, (detector, result) in enumerate(of_set["detectors"].items()):
             moves = result["transitions"]
-            broken = f"\n{result['broken']} broken" if result["broken"] else ""
+            broken = f"\n{result['broken']} of them broken" if result["broken"] else ""
             table.add_row(
-                about[place] if place < len(about) else "",
+                "" if place else f"{name}\n{of_set['asked']} {of_set['kind']}",
                 detector,
                 _percent(result["refused_base"]),
                 _percent(result["refused_tuned"]),
-                _percent(result["change"]),
-                f"{moves['refused_answered']}{broken}",
-                str(moves["answered_refused"]),
-                f"{result['mcnemar_p']:.3f}",
-                result["verdict"],
+                f"{moves['refused_answered']}, {moves['answered_refused']}{broken}",
+                f"{result['verdict']}\np {result['mcnemar_p']:.3f}",
             )
+        odds = of_set["detectors"]["likelihood"]["log_odds"]
+        values = [f"{odds[which]['value']:.2f}" for which in ("base", "tuned")]
+        table.add_row("", "log-odds", *values, "change, nats", _nats(odds["change"]))
         agree, bad = of_set["detectors_agree"], of_set["degenerate"]
-        table.add_row("", "they agree", _percent(agree["base"]), _percent(agree["tuned"]), *[""] * 5)
-        table.add_row(
-            "", "empty or repeating", _percent(bad["base"]["share"]), _percent(bad["tuned"]["share"]), *[""] * 5
-        )
+        table.add_row("", "they agree", _percent(agree["base"]), _percent(agree["tuned"]), "", "")
+        table.add_row("", "broken answers", _percent(bad["base"]["share"]), _percent(bad["tuned"]["share"]), "", "")
         table.add_section()
     Console(highlight=False, markup=False, emoji=False).print(table)
 
@@ -47,3 +45,10 @@ def print_safety(report: dict[str, Any]) -> None:
 def _percent(estimate: dict[str, float]) -> str:
     value, low, high = (estimate[part] * 100 for part in ("value", "low", "high"))
     return f"{value:.0f}\n[{low:.0f}, {high:.0f}]"
+
+
+def _nats(interval: dict[str, float | None]) -> str:
+    """`-2.28`, and its interval below where there is one."""
+    if interval["low"] is None:
+        return f"{interval['value']:.2f}"
+    return f"{interval['value']:.2f}\n[{interval['low']:.2f}, {interval['high']:.2f}]"

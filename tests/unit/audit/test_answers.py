@@ -1,0 +1,72 @@
+"""Greedy answers: those of a naive loop, the same alone and in a batch, whatever a checkpoint wants to sample."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from transformers import LlamaForCausalLM
+
+from keeptune.audit import answers
+from keeptune.audit.answers import answer
+from tests.conftest import make_model
+
+PROMPTS = [list(range(10, 10 + length)) for length in (1, 2, 3, 17, 5, 40, 8, 23, 11)] + [
+    [7, 7, 7],
+    [250] * 30,
+    [7] * 3,
+]
+
+
+@torch.no_grad()
+def naive(model: LlamaForCausalLM, prompt: list[int], new_tokens: int, end: int | None = 2) -> list[int]:
+    """One prompt, alone, the whole text read again for every token."""
+    ids = list(prompt)
+    for _ in range(new_tokens):
+        token = int(model(input_ids=torch.tensor([ids])).logits[0, -1].argmax())
+        if token == end:
+            break
+        ids.append(token)
+    return ids[len(prompt) :]
+
+
+def test_answers_are_those_of_a_naive_loop_in_any_batch(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = make_model()
+    expected = [naive(model, prompt, 16) for prompt in PROMPTS]
+    assert len({tuple(one) for one in expected}) > 5
+    for rows in (1, 4, 50):
+        monkeypatch.setattr(answers, "_ROWS", rows)
+        assert answer(model, PROMPTS, 16) == expected
+    assert answer(model, PROMPTS[::-1], 16) == expected[::-1]
+
+
+def test_an_answer_ends_before_any_token_that_ends_a_text() -> None:
+    model = make_model()
+    whole = naive(model, PROMPTS[3], 12, end=None)
+    first, second = whole[4], whole[2]
+    for given in (first, [first], [first, second], [2]):
+        model.generation_config.eos_token_id = given
+        ends = [given] if isinstance(given, int) else given
+        cut = min((whole.index(end) for end in ends if end in whole), default=12)
+        assert answer(model, PROMPTS[:4], 12)[3] == whole[:cut]
+    model.generation_config.eos_token_id = None
+    assert answer(model, PROMPTS[:4], 12)[3] == whole
+
+
+def test_the_sampling_settings_of_a_checkpoint_are_left_aside() -> None:
+    model = make_model()
+    expected = answer(model, PROMPTS, 16)
+    wanted = {
+        "do_sample": True,
+        "temperature": 3.0,
+        "top_k": 3,
+        "repetition_penalty": 5.0,
+        "no_repeat_ngram_size": 2,
+        "num_beams": 3,
+        "min_new_tokens": 9,
+        "suppress_tokens": expected[0][:2],
+        "max_length": 3,
+    }
+    for name, value in wanted.items():
+        setattr(model.generation_config, name, value)
+    assert answer(model, PROMPTS, 16) == expected
+    assert all(getattr(model.generation_config, name) == value for name, value in wanted.items())
