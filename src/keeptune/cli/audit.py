@@ -25,8 +25,14 @@ class _Flags(AuditSettings):
 
 def audit(
     base: Annotated[str, Parameter(help="The base model: a hub id, a folder, a .gguf file, or smollm2.")],
-    *tuned: Annotated[str, Parameter(help="The tuned model, or an adapter on the base.")],
+    *tuned: Annotated[
+        str, Parameter(help="The tuned model, or an adapter on the base; with --stages every checkpoint in order.")
+    ],
     settings: _Flags | None = None,
+    stages: Annotated[
+        bool,
+        Parameter(help="The tuned models are checkpoints of one run, each made from the one before.", negative=""),
+    ] = False,
     fail_above: Annotated[
         list[str],
         Parameter(
@@ -43,6 +49,8 @@ def audit(
     from keeptune.audit.gate import BROKEN, HELD, parse_bounds
     from keeptune.audit.harness import print_harness
     from keeptune.audit.run import audit as run
+    from keeptune.audit.stages.run import audit_stages
+    from keeptune.audit.stages.table import print_stages
     from keeptune.audit.summary import write_junit, write_markdown
     from keeptune.audit.table import print_recovery, print_table
     from keeptune.audit.tasks import print_tasks
@@ -54,6 +62,16 @@ def audit(
     if junit and not fail_above:
         raise ConfigError("--junit writes a testcase for each bound, and there is none", "add --fail-above kl=0.02")
     settings = replace(settings or _Flags(), base=base, tuned=tuned)
+    if stages:
+        if fail_above or markdown:
+            raise ConfigError("--stages gives no verdict to bound or to tabulate", "audit the last checkpoint alone")
+        print_stages(audit_stages(settings))
+        return
+    if len(tuned) > 1:
+        raise ConfigError(
+            f"{len(tuned)} tuned models are named",
+            "add --stages if each was tuned from the one before; else audit one at a time, then keeptune compare",
+        )
     report = run(settings, parse_bounds(fail_above, settings.named()), recovery_probe)
     print_table(report)
     print_tasks(report)

@@ -40,18 +40,21 @@ the tuned model or adapter is saved to OUT/model with a card that says what it f
 
     keeptune tune smollm2 verilog --out run --config run.toml
 """,
-    "audit": """Measure how far a tuned model drifted from its base.
+    "audit": """Measure what a tuned model forgot, how surely, and where.
 
-For every text: KL(base‖tuned), the rise of L_f, the change of cross-entropy on the text itself, and how often both
-models rank the same token first, each with a 95 % interval over documents. Writes OUT/report.json.
+Writes OUT/report.html for people and OUT/report.json for machines. Stopped, it goes on where it was.
+
+For every text, the base's own fresh text first: KL(base‖tuned), the rise of L_f, the change of cross-entropy on the
+text itself, and how often both models rank the same token first, each with a 95 % interval over documents; and where
+the drift sits, by class of token, passage and layer.
 
 Each is then held against the noise floor, the base's drift from itself when only the arithmetic changes: drifted, not
 distinguishable from zero, or not enough evidence (fewer than 10 documents).
 
-    keeptune audit smollm2 run/model --text self --text pydoc --text "mine=notes/*.txt" --out audit
+    keeptune audit smollm2 run/model --text pydoc --text "mine=notes/*.txt" --out audit
 
-For every task, a jsonl file of multiple-choice questions in the layout of ARC, MMLU or CommonsenseQA: how many each
-model has right, plainly and in its chat template, how many were lost and gained and whether that is chance (exact
+For every task, multiple-choice questions from the hub or a file in the layout of ARC, MMLU or CommonsenseQA: how many
+each model has right, plainly and in its chat template, how many were lost and gained and whether that is chance (exact
 McNemar), how often both give the same answer, and forgetting corrected for guessing.
 
     keeptune audit smollm2 run/model --task arc=arc-challenge-test.jsonl --items 200
@@ -60,6 +63,18 @@ As a gate in a script: exit code 1 only where the whole interval lies beyond a b
 value above that is not surely so, or too little evidence, warns and passes. A bound with a text's name goes before one
 without.
 
-    keeptune audit smollm2 run/model --text self --text pydoc --fail-above kl=0.02 --fail-above pydoc:agreement=-0.03
+    keeptune audit smollm2 run/model --text pydoc --fail-above kl=0.02 --fail-above pydoc:agreement=-0.03
+
+Continual learning: with --stages the checkpoints of a run, each tuned from the one before, and a text or a task for
+what each stage trained, in that order. Gives the matrix of scores, ACC, BWT, FWT and forgetting.
+
+    keeptune audit smollm2 stage-1 stage-2 --stages --text verilog --text legal=legal.jsonl --text pydoc
+""",
+    "compare": """Put audited models side by side: what each learned against what it forgot.
+
+Reads the reports of several audits of one base, marks the Pareto front, and says which differences are sure. Writes
+OUT/compare.html and OUT/compare.json.
+
+    keeptune compare plain=audit-plain replay=audit-replay --learned verilog --forgot self:kl
 """,
 }

@@ -22,8 +22,9 @@ FLAGS = {
     "replay": {"--model", "--out", "--tokens", "--length", "--seed", "--document-start", "--show", "--predictions",
                "--top-k", "--prompts"},
     "audit": {"--base", "--text", "--task", "--items", "--docs", "--max-length", "--windows", "--seed", "--out",
-              "--shared-vocabulary", "--lm-eval", "--recovery",
+              "--shared-vocabulary", "--lm-eval", "--stages", "--recovery",
               "--fail-above", "--junit", "--markdown"},
+    "compare": {"--learned", "--forgot", "--out"},
     "tune": {
         "--model", "--data", "--out", "--lambda", "--objective", "--replay", "--replay-tokens", "--replay-length",
         "--replay-rows",

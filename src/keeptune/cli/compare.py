@@ -1,0 +1,21 @@
+"""`keeptune compare`: audited models side by side."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+
+
+def compare(
+    *reports: Annotated[str, Parameter(help="[NAME=]REPORT: report.json of an audit, or its folder.")],
+    learned: Annotated[str, Parameter(help="The text of the new task (CE change), or a task (accuracy; TASK:chat).")],
+    forgot: Annotated[str, Parameter(help="TEXT[:MEASURE]: kl, l_f_rise, ce_change or agreement.")] = "self:kl",
+    out: Annotated[Path, Parameter(help="Folder of compare.json and compare.html.")] = Path("compare"),
+) -> None:
+    """Compare audited models; see `keeptune.cli.help`."""
+    from keeptune.audit.compare import compare as run
+    from keeptune.audit.compare import print_comparison
+
+    print_comparison(run(reports, learned=learned, forgot=forgot, out=out))
