@@ -15,31 +15,25 @@ from typing import Any, Literal
 from rich.console import Console
 from rich.table import Table
 
+from keeptune.audit.distinct import RULES, better
 from keeptune.audit.gate import floor_of
 from keeptune.audit.names import short_names
+from keeptune.audit.page.compare import compare_page
 from keeptune.audit.reports import OF_BASE, Report, read_reports
-from keeptune.audit.stats import LEVEL
-from keeptune.audit.verdict import MIN_DOCUMENTS, NO_EVIDENCE, change, has_evidence
+from keeptune.audit.verdict import change
 from keeptune.errors import ConfigError
-from keeptune.storage import write_json
+from keeptune.storage import write_json, write_text
 from keeptune.versions import provenance
 
 COMPARISON = "compare.json"
+PAGE = "compare.html"
 KIND = "compare"
-FIRST = "first better"
-SECOND = "second better"
-OVERLAP = "not distinguishable"
-RULE = (
-    f"{NO_EVIDENCE}: fewer than {MIN_DOCUMENTS} documents or items, or no interval. "
-    f"better: the {LEVEL:.0%} intervals do not overlap, and the values differ by more than the noise floor. "
-    f"{OVERLAP}: otherwise."
-)
 LEARNED_MEASURE = "ce_change"
-FORGOTTEN = {
-    "kl": "KL(base‖tuned), nats per token",
-    "l_f_rise": "L_f rise, nats per token",
-    "ce_change": "CE change, nats per token",
-    "agreement": "1 − top-1 agreement",
+TITLES = {
+    "kl": "KL(base‖tuned) on {}, nats per token",
+    "l_f_rise": "L_f rise on {}, nats per token",
+    "ce_change": "CE change on {}, nats per token",
+    "agreement": "1 − top-1 agreement on {}",
 }
 _FORMATS = ("plain", "chat")
 # What the base alone decides on a text: the same on the same rows, up to the rounding of another machine.
@@ -60,7 +54,7 @@ class Axis:
 
 
 def compare(reports: Sequence[str], *, learned: str, forgot: str = "self:kl", out: Path) -> dict[str, Any]:
-    """Put audited models side by side and write `<out>/compare.json`; returns its content.
+    """Put audited models side by side and write `<out>/compare.json` and `compare.html`; returns the content.
 
     Args:
         reports: each a report.json, or the folder it is in, or `NAME=` one of these.
@@ -70,7 +64,7 @@ def compare(reports: Sequence[str], *, learned: str, forgot: str = "self:kl", ou
 
     Returns:
         `axes`; `points`, each with its place on both and whether it is on the Pareto `front` of the values; `pairs`,
-        which of two is better on either axis, see `RULE`.
+        which of two is better on either axis, see `keeptune.audit.distinct`.
 
     Raises:
         ConfigError: fewer than two reports, names that are not unique, or an axis that they do not have.
@@ -102,10 +96,11 @@ def compare(reports: Sequence[str], *, learned: str, forgot: str = "self:kl", ou
         "axes": {side: asdict(axis) for side, axis in axes.items()},
         "points": points,
         "pairs": [_pair(first, second, axes) for first, second in combinations(points, 2)],
-        "rule": RULE,
+        "rules": RULES,
         **provenance(0),
     }
     write_json(out / COMPARISON, comparison)
+    write_text(out / PAGE, compare_page(comparison))
     return comparison
 
 
@@ -122,7 +117,7 @@ def _learned_axis(given: str, reports: Sequence[Report]) -> Axis:
     name, _, style = given.partition(":")
     first = reports[0].content
     if not style and name in first["texts"]:
-        title = f"CE change on {name}, nats per token"
+        title = TITLES[LEARNED_MEASURE].format(name)
         return Axis(name=name, measure=LEARNED_MEASURE, kind="texts", title=title, higher_is_better=False)
     style = style or _FORMATS[0]
     if name in first.get("tasks", {}) and style in first["tasks"][name]["formats"]:
@@ -137,12 +132,12 @@ def _learned_axis(given: str, reports: Sequence[Report]) -> Axis:
 def _forgot_axis(given: str, reports: Sequence[Report]) -> Axis:
     name, _, measure = given.partition(":")
     measure = measure or "kl"
-    if name not in reports[0].content["texts"] or measure not in FORGOTTEN:
+    if name not in reports[0].content["texts"] or measure not in TITLES:
         raise ConfigError(
             f"--forgot {given}: {reports[0].path} has no such text, or that is no measure of forgetting",
-            f"write TEXT:MEASURE with one of {', '.join(reports[0].content['texts'])} and of {', '.join(FORGOTTEN)}",
+            f"write TEXT:MEASURE with one of {', '.join(reports[0].content['texts'])} and of {', '.join(TITLES)}",
         )
-    title = f"{FORGOTTEN[measure]} on {name}"
+    title = TITLES[measure].format(name)
     return Axis(name=name, measure=measure, kind="texts", title=title, higher_is_better=False)
 
 
@@ -187,20 +182,8 @@ def _place(axis: Axis, report: Report) -> dict[str, Any]:
 
 
 def _pair(first: dict[str, Any], second: dict[str, Any], axes: dict[str, Axis]) -> dict[str, Any]:
-    found = {side: _better(first[side], second[side], higher=axis.higher_is_better) for side, axis in axes.items()}
+    found = {side: better(first[side], second[side], higher=axis.higher_is_better) for side, axis in axes.items()}
     return {"first": first["name"], "second": second["name"], **found}
-
-
-def _better(one: dict[str, Any], two: dict[str, Any], *, higher: bool) -> str:
-    if not (has_evidence(one) and has_evidence(two)):
-        return NO_EVIDENCE
-    if abs(one["value"] - two["value"]) <= max(one["floor"], two["floor"]):
-        return OVERLAP
-    if one["high"] < two["low"]:
-        return SECOND if higher else FIRST
-    if two["high"] < one["low"]:
-        return FIRST if higher else SECOND
-    return OVERLAP
 
 
 def _names(reports: Sequence[Report]) -> list[str]:

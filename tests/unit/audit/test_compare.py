@@ -11,10 +11,17 @@ from typing import Any
 import numpy as np
 import pytest
 
-from keeptune import cli
-from keeptune.audit.compare import FIRST, OVERLAP, SECOND, compare, pareto_front, print_comparison
+from keeptune.audit.compare import compare, pareto_front, print_comparison
+from keeptune.audit.distinct import FIRST, OVERLAP, SECOND
+from keeptune.audit.floor import noise_floor
+from keeptune.audit.items import Item
+from keeptune.audit.meter import measure
+from keeptune.audit.steps import Steps
+from keeptune.audit.tasks import Task, measure_task
 from keeptune.audit.verdict import NO_EVIDENCE
 from keeptune.errors import ConfigError, SourceError, SourceNotFound
+from keeptune.replay.view import fingerprint
+from keeptune.storage import write_json
 from tests.conftest import make_model, make_tokenizer
 
 FLOORS = {measure: {"floor": 0.001} for measure in ("kl", "l_f_rise", "ce_change", "agreement")}
@@ -135,30 +142,32 @@ def test_few_documents_are_not_enough(write: Write, tmp_path: Path) -> None:
     print_comparison(result)
 
 
-def test_real_reports_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for seed, folder in enumerate(("base", "near", "far")):
-        make_model(seed).save_pretrained(tmp_path / folder)
-        make_tokenizer().save_pretrained(tmp_path / folder)
-    lines = [json.dumps({"text": f"document {number} " * 5}) for number in range(12)]
-    (tmp_path / "new.jsonl").write_text("\n".join(lines))
-    rows = [{"question": f"{n}?", "choices": ["yes", "no"], "answer": n % 2} for n in range(12)]
-    (tmp_path / "quiz.jsonl").write_text("\n".join(map(json.dumps, rows)))
-    settings = [f"--text=new={tmp_path / 'new.jsonl'}", f"--task=quiz={tmp_path / 'quiz.jsonl'}", "--docs=12"]
-    for folder in ("near", "far"):
-        out = f"--out={tmp_path / f'audit-{folder}'}"
-        models = [str(tmp_path / "base"), str(tmp_path / folder)]
-        monkeypatch.setattr("sys.argv", ["keeptune", "audit", *models, "--text=self", *settings, out])
-        with pytest.raises(SystemExit) as exit_:
-            cli.main()
-        assert exit_.value.code == 0
-    for learned in ("new", "quiz", "quiz:chat"):
-        reports = [str(tmp_path / f"audit-{folder}") for folder in ("near", "far")]
-        result = compare(reports, learned=learned, out=tmp_path / "out")
+def test_what_an_audit_measures_is_read(tmp_path: Path) -> None:
+    base, tokenizer = make_model(), make_tokenizer()
+    rows = [
+        {"input_ids": list(range(9, 40 + number)), "labels": list(range(9, 40 + number)), "document": f"d{number}"}
+        for number in range(12)
+    ]
+    items = [Item(name=str(n), question=f"{n}?", choices=("yes", "no"), right=n % 2) for n in range(12)]
+    task = Task(source="quiz.jsonl", items=items, readable=12, flaws=[])
+    for seed, name in enumerate(("near", "far"), start=1):
+        tuned = make_model(seed)
+        reading = {"source": "self", **measure(base, tuned, rows).summary()}
+        answers = measure_task(base, tuned, tokenizer, task, "quiz", Steps(tmp_path / name / "steps"))
+        report = {
+            "kind": "audit",
+            "base": {"source": "base", "fingerprint": fingerprint(base)},
+            "tuned": {"source": name, "fingerprint": fingerprint(tuned)},
+            "texts": {"self": reading},
+            "noise_floor": {"texts": {"self": noise_floor(base, rows)}},
+            "tasks": {"quiz": answers},
+        }
+        write_json(tmp_path / name / "report.json", report)
+    for learned in ("self", "quiz", "quiz:chat"):
+        result = compare([str(tmp_path / name) for name in ("near", "far")], learned=learned, out=tmp_path / "out")
         assert [point["name"] for point in result["points"]] == ["near", "far"]
-        for point, report in zip(result["points"], reports, strict=True):
-            content = json.loads((Path(report) / "report.json").read_text())
-            floor = content["noise_floor"]["texts"]["self"]["measures"]["kl"]["floor"]
-            assert point["forgot"] == {**content["texts"]["self"]["measures"]["kl"], "floor": floor}
+        kl = reading["measures"]["kl"]
+        assert [result["points"][1]["forgot"][end] for end in kl] == list(kl.values())
 
 
 def test_reports_that_do_not_belong_together_are_refused(write: Write, tmp_path: Path) -> None:

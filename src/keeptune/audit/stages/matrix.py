@@ -91,13 +91,18 @@ def falls(score_SL: Array) -> Array:
 
 
 def cells(columns: Sequence[Column]) -> list[list[dict[str, Any]]]:
-    """R, for JSON: rows from the base to the last stage, in each a cell a column with its interval."""
+    """R, for JSON: rows from the base to the last stage, in each a cell a column with its interval.
+
+    A cell's `change` is its score − the base's with a verdict; paired by document, it is surer than either.
+    """
     rows: list[list[dict[str, Any]]] = [[] for _ in columns[0].sums_LD]
     for seed, column in enumerate(columns):
         scores_L, resampled_RL = column.scores_L(), column.resampled_RL(seed)
         documents = len(column.weights_D)
         for row, value, resampled_R in zip(rows, scores_L, resampled_RL.T, strict=True):
-            row.append(_interval(value, resampled_R, documents))
+            change = _interval(value - scores_L[0], resampled_R - resampled_RL[:, 0], documents)
+            change["verdict"] = _verdict(change, column.floor)
+            row.append({**_interval(value, resampled_R, documents), "change": change})
     return rows
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from keeptune.audit.floor import how
 from keeptune.audit.meter import DESCRIPTIONS
+from keeptune.audit.page.stages import stages_page
 from keeptune.audit.run import REPORT, SAMPLES, STEPS
 from keeptune.audit.settings import AuditSettings
 from keeptune.audit.stages.matrix import DEFINITIONS, Column, cells, summary
@@ -20,15 +21,16 @@ from keeptune.audit.verdict import verdict
 from keeptune.errors import ConfigError
 from keeptune.replay.view import fingerprint
 from keeptune.sources import load_model, load_tokenizer, resolve_model
-from keeptune.storage import write_json
+from keeptune.storage import write_json, write_text
 from keeptune.versions import provenance, versions
 
 KIND = "stages"
+PAGE = "report.html"
 UNITS = {"texts": "−CE, nats per token", "tasks": "accuracy, the likeliest option per character, asked plainly"}
 
 
 def audit_stages(settings: AuditSettings) -> dict[str, Any]:
-    """Measure a base and the checkpoints after stages 1 … T on every column; write `<out>/report.json`, return it.
+    """Measure a base and the checkpoints after stages 1 … T on every column; write report.json and report.html.
 
     The first T texts that the user names, where there are as many, are those of the stages 1 … T, and so are the first
     T tasks; all others, and the base's own fresh text, are other knowledge, which no stage trained.
@@ -69,6 +71,7 @@ def audit_stages(settings: AuditSettings) -> dict[str, Any]:
         **provenance(settings.seed),
     }
     write_json(out / REPORT, report)
+    write_text(out / PAGE, stages_page(report))
     return report
 
 

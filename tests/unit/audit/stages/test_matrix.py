@@ -101,6 +101,11 @@ def test_intervals_are_those_of_a_plain_paired_bootstrap() -> None:
     assert cell["value"] == pytest.approx(np.average(score_LD[2], weights=weights_D))
     assert [cell["low"], cell["high"]] == pytest.approx(np.quantile(means, [0.025, 0.975]), abs=0.04)
     assert [bwt["low"], bwt["high"]] == pytest.approx(np.quantile(changes, [0.025, 0.975]), abs=0.015)
+    change = cell["change"]
+    assert change["value"] == pytest.approx(np.average(score_LD[2] - score_LD[0], weights=weights_D))
+    assert 0.5 < (change["high"] - change["low"]) / (bwt["high"] - bwt["low"]) < 2
+    of_base = {"value": 0.0, "low": 0.0, "high": 0.0, "documents": 30, "verdict": NO_DRIFT}
+    assert cells([one])[0][0]["change"] == of_base
     # What documents have in common leaves a difference: it is surer than either score.
     assert bwt["high"] - bwt["low"] < 0.5 * (cell["high"] - cell["low"])
 
@@ -147,7 +152,8 @@ def test_too_little_evidence_is_said() -> None:
     lone = [constant("a", 1, [0, 1, 0], documents=1), constant("b", 2, [0, 0, 1], documents=1)]
     assert summary(lone)["chaudhry"][0]["low"] is None
     assert summary(lone)["chaudhry"][0]["verdict"] == NO_EVIDENCE
-    assert cells(lone)[1][0] == {"value": 1.0, "low": None, "high": None, "documents": 1}
+    alone = {"value": 1.0, "low": None, "high": None, "documents": 1}
+    assert cells(lone)[1][0] == {**alone, "change": {**alone, "verdict": NO_EVIDENCE}}
 
 
 def test_one_stage_has_nothing_to_transfer() -> None:
