@@ -18,7 +18,7 @@ from keeptune.audit.where.classes import Classes
 PASSAGE_TOKENS = 32
 PASSAGES = 20
 OF_ONE_DOCUMENT = 2
-COPIED_TOKENS = 16
+COPIED_TOKENS = 8
 _CONTEXT_TOKENS = 12
 
 _UNDECODABLE = "\ufffd"

@@ -10,7 +10,7 @@ from rich.table import Table
 from keeptune.audit.verdict import NO_EVIDENCE
 from keeptune.audit.where.collector import GROUPS
 
-_IN_WORDS = {"probability": "the base's probability", "position": "tokens before it", "kind": "kind of token"}
+_IN_WORDS = {"probability": "base's p {}", "position": "{} tokens into a window", "kind": "{}"}
 _SHOWN = 2
 
 
@@ -19,17 +19,17 @@ def print_where(report: dict[str, Any]) -> None:
     if "where" not in report:
         return
     where = report["where"]
-    table = Table(title="Where the drift sits: the classes of tokens with most of the KL, nats per token")
-    for column in ("text", "class of token"):
+    table = Table(title="Where the drift sits: classes of tokens, their shares of KL and tokens")
+    for column in ("text", "class"):
         table.add_column(column)
-    for column in ("of the KL", "of the tokens", "KL, 95 % interval", "CE change, 95 % interval"):
+    for column in ("KL", "tokens", "nats per token"):
         table.add_column(column, justify="right")
     for name, text in where["texts"].items():
         for number, group in enumerate(GROUPS):
             classes = sorted(text["classes"][group], key=lambda entry: entry["kl_share"] or 0.0, reverse=True)
             for rank, entry in enumerate(classes[:_SHOWN]):
                 first = name if number == rank == 0 else ""
-                table.add_row(first, f"{_IN_WORDS[group]}: {entry['class']}", *_numbers(entry))
+                table.add_row(first, _IN_WORDS[group].format(entry["class"]), *_numbers(entry))
         table.add_section()
     console = Console(highlight=False, markup=False, emoji=False)
     console.print(table)
@@ -50,11 +50,7 @@ def layers_in_words(layers: dict[str, Any]) -> str:
 
 def _numbers(entry: dict[str, Any]) -> list[str]:
     share = "–" if entry["kl_share"] is None else f"{entry['kl_share']:.0%}"
-    if entry["enough_evidence"]:
-        intervals = [_interval(entry["kl"]), _interval(entry["ce_change"])]
-    else:
-        intervals = [NO_EVIDENCE, NO_EVIDENCE]
-    return [share, f"{entry['token_share']:.0%}", *intervals]
+    return [share, f"{entry['token_share']:.0%}", _interval(entry["kl"]) if entry["enough_evidence"] else NO_EVIDENCE]
 
 
 def _interval(interval: dict[str, Any]) -> str:

@@ -46,9 +46,9 @@ def test_the_classes_with_most_of_the_drift_come_first(
     assert out.index("middle") < out.index("high")
     assert "low" not in out
     row = next(line for line in out.splitlines() if "middle" in line)
-    for cell in ("pydoc", "55%", "12%", "0.500 [0.490, 0.510]", "-0.250 [-0.260, -0.240]"):
+    for cell in ("pydoc", "55%", "12%", "0.500 [0.490, 0.510]"):
         assert cell in row
-    assert next(line for line in out.splitlines() if "first" in line).count("not enough evidence") == 2
+    assert "not enough evidence" in next(line for line in out.splitlines() if "first" in line)
     assert "–" in next(line for line in out.splitlines() if "digits" in line)
     assert "layer 1 (of 0 to 2)" in out
 
