@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
-from typing import Any
+from typing import Any, NamedTuple
 
 import plotly.graph_objects as go
 from markupsafe import Markup
 
+from keeptune.audit.page.table import interval_text, visible
+
 # Okabe–Ito: told apart with any colour vision. Markers and dashes differ too, for greyscale prints.
 ORANGE, BLUE, GREEN, GREY = "#D55E00", "#0072B2", "#009E73", "#7D858D"
+_MARKS = ((ORANGE, "circle"), (BLUE, "square"), (GREEN, "diamond"), (GREY, "triangle-up"))
 _TITLE_SIZE = 13
+# They keep names of rows off the axis.
+CLEAR_TICKS = {"ticks": "outside", "ticklen": 7, "tickcolor": "rgba(0,0,0,0)"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,7 +51,7 @@ def figure(traces: Sequence[Any], x: str, y: str) -> Any:
         dragmode=False,
         hovermode="x unified",
         showlegend=True,
-        legend={"orientation": "h", "x": 0, "y": 1.02, "yanchor": "bottom"},
+        legend={"orientation": "h", "x": 0, "y": 1.02, "yanchor": "bottom", "bgcolor": "rgba(0,0,0,0)"},
         legend_itemclick=False,
         legend_itemdoubleclick=False,
     )
@@ -65,6 +70,84 @@ def chart_json(drawn: Any) -> Markup:
 
 def label(name: str, limit: int = 24) -> str:
     """A name from outside as text in a chart: plotly reads `<b>` and `<a>` as markup; shortened in its middle."""
+    name = visible(name)
     if len(name) > limit:
         name = f"{name[: limit // 2]}…{name[-(limit // 2 - 1) :]}"
     return escape(name, quote=False)
+
+
+class Point(NamedTuple):
+    """A value of a forest plot."""
+
+    name: str
+    """Its row."""
+    series: str
+    """Its colour and mark."""
+    value: float
+    low: float | None
+    high: float | None
+    n: str
+    """What it is measured on, such as `64 documents`."""
+
+
+def forest(points: Sequence[Point], x: str, *, form: str, floors: Mapping[str, float] | None = None) -> Any:
+    """Values with their intervals, a row a name, each series a little below the one before.
+
+    Args:
+        x: title of the axis.
+        form: a Python format for the numbers; one of shares also gives the axis per cent.
+        floors: the noise floor by name, drawn from 0.
+
+    Returns:
+        The figure, with its height.
+    """
+    names = list(dict.fromkeys(point.name for point in points))
+    series = list(dict.fromkeys(point.series for point in points))
+    traces = [_series(points, one, names, series, form) for one in series]
+    for trace, (colour, symbol) in zip(traces, _MARKS, strict=False):
+        trace.marker, trace.error_x.color = {"color": colour, "symbol": symbol, "size": 10}, colour
+    if floors:
+        bars = {"color": GREY, "symbol": "line-ns-open", "size": 16, "line": {"width": 3, "color": GREY}}
+        floor = go.Scatter(x=[floors[name] for name in names], y=list(range(len(names))), mode="markers", marker=bars)
+        floor.name, floor.hovertemplate = "noise floor", "noise floor %{x:.2g}<extra></extra>"
+        traces.append(floor)
+    drawn = figure(traces, x, "")
+    drawn.update_layout(hovermode="closest", showlegend=len(traces) > 1, margin_l=10, height=_height(points, names))
+    drawn.update_xaxes(showgrid=True, zeroline=True, zerolinecolor=GREY, zerolinewidth=1, nticks=6)
+    if "%" in form:
+        drawn.update_xaxes(tickformat=".0%")
+    ticks = {"tickvals": list(range(len(names))), "ticktext": [label(name, 20) for name in names]}
+    drawn.update_yaxes(range=[len(names) - 0.4, -0.6], showgrid=False, automargin=True, **CLEAR_TICKS, **ticks)
+    return drawn
+
+
+def in_words(points: Sequence[Point], form: str) -> str:
+    """The numbers of a forest plot in a sentence."""
+    return "; ".join(f"{point.name}, {point.series}: {_numbers(point, form)}" for point in points) + "."
+
+
+def _series(points: Sequence[Point], one: str, names: list[str], series: list[str], form: str) -> Any:
+    own = [point for point in points if point.series == one]
+    shift = 0.5 * (series.index(one) / len(series) - (len(series) - 1) / (2 * len(series)))
+    trace = go.Scatter(x=[point.value for point in own], name=label(one), mode="markers")
+    trace.y = [names.index(point.name) + shift for point in own]
+    trace.customdata = [f"{label(point.name)}, {label(one)}: {_numbers(point, form)}" for point in own]
+    trace.hovertemplate = "%{customdata}<extra></extra>"
+    ends = [(point.value if end is None else end) for point in own for end in (point.low, point.high)]
+    trace.error_x = {
+        "type": "data",
+        "symmetric": False,
+        "arrayminus": [point.value - low for point, low in zip(own, ends[::2], strict=True)],
+        "array": [high - point.value for point, high in zip(own, ends[1::2], strict=True)],
+        "thickness": 2,
+        "width": 5,
+    }
+    return trace
+
+
+def _height(points: Sequence[Point], names: list[str]) -> int:
+    return 100 + 22 * max(len(points), 2 * len(names))
+
+
+def _numbers(point: Point, form: str) -> str:
+    return f"{interval_text(point._asdict(), form)}, {point.n}"

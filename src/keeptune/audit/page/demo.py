@@ -8,25 +8,9 @@ from keeptune.audit.meter import DESCRIPTIONS
 from keeptune.audit.page.demo_charts import charts
 from keeptune.audit.page.shell import render
 from keeptune.audit.page.table import Column, Table, count, interval, number, text
+from keeptune.audit.page.words import IN_WORDS, TEXTS, UNITS
 from keeptune.audit.stats import LEVEL, RESAMPLES
 
-_SHOWN = {
-    "kl": "nats per token, 0\u00a0is\u00a0unchanged",
-    "l_f_rise": "nats per token, 0\u00a0is\u00a0unchanged",
-    "ce_change": "nats per token, above\u00a00\u00a0is\u00a0worse",
-    "agreement": "fraction of tokens, 1\u00a0is\u00a0unchanged",
-}
-# The name of a measure, and what it says to someone who meets it for the first time.
-IN_WORDS = {
-    "kl": ("KL", "How far the tuned model’s probabilities for the next token moved from the base’s."),
-    "l_f": ("L_f", "How surprised the tuned model is by what the base would have said."),
-    "l_f_rise": ("L_f rise", "How much more surprised it is by that than the base itself."),
-    "soft_ce": ("soft CE", "How surprised it is by everything that the base could have said."),
-    "entropy": ("entropy", "How unsure the base itself is."),
-    "ce_change": ("CE change", "How much worse, or below 0 better, it predicts this text as it is written."),
-    "agreement": ("agreement", "How often both would say the same next."),
-}
-_TEXTS = {"self": "text that the base wrote itself", "pydoc": "Python’s language reference"}
 _RUNS = {"plain": "plain", "replay": "replay", "replay_matched": "replay, matched steps"}
 
 
@@ -59,7 +43,7 @@ def demo_page(content: dict[str, Any]) -> str:
         definitions=[(name, *IN_WORDS[name], description) for name, description in DESCRIPTIONS.items()],
         level=f"{LEVEL * 100:.0f}\u202f%",
         resamples=RESAMPLES,
-        text_names=_TEXTS,
+        text_names=TEXTS,
     )
 
 
@@ -83,15 +67,15 @@ def _readings(texts: dict[str, dict[str, dict[str, Any]]]) -> Table:
     columns = [
         Column(name="text", csv="text", left=True),
         Column(name="run", csv="run", left=True),
-        *[Column(name=IN_WORDS[key][0], csv=key, unit=unit, about=f"measure-{key}") for key, unit in _SHOWN.items()],
+        *[Column(name=IN_WORDS[key][0], csv=key, unit=unit, about=f"measure-{key}") for key, unit in UNITS.items()],
         Column(name="documents", csv="documents"),
         Column(name="tokens", csv="tokens"),
     ]
     rows = [
         [
-            text(_TEXTS.get(name, name), name),
+            text(TEXTS.get(name, name), name),
             _run(run),
-            *[interval(reading["measures"][key]) for key in _SHOWN],
+            *[interval(reading["measures"][key]) for key in UNITS],
             count(reading["documents"]),
             count(reading["tokens"]),
         ]

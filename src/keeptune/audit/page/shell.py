@@ -14,9 +14,10 @@ A page is a template in `templates/` that extends the shell, and a call of `rend
   outside); the macro `chart` draws it with title, sentence and description.
 - In templates, `|number`, `|number(".2f")`, `|ends` and `|count` show numbers as tables do.
 
-The shell brings style (light, dark, print, phone), plotly, the drawing of charts and the copying. Nothing that a page
-is given is trusted: it is escaped by jinja2, `|safe` stands nowhere on it, and the Content-Security-Policy names the
-two scripts of the shell by their hashes, so that a browser runs no other.
+The shell brings style (light, dark, print, phone), plotly, the drawing of charts and the copying. `details` with the
+class `printed` are unfolded on paper, others left out. Nothing that a page is given is trusted: it is escaped by
+jinja2, `|safe` stands nowhere, characters that turn text around are written out, and the Content-Security-Policy names
+the two scripts of the shell by their hashes, so that a browser runs no other.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
-from keeptune.audit.page.table import shown_ends, shown_number
+from keeptune.audit.page.table import shown_ends, shown_number, visible
 
 
 def render(template: str, **content: Any) -> str:
@@ -45,6 +46,7 @@ def render(template: str, **content: Any) -> str:
     environment = Environment(
         loader=PackageLoader("keeptune.audit.page"),
         autoescape=True,
+        finalize=lambda value: visible(value) if type(value) is str else value,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
@@ -13,6 +14,8 @@ Raw = str | int | float | bool | None
 
 # A spreadsheet takes text that starts so for a formula, and a formula may fetch from the network.
 _FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
+# Embeddings, overrides and isolates of Unicode's bidirectional algorithm: text reads as something that it is not.
+_TURNING = re.compile("[\u202a-\u202e\u2066-\u2069]")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,6 +93,11 @@ def number(value: float | None, form: str = ".4f") -> Cell:
     return Cell(shown=shown_number(value, form), raw={"": value})
 
 
+def p_value(value: float) -> Cell:
+    """0.031; below a thousandth that it is."""
+    return Cell(shown="< 0.001" if value < 0.001 else f"{value:.3f}", raw={"": value})
+
+
 def interval(given: Mapping[str, Any], form: str = ".4f", n: int | None = None, unit: str = "") -> Cell:
     """`value [low, high]`, in the CSV four columns: the value, `_low`, `_high` and `_n`.
 
@@ -118,6 +126,16 @@ def shown_ends(given: Mapping[str, Any], form: str = ".4f") -> str:
     if given["low"] is None:
         return ""
     return f"[{shown_number(given['low'], form)}, {shown_number(given['high'], form)}]"
+
+
+def interval_text(given: Mapping[str, Any], form: str = ".4f") -> str:
+    """`0.268 [0.219, 0.317]`."""
+    return f"{shown_number(given['value'], form)} {shown_ends(given, form)}".rstrip()
+
+
+def visible(text: str) -> str:
+    """Text in which the characters that turn the order of others around are written out: ⟨U+202E⟩."""
+    return _TURNING.sub(lambda match: f"⟨U+{ord(match[0]):04X}⟩", text)
 
 
 def _inert(value: Raw) -> Raw:

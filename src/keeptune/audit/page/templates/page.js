@@ -21,16 +21,23 @@ for (const chart of charts) {
 paint();
 matchMedia("(prefers-color-scheme: dark)").addEventListener("change", paint);
 
-// Paper is white and narrower than the screen; plotly draws in pixels and would not notice.
+// Paper is white and narrower than the screen; plotly draws in pixels and would not notice. What is folded away is
+// unfolded for paper where the page says so.
+let unfolded = [];
 addEventListener("beforeprint", () => {
+  unfolded = [...document.querySelectorAll("details.printed:not([open])")];
+  for (const details of unfolded) details.open = true;
   document.documentElement.classList.add("printing");
   paint();
   for (const chart of charts) Plotly.relayout(chart, {width: 660, height: Number(chart.dataset.height ?? 300)});
 });
 addEventListener("afterprint", () => {
+  for (const details of unfolded) details.open = false;
   document.documentElement.classList.remove("printing");
   paint();
-  for (const chart of charts) Plotly.relayout(chart, {width: null, height: null, autosize: true});
+  for (const chart of charts) {
+    Plotly.relayout(chart, {width: null, height: Number(chart.dataset.height) || null, autosize: true});
+  }
 });
 
 // A page opened from a server without TLS has no clipboard: then the text is shown, selected, to copy by hand.

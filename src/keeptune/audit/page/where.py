@@ -1,0 +1,202 @@
+"""Where the drift sits: classes of tokens, passages, layers, and what both models write."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import plotly.graph_objects as go
+
+from keeptune.audit.page.chart import BLUE, CLEAR_TICKS, GREEN, GREY, ORANGE, Chart, chart_json, figure, label
+from keeptune.audit.page.table import Column, Table, count, interval, interval_text, number, shown_number, text
+from keeptune.audit.page.words import counted
+
+GROUPS = {"probability": "the base’s probability", "position": "place in the window", "kind": "kind of token"}
+FULL_SHADE = 4.0  # nats: tokens with more are shaded as strongly as these
+UNDERLINED = 1.0  # nats from which a token is underlined too, for those who cannot tell the shades
+_SHARE = ".1%"
+
+
+def where_view(report: dict[str, Any]) -> dict[str, Any]:
+    """What the template shows of `report["where"]`; each part is None or empty where the report has none."""
+    where = report["where"]
+    texts = where.get("texts", {})
+    layers = where.get("layers")
+    return {
+        "charts": [_classes_chart(place, name, of["classes"]) for place, (name, of) in enumerate(texts.items(), 1)],
+        "classes": _classes_table(texts) if texts else None,
+        "unavailable": layers.get("unavailable") if layers else None,
+        "layers": _layers(layers) if layers and "unavailable" not in layers else None,
+        "passages": [_passage(passage) for passage in where.get("passages", [])],
+        "legend": [(nats, _shade(nats)) for nats in (0.0, 0.5, 1.0, 2.0, FULL_SHADE)],
+        "underlined": UNDERLINED,
+        "full_shade": FULL_SHADE,
+        "continuations": where.get("continuations", []),
+    }
+
+
+def _classes_table(texts: dict[str, Any]) -> Table:
+    columns = [
+        Column(name="text", csv="text", left=True),
+        Column(name="by", csv="grouping", left=True),
+        Column(name="class", csv="class", left=True),
+        Column(name="of the KL", csv="kl_share"),
+        Column(name="of the tokens", csv="token_share"),
+        Column(name="KL", csv="kl", unit="nats per token"),
+        Column(name="CE change", csv="ce_change", unit="nats per token"),
+        Column(name="documents", csv="documents"),
+        Column(name="tokens", csv="tokens"),
+    ]
+    rows = [
+        [
+            text(name),
+            text(GROUPS.get(group, group), group),
+            text(entry["class"]),
+            number(entry["kl_share"], _SHARE),
+            number(entry["token_share"], _SHARE),
+            interval(entry["kl"]),
+            interval(entry["ce_change"]),
+            count(entry["kl"]["documents"]),
+            count(entry["tokens"]),
+        ]
+        for name, of_text in texts.items()
+        for group, entries in of_text["classes"].items()
+        for entry in entries
+    ]
+    return Table(name="classes", caption="Drift by class of token", columns=columns, rows=rows)
+
+
+def _classes_chart(position: int, name: str, classes: dict[str, list[dict[str, Any]]]) -> Chart:
+    ticks: list[str] = []
+    shown: list[tuple[int, dict[str, Any]]] = []
+    for group, entries in classes.items():
+        ticks.append(f"<b>{label(GROUPS.get(group, group))}</b>")
+        shown += [(len(ticks) + place, entry) for place, entry in enumerate(entries)]
+        ticks += [label(entry["class"]) for entry in entries]
+    drawn = figure(
+        [_bars(shown, "kl_share", "of the KL", ORANGE), _bars(shown, "token_share", "of the tokens", GREY)],
+        "share",
+        "",
+    )
+    height = 110 + 24 * len(ticks)
+    drawn.update_layout(barmode="group", bargap=0.25, bargroupgap=0, hovermode="closest", height=height, margin_l=10)
+    drawn.update_xaxes(tickformat=".0%", rangemode="tozero", showgrid=True, nticks=6)
+    labels = {"tickvals": list(range(len(ticks))), "ticktext": ticks, "nticks": len(ticks)}
+    drawn.update_yaxes(range=[len(ticks) - 0.4, -0.6], showgrid=False, automargin=True, **CLEAR_TICKS, **labels)
+    numbers = "; ".join(
+        f"{entry['class']}: {shown_number(entry['kl_share'], _SHARE)} of the KL, "
+        f"{shown_number(entry['token_share'], _SHARE)} of the tokens"
+        for _, entry in shown
+    )
+    return Chart(
+        name=f"classes-{position}",
+        title=name,
+        sentence="Where the upper bar is longer than the lower one, these tokens drifted more than the others.",
+        description=f"Share of the KL and of the tokens on {name} by class of token. {numbers}.",
+        figure=chart_json(drawn),
+        height=height,
+    )
+
+
+def _bars(shown: list[tuple[int, dict[str, Any]]], key: str, name: str, colour: str) -> Any:
+    bars = go.Bar(x=[entry[key] for _, entry in shown], y=[place for place, _ in shown], orientation="h", name=name)
+    bars.marker = {"color": colour, "line": {"width": 0}}
+    bars.hovertemplate = "%{x:.1%}"
+    return bars
+
+
+def _layers(layers: dict[str, Any]) -> dict[str, Any]:
+    """Two charts, for the movement of a layer's output is no KL; and the numbers of both."""
+    sample = f"{counted(layers['windows'], 'window')}, {counted(layers['tokens'], 'token')} of {layers['text']}"
+    moved = _layer_chart(
+        layers["layers"],
+        {"moved": ("output moved", GREEN, "circle")},
+        "‖tuned − base‖ / ‖base‖",
+        name="layers-moved",
+        title="How far each layer’s output moved",
+        sentence="The distance between the two models’ outputs of a layer, as a part of the base’s length. It carries "
+        "on what the layers before it moved.",
+    )
+    lines = {
+        "kl_output_patched": ("its output is the base’s", BLUE, "square"),
+        "kl_layer_restored": ("the layer is the base’s", ORANGE, "diamond"),
+    }
+    kept = _layer_chart(
+        layers["layers"],
+        lines,
+        "KL left, nats per token",
+        name="layers-kl",
+        title="What is left of the drift when one layer is put back",
+        sentence=f"Dashed: the whole drift, {interval_text(layers['kl'])}. The lower a line, the more of the drift "
+        "goes through that layer’s output, or is made in that layer.",
+        whole=layers["kl"]["value"],
+    )
+    return {"charts": [moved, kept], "table": _layers_table(layers["layers"]), "sample": sample}
+
+
+def _layer_chart(
+    layers: list[dict[str, Any]],
+    lines: dict[str, tuple[str, str, str]],
+    unit: str,
+    *,
+    name: str,
+    title: str,
+    sentence: str,
+    whole: float | None = None,
+) -> Chart:
+    places = [layer["layer"] for layer in layers]
+    traces = [_line(places, [layer[key] for layer in layers], *style) for key, style in lines.items()]
+    if whole is not None:
+        flat = go.Scatter(x=[places[0], places[-1]], y=[whole, whole], name="nothing put back", mode="lines")
+        flat.line, flat.hovertemplate = {"color": GREY, "dash": "8px,5px", "width": 2}, "%{y:.4f}"
+        traces.append(flat)
+    drawn = figure(traces, "layer", unit)
+    drawn.update_layout(showlegend=len(traces) > 1)
+    drawn.update_yaxes(rangemode="tozero")
+    ends = "; ".join(
+        f"{words}: from {interval_text(layers[0][key])} at layer {places[0]} "
+        f"to {interval_text(layers[-1][key])} at layer {places[-1]}"
+        for key, (words, _, _) in lines.items()
+    )
+    described = f"{title}, by layer. {ends}."
+    return Chart(name=name, title=title, sentence=sentence, description=described, figure=chart_json(drawn))
+
+
+def _line(places: list[int], intervals: list[dict[str, Any]], name: str, colour: str, symbol: str) -> Any:
+    values = [given["value"] for given in intervals]
+    line = go.Scatter(x=places, y=values, name=name, mode="lines+markers", hovertemplate="%{y:.4f}")
+    line.line, line.marker = {"color": colour, "width": 2}, {"symbol": symbol, "size": 6}
+    if all(given["low"] is not None for given in intervals):
+        down = [given["value"] - given["low"] for given in intervals]
+        up = [given["high"] - given["value"] for given in intervals]
+        line.error_y = {"type": "data", "symmetric": False, "array": up, "arrayminus": down}
+        line.error_y.update(thickness=1, width=0, color=colour)
+    return line
+
+
+def _layers_table(layers: list[dict[str, Any]]) -> Table:
+    shown = {
+        "moved": ("output moved", "part of the base’s length"),
+        "kl_output_patched": ("output put back", "KL left, nats per token"),
+        "kl_layer_restored": ("layer put back", "KL left, nats per token"),
+    }
+    columns = [Column(name="layer", csv="layer")]
+    columns += [Column(name=name, csv=key, unit=unit) for key, (name, unit) in shown.items()]
+    columns.append(Column(name="documents", csv="documents"))
+    rows = [
+        [count(layer["layer"]), *[interval(layer[key]) for key in shown], count(layer["moved"]["documents"])]
+        for layer in layers
+    ]
+    return Table(name="layers", caption="Drift by layer", columns=columns, rows=rows)
+
+
+def _passage(passage: dict[str, Any]) -> dict[str, Any]:
+    tokens = [
+        {"text": token, "kl": f"{kl:.2f}", "shade": _shade(kl), "strong": kl >= UNDERLINED}
+        for token, kl in zip(passage["tokens"], passage["kl"], strict=True)
+    ]
+    return {**passage, "tokens": tokens, "mean_kl": shown_number(passage["mean_kl"], ".2f")}
+
+
+def _shade(nats: float) -> str:
+    """How much of the shading colour, per cent."""
+    return f"{min(max(nats, 0.0) / FULL_SHADE, 1.0) * 60:.0f}%"
