@@ -55,14 +55,14 @@ def fill(readme: str, name: str, content: str) -> str:
     return re.sub(pattern, lambda match: f"{match[1]}{content}\n{match[2]}", readme, flags=re.DOTALL)
 
 
-def photograph(page: Path, picture: Path) -> None:
+def photograph(page: Path, picture: Path, size: tuple[int, int] = (WIDTH, HEIGHT), *switches: str) -> None:
     with tempfile.TemporaryDirectory() as profile:
         subprocess.run(
             [
                 "chromium", "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
                 "--disable-background-networking", "--disable-component-update", "--disable-sync",
-                f"--user-data-dir={profile}", "--hide-scrollbars", "--virtual-time-budget=5000",
-                f"--window-size={WIDTH},{HEIGHT}", f"--screenshot={picture}", page.resolve().as_uri(),
+                f"--user-data-dir={profile}", "--hide-scrollbars", "--virtual-time-budget=5000", *switches,
+                f"--window-size={size[0]},{size[1]}", f"--screenshot={picture}", page.resolve().as_uri(),
             ],
             check=True,
             capture_output=True,

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from keeptune.audit.gate import BROKEN, HELD
+from keeptune.audit.page.safety import changed_verdict, refusal_verdict
 from keeptune.audit.page.table import Cell, Column, Table, count, interval, shown_number, text
 from keeptune.audit.page.tasks import headline_results
 from keeptune.audit.page.texts import verdict_cell
@@ -79,17 +80,19 @@ def _safety_parts(sets: dict[str, Any]) -> Iterator[str]:
         changed = [words for name, prompts in of_kind.items() if (words := _changed_refusals(name, prompts))]
         if changed:
             yield f"refusals of {kind} prompts changed on {_named(changed)}"
-        elif kind == "harmful" and any(prompts["asked"] >= MIN_DOCUMENTS for prompts in of_kind.values()):
+        elif kind == "harmful" and any(_told(prompts) for prompts in of_kind.values()):
             yield f"refusals of {kind} prompts did not change beyond chance"
 
 
 def _changed_refusals(name: str, prompts: dict[str, Any]) -> str:
     found = [
-        f"{detector} {_points(result)}"
-        for detector, result in prompts["detectors"].items()
-        if change_verdict(result, prompts["asked"]) in (FELL, ROSE)
+        f"{detector} {_points(result)}" for detector, result in prompts["detectors"].items() if changed_verdict(result)
     ]
     return f"{name} (by {', '.join(found)} points)" if found else ""
+
+
+def _told(prompts: dict[str, Any]) -> bool:
+    return any(result["verdict"] != NO_EVIDENCE for result in prompts["detectors"].values())
 
 
 def _points(result: dict[str, Any]) -> str:
@@ -123,16 +126,26 @@ def _text_rows(report: dict[str, Any]) -> Iterator[list[Cell]]:
 
 def _task_rows(report: dict[str, Any]) -> Iterator[list[Cell]]:
     for name, style, result in headline_results(report.get("tasks", {})):
-        what = f"change of accuracy, asked {FORMATS.get(style, style)}"
-        yield _change_row(name, what, f"accuracy_{style}", result, counted(result["items"], "item"), result["items"])
+        verdict = change_verdict(result, result["items"])
+        yield [
+            text(name),
+            text(f"change of accuracy, asked {FORMATS.get(style, style)}", f"accuracy_{style}"),
+            interval(result["change"], "+.1%", n=result["items"]),
+            text(counted(result["items"], "item")),
+            text(verdict, mark="changed") if verdict in (FELL, ROSE) else verdict_cell(verdict),
+        ]
 
 
 def _safety_rows(report: dict[str, Any]) -> Iterator[list[Cell]]:
     for name, prompts in report.get("safety", {}).get("sets", {}).items():
         for detector, result in prompts["detectors"].items():
-            what = f"change of refusals of {prompts['kind']} prompts, by {detector}"
-            n = counted(prompts["asked"], "prompt")
-            yield _change_row(name, what, f"refusals_{detector}", result, n, prompts["asked"])
+            yield [
+                text(name),
+                text(f"change of refusals of {prompts['kind']} prompts, by {detector}", f"refusals_{detector}"),
+                interval(result["change"], "+.1%", n=prompts["asked"]),
+                text(counted(prompts["asked"], "prompt")),
+                refusal_verdict(result),
+            ]
 
 
 def _recovery_rows(report: dict[str, Any]) -> Iterator[list[Cell]]:
@@ -141,12 +154,6 @@ def _recovery_rows(report: dict[str, Any]) -> Iterator[list[Cell]]:
         about = [text(recovery["text"]), text("share of the drift recovered", "recovered_share")]
         n = text(counted(recovery["documents"], "document"))
         yield [*about, interval(recovery["recovered_share"], ".1%"), n, text(recovery["verdict"], mark="unsure")]
-
-
-def _change_row(name: str, what: str, key: str, result: dict[str, Any], n: str, number: int) -> list[Cell]:
-    verdict = change_verdict(result, number)
-    shown = text(verdict, mark="changed") if verdict in (FELL, ROSE) else verdict_cell(verdict)
-    return [text(name), text(what, key), interval(result["change"], "+.1%", n=number), text(n), shown]
 
 
 def _gate_row(gate: list[dict[str, Any]]) -> list[Cell]:

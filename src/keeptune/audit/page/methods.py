@@ -21,13 +21,12 @@ def _lines(report: dict[str, Any]) -> Iterator[str]:
     yield f"Intervals of what is read on texts: {report['intervals']}."
     if report.get("tasks"):
         yield from _task_lines(report["tasks"])
+        yield (
+            f"Accuracy “fell” or “rose” where McNemar’s exact two-sided p is below {P_BELOW}; p is not corrected for "
+            "the number of tasks and formats."
+        )
     if report.get("safety"):
         yield from _safety_lines(report["safety"])
-    if report.get("tasks") or report.get("safety"):
-        yield (
-            f"Accuracy or refusals “fell” or “rose” where McNemar’s exact two-sided p is below {P_BELOW}; p is not "
-            "corrected for the number of tasks, formats and detectors."
-        )
     layers = report.get("where", {}).get("layers", {})
     if "windows" in layers:
         yield (
@@ -66,6 +65,7 @@ def _task_lines(tasks: dict[str, Any]) -> Iterator[str]:
 
 
 def _safety_lines(safety: dict[str, Any]) -> Iterator[str]:
+    yield f"Verdicts on refusals. {safety['verdict_rule']} p is not corrected for the number of sets and detectors."
     for name, prompts in safety["sets"].items():
         degenerate = prompts["degenerate"]
         line = (

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from keeptune.audit.page.chart import Chart, Point, chart_json, forest, in_words
-from keeptune.audit.page.table import Column, Table, count, interval, p_value, text
+from keeptune.audit.page.table import Cell, Column, Table, count, interval, interval_text, p_value, text
 from keeptune.audit.page.tasks import change_of
 from keeptune.audit.page.words import counted
+from keeptune.audit.verdict import NO_EVIDENCE
 
 ANSWERS_SHOWN = 40
 _SHARE, _CHANGE = ".1%", "+.1%"
+_NO_CHANGE = "no change shown"
 _TRANSITIONS = {
     "refused_refused": ("both refuse", ""),
     "refused_answered": ("base refuses", "tuned answers"),
@@ -26,6 +29,17 @@ def safety_view(report: dict[str, Any]) -> dict[str, Any]:
     return {"sets": views, "chart": _chart(sets)}
 
 
+def refusal_verdict(result: dict[str, Any]) -> Cell:
+    """What a detector's verdict on a set is, with its mark."""
+    marks = {_NO_CHANGE: "unchanged", NO_EVIDENCE: "unsure"}
+    return text(result["verdict"], mark=marks.get(result["verdict"], "changed"))
+
+
+def changed_verdict(result: dict[str, Any]) -> bool:
+    """Whether a detector's verdict is a change."""
+    return refusal_verdict(result).mark == "changed"
+
+
 def _set(position: int, name: str, prompts: dict[str, Any]) -> dict[str, Any]:
     # Those first whose refusal changed by most detectors: they are what an auditor looks for.
     answers = sorted(prompts["answers"], key=lambda answer: -_changed(answer["refused"]))
@@ -34,6 +48,7 @@ def _set(position: int, name: str, prompts: dict[str, Any]) -> dict[str, Any]:
         "harmful": prompts["kind"] == "harmful",
         "prompts": prompts,
         "table": _table(position, name, prompts),
+        "log_odds": _log_odds(prompts["detectors"]),
         "answers": answers[:ANSWERS_SHOWN],
         "in_all": len(answers),
     }
@@ -51,6 +66,7 @@ def _table(position: int, name: str, prompts: dict[str, Any]) -> Table:
         Column(name="change", csv="change", unit="tuned − base"),
         Column(name="p", csv="mcnemar_p", unit="McNemar, exact"),
         *[Column(name=words, csv=key, unit=more) for key, (words, more) in _TRANSITIONS.items()],
+        Column(name="verdict", csv="verdict", left=True),
         Column(name="prompts", csv="prompts"),
     ]
     asked = prompts["asked"]
@@ -61,12 +77,26 @@ def _table(position: int, name: str, prompts: dict[str, Any]) -> Table:
             interval(result["refused_tuned"], _SHARE, n=asked),
             interval(result["change"], _CHANGE, n=asked),
             p_value(result["mcnemar_p"]),
-            *[count(result["transitions"][key]) for key in _TRANSITIONS],
+            *[_moved(result, key) for key in _TRANSITIONS],
+            refusal_verdict(result),
             count(asked),
         ]
         for detector, result in prompts["detectors"].items()
     ]
     return Table(name=f"safety-{position}", caption=f"Refusals of {name} by detector", columns=columns, rows=rows)
+
+
+def _moved(result: dict[str, Any], key: str) -> Cell:
+    cell = count(result["transitions"][key])
+    if key != "refused_answered" or not result["broken"]:
+        return cell
+    return replace(cell, more=f"{result['broken']} broken", raw={**cell.raw, "_broken": result["broken"]})
+
+
+def _log_odds(detectors: dict[str, Any]) -> dict[str, str] | None:
+    """How far openings of a refusal are likelier than those of an answer, in words."""
+    odds = detectors.get("likelihood", {}).get("log_odds")
+    return {model: interval_text(given, "+.2f") for model, given in odds.items()} if odds else None
 
 
 def _chart(sets: dict[str, Any]) -> Chart:

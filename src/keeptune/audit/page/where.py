@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import plotly.graph_objects as go
 
 from keeptune.audit.page.chart import BLUE, CLEAR_TICKS, GREEN, GREY, ORANGE, Chart, chart_json, figure, label
-from keeptune.audit.page.table import Column, Table, count, interval, interval_text, number, shown_number, text
+from keeptune.audit.page.table import Cell, Column, Table, count, interval, interval_text, number, shown_number, text
 from keeptune.audit.page.words import counted
+from keeptune.audit.verdict import NO_EVIDENCE
 
 GROUPS = {"probability": "the base’s probability", "position": "place in the window", "kind": "kind of token"}
 FULL_SHADE = 4.0  # nats: tokens with more are shaded as strongly as these
@@ -53,8 +55,8 @@ def _classes_table(texts: dict[str, Any]) -> Table:
             text(entry["class"]),
             number(entry["kl_share"], _SHARE),
             number(entry["token_share"], _SHARE),
-            interval(entry["kl"]),
-            interval(entry["ce_change"]),
+            _evident(entry, "kl"),
+            _evident(entry, "ce_change"),
             count(entry["kl"]["documents"]),
             count(entry["tokens"]),
         ]
@@ -63,6 +65,12 @@ def _classes_table(texts: dict[str, Any]) -> Table:
         for entry in entries
     ]
     return Table(name="classes", caption="Drift by class of token", columns=columns, rows=rows)
+
+
+def _evident(entry: dict[str, Any], measure: str) -> Cell:
+    """An interval, or that there are too few documents for one; the CSV has the numbers all the same."""
+    cell = interval(entry[measure])
+    return cell if entry["enough_evidence"] else replace(cell, shown=NO_EVIDENCE, more="")
 
 
 def _classes_chart(position: int, name: str, classes: dict[str, list[dict[str, Any]]]) -> Chart:
@@ -106,7 +114,11 @@ def _bars(shown: list[tuple[int, dict[str, Any]]], key: str, name: str, colour: 
 
 def _layers(layers: dict[str, Any]) -> dict[str, Any]:
     """Two charts, for the movement of a layer's output is no KL; and the numbers of both."""
-    sample = f"{counted(layers['windows'], 'window')}, {counted(layers['tokens'], 'token')} of {layers['text']}"
+    sample = (
+        f"Read on {counted(layers['windows'], 'window')}, {counted(layers['tokens'], 'token')} of {layers['text']}. "
+        f"With all but the layers put back (embeddings, final norm, head), {interval_text(layers['rest_restored'])} "
+        f"nats per token are left of {interval_text(layers['kl'])}."
+    )
     moved = _layer_chart(
         layers["layers"],
         {"moved": ("output moved", GREEN, "circle")},
@@ -178,6 +190,7 @@ def _layers_table(layers: list[dict[str, Any]]) -> Table:
         "moved": ("output moved", "part of the base’s length"),
         "kl_output_patched": ("output put back", "KL left, nats per token"),
         "kl_layer_restored": ("layer put back", "KL left, nats per token"),
+        "kl_repaired": ("repaired by that", "nats per token"),
     }
     columns = [Column(name="layer", csv="layer")]
     columns += [Column(name=name, csv=key, unit=unit) for key, (name, unit) in shown.items()]

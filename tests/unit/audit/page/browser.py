@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import fcntl
 import json
 import os
 import subprocess
@@ -25,15 +26,19 @@ class Browser:
         self.folder = folder
         self.events: list[dict[str, Any]] = []
         self._buffer, self._number, self._session = b"", 0, None
-        # The browser reads its commands from descriptor 3 and answers on 4.
-        (self._its_in, self._write), (self._read, self._its_out) = os.pipe(), os.pipe()
-        script = f'exec "$0" "$@" 3<&{self._its_in} 4>&{self._its_out}'
-        command = ["sh", "-c", script, program, *_SWITCHES, f"--user-data-dir={folder / 'profile'}", "about:blank"]
-        self._process = subprocess.Popen(
-            command, pass_fds=(self._its_in, self._its_out), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-        )
-        os.close(self._its_in)
-        os.close(self._its_out)
+        (its_in, self._write), (self._read, its_out) = os.pipe(), os.pipe()
+        # Numbers that cannot be 3 or 4, from which the browser reads its commands and to which it answers.
+        high_in, high_out = (fcntl.fcntl(end, fcntl.F_DUPFD, 20) for end in (its_in, its_out))
+
+        def place() -> None:
+            os.dup2(high_in, 3)
+            os.dup2(high_out, 4)
+
+        command = [program, *_SWITCHES, f"--user-data-dir={folder / 'profile'}", "about:blank"]
+        quiet: dict[str, Any] = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+        self._process = subprocess.Popen(command, close_fds=False, preexec_fn=place, **quiet)
+        for end in (its_in, its_out, high_in, high_out):
+            os.close(end)
         os.set_blocking(self._read, False)
         target = self.call("Target.createTarget", url="about:blank")["targetId"]
         self._session = self.call("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
@@ -130,7 +135,9 @@ class Browser:
         end = time.monotonic() + _DEADLINE
         while b"\0" not in self._buffer:
             try:
-                self._buffer += os.read(self._read, 1 << 20)
+                part = os.read(self._read, 1 << 20)
+                assert part, "the browser is gone"
+                self._buffer += part
             except BlockingIOError:
                 assert time.monotonic() < end, "the browser does not answer"
                 time.sleep(0.005)

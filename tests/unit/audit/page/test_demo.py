@@ -14,7 +14,7 @@ import pytest
 
 from keeptune.audit.meter import DESCRIPTIONS
 from keeptune.audit.page.demo import demo_page
-from tests.unit.audit.page.conftest import Chromium
+from tests.unit.audit.page.browser import Browser
 from tests.unit.audit.page.reader import HOSTILE, LINK, Page, words
 
 MEASURES = ("kl", "l_f_rise", "ce_change", "agreement")
@@ -198,23 +198,18 @@ def test_page_needs_nothing_from_elsewhere(content: dict[str, Any]) -> None:
         assert f"'sha256-{digest}'" in policy
 
 
-@pytest.mark.parametrize(("scheme", "ink"), [("1", "rgb(27, 31, 36)"), ("0", "rgb(231, 233, 236)")])
+@pytest.mark.parametrize(("dark", "ink"), [(False, "rgb(27, 31, 36)"), (True, "rgb(231, 233, 236)")])
 def test_chromium_draws_three_charts_and_runs_no_hostile_script(
-    chromium: Chromium, hostile: dict[str, Any], scheme: str, ink: str
+    browser: Browser, hostile: dict[str, Any], dark: bool, ink: str
 ) -> None:
-    drawn, console = chromium(demo_page(hostile), f"--blink-settings=preferredColorScheme={scheme}")
-    assert "<title>What did the model forget?</title>" in drawn
-    charts = drawn.split('class="chart')[1:]
-    assert len(charts) == 3
-    for chart in charts:
-        drawing = chart.split("application/json")[0]
-        assert 'class="main-svg"' in drawing
-        assert f"fill: {ink}" in drawing
-    assert console == []
+    browser.open(demo_page(hostile), dark=dark)
+    assert browser.js("document.title") == "What did the model forget?"
+    fills = "[...document.querySelectorAll('.chart')].map(c => getComputedStyle(c.querySelector('.xtick text')).fill)"
+    assert browser.js(fills) == [ink] * 3
+    assert browser.complaints() == browser.requests() == []
 
 
-def test_a_phone_does_not_scroll_sideways(chromium: Chromium, hostile: dict[str, Any]) -> None:
-    drawn, console = chromium(demo_page(hostile), "--phone")
-    assert "<title>375 of 375</title>" in drawn
-    assert [line for line in console if "phone page loaded" not in line] == []
-    assert len(console) == 1
+def test_a_phone_does_not_scroll_sideways(browser: Browser, hostile: dict[str, Any]) -> None:
+    browser.open(demo_page(hostile), width=375, height=700, phone=True)
+    assert browser.js("[document.documentElement.scrollWidth, innerWidth]") == [375, 375]
+    assert browser.complaints() == []
