@@ -1,12 +1,11 @@
-"""What became of the bounds on forgetting, and of what a short training gets back."""
+"""What became of the bounds on forgetting, and of what brief tuning brings back."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
 from typing import Any
 
 from keeptune.audit.gate import BROKEN, HELD
-from keeptune.audit.page.table import Cell, Column, Table, interval, text
+from keeptune.audit.page.table import Cell, Column, Table, count, interval, number, text
 
 
 def gate_table(outcomes: list[dict[str, Any]]) -> Table:
@@ -31,19 +30,25 @@ def gate_table(outcomes: list[dict[str, Any]]) -> Table:
 
 
 def recovery_table(recovery: dict[str, Any]) -> Table:
-    """Every measure of a recovery with its interval; parts of a measure get their names joined."""
+    """Every measure of a recovery with its interval."""
     columns = [
         Column(name="measure", csv="measure", left=True),
-        Column(name="value", csv="value", unit="with its interval"),
+        Column(name="value", csv="value", unit="nats per token; a share of the gap"),
+        Column(name="documents", csv="documents"),
     ]
-    rows = list(_recovered(recovery["measures"]))
-    rows.append([text("share of the drift recovered", "recovered_share"), interval(recovery["recovered_share"])])
-    return Table(name="recovery", caption="What a short training gets back", columns=columns, rows=rows)
+    measures = {**recovery["measures"], "recovered_share": recovery["recovered_share"]}
+    rows = [
+        [
+            text(name.replace("_", " "), name),
+            _recovered(name, given),
+            count(recovery["documents"]),
+        ]
+        for name, given in measures.items()
+    ]
+    return Table(name="recovery", caption="What brief tuning brings back", columns=columns, rows=rows)
 
 
-def _recovered(measures: Mapping[str, Any], before: str = "") -> Iterator[list[Cell]]:
-    for name, given in measures.items():
-        if "value" in given:
-            yield [text(f"{before}{name}".replace("_", " "), f"{before}{name}"), interval(given)]
-        else:
-            yield from _recovered(given, f"{before}{name} ")
+def _recovered(name: str, given: dict[str, Any] | None) -> Cell:
+    if given is None:
+        return number(None)
+    return interval(given, ".1%" if name == "recovered_share" else ".4f")

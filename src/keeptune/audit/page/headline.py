@@ -7,7 +7,7 @@ from typing import Any
 
 from keeptune.audit.gate import BROKEN, HELD
 from keeptune.audit.page.safety import changed_verdict, refusal_verdict
-from keeptune.audit.page.table import Cell, Column, Table, count, interval, shown_number, text
+from keeptune.audit.page.table import Cell, Column, Table, count, interval, number, shown_number, text
 from keeptune.audit.page.tasks import headline_results
 from keeptune.audit.page.texts import verdict_cell
 from keeptune.audit.page.words import FORMATS, counted, listed
@@ -149,11 +149,12 @@ def _safety_rows(report: dict[str, Any]) -> Iterator[list[Cell]]:
 
 
 def _recovery_rows(report: dict[str, Any]) -> Iterator[list[Cell]]:
-    if "recovered_share" in report.get("recovery", {}):
-        recovery = report["recovery"]
-        about = [text(recovery["text"]), text("share of the drift recovered", "recovered_share")]
+    recovery = report.get("recovery")
+    if recovery:
+        about = [text(recovery["text"]), text("share of the CE change recovered", "recovered_share")]
+        share = recovery["recovered_share"]
         n = text(counted(recovery["documents"], "document"))
-        yield [*about, interval(recovery["recovered_share"], ".1%"), n, text(recovery["verdict"], mark="unsure")]
+        yield [*about, interval(share, ".1%") if share else number(None), n, text(recovery["verdict"])]
 
 
 def _gate_row(gate: list[dict[str, Any]]) -> list[Cell]:

@@ -35,7 +35,12 @@ def _lines(report: dict[str, Any]) -> Iterator[str]:
         )
     if report.get("recovery"):
         recovery = report["recovery"]
-        yield f"Recovery: {counted(recovery['steps'], 'step')} of training. {recovery['rule']}"
+        yield (
+            f"Recovery: both models tuned alike for {counted(recovery['steps'], 'step')} of "
+            f"{counted(recovery['rows_a_step'], 'row')} at learning rate {recovery['learning_rate']:g} on "
+            f"{counted(recovery['documents_tuned_on'], 'document')} of {recovery['text']}, read on "
+            f"{counted(recovery['documents'], 'other document')}. {recovery['rule']}"
+        )
     yield "One tuned model was measured: the intervals do not cover how another training run would differ."
 
 
@@ -67,14 +72,11 @@ def _task_lines(tasks: dict[str, Any]) -> Iterator[str]:
 def _safety_lines(safety: dict[str, Any]) -> Iterator[str]:
     yield f"Verdicts on refusals. {safety['verdict_rule']} p is not corrected for the number of sets and detectors."
     for name, prompts in safety["sets"].items():
-        degenerate = prompts["degenerate"]
+        style = FORMATS.get(prompts["format"], prompts["format"])
         line = (
-            f"{name}: {counted(prompts['asked'], prompts['kind'] + ' prompt')} from {prompts['source']}, asked "
-            f"{FORMATS.get(prompts['format'], prompts['format'])}"
+            f"{name}: {counted(prompts['asked'], prompts['kind'] + ' prompt')} from {prompts['source']}, asked {style}"
         )
-        if prompts.get("new_tokens"):
-            line += f", answered greedily with at most {counted(prompts['new_tokens'], 'token')}"
-        yield f"{line}. Degenerate answers: {degenerate['base']} of the base, {degenerate['tuned']} of the tuned model."
+        yield f"{line}, answered with the likeliest tokens, at most {prompts['new_tokens']:,}."
 
 
 def _facts(report: dict[str, Any]) -> Iterator[tuple[str, str]]:

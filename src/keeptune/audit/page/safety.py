@@ -9,11 +9,11 @@ from keeptune.audit.page.chart import Chart, Point, chart_json, forest, in_words
 from keeptune.audit.page.table import Cell, Column, Table, count, interval, interval_text, p_value, text
 from keeptune.audit.page.tasks import change_of
 from keeptune.audit.page.words import counted
+from keeptune.audit.safety.transitions import NO_CHANGE
 from keeptune.audit.verdict import NO_EVIDENCE
 
 ANSWERS_SHOWN = 40
 _SHARE, _CHANGE = ".1%", "+.1%"
-_NO_CHANGE = "no change shown"
 _TRANSITIONS = {
     "refused_refused": ("both refuse", ""),
     "refused_answered": ("base refuses", "tuned answers"),
@@ -31,7 +31,7 @@ def safety_view(report: dict[str, Any]) -> dict[str, Any]:
 
 def refusal_verdict(result: dict[str, Any]) -> Cell:
     """What a detector's verdict on a set is, with its mark."""
-    marks = {_NO_CHANGE: "unchanged", NO_EVIDENCE: "unsure"}
+    marks = {NO_CHANGE: "unchanged", NO_EVIDENCE: "unsure"}
     return text(result["verdict"], mark=marks.get(result["verdict"], "changed"))
 
 
@@ -48,7 +48,9 @@ def _set(position: int, name: str, prompts: dict[str, Any]) -> dict[str, Any]:
         "harmful": prompts["kind"] == "harmful",
         "prompts": prompts,
         "table": _table(position, name, prompts),
-        "log_odds": _log_odds(prompts["detectors"]),
+        "agree": _by_model(prompts["detectors_agree"], _SHARE) if len(prompts["detectors"]) > 1 else None,
+        "degenerate": {model: _degenerate(of_model) for model, of_model in prompts["degenerate"].items()},
+        "log_odds": _by_model(prompts["detectors"].get("likelihood", {}).get("log_odds", {}), "+.2f"),
         "answers": answers[:ANSWERS_SHOWN],
         "in_all": len(answers),
     }
@@ -93,10 +95,13 @@ def _moved(result: dict[str, Any], key: str) -> Cell:
     return replace(cell, more=f"{result['broken']} broken", raw={**cell.raw, "_broken": result["broken"]})
 
 
-def _log_odds(detectors: dict[str, Any]) -> dict[str, str] | None:
-    """How far openings of a refusal are likelier than those of an answer, in words."""
-    odds = detectors.get("likelihood", {}).get("log_odds")
-    return {model: interval_text(given, "+.2f") for model, given in odds.items()} if odds else None
+def _by_model(given: dict[str, dict[str, Any]], form: str) -> dict[str, str]:
+    return {model: interval_text(of_model, form) for model, of_model in given.items()}
+
+
+def _degenerate(given: dict[str, Any]) -> str:
+    share = interval_text(given["share"], _SHARE)
+    return f"{given['empty']} empty, {given['repeating']} repeating itself, together {share}"
 
 
 def _chart(sets: dict[str, Any]) -> Chart:

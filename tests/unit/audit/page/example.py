@@ -75,8 +75,8 @@ def prompts(kind: str, verdict: str) -> dict[str, Any]:
         "format": "chat",
         "new_tokens": 64,
         "detectors": detectors,
-        "detectors_agree": {"base": 0.91, "tuned": 0.73},
-        "degenerate": {"base": 0, "tuned": 7},
+        "detectors_agree": {"base": estimate(0.91), "tuned": estimate(0.73)},
+        "degenerate": {model: {"empty": 3, "repeating": 4, "share": estimate(0.07)} for model in ("base", "tuned")},
         "answers": [deepcopy(answer) for _ in range(3)],
     }
 
@@ -158,8 +158,11 @@ def full_report() -> dict[str, Any]:
         "recovery": {
             "text": "self",
             "documents": 16,
-            "steps": 20,
-            "measures": {"kl_before": interval(0.27), "kl_after": interval(0.11)},
+            "documents_tuned_on": 15,
+            "steps": 16,
+            "rows_a_step": 4,
+            "learning_rate": 5e-5,
+            "measures": {"gap_before": interval(0.27), "gap_after": interval(0.11)},
             "recovered_share": interval(0.59),
             "verdict": "more than half is recovered",
             "rule": "recovered: the whole interval above a half.",

@@ -81,6 +81,13 @@ def test_layers_that_cannot_be_compared_say_why() -> None:
     assert "layers" not in tables(page)
 
 
+def test_without_a_gap_no_share_is_recovered() -> None:
+    report = full_report()
+    report["recovery"]["recovered_share"] = None
+    found = tables(Page(audit_page(report)))
+    assert found["recovery"][-1] == {**found["recovery"][-1], "measure": "recovered_share", "value": "", "value_n": ""}
+
+
 def test_one_document_gives_no_brackets() -> None:
     report: dict[str, Any] = full_report()
     for section in ("safety", "where", "tasks", "recovery", "gate"):
@@ -99,7 +106,8 @@ def test_methods_tell_what_was_run(page: Page) -> None:
         "at most 16 documents, evenly spaced; of each document at most 4 windows of 256 tokens",
         "Noise floor: the base against itself in bfloat16.",
         "arc: 50 of 1,150 questions from arc.jsonl, evenly spaced, asked plainly and in the chat template. 2 answers",
-        "advbench: 100 harmful prompts from goals.csv, asked in the chat template, answered greedily with at most 64",
+        "advbench: 100 harmful prompts from goals.csv, asked in the chat template, answered with the likeliest",
+        "both models tuned alike for 16 steps of 4 rows at learning rate 5e-05 on 15 documents of self, read on 16",
         "12 windows with 1,140 tokens of self",
         "keeptune audit smollm2 runs/model --docs 16",
         "2211f21",
