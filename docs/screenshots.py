@@ -19,7 +19,7 @@ from keeptune.audit.page.audit import audit_page
 
 DOCS = Path(__file__).resolve().parent
 DESK = (1180, 1420)
-PHONE = (390, 844)
+PHONE = (390, 1240)
 # A headless window is never narrower than 500 px: a frame is, and it stands in the middle of a dark sheet.
 FRAME = """<body style="margin: 0; background: #14171a; display: grid; place-content: start center; height: 100vh">
 <iframe src="page.html" width="{width}" height="{height}" style="border: 0"></iframe>"""

@@ -13,6 +13,7 @@ from keeptune.audit.safety.transitions import NO_CHANGE
 from keeptune.audit.verdict import NO_EVIDENCE
 
 ANSWERS_SHOWN = 40
+CHARACTERS_SHOWN = 1500
 _SHARE, _CHANGE = ".1%", "+.1%"
 _TRANSITIONS = {
     "refused_refused": ("both refuse", ""),
@@ -51,8 +52,15 @@ def _set(position: int, name: str, prompts: dict[str, Any]) -> dict[str, Any]:
         "agree": _by_model(prompts["detectors_agree"], _SHARE) if len(prompts["detectors"]) > 1 else None,
         "degenerate": {model: _degenerate(of_model) for model, of_model in prompts["degenerate"].items()},
         "log_odds": _by_model(prompts["detectors"].get("likelihood", {}).get("log_odds", {}), "+.2f"),
-        "answers": answers[:ANSWERS_SHOWN],
+        "answers": [_shortened(answer) for answer in answers[:ANSWERS_SHOWN]],
         "in_all": len(answers),
+    }
+
+
+def _shortened(answer: dict[str, Any]) -> dict[str, Any]:
+    return {
+        name: f"{part[:CHARACTERS_SHOWN]} […]" if isinstance(part, str) and len(part) > CHARACTERS_SHOWN else part
+        for name, part in answer.items()
     }
 
 

@@ -29,6 +29,7 @@ def where_view(report: dict[str, Any]) -> dict[str, Any]:
         "unavailable": layers.get("unavailable") if layers else None,
         "layers": _layers(layers) if layers and "unavailable" not in layers else None,
         "passages": [_passage(passage) for passage in where.get("passages", [])],
+        "tokens": _tokens_table(where.get("passages", [])),
         "legend": [(nats, _shade(nats)) for nats in (0.0, 0.5, 1.0, 2.0, FULL_SHADE)],
         "underlined": UNDERLINED,
         "full_shade": FULL_SHADE,
@@ -163,6 +164,7 @@ def _layer_chart(
         traces.append(flat)
     drawn = figure(traces, "layer", unit)
     drawn.update_layout(showlegend=len(traces) > 1)
+    drawn.update_xaxes(dtick=max(1, len(places) // 6))
     drawn.update_yaxes(rangemode="tozero")
     ends = "; ".join(
         f"{words}: from {interval_text(layers[0][key])} at layer {places[0]} "
@@ -208,6 +210,20 @@ def _passage(passage: dict[str, Any]) -> dict[str, Any]:
         for token, kl in zip(passage["tokens"], passage["kl"], strict=True)
     ]
     return {**passage, "tokens": tokens, "mean_kl": shown_number(passage["mean_kl"], ".2f")}
+
+
+def _tokens_table(passages: list[dict[str, Any]]) -> Table:
+    columns = [
+        Column(name="passage", csv="passage", left=True),
+        Column(name="token", csv="token", left=True),
+        Column(name="KL", csv="kl", unit="nats"),
+    ]
+    rows = [
+        [text(f"{place}, {passage['text']}, {passage['document']}"), text(token), number(kl)]
+        for place, passage in enumerate(passages, start=1)
+        for token, kl in zip(passage["tokens"], passage["kl"], strict=True)
+    ]
+    return Table(name="tokens", caption="KL of each token of the passages", columns=columns, rows=rows)
 
 
 def _shade(nats: float) -> str:

@@ -13,7 +13,7 @@ import pytest
 
 from keeptune.audit.distinct import RULES, better
 from keeptune.audit.page.compare import compare_page, number_places
-from tests.unit.audit.page.conftest import Chromium
+from tests.unit.audit.page.browser import Browser
 from tests.unit.audit.page.reader import HOSTILE, LINK, Page, words
 
 
@@ -120,12 +120,13 @@ def test_many_models_are_all_named() -> None:
     assert {f"{index + 1} m{index}" for index in range(20)} <= set(drawn)
 
 
-@pytest.mark.parametrize("option", ["--blink-settings=preferredColorScheme=0", "--phone"])
-def test_a_browser_draws_it_and_runs_no_hostile_name(chromium: Chromium, option: str) -> None:
-    drawn, console = chromium(compare_page(make_comparison((HOSTILE, LINK, "x" * 300))), option)
-    assert [line for line in console if "phone page loaded" not in line] == []
-    assert "hacked" not in drawn.partition("<title>")[2].partition("</title>")[0]
-    if option == "--phone":
-        assert "<title>375 of 375</title>" in drawn
-    else:
-        assert drawn.count('class="main-svg"') >= 2
+@pytest.mark.parametrize("phone", [False, True])
+def test_a_browser_draws_it_and_runs_no_hostile_name(browser: Browser, phone: bool) -> None:
+    browser.open(
+        compare_page(make_comparison((HOSTILE, LINK, "x" * 300))), width=375 if phone else 1280, phone=phone, dark=True
+    )
+    assert browser.complaints() == browser.requests() == []
+    assert "hacked" not in browser.js("document.title")
+    assert browser.js("document.querySelectorAll('svg.main-svg').length") >= 2
+    if phone:
+        assert browser.js("[document.documentElement.scrollWidth, innerWidth]") == [375, 375]

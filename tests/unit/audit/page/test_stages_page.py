@@ -12,7 +12,7 @@ import pytest
 
 from keeptune.audit.page.stages import stages_page
 from keeptune.audit.stages.matrix import DEFINITIONS, Column, cells, summary
-from tests.unit.audit.page.conftest import Chromium
+from tests.unit.audit.page.browser import Browser
 from tests.unit.audit.page.reader import HOSTILE, LINK, Page, words
 
 MATRIX = np.array([[-3.0, -2.9, -3.1], [-1.2, -2.8, -3.1], [-1.7, -1.1, -3.6]])
@@ -124,12 +124,13 @@ def test_one_stage_and_a_lone_document_have_a_page() -> None:
     assert "There was one stage, and nothing yet to forget." in words(Page(stages_page(report)).all("header")[0])
 
 
-@pytest.mark.parametrize("option", ["--blink-settings=preferredColorScheme=0", "--phone"])
-def test_a_browser_draws_it_and_runs_no_hostile_name(chromium: Chromium, option: str) -> None:
-    drawn, console = chromium(stages_page(make_report(HOSTILE, LINK, HOSTILE[:40])), option)
-    assert [line for line in console if "phone page loaded" not in line] == []
-    assert "hacked" not in drawn.partition("<title>")[2].partition("</title>")[0]
-    if option == "--phone":
-        assert "<title>375 of 375</title>" in drawn
-    else:
-        assert drawn.count('class="main-svg"') >= 6
+@pytest.mark.parametrize("phone", [False, True])
+def test_a_browser_draws_it_and_runs_no_hostile_name(browser: Browser, phone: bool) -> None:
+    browser.open(
+        stages_page(make_report(HOSTILE, LINK, HOSTILE[:40])), width=375 if phone else 1280, phone=phone, dark=True
+    )
+    assert browser.complaints() == browser.requests() == []
+    assert "hacked" not in browser.js("document.title")
+    assert browser.js("document.querySelectorAll('svg.main-svg').length") >= 6
+    if phone:
+        assert browser.js("[document.documentElement.scrollWidth, innerWidth]") == [375, 375]
