@@ -117,6 +117,19 @@ def where() -> dict[str, Any]:
     }
 
 
+def task() -> dict[str, Any]:
+    return {
+        "source": "arc.jsonl",
+        "items_in_source": 1150,
+        "asked": ["a"] * 50,
+        "headline": "per_character",
+        "formats": {
+            "plain": {"left_out": 2, "per_character": answers(-0.16, 0.02), "raw_sum": answers(0.0, 1.0)},
+            "chat": {"left_out": 0, "per_character": answers(-0.02, 1.0), "raw_sum": answers(0.0, 1.0)},
+        },
+    }
+
+
 def full_report() -> dict[str, Any]:
     """Every section."""
     floors = {name: {"floor": 0.0063} for name in ("kl", "l_f_rise", "ce_change", "agreement")}
@@ -133,18 +146,7 @@ def full_report() -> dict[str, Any]:
         "verdict_rule": "drifted: the whole interval.",
         "measures": {"kl": "KL(base‖tuned), nats per token", "agreement": "fraction of tokens"},
         "intervals": "95% percentile bootstrap over documents, 2000 resamples",
-        "tasks": {
-            "arc": {
-                "source": "arc.jsonl",
-                "items_in_source": 1150,
-                "asked": ["a"] * 50,
-                "headline": "per_character",
-                "formats": {
-                    "plain": {"left_out": 2, "per_character": answers(-0.16, 0.02), "raw_sum": answers(0.0, 1.0)},
-                    "chat": {"left_out": 0, "per_character": answers(-0.02, 1.0), "raw_sum": answers(0.0, 1.0)},
-                },
-            }
-        },
+        "tasks": {"arc": task()},
         "task_measures": {"mcnemar_p": "exact two-sided p"},
         "safety": {
             "sets": {
