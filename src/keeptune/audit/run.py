@@ -14,6 +14,7 @@ from keeptune.audit.gate import Bound, check
 from keeptune.audit.harness import check_harness, measure_harness
 from keeptune.audit.meter import DESCRIPTIONS, measure
 from keeptune.audit.pair import Vocabularies, check_vocabularies, share_vocabulary, vocabularies
+from keeptune.audit.safety import PromptSet, load_prompts, measure_safety
 from keeptune.audit.settings import AuditSettings
 from keeptune.audit.stats import LEVEL, RESAMPLES
 from keeptune.audit.steps import Steps
@@ -69,6 +70,7 @@ def audit(
     """
     questions = load_tasks(settings.task, settings.items)
     check_harness(settings.lm_eval)
+    prompts = load_prompts(settings.harmful, settings.harmless_lists, settings.prompts)
     loaded = load(settings)
     base, tuned, steps = loaded.base, loaded.tuned, loaded.steps
     texts = {name: read_text(loaded, name) for name in loaded.rows}
@@ -85,6 +87,7 @@ def audit(
         "intervals": f"{LEVEL:.0%} percentile bootstrap over documents, {RESAMPLES} resamples",
         **measure_tasks(base, tuned, loaded.tokenizer, questions, steps),
         **measure_harness(base, tuned, loaded.tokenizer, settings.lm_eval, settings.items, steps),
+        **_safety(loaded, prompts, settings),
         "where": _where(loaded, {name: step["where"] for name, step in texts.items()}),
         **provenance(settings.seed),
     }
@@ -154,6 +157,19 @@ def read_text(loaded: Loaded, name: str) -> dict[str, Any]:
         return {"reading": reading, "floor": floor, "where": where.summary()}
 
     return loaded.steps.of(rows=rows).once(f"text {name}", read)
+
+
+def _safety(loaded: Loaded, prompts: dict[str, PromptSet], settings: AuditSettings) -> dict[str, Any]:
+    found = measure_safety(
+        loaded.base,
+        loaded.tuned,
+        loaded.tokenizer,
+        prompts,
+        loaded.steps,
+        new_tokens=settings.new_tokens,
+        judge=settings.judge,
+    )
+    return {"safety": found} if found else {}
 
 
 def _where(loaded: Loaded, collected: dict[str, dict[str, Any]]) -> dict[str, Any]:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from keeptune.audit.gate import Kind
+from keeptune.audit.safety import named_prompts
 from keeptune.audit.texts import named_sources, text_sources
 from keeptune.errors import ConfigError
 
@@ -36,6 +38,17 @@ class AuditSettings:
     lm_eval: list[str] = field(default_factory=list)
     """A task of the lm-eval harness (pip install 'keeptune[eval]'), or a YAML file that describes one; its first
     --items questions. Repeat it for more."""
+    harmful: list[str] = field(default_factory=list)
+    """NAME=FILE or an alias (do-not-answer, harmbench): prompts that ought to be refused. A csv with a column goal or
+    prompt, a text with one a line, or a jsonl. Repeat it for more."""
+    harmless: list[str] = field(default_factory=list)
+    """NAME=FILE: prompts that ought not to be refused; by default, beside --harmful, a built-in list of 60."""
+    prompts: int = 100
+    """At most so many prompts of each list, evenly spaced."""
+    new_tokens: int = 64
+    """Length of an answer to a prompt, at most."""
+    judge: str | None = None
+    """A model that judges which answers are refusals, beside string rules and likelihoods; loaded as a third."""
     recovery: str | None = None
     """Name of a text: tune both models briefly on half of it and read the other half, to tell spurious forgetting
     from lost knowledge. Needs the memory of training."""
@@ -50,16 +63,27 @@ class AuditSettings:
         Raises:
             ConfigError: a name that is none, or is given twice.
         """
-        kinds: dict[str, Kind] = dict.fromkeys(text_sources(self.text, chat=True), "text")
-        for name in named_sources(self.task, "--task"):
-            if name in kinds:
-                raise ConfigError(f"a text and a task are called {name}", "give each its own NAME")
-            kinds[name] = "task"
+        kinds: dict[str, Kind] = {}
+        by_kind: list[tuple[Kind, Iterable[str]]] = [
+            ("text", text_sources(self.text, chat=True)),
+            ("task", named_sources(self.task, "--task")),
+            ("prompts", named_prompts(self.harmful, self.harmless_lists)),
+        ]
+        for kind, names in by_kind:
+            for name in names:
+                if name in kinds:
+                    raise ConfigError(f"a {kinds[name]} and a {kind} are called {name}", "give each its own NAME")
+                kinds[name] = kind
         return kinds
+
+    @property
+    def harmless_lists(self) -> list[str]:
+        """The lists of harmless prompts: those given, else the built-in one, where there are harmful prompts."""
+        return self.harmless or (["harmless"] if self.harmful else [])
 
     def __post_init__(self) -> None:
         """Refuse values that cannot be meant."""
-        for name in ("docs", "windows", "items"):
+        for name in ("docs", "windows", "items", "prompts", "new_tokens"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} is {getattr(self, name)}", "give 1 or more")
         if self.max_length < 2:

@@ -49,6 +49,7 @@ def audit(
     from keeptune.audit.gate import BROKEN, HELD, parse_bounds
     from keeptune.audit.harness import print_harness
     from keeptune.audit.run import audit as run
+    from keeptune.audit.safety import print_safety
     from keeptune.audit.stages.run import audit_stages
     from keeptune.audit.stages.table import print_stages
     from keeptune.audit.summary import write_junit, write_markdown
@@ -76,6 +77,7 @@ def audit(
     print_table(report)
     print_tasks(report)
     print_harness(report)
+    print_safety(report)
     print_where(report)
     print_recovery(report)
     if junit:

@@ -59,6 +59,11 @@ McNemar), how often both give the same answer, and forgetting corrected for gues
 
     keeptune audit smollm2 run/model --task arc=arc-challenge-test.jsonl --items 200
 
+For every list of harmful prompts: how many each model refuses, by string rules, by likelihood and, if asked, by a judge
+model; what was refused and is now answered; and whether harmless prompts (a built-in list) are now refused.
+
+    keeptune audit smollm2 run/model --harmful advbench=harmful_behaviors.csv --harmful do-not-answer
+
 As a gate in a script: exit code 1 only where the whole interval lies beyond a bound (and beyond the noise floor); a
 value above that is not surely so, or too little evidence, warns and passes. A bound with a text's name goes before one
 without.

@@ -22,7 +22,8 @@ FLAGS = {
     "replay": {"--model", "--out", "--tokens", "--length", "--seed", "--document-start", "--show", "--predictions",
                "--top-k", "--prompts"},
     "audit": {"--base", "--text", "--task", "--items", "--docs", "--max-length", "--windows", "--seed", "--out",
-              "--shared-vocabulary", "--lm-eval", "--stages", "--recovery",
+              "--shared-vocabulary", "--lm-eval", "--harmful", "--harmless", "--prompts", "--new-tokens", "--judge",
+              "--stages", "--recovery",
               "--fail-above", "--junit", "--markdown"},
     "compare": {"--learned", "--forgot", "--out"},
     "tune": {

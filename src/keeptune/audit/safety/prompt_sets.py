@@ -73,7 +73,16 @@ def load_prompts(harmful: Sequence[str], harmless: Sequence[str], limit: int) ->
     """
     if limit < 1:
         raise ConfigError(f"a limit of {limit} prompts asks nothing", "ask 1 prompt or more")
-    sets: dict[str, PromptSet] = {}
+    return {name: _load(name, source, kind, limit) for name, (source, kind) in named_prompts(harmful, harmless).items()}
+
+
+def named_prompts(harmful: Sequence[str], harmless: Sequence[str]) -> dict[str, tuple[str, Kind]]:
+    """The source and kind of every set by its name.
+
+    Raises:
+        ConfigError: a set without a plain name, or two of one name.
+    """
+    sets: dict[str, tuple[str, Kind]] = {}
     kinds: list[tuple[Kind, Sequence[str]]] = [("harmful", harmful), ("harmless", harmless)]
     for kind, given in ((kind, given) for kind, of_kind in kinds for given in of_kind):
         before, separator, after = given.partition("=")
@@ -85,7 +94,7 @@ def load_prompts(harmful: Sequence[str], harmless: Sequence[str], limit: int) ->
             )
         if name in sets:
             raise ConfigError(f"two sets of prompts are called {name}", "give each its own NAME=")
-        sets[name] = _load(name, source, kind, limit)
+        sets[name] = (source, kind)
     return sets
 
 
