@@ -13,6 +13,7 @@ from keeptune.audit.floor import how, noise_floor
 from keeptune.audit.gate import Bound, check
 from keeptune.audit.harness import check_harness, measure_harness
 from keeptune.audit.meter import DESCRIPTIONS, measure
+from keeptune.audit.page.audit import audit_page
 from keeptune.audit.pair import Vocabularies, check_vocabularies, share_vocabulary, vocabularies
 from keeptune.audit.safety import PromptSet, load_prompts, measure_safety
 from keeptune.audit.settings import AuditSettings
@@ -29,10 +30,11 @@ from keeptune.progress import say
 from keeptune.replay.prompts import chat_opening
 from keeptune.replay.view import fingerprint
 from keeptune.sources import load_model, load_tokenizer
-from keeptune.storage import write_json
+from keeptune.storage import write_json, write_text
 from keeptune.versions import commit, provenance, versions
 
 REPORT = "report.json"
+PAGE = "report.html"
 STEPS = "steps"
 SAMPLES = "samples"
 
@@ -57,7 +59,7 @@ class Loaded:
 def audit(
     settings: AuditSettings, bounds: Sequence[Bound] = (), probe: Callable[[Loaded, str, int], Any] | None = None
 ) -> dict[str, Any]:
-    """Measure a tuned model against its base and write `<out>/report.json`; returns its content.
+    """Measure a tuned model against its base; writes `<out>/report.json`, and from it `report.html`, and returns it.
 
     Args:
         bounds: on what is measured; the report says what became of them.
@@ -95,6 +97,7 @@ def audit(
         report["recovery"] = probe(loaded, settings.recovery, settings.seed)
     report["gate"] = check(bounds, report)
     write_json(Path(settings.out) / REPORT, report)
+    write_text(Path(settings.out) / PAGE, audit_page(report))
     return report
 
 

@@ -67,6 +67,7 @@ def audit(
         if fail_above or markdown:
             raise ConfigError("--stages gives no verdict to bound or to tabulate", "audit the last checkpoint alone")
         print_stages(audit_stages(settings))
+        say(f"The whole report: {settings.out}/report.html")
         return
     if len(tuned) > 1:
         raise ConfigError(
@@ -80,6 +81,7 @@ def audit(
     print_safety(report)
     print_where(report)
     print_recovery(report)
+    say(f"The whole report: {settings.out}/report.html")
     if junit:
         write_junit(junit, report)
     if markdown:

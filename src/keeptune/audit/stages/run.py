@@ -9,7 +9,7 @@ from typing import Any
 from keeptune.audit.floor import how
 from keeptune.audit.meter import DESCRIPTIONS
 from keeptune.audit.page.stages import stages_page
-from keeptune.audit.run import REPORT, SAMPLES, STEPS
+from keeptune.audit.run import PAGE, REPORT, SAMPLES, STEPS
 from keeptune.audit.settings import AuditSettings
 from keeptune.audit.stages.matrix import DEFINITIONS, Column, cells, summary
 from keeptune.audit.stages.measure import Readings, floors_of, read_checkpoint, task_column, text_column
@@ -25,7 +25,6 @@ from keeptune.storage import write_json, write_text
 from keeptune.versions import provenance, versions
 
 KIND = "stages"
-PAGE = "report.html"
 UNITS = {"texts": "−CE, nats per token", "tasks": "accuracy, the likeliest option per character, asked plainly"}
 
 
