@@ -43,9 +43,10 @@ def test_the_workflow_runs_an_audit_that_the_command_line_accepts(tmp_path: Path
     assert (given["base"], given["tuned"]) == (job["env"]["BASE"], (job["env"]["TUNED"],))
     settings = given["settings"]
     assert named_sources(settings.text)["notes"] == job["env"]["NOTES"]
-    assert len(parse_bounds(given["fail_above"], settings.named())) == 3
+    assert len(parse_bounds(given["fail_above"], settings.named())) == 5
     kept = steps["Keep the report"]["with"]["path"].split()
-    assert {str(given["junit"]), str(given["markdown"]), f"{settings.out}/report.json"} == set(kept)
+    written = {f"{settings.out}/report.json", f"{settings.out}/report.html"}
+    assert {str(given["junit"]), str(given["markdown"]), *written} == set(kept)
     (tmp_path / "audit").mkdir()
     (tmp_path / given["markdown"]).write_text("| table |\n")
     page = tmp_path / "summary"
