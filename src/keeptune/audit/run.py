@@ -106,7 +106,8 @@ def load(settings: AuditSettings) -> Loaded:
 
     The base writes its fresh text before the tuned model is loaded: while it writes there is a copy of it.
     """
-    base, tokenizer = load_model(settings.base), load_tokenizer(settings.base)
+    tokenizer, tuned_tokenizer = load_tokenizer(settings.base), load_tokenizer(settings.tuned[0])
+    base = load_model(settings.base)
     sources = text_sources(settings.text, chat=_opens_chats(tokenizer))
     rows = {
         name: text_rows(
@@ -124,7 +125,7 @@ def load(settings: AuditSettings) -> Loaded:
     marks = {"base": fingerprint(base)}
     tuned = load_model(settings.tuned[0])
     marks["tuned"] = fingerprint(tuned)
-    found = vocabularies(base, tuned, tokenizer, load_tokenizer(settings.tuned[0]))
+    found = vocabularies(base, tuned, tokenizer, tuned_tokenizer)
     if settings.shared_vocabulary and not found.same:
         share_vocabulary(base, tuned, found)
         rows = {name: _shared_rows(name, of_text, found) for name, of_text in rows.items()}
