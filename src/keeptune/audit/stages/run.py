@@ -95,7 +95,7 @@ def _stages(named: dict[str, dict[str, str]], settings: AuditSettings) -> dict[s
     given = {kind: len(_nameable(sources)) for kind, sources in named.items()}
     if max(given.values()) < checkpoints:
         raise ConfigError(
-            f"{checkpoints} stages need a column each, and there are {given['texts']} texts and {given['tasks']} tasks",
+            f"{checkpoints} stages need a column each; texts given: {given['texts']}, tasks: {given['tasks']}",
             "give a --text or a --task of what each stage trained, in the order of the stages; others go behind them",
         )
     return {kind: stages_of(sources, checkpoints) for kind, sources in named.items()}

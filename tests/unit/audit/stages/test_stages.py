@@ -195,7 +195,7 @@ def test_which_columns_belong_to_stages() -> None:
 
 
 def test_bad_input_is_refused(run: dict[str, Any], tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="3 stages need a column each, and there are 2 texts and 1 tasks"):
+    with pytest.raises(ConfigError, match="3 stages need a column each; texts given: 2, tasks: 1"):
         audit(run, tuned=[*run["tuned"], run["base"]], text=run["text"][:2])
     with pytest.raises(ConfigError, match="two models, not stages"):
         audit(run, shared_vocabulary=True)
