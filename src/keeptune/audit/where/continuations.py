@@ -9,6 +9,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from keeptune.audit.answers import answer
 from keeptune.audit.steps import Steps
+from keeptune.sources.encode import IGNORED_LABEL
 
 CONTINUATIONS = 6
 PROMPT_TOKENS = 24
@@ -51,12 +52,18 @@ def continuations(
 
 
 def beginnings(texts: dict[str, list[dict[str, Any]]]) -> list[dict[str, Any]]:
-    """The first tokens of at most `CONTINUATIONS` documents: `text`, `document` and `input_ids`."""
+    """The beginnings of at most `CONTINUATIONS` documents: `text`, `document` and `input_ids`.
+
+    A beginning goes on for `PROMPT_TOKENS` from the token before the first target: what precedes it, a system prompt
+    perhaps, may be the same in all documents.
+    """
     chosen: list[dict[str, Any]] = []
     for number, (text, rows) in enumerate(texts.items()):
         first: dict[str, list[int]] = {}
         for row in rows:
-            first.setdefault(row["document"], row["input_ids"][:PROMPT_TOKENS])
+            if row["document"] not in first:
+                targets = (position for position, label in enumerate(row["labels"][1:]) if label != IGNORED_LABEL)
+                first[row["document"]] = row["input_ids"][: next(targets, 0) + PROMPT_TOKENS]
         documents = list(first.items())
         # The texts share the number of continuations, the earlier ones get what is over.
         wanted = CONTINUATIONS // len(texts) + (number < CONTINUATIONS % len(texts))

@@ -16,9 +16,10 @@ from tests.conftest import make_model, make_tokenizer
 
 def make_rows(documents: int) -> list[dict[str, Any]]:
     windows = [(document, window) for document in range(documents) for window in range(2)]
+    ids = [[0, 10 + document, 40 + window, *range(60, 90)] for document, window in windows]
     return [
-        {"input_ids": [0, 10 + document, 40 + window, *range(60, 90)], "document": f"d{document}"}
-        for document, window in windows
+        {"input_ids": tokens, "labels": tokens, "document": f"d{document}"}
+        for tokens, (document, _) in zip(ids, windows, strict=True)
     ]
 
 
@@ -30,6 +31,12 @@ def test_beginnings_are_spread_over_texts_and_documents() -> None:
     counts = [start["text"] for start in beginnings({name: make_rows(9) for name in "abcd"})]
     assert counts == ["a", "a", "b", "b", "c", "d"]
     assert len(beginnings({"one": make_rows(2)})) == 2
+
+
+def test_what_all_documents_start_with_is_followed_by_their_own_words() -> None:
+    ids = [*[7] * 40, *range(100, 150)]
+    row = {"input_ids": ids, "labels": [-100] * 40 + ids[40:], "document": "chat"}
+    assert beginnings({"chats": [row]})[0]["input_ids"] == ids[: 39 + 24]
 
 
 @torch.no_grad()
