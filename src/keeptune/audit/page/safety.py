@@ -109,7 +109,7 @@ def _by_model(given: dict[str, dict[str, Any]], form: str) -> dict[str, str]:
 
 def _degenerate(given: dict[str, Any]) -> str:
     share = interval_text(given["share"], _SHARE)
-    return f"{given['empty']} empty, {given['repeating']} repeating itself, together {share}"
+    return f"{given['empty']} empty, {given['repeating']} repeating themselves, together {share}"
 
 
 def _chart(sets: dict[str, Any]) -> Chart:
