@@ -130,6 +130,12 @@ def task() -> dict[str, Any]:
     }
 
 
+def harness() -> dict[str, Any]:
+    f1 = {"items": 40, "base": 0.5, "tuned": 0.4, "change": estimate(-0.1), "higher_is_better": True}
+    acc = {**f1, "right_to_wrong": 6, "wrong_to_right": 2, "mcnemar_p": 0.29}
+    return {"limit": 40, "tasks": {"sums": {"acc": acc, "f1": f1}}}
+
+
 def full_report() -> dict[str, Any]:
     """Every section."""
     floors = {name: {"floor": 0.0063} for name in ("kl", "l_f_rise", "ce_change", "agreement")}
@@ -147,6 +153,7 @@ def full_report() -> dict[str, Any]:
         "measures": {"kl": "KL(base‖tuned), nats per token", "agreement": "fraction of tokens"},
         "intervals": "95% percentile bootstrap over documents, 2000 resamples",
         "tasks": {"arc": task()},
+        "lm_eval": harness(),
         "task_measures": {"mcnemar_p": "exact two-sided p"},
         "safety": {
             "sets": {

@@ -17,7 +17,7 @@ from keeptune.audit.page.audit import audit_page
 from tests.unit.audit.page.example import full_report, interval, prompts
 from tests.unit.audit.page.reader import Page, words
 
-SECTIONS = ("tasks", "safety", "where", "recovery", "gate")
+SECTIONS = ("tasks", "lm_eval", "safety", "where", "recovery", "gate")
 
 
 @pytest.fixture(scope="module")
@@ -50,6 +50,9 @@ def test_readings_stand_in_their_tables_with_all_digits_and_n(page: Page) -> Non
     assert found["layers"][3]["kl_repaired"] == repr(0.1 * 3)
     assert [row["value"] for row in found["recovery"]] == ["0.27", "0.11", "0.59"]
     assert found["gate"][0]["outcome"] == "broken"
+    acc, f1 = found["harness"]
+    assert (acc["task"], acc["metric"], acc["change"], acc["change_n"]) == ("sums", "acc", "-0.1", "40")
+    assert (acc["right_to_wrong"], acc["mcnemar_p"], f1["mcnemar_p"]) == ("6", "0.29", "")
 
 
 def test_a_small_p_and_a_class_without_evidence_are_no_numbers(page: Page) -> None:
@@ -90,7 +93,7 @@ def test_without_a_gap_no_share_is_recovered() -> None:
 
 def test_one_document_gives_no_brackets() -> None:
     report: dict[str, Any] = full_report()
-    for section in ("safety", "where", "tasks", "recovery", "gate"):
+    for section in SECTIONS:
         del report[section]
     for reading in report["texts"].values():
         reading["measures"] = {name: interval(0.5, None, 1) for name in reading["measures"]}
