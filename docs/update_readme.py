@@ -1,9 +1,11 @@
-"""Put the demo's numbers and picture into README.md.
+"""Put measured numbers and pictures into README.md, between its markers.
 
-    make demo && python docs/update_readme.py
+    make demo && python docs/update_readme.py demo
+    python benchmarks/bench_audit.py … && python docs/update_readme.py audit
 
-Copies demo/summary.json to benchmarks/results/demo.json, rewrites what stands between the README's markers from it,
-and photographs the top of demo/report.html with headless Chromium into docs/demo.png.
+`demo` copies demo/summary.json to benchmarks/results/demo.json, writes from it, and photographs the top of
+demo/report.html with headless Chromium into docs/demo.png. `audit` writes from benchmarks/results/audit_*.json and
+bench_audit.json; its pictures are those of docs/screenshots.py.
 """
 
 from __future__ import annotations
@@ -11,6 +13,7 @@ from __future__ import annotations
 import json
 import re
 import subprocess
+import sys
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -50,6 +53,48 @@ def cost_section(summary: dict[str, Any]) -> str:
 {minutes["measure"]:.1f} into measuring."""
 
 
+def audit_section(plain: dict[str, Any], replay: dict[str, Any], cost: dict[str, Any]) -> str:
+    models = (plain, replay)
+
+    def row(words: str, *cells: str) -> str:
+        return f"| {words} | {' | '.join(cells)} |"
+
+    def ends(estimate: dict[str, Any], form: str = ".3f") -> str:
+        shown = f"{estimate['value']:{form}} [{estimate['low']:{form}}, {estimate['high']:{form}}]"
+        return shown.replace("-", "−")
+
+    names = {"self": "text that the base wrote itself", "self-chat": "chats that it wrote itself",
+             "wikitext2": "WikiText-2, test", "pydoc": "`pydoc`", "verilog": "`verilog`, the task"}  # fmt: skip
+    lines = ["| demo model, against its base | tuned plainly | tuned with replay |", "|---|---|---|"]
+    for text, words in names.items():
+        drift = [ends(report["texts"][text]["measures"]["kl"]) for report in models]
+        lines.append(row(f"KL on {words} ({plain['texts'][text]['documents']} documents)", *drift))
+    arc = [report["tasks"]["arc"]["formats"]["chat"]["per_character"] for report in models]
+    about = f"ARC-Challenge as chats ({arc[0]['items']} questions)"
+    lines.append(row(f"{about}: change of accuracy", *(ends(result["change"], "+.1%") for result in arc)))
+    lines.append(row(f"{about}: the base's own answer", *(ends(result["agreement"], ".1%") for result in arc)))
+    for name, words in (("advbench", "AdvBench goals"), ("harmless", "harmless prompts")):
+        sets = [report["safety"]["sets"][name] for report in models]
+        moves = [of_set["detectors"]["rules"] for of_set in sets]
+        refused = [
+            f"{found['refused_base']['value']:.0%} → {found['refused_tuned']['value']:.0%}, {found['verdict']}"
+            for found in moves
+        ]
+        lines.append(row(f"{sets[0]['asked']} {words} refused, by string rules", *refused))
+    lines.append(row("minutes on two cores", f"{cost['minutes_plain']:.1f}", f"{cost['minutes_replay']:.1f}"))
+    return "\n".join(
+        [
+            "![The page of an audit](docs/audit-light.png)",
+            "",
+            *lines,
+            "",
+            "In brackets 95 % intervals over documents or items, one training run a method; whole reports:",
+            "[plain](benchmarks/results/audit_plain.json), [replay](benchmarks/results/audit_replay.json), "
+            "[cost](benchmarks/results/bench_audit.json).",
+        ]
+    )
+
+
 def fill(readme: str, name: str, content: str) -> str:
     pattern = rf"(<!-- {name}:begin -->\n).*?(<!-- {name}:end -->)"
     return re.sub(pattern, lambda match: f"{match[1]}{content}\n{match[2]}", readme, flags=re.DOTALL)
@@ -69,7 +114,15 @@ def photograph(page: Path, picture: Path, size: tuple[int, int] = (WIDTH, HEIGHT
         )  # fmt: skip
 
 
-def main() -> None:
+def update_audit() -> None:
+    results = ROOT / "benchmarks" / "results"
+    content = [json.loads((results / f"{name}.json").read_text()) for name in ("audit_plain", "audit_replay")]
+    cost = json.loads((results / "bench_audit.json").read_text())
+    readme = ROOT / "README.md"
+    readme.write_text(fill(readme.read_text(), "audit", audit_section(*content, cost)))
+
+
+def update_demo() -> None:
     summary = json.loads((ROOT / "demo" / "summary.json").read_text())
     results = ROOT / "benchmarks" / "results" / "demo.json"
     results.parent.mkdir(exist_ok=True)
@@ -81,4 +134,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    {"demo": update_demo, "audit": update_audit}[sys.argv[1]]()
