@@ -84,7 +84,8 @@ def model_folder(tmp_path: Path) -> Path:
 
 
 @pytest.fixture(autouse=True)
-def _private_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """No test reads or writes the user's cache."""
+def _private_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """No test reads or writes the user's cache, or the folder that it is started in."""
     monkeypatch.setenv("KEEPTUNE_CACHE", str(tmp_path / "cache"))
+    monkeypatch.chdir(tmp_path)
     yield
