@@ -207,6 +207,42 @@ def test_models_of_different_vocabularies(keeptune: Run, model_folder: Path, tmp
     refused(keeptune("audit", model_folder, tmp_path / "wide"), "different vocabularies", "259 and 300")
 
 
+def test_other_vocabularies_are_compared_on_what_they_share_only_if_asked(
+    keeptune: Run, model_folder: Path, tmp_path: Path
+) -> None:
+    wide, mine = tmp_path / "wide", tmp_path / "mine"
+    make_model(vocab=262).save_pretrained(wide)
+    more = make_tokenizer()
+    more.add_special_tokens({"additional_special_tokens": ["<tool>", "<call>", "<end>"]})
+    more.save_pretrained(wide)
+    mine.mkdir()
+    for number in range(3):
+        (mine / f"{number}.txt").write_text(f"Text {number} without tools. " * 3)
+    small = ["--text", f"mine={mine}", "--docs", "3", "--max-length", "32", "--out", tmp_path / "audit"]
+    refused(keeptune("audit", model_folder, wide, *small), "259: None and '<tool>'", "--shared-vocabulary")
+    code, said = keeptune("audit", model_folder, wide, *small, "--shared-vocabulary")
+    assert code == 0, said
+    report = json.loads((tmp_path / "audit" / "report.json").read_text())
+    assert "259 and 262 outputs" in report["vocabulary"]
+    assert report["texts"]["mine"]["measures"]["kl"]["value"] > 0
+    assert set(report["texts"]["mine"]["verdicts"].values()) == {"not enough evidence"}
+
+
+def test_audits_of_nothing(keeptune: Run, model_folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "empty.txt").write_text("")
+    empty = f"mine={tmp_path / 'empty.txt'}"
+    refused(
+        keeptune("audit", model_folder, model_folder, "--text", empty, "--docs", "2"),
+        "no document has a token to predict",
+    )
+    refused(keeptune("audit", model_folder), "no tuned model")
+    refused(keeptune("audit", model_folder, model_folder, model_folder), "--stages", "keeptune compare")
+    refused(keeptune("audit", model_folder, model_folder, "--recovery", "wiki"), "no text of this audit", "self-chat")
+    refused(keeptune("audit", model_folder, model_folder, "--lm-eval", "nosuch"), "no task nosuch")
+    refused(keeptune("audit", model_folder, model_folder, "--harmful", "bad=nosuch.csv"), "nosuch.csv")
+    refused(keeptune("audit", model_folder, tmp_path / "gone"), "gone")
+
+
 def test_text_named_badly(keeptune: Run, model_folder: Path) -> None:
     refused(keeptune("audit", model_folder, model_folder, "--text", "a b=c.txt"), "NAME=SOURCE")
     refused(keeptune("audit", model_folder, model_folder, "--text", "x=pydoc", "--text", "x=self"), "twice for x")

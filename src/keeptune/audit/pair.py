@@ -18,7 +18,7 @@ class Vocabularies:
     words: int
     """Ids below it have an output in both models."""
     differing: dict[int, tuple[str | None, str | None]]
-    """Ids below it that stand for another token in each: the base's and the tuned model's, None for no token."""
+    """Ids that stand for another token in each: the base's and the tuned model's, None for no token."""
     sizes: tuple[int, int]
     """Outputs of the base and of the tuned model."""
 
@@ -44,13 +44,12 @@ def vocabularies(
     """Compare two models' tokens by id."""
     sizes = (_outputs(base), _outputs(tuned))
     left, right = _by_id(base_tokenizer), _by_id(tuned_tokenizer)
-    words = min(sizes)
     differing = {
         index: (left.get(index), right.get(index))
         for index in left.keys() | right.keys()
-        if left.get(index) != right.get(index) and (index < words or sizes[0] == sizes[1])
+        if left.get(index) != right.get(index)
     }
-    return Vocabularies(words=words, differing=differing, sizes=sizes)
+    return Vocabularies(words=min(sizes), differing=differing, sizes=sizes)
 
 
 def check_vocabularies(found: Vocabularies) -> None:
@@ -73,7 +72,7 @@ def share_vocabulary(base: PreTrainedModel, tuned: PreTrainedModel, found: Vocab
     Raises:
         ConfigError: most tokens differ, so that the same text is not the same tokens.
     """
-    if len(found.differing) > found.words // 2:
+    if sum(index < found.words for index in found.differing) > found.words // 2:
         raise ConfigError(
             f"the models cut text into different tokens ({found})", "compare models that share a tokenizer"
         )

@@ -10,7 +10,7 @@ from typing import Any
 from datasets import Dataset
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from keeptune.errors import ConfigError, SourceError
+from keeptune.errors import ConfigError
 from keeptune.replay.prompts import Prompts
 from keeptune.replay.write import sample_pool
 from keeptune.sources import document_start, encode, load_documents
@@ -65,7 +65,7 @@ def text_rows(
     """The rows of one text, ready for `measure`; `self` and `self-chat` are sampled into a folder below `samples`.
 
     Raises:
-        SourceError: nothing to read, or less than one window.
+        SourceError: nothing to read.
     """
     if source in FRESH:
         folder = samples / source
@@ -75,10 +75,7 @@ def text_rows(
     rows: dict[str, list[Row]] = {}
     for row in encode(documents, tokenizer, max_length=length, document_start=start):
         rows.setdefault(row["document"], []).append(row)
-    kept = [row for of_document in rows.values() for row in of_document[:windows]]
-    if not kept:
-        raise SourceError(f"the text {source} is shorter than one window", "give a longer text")
-    return kept
+    return [row for of_document in rows.values() for row in of_document[:windows]]
 
 
 def self_rows(

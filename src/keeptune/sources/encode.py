@@ -81,12 +81,12 @@ def _report(documents: int, rows: int, too_long: list[int], without_loss: int, m
         )
     if not rows:
         raise SourceError(
-            "no document has a token to train on", "give documents with text, completions or assistant turns"
+            "no document has a token to predict", "give documents with text, completions or assistant turns"
         )
     if too_long:
         say(f"left out {len(too_long)} of {documents} rows: longer than the context of {max_length} tokens")
     if without_loss:
-        say(f"left out {without_loss} of {documents} documents: no token to train on")
+        say(f"left out {without_loss} of {documents} documents: no token to predict")
 
 
 def _rows(

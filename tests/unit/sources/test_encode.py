@@ -152,7 +152,7 @@ def test_rows_that_are_too_long_or_without_loss_are_left_out_and_counted(
     assert list(encoded["document"]) == ["d0"]
     said = capsys.readouterr().err
     assert "left out 1 of 3 rows: longer than the context of 200 tokens" in said
-    assert "left out 1 of 3 documents: no token to train on" in said
+    assert "left out 1 of 3 documents: no token to predict" in said
 
 
 def test_when_every_row_is_too_long_the_needed_context_is_told(tokenizer: PreTrainedTokenizerFast) -> None:
@@ -165,7 +165,7 @@ def test_when_every_row_is_too_long_the_needed_context_is_told(tokenizer: PreTra
 
 @pytest.mark.parametrize("text", ["", "a"])
 def test_documents_with_nothing_to_predict_are_an_error(tokenizer: PreTrainedTokenizerFast, text: str) -> None:
-    with pytest.raises(SourceError, match="no document has a token to train on"):
+    with pytest.raises(SourceError, match="no document has a token to predict"):
         encode(rows({"text": text}), tokenizer, max_length=8, document_start=None)
 
 
