@@ -26,6 +26,7 @@ from keeptune.audit.where.collector import Where, where_section
 from keeptune.audit.where.continuations import continuations
 from keeptune.audit.where.layers import layer_profile
 from keeptune.errors import ConfigError, SourceError
+from keeptune.memory import release
 from keeptune.progress import say
 from keeptune.replay.prompts import chat_opening
 from keeptune.replay.view import fingerprint
@@ -122,6 +123,7 @@ def load(settings: AuditSettings) -> Loaded:
         )
         for name, source in sources.items()
     }
+    release()
     marks = {"base": fingerprint(base)}
     tuned = load_model(settings.tuned[0])
     marks["tuned"] = fingerprint(tuned)

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
+from keeptune.memory import release
 from keeptune.storage import write_json
 
 Content = TypeVar("Content")
@@ -36,6 +37,7 @@ class Steps:
         kept = _read(file, key)
         if kept is None:
             kept = {"content": compute()}
+            release()
             write_json(file, {"key": key, "checksum": _digest(kept["content"]), **kept})
         content: Content = kept["content"]
         return content

@@ -29,8 +29,14 @@ def training_dtype(model: nn.Module) -> torch.dtype:
 
 
 def autocast(device: torch.device, dtype: torch.dtype) -> torch.autocast:
-    """Autocast to `dtype` on `device`; off when `dtype` is no 16-bit one."""
-    return torch.autocast(device.type, dtype if dtype.itemsize == 2 else torch.bfloat16, enabled=dtype.itemsize == 2)
+    """Autocast to `dtype` on `device`; off when `dtype` is no 16-bit one.
+
+    Cast weights are kept for the backward pass only: where there is none, a second copy of the model is of no use.
+    """
+    narrow = dtype.itemsize == 2
+    return torch.autocast(
+        device.type, dtype if narrow else torch.bfloat16, enabled=narrow, cache_enabled=torch.is_grad_enabled()
+    )
 
 
 def suit_attention(model: Any, longest_row: int) -> None:
