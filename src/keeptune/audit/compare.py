@@ -169,10 +169,7 @@ def _place(axis: Axis, report: Report) -> dict[str, Any]:
     reading = report.content[axis.kind][axis.name]
     if axis.kind == "tasks":
         result = reading["formats"][axis.measure][reading["headline"]]
-        # Where no item changed Wald's interval has no width, which says nothing of other items.
-        changed = result["right_to_wrong"] + result["wrong_to_right"]
-        ends = {} if changed else {"low": None, "high": None}
-        return {**result["change"], **ends, "documents": result["items"], "floor": 0.0}
+        return {**result["change"], "documents": result["items"], "floor": 0.0}
     interval = dict(reading["measures"][axis.measure])
     if interval["low"] is not None:
         interval.update(zip(("value", "low", "high"), change(axis.measure, interval), strict=True))

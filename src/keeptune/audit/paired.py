@@ -60,7 +60,10 @@ def share(count: int, items: int) -> Estimate:
 
 
 def difference(lost: int, gained: int, items: int) -> Estimate:
-    """Second accuracy − first accuracy, with Wald's interval for paired answers; no width where no item changed.
+    """Second accuracy − first accuracy, with Wald's interval for paired answers.
+
+    Where no item changed that would have no width; then the exact (Clopper–Pearson) bound on the share of items that
+    change stands at either side.
 
     Raises:
         ValueError: negative counts, or more changed items than items.
@@ -68,7 +71,10 @@ def difference(lost: int, gained: int, items: int) -> Estimate:
     if min(lost, gained) < 0 or items < 1 or lost + gained > items:
         raise ValueError(f"{lost} lost and {gained} gained do not fit {items} items")
     value = (gained - lost) / items
-    half = _Z * math.sqrt(lost + gained - (gained - lost) ** 2 / items) / items
+    if lost + gained:
+        half = _Z * math.sqrt(lost + gained - (gained - lost) ** 2 / items) / items
+    else:
+        half = 1 - ((1 - LEVEL) / 2) ** (1 / items)
     return Estimate(value, value - half, value + half)
 
 

@@ -42,7 +42,8 @@ DESCRIPTION = {
     "plain": "Question: …\\nAnswer: and the option",
     "chat": "the same question as a user's turn in the base's chat template, the option as the assistant's answer",
     **SCORINGS,
-    "change": "accuracy of the tuned model − of the base, with Wald's interval for paired answers",
+    "change": "accuracy of the tuned model − of the base, with Wald's interval for paired answers (where "
+    "none changed, the exact bound on the share that changes)",
     "accuracy_base, accuracy_tuned, agreement": "shares of the items, with Wilson's interval; they agree where both "
     "choose the same option",
     "mcnemar_p": "exact two-sided p of the items that only one model has right",

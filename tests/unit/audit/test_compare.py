@@ -112,13 +112,12 @@ def test_three_models_by_hand(write: Write, tmp_path: Path, capsys: pytest.Captu
 
 
 def test_a_task_is_better_the_higher(write: Write, tmp_path: Path) -> None:
-    tasks = [quiz((0.02, -0.01, 0.05)), quiz((0.10, 0.06, 0.14)), quiz((0.0, 0.0, 0.0), lost=0)]
+    tasks = [quiz((0.02, -0.01, 0.05)), quiz((0.10, 0.06, 0.14)), quiz((0.0, -0.03, 0.03), lost=0)]
     paths = [write(f"m{place}", tasks={"quiz": task}) for place, task in enumerate(tasks)]
     result = compare(paths, learned="quiz", out=tmp_path)
     assert result["axes"]["learned"]["higher_is_better"]
     assert [point["front"] for point in result["points"]] == [False, True, False]
-    # No item changed: that no other would is not known.
-    assert [pair["learned"] for pair in result["pairs"]] == [SECOND, NO_EVIDENCE, NO_EVIDENCE]
+    assert [pair["learned"] for pair in result["pairs"]] == [SECOND, OVERLAP, FIRST]
 
 
 def test_agreement_is_read_as_what_was_lost(write: Write, tmp_path: Path) -> None:

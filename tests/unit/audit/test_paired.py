@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from scipy.stats import beta
 
 from keeptune.audit.paired import chance_changes, compare, difference, mcnemar, share
 
@@ -49,6 +50,13 @@ def test_the_paired_interval_covers_the_truth_at_its_level() -> None:
         estimate = difference(lost, gained, 200)
         covered += estimate.low <= -0.05 <= estimate.high
     assert 0.93 <= covered / 1000 <= 0.97
+
+
+@pytest.mark.parametrize("items", [1, 20, 100])
+def test_no_change_is_not_surely_none(items: int) -> None:
+    # Clopper–Pearson's upper end for none of so many, as a quantile of the beta distribution.
+    bound = float(beta.ppf(0.975, 1, items))
+    assert difference(0, 0, items) == pytest.approx((0.0, -bound, bound))
 
 
 def test_chance_by_hand() -> None:
@@ -100,7 +108,7 @@ def test_a_comparison_by_hand() -> None:
 
 def test_the_same_answers_change_nothing() -> None:
     result = compare(answers(0, 1, 2), answers(0, 0, 0), answers(0, 0, 0), answers(3, 3, 3))
-    assert result["change"] == {"value": 0.0, "low": 0.0, "high": 0.0}
+    assert result["change"] == difference(0, 0, 3)._asdict()
     assert result["mcnemar_p"] == 1.0
     assert result["agreement"]["value"] == 1.0
     assert result["agreement"]["low"] < 0.5
