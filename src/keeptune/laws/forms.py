@@ -1,0 +1,195 @@
+"""The laws as published: formula, source, units. Losses are in nats per token.
+
+- `LineLaw` (4), `JointLaw` (5, 6): Kalajdzievski 2024, Scaling Laws for Forgetting When Fine-Tuning Large Language
+  Models, arXiv 2401.05605. P is the number of tuned parameters, N that of update steps, L_ft the loss on the task and
+  L_f the forgetting loss, cross-entropy against the base's likeliest token.
+- `InjectionLaw`: Bethune et al. 2025, Scaling Laws for Forgetting during Finetuning with Pretraining Data Injection,
+  arXiv 2502.06042.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from keeptune.errors import ConfigError
+
+Floats = NDArray[np.float64]
+
+# Llama-2-7B-chat with LoRA on every linear module of attention and MLP.
+LLAMA_2_7B_PARAMETERS_PER_RANK = 2_498_560
+
+
+class Losses(NamedTuple):
+    """What a law says of both losses, nats per token, fp64 in the shape of P and N."""
+
+    L_ft: Floats
+    L_f: Floats
+
+
+@dataclass(frozen=True, kw_only=True)
+class LineLaw:
+    """`L_f = −c·L_ft + s` (2401.05605, eq. 4)."""
+
+    c: float
+    """Forgetting bought with each nat of task loss: nats per nat."""
+    s: float
+    """Nats per token."""
+
+    def predict(self, *, L_ft: ArrayLike) -> Floats:
+        """L_f where the task loss is L_ft."""
+        return self.s - self.c * np.asarray(L_ft, dtype=np.float64)
+
+
+@dataclass(frozen=True, kw_only=True)
+class JointLaw:
+    """Task loss and forgetting from tuned parameters and steps (2401.05605, eqs. 5 and 6):
+
+        L_ft = c_ft·[(a_ft/P)^alpha_ft + (b_ft/N)^beta_ft]^rho + s_ft
+        L_f = −c_f_ft·{c_ft·[(a_f/P)^alpha_f + (b_f/N)^beta_f]^rho + s_ft} + s_f_ft
+
+    a and b are kept as natural logarithms, for they leave the range of floats as the exponents go to zero.
+    """
+
+    log_a_ft: float
+    log_b_ft: float
+    alpha_ft: float
+    beta_ft: float
+    log_a_f: float
+    log_b_f: float
+    alpha_f: float
+    beta_f: float
+    rho: float
+    c_ft: float
+    s_ft: float
+    """The task loss that no training goes below, nats per token."""
+    c_f_ft: float
+    s_f_ft: float
+
+    @classmethod
+    def published(cls, name: str) -> JointLaw:
+        """The parameters that the paper prints, a few digits each: trust predictions to ±0.01 nats.
+
+        Args:
+            name: `llama2-7b-chat/openorca` or `llama2-7b-chat/news`.
+
+        Raises:
+            ConfigError: no such name.
+        """
+        if name not in PUBLISHED:
+            raise ConfigError(f"no published law is called {name}", f"choose one of {', '.join(PUBLISHED)}")
+        return PUBLISHED[name]
+
+    @property
+    def line(self) -> LineLaw:
+        """The line (4) that goes with it."""
+        return LineLaw(c=self.c_f_ft, s=self.s_f_ft)
+
+    def predict(self, *, P: ArrayLike, N: ArrayLike) -> Losses:
+        """Both losses.
+
+        Args:
+            P: tuned parameters, above 0.
+            N: update steps, above 0; broadcast with P.
+
+        Raises:
+            ConfigError: a P or an N that is not above 0.
+        """
+        log_P, log_N = log_of(P, "P"), log_of(N, "N")
+        L_ft = self.s_ft + self._power(self.alpha_ft * (self.log_a_ft - log_P), self.beta_ft * (self.log_b_ft - log_N))
+        inner = self.s_ft + self._power(self.alpha_f * (self.log_a_f - log_P), self.beta_f * (self.log_b_f - log_N))
+        return Losses(L_ft, self.s_f_ft - self.c_f_ft * inner)
+
+    def _power(self, x: Floats, y: Floats) -> Floats:
+        return np.exp(math.log(self.c_ft) + self.rho * np.logaddexp(x, y))
+
+
+@dataclass(frozen=True, kw_only=True)
+class InjectionLaw:
+    """Loss on pretraining data after tuning with some of it mixed in (2502.06042):
+
+    L_pt = L_pt0 + A·D_ft^beta / ((1 + B·p)·N)^alpha
+    """
+
+    L_pt0: float
+    """The base's loss on pretraining data, nats per token."""
+    A: float
+    B: float
+    """The paper's fits run from about 829 to 1e4."""
+    alpha: float
+    beta: float
+
+    def predict(self, *, N: ArrayLike, D_ft: ArrayLike, p: ArrayLike) -> Floats:
+        """L_pt, nats per token.
+
+        Args:
+            N: parameters of the model (not steps, as elsewhere).
+            D_ft: tokens of new data.
+            p: fraction of pretraining data in what is trained on, 0 … 1.
+
+        Raises:
+            ConfigError: an N or a D_ft that is not above 0.
+        """
+        size = log_of(N, "N") + np.log(self.effective_size(p))
+        return self.L_pt0 + self.A * np.exp(self.beta * log_of(D_ft, "D_ft") - self.alpha * size)
+
+    def effective_size(self, p: ArrayLike) -> Floats:
+        """How many times larger the mixture makes the model, as far as forgetting goes: 1 + B·p.
+
+        Raises:
+            ConfigError: a fraction outside 0 … 1.
+        """
+        fraction = np.asarray(p, dtype=np.float64)
+        if not np.all((fraction >= 0) & (fraction <= 1)):
+            raise ConfigError(f"p is a fraction of the training data, not {fraction}", "give a value from 0 to 1")
+        return 1 + self.B * fraction
+
+
+def log_of(values: ArrayLike, name: str) -> Floats:
+    """Natural logarithm, fp64.
+
+    Raises:
+        ConfigError: a value that is not above 0 or not finite.
+    """
+    given = np.asarray(values, dtype=np.float64)
+    if not np.all(np.isfinite(given) & (given > 0)):
+        raise ConfigError(f"the law has no value at {name} = {given}", f"give a {name} above 0")
+    return np.log(given)
+
+
+PUBLISHED = {
+    "llama2-7b-chat/openorca": JointLaw(
+        log_a_ft=math.log(0.0007e7),
+        log_b_ft=math.log(72.9186),
+        alpha_ft=0.0424,
+        beta_ft=0.1219,
+        log_a_f=math.log(0.0388e7),
+        log_b_f=math.log(23.6418),
+        alpha_f=0.0351,
+        beta_f=0.1468,
+        rho=7.6885,
+        c_ft=0.0020,
+        s_ft=0.6126,
+        c_f_ft=1.7334,
+        s_f_ft=2.0481,
+    ),
+    "llama2-7b-chat/news": JointLaw(
+        log_a_ft=math.log(0.0022e7),
+        log_b_ft=math.log(54.8678),
+        alpha_ft=0.0383,
+        beta_ft=0.1161,
+        log_a_f=math.log(0.0011e7),
+        log_b_f=math.log(97.8466),
+        alpha_f=0.0458,
+        beta_f=0.1044,
+        rho=7.5996,
+        c_ft=0.0028,
+        s_ft=1.9253,
+        c_f_ft=1.0615,
+        s_f_ft=3.1285,
+    ),
+}

@@ -1,0 +1,154 @@
+"""Readings that the laws are fitted to: `runs.jsonl` of `keeptune tune`, or a csv with P, N, L_ft and L_f."""
+
+from __future__ import annotations
+
+import csv
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from keeptune.errors import ConfigError, SourceError, SourceNotFound
+from keeptune.laws.forms import Floats
+from keeptune.storage import read_lines
+
+COLUMNS = ("P", "N", "L_ft", "L_f")
+# A law holds for one base and one way of training; runs that differ here lie on different curves.
+_SAME = ("base", "objective", "lambda", "L_ft_on")
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Runs:
+    """Readings of training runs: columns of one length, a value a reading."""
+
+    P: Floats
+    """Tuned parameters."""
+    N: Floats
+    """Update steps, above 0."""
+    L_ft: Floats
+    """Task loss, nats per token."""
+    L_f: Floats
+    """Forgetting loss, nats per token."""
+    run: NDArray[np.int64]
+    """Which run took the reading."""
+    dropped: int = 0
+    """Readings left out because a value was missing, NaN or infinite."""
+    left_out: int = 0
+    """Readings left out because they were taken too early."""
+    base: str | None = None
+    """The base's fingerprint, where the files have it."""
+
+    def __len__(self) -> int:
+        return len(self.P)
+
+    @property
+    def sizes(self) -> list[float]:
+        """The distinct P, ascending; for LoRA, one a rank."""
+        return sorted(set(self.P.tolist()))
+
+    @property
+    def count(self) -> int:
+        """How many runs."""
+        return len(set(self.run.tolist()))
+
+    def where(self, mask: NDArray[np.bool_]) -> Runs:
+        """Only the readings where `mask` is true."""
+        return replace(self, **{name: getattr(self, name)[mask] for name in (*COLUMNS, "run")})
+
+
+def read_runs(paths: Iterable[str | Path], *, after: int = 0) -> Runs:
+    """Read runs.
+
+    Args:
+        paths: `runs.jsonl` files, folders that hold one, or csv files with the columns P, N (or step), L_ft, L_f
+            and, optionally, run, seed, base, objective, lambda. Rows of one file with the same P, run and seed are one
+            run.
+        after: readings up to this step are left out; the paper leaves out 50 of 260. The base itself (step 0) always
+            is, for the laws begin at the first step.
+
+    Raises:
+        SourceNotFound: no such file.
+        SourceError: a file that is not such a table, or one without a usable reading.
+        ConfigError: runs of different bases or ways of training.
+    """
+    tables = [(path, _table(path)) for path in map(_file, paths)]
+    _refuse_mixtures(tables)
+    numbers: dict[tuple[Any, ...], int] = {}
+    kept, dropped, left_out = [], 0, 0
+    for path, rows in tables:
+        for place, row in enumerate(rows, start=1):
+            values = _values(path, place, row)
+            if not all(map(math.isfinite, values)):
+                dropped += 1
+            elif values[1] <= after:
+                left_out += 1
+            else:
+                key = (path, values[0], row.get("run"), row.get("seed"))
+                kept.append((*values, numbers.setdefault(key, len(numbers))))
+    if not kept:
+        raise SourceError(
+            f"no usable reading: {dropped} without a number in {', '.join(COLUMNS)}, {left_out} too early",
+            "give runs.jsonl of runs with an evaluation data set and --meter-every, or a csv with those columns",
+        )
+    columns = np.array(kept, dtype=np.float64).T
+    base = next((row["base"] for _, rows in tables for row in rows if row.get("base")), None)
+    named = dict(zip(COLUMNS, columns[:4], strict=True))
+    return Runs(**named, run=columns[4].astype(np.int64), dropped=dropped, left_out=left_out, base=base)
+
+
+def _file(given: str | Path) -> Path:
+    path = Path(given)
+    path = path / "runs.jsonl" if path.is_dir() else path
+    if not path.is_file():
+        raise SourceNotFound(f"no readings at {path}", "give runs.jsonl, the folder of a run, or a csv")
+    return path
+
+
+def _table(path: Path) -> Sequence[dict[str, Any]]:
+    try:
+        if path.suffix == ".csv":
+            with path.open(encoding="utf-8", newline="") as file:
+                rows: list[dict[str, Any]] = list(csv.DictReader(file))
+        else:
+            rows = read_lines(path)
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise SourceError(f"{path} is not a table of readings: {error}", "give runs.jsonl or a csv") from error
+    if not all(isinstance(row, dict) for row in rows):
+        raise SourceError(f"{path}: a line is not an object", "give runs.jsonl as `keeptune tune` writes it")
+    return rows
+
+
+def _values(path: Path, place: int, row: dict[str, Any]) -> list[float]:
+    """P, N, L_ft and L_f; NaN for what the run did not measure."""
+    steps = "N" if "N" in row else "step"
+    missing = [name for name in ("P", steps, "L_ft", "L_f") if name not in row]
+    if missing:
+        raise SourceError(
+            f"{path}, row {place}: no column {', '.join(missing)}", f"name the columns {', '.join(COLUMNS)}"
+        )
+    try:
+        values = [math.nan if row[name] in (None, "") else float(row[name]) for name in ("P", steps, "L_ft", "L_f")]
+    except (TypeError, ValueError) as error:
+        raise SourceError(f"{path}, row {place}: {error}", "give numbers") from error
+    if values[0] <= 0:
+        raise SourceError(f"{path}, row {place}: P = {row['P']}", "give P, the number of tuned parameters, above 0")
+    return values
+
+
+def _refuse_mixtures(tables: Sequence[tuple[Path, Sequence[dict[str, Any]]]]) -> None:
+    for name in _SAME:
+        found: dict[str, Path] = {}
+        for path, rows in tables:
+            for row in rows:
+                if row.get(name) not in (None, ""):
+                    found.setdefault(str(row[name]), path)
+        if len(found) > 1:
+            (one, first), (other, second) = list(found.items())[:2]
+            raise ConfigError(
+                f"the runs differ in {name}: {one} in {first}, {other} in {second}",
+                "a law holds for one base and one way of training: fit each alone",
+            )

@@ -1,0 +1,68 @@
+"""What fits and predictions look like in a terminal: results on standard output."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+from keeptune.laws.robust import Band
+
+
+def print_laws(laws: Mapping[str, Any]) -> None:
+    """Print what `fit_laws` found."""
+    sys.stdout.write("\n".join(_lines(laws)) + "\n")
+
+
+def print_bands(bands: Mapping[str, Band], interval: float | None = None) -> None:
+    """Print predictions of single runs, nats per token, with their intervals where there are any."""
+    for name, band in bands.items():
+        line = f"{name:<5} {float(band.value):.4f} nats per token"
+        if band.low is not None and interval is not None:
+            line += f"   law [{_at(band.low)}, {_at(band.high)}]"
+            line += f"   a new reading [{_at(band.reading_low)}, {_at(band.reading_high)}]   ({interval:.0%} intervals)"
+        elif interval is not None:
+            line += "   (no interval: a published law, one run alone, or no replicates)"
+        sys.stdout.write(line + "\n")
+
+
+def _at(end: Any) -> str:
+    return f"{float(end):.4f}"
+
+
+def _lines(laws: Mapping[str, Any]) -> list[str]:
+    data, line, joint = laws["data"], laws["line"], laws["joint"]
+    lines = [f"{data['readings']} readings of {data['runs']} runs with {len(data['P'])} different P"]
+    if data["dropped"]:
+        lines.append(f"{data['dropped']} readings dropped: a value is missing, NaN or infinite")
+    if data["left_out"]:
+        lines.append(f"{data['left_out']} readings left out: too early")
+    lines.append(f"Line: L_f = {-line['params']['c']:.4f}·L_ft + {line['params']['s']:.4f}, R² {line['r2']:.3f}")
+    lines += _ranges(line)
+    if isinstance(joint, str):
+        return [*lines, f"Only the line is fitted: {joint}"]
+    lines.append(f"Joint law: R² {joint['r2'][0]:.3f} for L_ft, {joint['r2'][1]:.3f} for L_f")
+    lines += _ranges(joint, leave_out=joint["weak"])
+    if joint["weak"]:
+        lines.append(f"  not determined by these runs (trust predictions, not these): {', '.join(joint['weak'])}")
+    return lines + _held_out(laws["held_out"])
+
+
+def _ranges(fit: Mapping[str, Any], leave_out: tuple[str, ...] = ()) -> list[str]:
+    return [
+        f"  {name} in [{low:.4g}, {high:.4g}] (90 %)"
+        for name, (low, high) in fit["spread"].items()
+        if name not in leave_out
+    ]
+
+
+def _held_out(held_out: Mapping[str, Any]) -> list[str]:
+    ranks, last = held_out["one_rank"], held_out["last_30_percent"]
+    lines = ["Median error on what was not fitted to:"]
+    if isinstance(ranks, str):
+        lines.append(f"  another P: not known, {ranks}")
+    else:
+        lines += [f"  P = {of['P']:,.0f}: L_ft {of['L_ft']:.2%}, L_f {of['L_f']:.2%}" for of in ranks]
+    if isinstance(last, str):
+        return [*lines, f"  the last 30 % of every run: not known, {last}"]
+    return [*lines, f"  the last 30 % of every run: L_ft {last['L_ft']:.2%}, L_f {last['L_f']:.2%}"]

@@ -1,0 +1,92 @@
+"""Reading runs: what is kept, counted and refused."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from keeptune.errors import ConfigError, SourceError, SourceNotFound
+from keeptune.laws.rows import read_runs
+
+
+def row(step: int, P: int = 1000, **more: Any) -> dict[str, Any]:
+    return {"step": step, "N": step, "P": P, "L_ft": 2.0 - step / 100, "L_f": 1.0 + step / 100, "base": "b1", **more}
+
+
+def write(path: Path, rows: list[dict[str, Any]], end: str = "") -> Path:
+    path.parent.mkdir(exist_ok=True)
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows) + end)
+    return path
+
+
+def test_runs_of_several_files_and_folders(tmp_path: Path) -> None:
+    write(tmp_path / "a" / "runs.jsonl", [row(0), row(10), row(20)], end='{"step": 30, "L_')
+    write(tmp_path / "b.jsonl", [row(10, 2000, seed=0), row(10, 2000, seed=1)])
+    runs = read_runs([tmp_path / "a", tmp_path / "b.jsonl"])
+    assert runs.P.tolist() == [1000, 1000, 2000, 2000]
+    assert runs.N.tolist() == [10, 20, 10, 10]
+    assert runs.L_ft.tolist() == pytest.approx([1.9, 1.8, 1.9, 1.9])
+    assert runs.run.tolist() == [0, 0, 1, 2]
+    assert (runs.count, runs.sizes, runs.base, runs.left_out, runs.dropped) == (3, [1000, 2000], "b1", 1, 0)
+
+
+def test_readings_without_numbers_are_dropped_and_counted_and_early_ones_left_out(tmp_path: Path) -> None:
+    rows = [row(10), {**row(20), "L_ft": None}, {**row(30), "L_f": float("nan")}, row(40), row(50)]
+    runs = read_runs([write(tmp_path / "runs.jsonl", rows)], after=10)
+    assert runs.N.tolist() == [40, 50]
+    assert (runs.dropped, runs.left_out) == (2, 1)
+
+
+def test_a_csv_with_or_without_names_of_runs(tmp_path: Path) -> None:
+    table = tmp_path / "table.csv"
+    table.write_text("P,step,L_ft,L_f,run\n8,1,2.0,1.0,x\n8,2,1.5,,x\n8,1,2.1,1.1,y\n16,1,inf,1,x\n")
+    runs = read_runs([table])
+    assert runs.run.tolist() == [0, 1]
+    assert (runs.L_f.tolist(), runs.dropped, runs.base) == ([1.0, 1.1], 2, None)
+
+
+@pytest.mark.parametrize(
+    ("name", "other"), [("base", "b2"), ("lambda", 3.0), ("objective", "ntp"), ("L_ft_on", "train")]
+)
+def test_runs_on_different_curves_are_not_mixed(tmp_path: Path, name: str, other: Any) -> None:
+    same = {"lambda": 1.0, "objective": "kl", "L_ft_on": "held-out"}
+    one = write(tmp_path / "one.jsonl", [row(10, **same)])
+    two = write(tmp_path / "two.jsonl", [row(10, **{**same, name: other})])
+    assert read_runs([one, one]).count == 1
+    with pytest.raises(ConfigError, match=f"differ in {name}: .* in .*one.jsonl, {other} in .*two.jsonl"):
+        read_runs([one, two])
+
+
+def test_what_is_no_table_of_readings(tmp_path: Path) -> None:
+    with pytest.raises(SourceNotFound, match="no readings at"):
+        read_runs([tmp_path / "nosuch"])
+    with pytest.raises(SourceNotFound, match=r"runs\.jsonl"):
+        read_runs([tmp_path])
+    table = tmp_path / "t.csv"
+    for text, said in (
+        ("P,N,L_ft\n1,1,1\n", "row 1: no column L_f"),
+        ("P,L_ft,L_f\n1,1,1\n", "no column step"),
+        ("P,N,L_ft,L_f\n1,ten,1,1\n", "row 1: could not convert"),
+        ("P,N,L_ft,L_f\n1,1,1,1\n0,1,1,1\n", "row 2: P = 0"),
+        ("P,N,L_ft,L_f\n1,1,1\n", "no usable reading: 1 without"),
+        ("", "no usable reading"),
+        ("P,N,L_ft,L_f\n1,0,1,1\n", "1 too early"),
+    ):
+        table.write_text(text)
+        with pytest.raises(SourceError, match=said):
+            read_runs([table])
+    table.write_bytes(b"P,N\n\xff\xfe")
+    with pytest.raises(SourceError, match="not a table"):
+        read_runs([table])
+    lines = tmp_path / "l.jsonl"
+    lines.write_text("[1]\n")
+    with pytest.raises(SourceError, match="not an object"):
+        read_runs([lines])
+    lines.write_text("oops\n{}\n")
+    with pytest.raises(SourceError, match="line 1: not JSON"):
+        read_runs([lines])
+    with pytest.raises(SourceError, match="no usable reading"):
+        read_runs([])
