@@ -106,8 +106,10 @@ def replicates(runs: Runs, count: int, seed: int, refit: Callable[[Floats], Floa
 
 def ends(value: Floats, draws: Floats, share: float, runs: int) -> tuple[Floats, Floats]:
     """The interval that covers the truth with probability `share`, from draws along the first axis."""
-    wide = _deviations(value, draws, share, runs)
-    return value + np.quantile(wide, (1 - share) / 2, axis=0), value + np.quantile(wide, (1 + share) / 2, axis=0)
+    tail = (1 + share) / 2
+    widening = stats.t.ppf(tail, runs - 1) / stats.norm.ppf(tail) * math.sqrt(runs / (runs - 1))
+    low, high = np.quantile(widening * (draws - value), [1 - tail, tail], axis=0)
+    return value + low, value + high
 
 
 def band(value: Floats, draws: Sequence[Floats], residuals: Floats, interval: float | None, runs: int) -> Band:
@@ -129,20 +131,13 @@ def band(value: Floats, draws: Sequence[Floats], residuals: Floats, interval: fl
         raise ConfigError(f"an interval cannot cover {interval} of what is to come", "give a share such as 0.9")
     if len(draws) == 0:
         return Band(value)
-    drawn = np.array(draws)
-    low, high = ends(value, drawn, interval, runs)
-    noise = np.random.default_rng(0).choice(residuals.ravel(), size=(50, *drawn.shape))
-    new = (value + _deviations(value, drawn, interval, runs) + noise).reshape(-1, *drawn.shape[1:])
-    tails = np.quantile(new, [(1 - interval) / 2, (1 + interval) / 2], axis=0)
-    return Band(value, low, high, tails[0], tails[1])
+    low, high = ends(value, np.array(draws), interval, runs)
+    below, above = np.quantile(residuals, [(1 - interval) / 2, (1 + interval) / 2])
+    # Both are off independently: half-widths add in squares.
+    reading_low = value - np.hypot(np.maximum(value - low, 0), below)
+    return Band(value, low, high, reading_low, value + np.hypot(np.maximum(high - value, 0), above))
 
 
 def r_squared(seen: Floats, said: Floats) -> float:
     """1 − the share of the variance that is left."""
     return float(1 - np.sum((seen - said) ** 2) / np.sum((seen - seen.mean()) ** 2))
-
-
-def _deviations(value: Floats, draws: Floats, share: float, runs: int) -> Floats:
-    tail = (1 + share) / 2
-    widening = stats.t.ppf(tail, runs - 1) / stats.norm.ppf(tail) * math.sqrt(runs / (runs - 1))
-    return widening * (draws - value)

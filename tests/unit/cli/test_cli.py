@@ -26,6 +26,9 @@ FLAGS = {
               "--stages", "--recovery",
               "--fail-above", "--junit", "--markdown"},
     "compare": {"--learned", "--forgot", "--out"},
+    "laws fit": {"--out", "--after", "--bootstraps", "--seed"},
+    "laws predict": {"--laws", "--P", "--N", "--L-ft", "--interval"},
+    "laws plot": {"--out", "--after"},
     "tune": {
         "--model", "--data", "--out", "--lambda", "--objective", "--replay", "--replay-tokens", "--replay-length",
         "--replay-rows",
@@ -53,9 +56,9 @@ def test_adding_a_flag_is_a_decision(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], verb: str
 ) -> None:
     monkeypatch.setenv("COLUMNS", "200")
-    assert run(monkeypatch, verb, "--help") == 0
+    assert run(monkeypatch, *verb.split(), "--help") == 0
     parameters = capsys.readouterr().out.split("Parameters", 1)[1]
-    flags = set(re.findall(r"(--[a-z][a-z-]*)", re.sub(r"(?m)^(│.{0,45}).*$", r"\1", parameters)))
+    flags = set(re.findall(r"(--[A-Za-z][a-z-]*)", re.sub(r"(?m)^(│.{0,45}).*$", r"\1", parameters)))
     assert flags - COMMON == FLAGS[verb]
 
 
@@ -70,7 +73,7 @@ def test_public_names_are_a_decision() -> None:
 
 def test_help_imports_nothing_heavy_and_is_quick() -> None:
     code = "import sys, keeptune.cli as c; sys.argv=['keeptune','--help']\ntry: c.main()\nexcept SystemExit: pass\n"
-    code += "assert not {'torch','transformers','numpy'} & set(sys.modules), 'heavy import'"
+    code += "assert not {'torch','transformers','numpy','scipy'} & set(sys.modules), 'heavy import'"
     seconds = []
     for _ in range(5):
         start = time.perf_counter()
@@ -167,3 +170,34 @@ def test_the_gate_fails_only_a_model_that_surely_drifted(
     assert gate("kl=0.1", docs=9) == 0
     assert "not enough evidence" in capsys.readouterr().err
     assert 'skipped="3"' in xml.read_text()
+
+
+def test_laws_are_fitted_drawn_and_predict(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    files = []
+    for P in (1e6, 4e6, 16e6):
+        file = tmp_path / f"{P:.0f}.csv"
+        rows = [f"{P},{N},{1 + 8 * P**-0.1 * N**-0.3},{2 - 8 * P**-0.1 * N**-0.3}" for N in range(10, 200, 10)]
+        file.write_text("\n".join(["P,N,L_ft,L_f", *rows]))
+        files.append(file)
+    laws, page = tmp_path / "laws.json", tmp_path / "laws.html"
+    assert run(monkeypatch, "laws", "fit", *files, "--out", laws, "--bootstraps", 20) == 0
+    assert "57 readings of 3 runs with 3 different P" in capsys.readouterr().out
+    assert run(monkeypatch, "laws", "predict", laws, "--P", 8e6, "--N", 100) == 0
+    said = capsys.readouterr().out
+    assert float(said.split()[1]) == pytest.approx(1 + 8 * 8e6**-0.1 * 100**-0.3, abs=0.001)
+    assert "a new reading [" in said
+    assert run(monkeypatch, "laws", "predict", laws, "--L-ft", 1.5) == 0
+    assert capsys.readouterr().out.startswith("L_f   1.5000 nats per token")
+    assert run(monkeypatch, "laws", "plot", *files, "--out", page) == 0
+    assert "joint law" in page.read_text()
+    published = ["laws", "predict", "llama2-7b-chat/news", "--P", 8 * 2_498_560, "--N", 50]
+    assert run(monkeypatch, *published) == 0
+    assert "L_f   0.845" in capsys.readouterr().out
+    for bad in ((laws, "--P", 1e6), (laws,), (laws, "--P", 1, "--N", 1, "--L-ft", 1), ("nosuch.json", "--L-ft", 1)):
+        assert run(monkeypatch, "laws", "predict", *bad) == 2
+        assert "→" in capsys.readouterr().err
+    assert run(monkeypatch, "laws", "fit", files[0], "--out", laws) == 0
+    assert "Only the line is fitted" in capsys.readouterr().out
+    assert run(monkeypatch, "laws", "fit", "--out", laws) == 2
