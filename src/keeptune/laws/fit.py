@@ -52,11 +52,12 @@ class LineFit:
         """Fit to all readings.
 
         Raises:
-            ConfigError: fewer than three readings, or all at one task loss.
+            ConfigError: fewer than three readings, or all at one task loss or one forgetting.
         """
-        if len(runs) < 3 or np.ptp(runs.L_ft) == 0:
+        if len(runs) < 3 or np.ptp(runs.L_ft) == 0 or np.ptp(runs.L_f) == 0:
+            task, forgetting = len(set(runs.L_ft.tolist())), len(set(runs.L_f.tolist()))
             raise ConfigError(
-                f"{len(runs)} readings at {len(set(runs.L_ft.tolist()))} task losses give no line",
+                f"{len(runs)} readings with {task} values of L_ft and {forgetting} of L_f give no line",
                 "give three readings or more, taken as the task loss falls (--meter-every)",
             )
         design = np.stack([-runs.L_ft, np.ones(len(runs))], axis=1)
@@ -97,8 +98,7 @@ class JointFit:
     Attributes after `fit`, beside those of `LineFit`: `params_` has c_ft = 2^−rho, since data cannot determine it;
     `weak_` names the exponents and slopes (`keeptune.laws.surface.readable`) that the runs do not determine within a
     factor of two; `spread_` has 90 % ranges of the others and of both limits, `s_ft` of L_ft and `t_f` of L_f;
-    `condition_` is that of the Jacobian with columns of length 1; `r2_` is of L_ft
-    and L_f.
+    `condition_` is that of the Jacobian with columns of length 1; `r2_` is of L_ft and L_f.
     """
 
     bootstraps: int = 200
@@ -138,8 +138,7 @@ class JointFit:
         self.condition_ = problem.condition(best)
         self.law_ = surface.law(best, slope)
         self.params_ = asdict(self.law_)
-        self.weak_ = problem.weak(best)
-        self.spread_ = self._spreads()
+        self.spread_, self.weak_ = _known(best, self.draws_, self.runs_, problem.weak(best))
         self.r2_ = self.score(runs)
         return self
 
@@ -165,15 +164,6 @@ class JointFit:
         """R² of L_ft and of L_f."""
         said = self.law_.predict(P=runs.P, N=runs.N)
         return r_squared(runs.L_ft, said.L_ft), r_squared(runs.L_f, said.L_f)
-
-    def _spreads(self) -> dict[str, tuple[float, float]]:
-        if not len(self.draws_):
-            return {}
-        logs = _ranges(READABLE, readable(self.theta_[None])[0], readable(self.draws_), self.runs_)
-        ranges = {name: (math.exp(low), math.exp(high)) for name, (low, high) in logs.items()}
-        self.weak_ += [n for n, (low, high) in ranges.items() if high > _WEAK_FACTOR * low and n not in self.weak_]
-        known = {name: ends for name, ends in ranges.items() if name not in self.weak_}
-        return known | _ranges(NAMES[-2:], self.theta_[-2:], self.draws_[:, -2:], self.runs_)
 
 
 def refuse_few(runs: Runs) -> None:
@@ -244,6 +234,17 @@ def _first(runs: Runs, surface: Surface) -> Floats:
     problem.bounds = whole
     ways = [problem.solve(start, evaluations=_START_EVALUATIONS) for start in few.starts(part.L_ft, part.L_f)]
     return min(ways, key=lambda theta: float(np.sum(np.abs(problem.residuals(theta)))))
+
+
+def _known(best: Floats, draws: Floats, runs: int, weak: list[str]) -> tuple[dict[str, tuple[float, float]], list[str]]:
+    """90 % ranges of what is determined, and the names of what is not: `weak`, and what replicates spread."""
+    if not len(draws):
+        return {}, weak
+    logs = _ranges(READABLE, readable(best[None])[0], readable(draws), runs)
+    wide = {name for name, (low, high) in logs.items() if high - low > math.log(_WEAK_FACTOR)}
+    unknown = [name for name in READABLE if name in wide.union(weak)]
+    ranges = {name: (math.exp(low), math.exp(high)) for name, (low, high) in logs.items() if name not in unknown}
+    return ranges | _ranges(NAMES[-2:], best[-2:], draws[:, -2:], runs), unknown
 
 
 def _ranges(names: Sequence[str], best: Floats, draws: Floats, runs: int) -> dict[str, tuple[float, float]]:

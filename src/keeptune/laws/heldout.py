@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from keeptune.laws.fit import JointFit, refuse_few
 from keeptune.laws.forms import Floats
 from keeptune.laws.rows import Runs
+from keeptune.progress import track
 
 
 class Misses(TypedDict):
@@ -28,7 +29,12 @@ def leave_one_rank_out(runs: Runs) -> dict[float, Misses]:
     """
     for size in runs.sizes:
         refuse_few(runs.where(np.not_equal(runs.P, size)))
-    return {size: _misses(runs, np.equal(runs.P, size)) for size in runs.sizes}
+    found = {}
+    with track("Leave one rank out", len(runs.sizes), "ranks") as task:
+        for size in runs.sizes:
+            found[size] = _misses(runs, np.equal(runs.P, size))
+            task.advance()
+    return found
 
 
 def last_steps(runs: Runs, share: float = 0.3) -> Misses:

@@ -90,7 +90,12 @@ def replicates(runs: Runs, count: int, seed: int, refit: Callable[[Floats], Floa
 
     Args:
         refit: from weights of the readings (mean about 1) to parameters.
+
+    Raises:
+        ConfigError: a count below 0.
     """
+    if count < 0:
+        raise ConfigError(f"{count} replicates cannot be made", "give 0 or more")
     names, places = np.unique(runs.run, return_inverse=True)
     if len(names) < 2 or count == 0:
         return np.empty((0, 0))

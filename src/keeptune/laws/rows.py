@@ -136,6 +136,8 @@ def _values(path: Path, place: int, row: dict[str, Any]) -> list[float]:
         raise SourceError(f"{path}, row {place}: {error}", "give numbers") from error
     if values[0] <= 0:
         raise SourceError(f"{path}, row {place}: P = {row['P']}", "give P, the number of tuned parameters, above 0")
+    if values[2] <= 0:
+        raise SourceError(f"{path}, row {place}: L_ft = {row['L_ft']}", "give the task loss in nats per token")
     return values
 
 

@@ -125,10 +125,13 @@ def test_the_line_is_that_of_least_squares_where_nothing_is_wild() -> None:
 
 def test_a_line_needs_three_readings_and_one_run_has_no_interval() -> None:
     runs = readings()
-    with pytest.raises(ConfigError, match="2 readings at 2 task losses give no line"):
+    with pytest.raises(ConfigError, match="2 readings with 2 values of L_ft and 2 of L_f give no line"):
         LineFit().fit(runs.where(np.arange(len(runs)) < 2))
-    with pytest.raises(ConfigError, match="no line"):
-        LineFit().fit(dataclasses.replace(runs, L_ft=np.full(len(runs), 0.7)))
+    for loss in ("L_ft", "L_f"):
+        with pytest.raises(ConfigError, match=f"1 (values )?of {loss}"):
+            LineFit().fit(dataclasses.replace(runs, **{loss: np.full(len(runs), 0.7)}))
+    with pytest.raises(ConfigError, match="-1 replicates"):
+        LineFit(bootstraps=-1).fit(runs)
     alone = LineFit().fit(runs.where(runs.run == 0))
     assert alone.predict(L_ft=0.7, interval=0.9).low is None
     assert alone.spread_ == {}

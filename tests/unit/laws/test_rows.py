@@ -71,6 +71,7 @@ def test_what_is_no_table_of_readings(tmp_path: Path) -> None:
         ("P,L_ft,L_f\n1,1,1\n", "no column step"),
         ("P,N,L_ft,L_f\n1,ten,1,1\n", "row 1: could not convert"),
         ("P,N,L_ft,L_f\n1,1,1,1\n0,1,1,1\n", "row 2: P = 0"),
+        ("P,N,L_ft,L_f\n1,1,0,1\n", "row 1: L_ft = 0"),
         ("P,N,L_ft,L_f\n1,1,1\n", "no usable reading: 1 without"),
         ("", "no usable reading"),
         ("P,N,L_ft,L_f\n1,0,1,1\n", "1 too early"),
