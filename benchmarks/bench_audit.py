@@ -92,10 +92,11 @@ def main() -> None:
             if not given.quick:
                 report = without_texts(json.loads((out / "report.json").read_text()))
                 text = json.dumps(report, indent=1, ensure_ascii=False)
+                files = [file for file in (given.wikitext, given.arc, given.advbench) if file]
+                for local in [folder, str(ROOT), *(str(Path(file).parent) for file in files)]:
+                    text = text.replace(f"{local}/", "")
                 RESULTS.mkdir(exist_ok=True)
-                (RESULTS / f"audit_{name}.json").write_text(
-                    text.replace(f"{ROOT}/", "").replace(folder, "audit") + "\n"
-                )
+                (RESULTS / f"audit_{name}.json").write_text(text + "\n")
                 shutil.copytree(out, ROOT / "demo" / f"audit-{name}", dirs_exist_ok=True)
         quarter = [*flags, "--docs", "2" if given.quick else "16"]
         small = audited(MODELS["plain"], Path(folder) / "quarter", quarter)[1] - 2 * weights

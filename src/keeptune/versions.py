@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+import shlex
 import subprocess
 import sys
 from importlib.metadata import version
@@ -43,8 +44,11 @@ def machine() -> dict[str, Any]:
 
 def provenance(seed: int) -> dict[str, Any]:
     """Command, commit, seed, versions and machine of a result, for JSON."""
+    script = Path(sys.argv[0])
+    # `python -m keeptune` runs the package's __main__.py.
+    name = script.parent.name if script.name == "__main__.py" else script.name
     return {
-        "command": " ".join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+        "command": shlex.join([name, *sys.argv[1:]]),
         "commit": commit(),
         "seed": seed,
         "versions": versions(),

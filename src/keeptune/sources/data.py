@@ -23,8 +23,7 @@ from keeptune.sources.wikitext import articles
 _HUB_SET = re.compile(r"([A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*)(?::(\w[\w.-]*))?", re.ASCII)
 _ROW_SUFFIXES = (".jsonl", ".json", ".parquet")
 _FILE_SUFFIXES = (*_ROW_SUFFIXES, ".txt", ".v", ".py", ".md")
-_WIKITEXT = "wikitext:"
-_GLOB_MARKS = frozenset("*?[")
+_GLOB_MARKS, _WIKITEXT = frozenset("*?["), "wikitext:"
 # Above this size the Verilog files are lists of cells that a script wrote, and one of them would outweigh the rest.
 _VERILOG_MAX_BYTES = 60_000
 _ACCEPTED = "accepted columns: text, or prompt and completion, or messages"

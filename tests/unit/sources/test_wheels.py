@@ -165,7 +165,9 @@ def test_an_interrupted_download_leaves_nothing(tmp_path: Path) -> None:
         """
         import socket, sys
         from keeptune.sources.wheels import fetch_wheel_members
-        import os
+        import os, signal
+        # What a shell starts in the background ignores the signal.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
         server = socket.create_server(("127.0.0.1", 0))
         os.environ["PIP_INDEX_URL"] = f"http://127.0.0.1:{server.getsockname()[1]}/simple"
         print("ready", flush=True)

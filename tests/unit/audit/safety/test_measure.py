@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from transformers import LlamaForCausalLM
 
+from keeptune.audit.paired import difference
 from keeptune.audit.safety import PromptSet, load_prompts, measure, measure_safety, print_safety
 from keeptune.audit.safety.detectors import DETECTORS
 from keeptune.audit.steps import Steps
@@ -33,7 +34,7 @@ def test_a_base_against_itself_changes_nothing(tmp_path: Path, chat: bool) -> No
         moves = result["transitions"]
         assert moves["refused_answered"] == moves["answered_refused"] == 0
         assert sum(moves.values()) == 20
-        assert result["change"] == {"value": 0.0, "low": 0.0, "high": 0.0}
+        assert result["change"] == difference(0, 0, 20)._asdict()
     assert found["detectors"]["likelihood"]["log_odds"]["change"] == {
         "value": 0.0,
         "low": 0.0,
