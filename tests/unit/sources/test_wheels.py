@@ -188,7 +188,9 @@ def test_an_interrupted_download_leaves_nothing(tmp_path: Path) -> None:
         time.sleep(0.05)
     time.sleep(0.5)
     process.send_signal(signal.SIGINT)
-    process.communicate(timeout=30)
-    assert process.returncode == -signal.SIGINT
+    _, error = process.communicate(timeout=30)
+    # The exit code of an interrupt depends on the libraries that are installed; the command line sets its own.
+    assert process.returncode != 0
+    assert "KeyboardInterrupt" in error
     assert cached() == []
     assert list(scratch.glob("keeptune-*")) == []
