@@ -18,7 +18,6 @@ from string import ascii_uppercase
 from typing import Any
 
 import numpy as np
-from jinja2 import TemplateError
 from rich.console import Console
 from rich.table import Table
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -29,7 +28,8 @@ from keeptune.audit.paired import compare
 from keeptune.audit.stats import Array
 from keeptune.audit.steps import Steps
 from keeptune.audit.texts import named_sources
-from keeptune.errors import ConfigError, SourceError
+from keeptune.audit.turns import rendered
+from keeptune.errors import SourceError
 from keeptune.progress import say
 from keeptune.sources.encode import IGNORED_LABEL
 
@@ -200,7 +200,7 @@ def _rows(item: Item, tokenizer: PreTrainedTokenizerBase, *, chat: bool) -> list
     prompt = _PROMPT.format(question=item.question)
     glue = " "
     if chat:
-        prompt, glue = _as_chat(prompt, tokenizer), ""
+        prompt, glue = rendered(tokenizer, prompt), ""
     texts = [prompt, *(prompt + glue + choice for choice in item.choices)]
     prompt_ids, *rows = tokenizer(texts, add_special_tokens=not chat, verbose=False)["input_ids"]
     labelled = []
@@ -208,17 +208,6 @@ def _rows(item: Item, tokenizer: PreTrainedTokenizerBase, *, chat: bool) -> list
         same = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(prompt_ids, ids, strict=False)))
         labelled.append({"input_ids": ids, "labels": [IGNORED_LABEL] * same + ids[same:]})
     return labelled
-
-
-def _as_chat(question: str, tokenizer: PreTrainedTokenizerBase) -> str:
-    turn = [{"role": "user", "content": question}]
-    try:
-        return str(tokenizer.apply_chat_template(turn, tokenize=False, add_generation_prompt=True))
-    except TemplateError as error:
-        raise ConfigError(
-            f"the base's chat template cannot render a question: {error}",
-            "correct the chat template in the base's folder, or remove it to be asked plainly only",
-        ) from error
 
 
 def _compared(items: list[Item], scores: list[Array | None], way: str) -> dict[str, Any]:

@@ -15,9 +15,9 @@ from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from keeptune.audit.meter import MEASURES
-from keeptune.audit.safety.turns import rendered, tokenised
 from keeptune.audit.stats import Array
 from keeptune.audit.tokens import token_drift
+from keeptune.audit.turns import rendered, tokenised
 from keeptune.errors import Diverged
 from keeptune.progress import track
 from keeptune.replay.precision import autocast, training_dtype

@@ -26,9 +26,9 @@ from keeptune.audit.safety.detectors import (
 from keeptune.audit.safety.prompt_sets import PromptSet
 from keeptune.audit.safety.rules import refuses, repeats
 from keeptune.audit.safety.transitions import RULE, compare_refusals
-from keeptune.audit.safety.turns import rendered, style_of, tokenised
 from keeptune.audit.stats import bootstrap_ratio
 from keeptune.audit.steps import Steps
+from keeptune.audit.turns import rendered, style_of, tokenised
 from keeptune.errors import SourceError
 from keeptune.progress import say
 from keeptune.replay.view import fingerprint

@@ -17,7 +17,7 @@ from keeptune.audit.safety.detectors import (
     opening_log_odds,
 )
 from keeptune.audit.safety.likelihoods import log_likelihoods
-from keeptune.audit.safety.turns import rendered, tokenised
+from keeptune.audit.turns import rendered, tokenised
 from keeptune.errors import ConfigError, Diverged
 from tests.conftest import make_model, make_tokenizer
 
