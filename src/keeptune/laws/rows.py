@@ -18,7 +18,7 @@ from keeptune.storage import read_lines
 
 COLUMNS = ("P", "N", "L_ft", "L_f")
 # A law holds for one base and one way of training; runs that differ here lie on different curves.
-_SAME = ("base", "objective", "lambda", "L_ft_on")
+_SAME = ("base", "objective", "lambda", "L_ft_on", "L_f_on")
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

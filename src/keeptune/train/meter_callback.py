@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import platform
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,7 @@ from transformers import TrainerCallback
 
 from keeptune.audit.meter import MEASURES, token_drift
 from keeptune.objective import fused_next_token_ce
+from keeptune.replay.pool import ReplayBatch
 from keeptune.replay.view import head_of, hidden_states
 from keeptune.train.runs import FILE, append_row, read_rows, rewind
 from keeptune.versions import versions
@@ -25,11 +27,12 @@ _ROWS_AT_ONCE = 16
 
 
 class MeterCallback(TrainerCallback):
-    """Takes a reading before the first step, every `meter_every` steps and after the last.
+    """Takes a reading before the first step, after 1, 2, 4, 8 … of them, every `meter_every` steps and after the last.
 
     A row of `runs.jsonl`: `step`; `P`, tuned parameters; `N`, update steps; `L_ft`, task loss, on the evaluation data
-    set where the trainer has one (`L_ft_on`: held-out, else train); `L_f` and `L_f_base`; `KL`; all in nats per token;
-    `lambda`; `task_tokens` and `seconds` of training so far and their ratio; and what made it.
+    set where the trainer has one (`L_ft_on`: held-out, else train); `L_f`, `L_f_base` and `KL` on old text (`L_f_on`: self,
+    the pool's held-out rows, or the name of a text); all in nats per token;
+    `lambda`; `task_tokens` and `seconds` of training so far and their ratio; what made it; and the `forecast` of `keeptune.train.forecast_callback.forecast_row`.
     """
 
     def __init__(self, trainer: KeepSFTTrainer) -> None:
@@ -48,6 +51,8 @@ class MeterCallback(TrainerCallback):
             "device": str(trainer.args.device),
             "versions": versions(),
         }
+        if trainer.keep.budget is not None:
+            self._provenance["budget"] = trainer.keep.budget
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Read once before the first step; after a resume, drop the readings that will be taken again."""
@@ -62,9 +67,8 @@ class MeterCallback(TrainerCallback):
         self._since = time.monotonic()
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Read every `meter_every` steps."""
-        every = self.trainer.keep.meter_every
-        if every and state.global_step % every == 0:
+        """Read every `meter_every` steps, at the powers of two before, and at a tenth of the run."""
+        if self.trainer.keep.reads_after(state.global_step, state.max_steps):
             self._pause_and_read(state)
 
     def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
@@ -83,7 +87,9 @@ class MeterCallback(TrainerCallback):
         was_training = model.training
         model.eval()
         with torch.no_grad():
-            drift = trainer.inside(trainer.model_wrapped, lambda inner: read_drift(inner, trainer))
+            drift = trainer.inside(trainer.model_wrapped, lambda inner: read_drift(inner, trainer, trainer.meter_batch))
+            if trainer.steering is not None:
+                trainer.steering.read(drift, state)
             task_loss = trainer.inside(trainer.model_wrapped, lambda inner: read_task_loss(inner, trainer))
         model.train(was_training)
         tokens = self._tokens_before + trainer._total_train_tokens
@@ -95,8 +101,9 @@ class MeterCallback(TrainerCallback):
             "L_ft_on": "held-out" if task_loss is not None else "train",
             "L_f": drift["l_f"],
             "L_f_base": drift["l_f_base"],
+            "L_f_on": trainer.keep.meter_text or "self",
             "KL": drift["kl"],
-            "lambda": trainer.keep.lambda_,
+            "lambda": trainer.lambda_,
             "task_tokens": tokens,
             "seconds": round(self._seconds, 3),
             "tokens_per_second": round(tokens / self._seconds, 1) if self._seconds and tokens else None,
@@ -104,6 +111,7 @@ class MeterCallback(TrainerCallback):
         }
         self.last_row = row
         if trainer.is_world_process_zero():
+            row["forecast"] = trainer.forecast.of([*read_rows(self.path), row], state.max_steps)
             append_row(self.path, row)
 
 
@@ -112,20 +120,27 @@ def _last_train_loss(state: Any) -> float | None:
     return losses[-1] if losses else None
 
 
-def read_drift(model: nn.Module, trainer: KeepSFTTrainer) -> dict[str, float]:
-    """Means over the pool's held-out rows, nats per token, against the cached teacher."""
-    whole = trainer.meter_batch
+def read_drift(model: nn.Module, trainer: KeepSFTTrainer, batch: ReplayBatch) -> dict[str, float]:
+    """Means over a batch that holds the base's hidden states, nats per token."""
+    sums_M = torch.zeros(len(MEASURES), dtype=torch.float64)
+    for values_NM in drift_of_tokens(model, trainer, batch):
+        sums_M += values_NM.sum(dim=0).cpu()
+    means = (sums_M / batch.targets_BT.numel()).tolist()
+    return dict(zip(MEASURES, means, strict=True))
+
+
+def drift_of_tokens(model: nn.Module, trainer: KeepSFTTrainer, batch: ReplayBatch) -> Iterator[Tensor]:
+    """The measures at every target of a batch, [N, M], a few rows at a time."""
     device = trainer.args.device
     head = head_of(model)
-    sums_M = torch.zeros(len(MEASURES), dtype=torch.float64)
     for inputs_BT, targets_BT, hidden_BTD in zip(
-        whole.inputs_BT.split(_ROWS_AT_ONCE),
-        whole.targets_BT.split(_ROWS_AT_ONCE),
-        whole.hidden_BTD.split(_ROWS_AT_ONCE),
+        batch.inputs_BT.split(_ROWS_AT_ONCE),
+        batch.targets_BT.split(_ROWS_AT_ONCE),
+        batch.hidden_BTD.split(_ROWS_AT_ONCE),
         strict=True,
     ):
         tuned_ND = hidden_states(model, inputs_BT.to(device)).flatten(0, 1).to(hidden_BTD.dtype)
-        values_NM = token_drift(
+        yield token_drift(
             tuned_ND,
             head,
             hidden_BTD.flatten(0, 1).to(device),
@@ -133,9 +148,6 @@ def read_drift(model: nn.Module, trainer: KeepSFTTrainer) -> dict[str, float]:
             targets_BT.flatten().to(device),
             dtype=trainer.compute_dtype,
         )
-        sums_M += values_NM.sum(dim=0).cpu()
-    means = (sums_M / whole.targets_BT.numel()).tolist()
-    return dict(zip(MEASURES, means, strict=True))
 
 
 def read_task_loss(model: nn.Module, trainer: KeepSFTTrainer) -> float | None:

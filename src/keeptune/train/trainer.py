@@ -29,10 +29,14 @@ from keeptune.replay.teacher import (
 from keeptune.replay.view import causal_model, check_head, fingerprint
 from keeptune.replay.write import sample_pool
 from keeptune.storage import free_disk
-from keeptune.train.config import KeepConfig
+from keeptune.train.config import CERTIFICATE_ROWS, KeepConfig
+from keeptune.train.finch import FinchCallback, FinchSchedule
+from keeptune.train.forecast_callback import ForecastCallback
 from keeptune.train.meter_callback import MeterCallback
+from keeptune.train.old_text import old_text
 from keeptune.train.processes import check_sharding, main_process_first, on_device, teachers_head
 from keeptune.train.replay_term import replay_rows, replay_sum
+from keeptune.train.steering import SteeringCallback
 
 _Result = TypeVar("_Result")
 _REPLAY_KEY = "keeptune_replay"
@@ -82,8 +86,9 @@ class KeepSFTTrainer(SFTTrainer):
             choice = self._choose_teacher(inner, self.pool, fault)
         if self.keep.lambda_ and self.is_world_process_zero():
             say(str(choice))
-        self.train_rows = self.pool.rows - self.keep.meter_rows
-        if self.train_rows < (1 if self.keep.lambda_ else 0):
+        certificate = self.keep.certificate_rows(self.pool.rows)
+        self.train_rows = self.pool.rows - self.keep.meter_rows - certificate
+        if self.train_rows < (1 if self.keep.lambda_ else 0) or (self.keep.budget is not None and not certificate):
             raise ConfigError(
                 f"the replay pool has {self.pool.rows} rows and {self.keep.meter_rows} of them are kept for the meter",
                 "make a larger pool or lower meter_rows",
@@ -93,7 +98,17 @@ class KeepSFTTrainer(SFTTrainer):
         if isinstance(self.teacher, LiveCopy):
             self.teacher.copy.to(self.args.device)
         self.meter_batch = self._meter_batch(inner)
-        self.add_callback(MeterCallback(self))
+        self.steering: SteeringCallback | None = None
+        if self.keep.budget is not None:
+            self.steering = SteeringCallback(self, self.keep.budget, inner, certificate)
+            self.add_callback(self.steering)  # before the meter, whose rows tell λ as moved
+        self.meter = MeterCallback(self)
+        self.forecast = ForecastCallback(self)
+        self.add_callback(self.meter)
+        self.add_callback(self.forecast)
+        self.window_losses: list[Tensor] = []
+        if self.keep.finch is not None:
+            self.add_callback(FinchCallback(self))
 
     def _choose_teacher(self, model: nn.Module, pool: ReplayPool | None, fault: str | None) -> TeacherChoice:
         room = Room(
@@ -114,7 +129,8 @@ class KeepSFTTrainer(SFTTrainer):
     @property
     def _tokens_to_write(self) -> int:
         # A plain run needs the rows that the meter reads, and no others.
-        return (self.keep.replay_tokens if self.keep.lambda_ else 0) + self.keep.meter_rows * self.keep.replay_length
+        held_out = self.keep.meter_rows * (1 + (CERTIFICATE_ROWS if self.keep.budget is not None else 0))
+        return (self.keep.replay_tokens if self.keep.lambda_ else 0) + held_out * self.keep.replay_length
 
     def _write_pool(self, model: nn.Module, choice: TeacherChoice) -> ReplayPool:
         # Other ranks wait, then find the pool finished.
@@ -133,13 +149,34 @@ class KeepSFTTrainer(SFTTrainer):
             )
 
     def _meter_batch(self, model: nn.Module) -> ReplayBatch:
-        """The pool's held-out rows with the base's hidden states, computed now where the pool does not keep them."""
-        batch = self.pool.batch(torch.arange(self.train_rows, self.pool.rows))
+        """What drift is read on, with the base's hidden states, computed now where no pool keeps them."""
+        if self.keep.meter_text is not None:
+            tokens_BT1 = old_text(self.keep.meter_text, self.processing_class, self.keep)
+            return self.with_base_states(model, ReplayBatch(tokens_BT1=tokens_BT1))
+        return self.held_out(model, 0, self.keep.meter_rows)
+
+    def held_out(self, model: nn.Module, first: int, count: int) -> ReplayBatch:
+        """Rows of the pool that are never trained on, with the base's hidden states."""
+        first += self.train_rows
+        return self.with_base_states(model, self.pool.batch(torch.arange(first, first + count)))
+
+    def with_base_states(self, model: nn.Module, batch: ReplayBatch) -> ReplayBatch:
+        """The batch with the base's hidden states, computed now where no pool keeps them: before training only."""
         if "hidden" not in batch.kept:
             with on_device(model, self.args.device), adapter_off(model), evaluating(model):
                 kept = kept_predictions(model, batch.inputs_BT, self.compute_dtype, "hidden", 0)
             batch = replace(batch, kept=kept)
         return batch
+
+    @property
+    def lambda_(self) -> float:
+        """λ of the step to come: the setting, or where a budget has steered it."""
+        return self.keep.lambda_ if self.steering is None else self.steering.lambda_
+
+    @property
+    def replay_rows_at_once(self) -> int:
+        """Replay rows beside each task micro-batch."""
+        return self.keep.replay_rows or self.args.per_device_train_batch_size
 
     @property
     def compute_dtype(self) -> torch.dtype:
@@ -148,6 +185,18 @@ class KeepSFTTrainer(SFTTrainer):
         weight: Tensor = causal_model(self.model).get_output_embeddings().weight
         return launched or weight.dtype
 
+    def create_scheduler(self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None) -> Any:
+        """SFTTrainer's schedule, or FINCH's."""
+        if self.keep.finch is None:
+            return super().create_scheduler(num_training_steps, optimizer)
+        if self.lr_scheduler is not None:
+            raise ConfigError("finch is a schedule, and another is given", "leave finch out, or the scheduler")
+        warmup = self.args.get_warmup_steps(num_training_steps)
+        schedule = FinchSchedule(optimizer or self.optimizer, start=self.keep.finch, warmup_steps=warmup)
+        self.lr_scheduler: Any = schedule
+        self._created_lr_scheduler = True
+        return schedule
+
     def get_batch_samples(
         self, epoch_iterator: Any, num_batches: int, device: torch.device
     ) -> tuple[list[dict[str, Any]], Any]:
@@ -155,7 +204,7 @@ class KeepSFTTrainer(SFTTrainer):
         batches, items = super().get_batch_samples(epoch_iterator, num_batches, device)
         if self.keep.lambda_ == 0.0:
             return batches, items
-        rows = self.keep.replay_rows or self.args.per_device_train_batch_size
+        rows = self.replay_rows_at_once
         world, rank = self.accelerator.num_processes, self.accelerator.process_index
         window_tokens = len(batches) * world * rows * self.pool.settings.length
         for micro, batch in enumerate(batches):
@@ -178,6 +227,8 @@ class KeepSFTTrainer(SFTTrainer):
         """SFTTrainer's loss plus λ times the replay term, where the micro-batch carries replay rows."""
         replay = inputs.pop(_REPLAY_KEY, None)
         result = super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
+        if self.keep.finch is not None and self.model.training:
+            self.window_losses.append((result[0] if return_outputs else result).detach())
         if replay is None:
             if self.model.training:
                 self._require_finite(result[0] if return_outputs else result)
@@ -187,7 +238,10 @@ class KeepSFTTrainer(SFTTrainer):
         batch = self.pool.batch(indices.cpu()).to(loss.device)
         replay_mean = self.replay_sum(model, batch) * (self.accelerator.num_processes / window_tokens)
         self._metrics["train"][f"replay_{self.keep.objective}"].append(replay_mean.item() * micros)
-        loss = loss + self.keep.lambda_ * replay_mean
+        if self.steering is not None:
+            self._metrics["train"]["lambda"].append(self.lambda_)
+            self.steering.saw(replay_mean.item() / self.accelerator.num_processes)
+        loss = loss + self.lambda_ * replay_mean
         self._require_finite(loss)
         return (loss, outputs) if return_outputs else loss
 

@@ -32,10 +32,10 @@ FLAGS = {
     "tune": {
         "--model", "--data", "--out", "--lambda", "--objective", "--replay", "--replay-tokens", "--replay-length",
         "--replay-rows",
-        "--teacher", "--top-k", "--document-start", "--meter-every", "--meter-rows", "--lora", "--steps",
+        "--teacher", "--top-k", "--document-start", "--meter-every", "--meter-rows", "--meter-text", "--finch", "--lora", "--steps",
         "--learning-rate",
         "--batch-size", "--accumulate", "--max-length", "--held-out", "--held-out-rows", "--seed",
-        "--checkpoint-every", "--config", "--resume", "--overwrite",
+        "--checkpoint-every", "--stop-if-forecast", "--config", "--resume", "--overwrite",
     },
 }  # fmt: skip
 PUBLIC = {
