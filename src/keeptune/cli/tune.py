@@ -42,7 +42,7 @@ def tune(
 
     sft = tomllib.loads(config.read_text(encoding="utf-8")).get("sft", {}) if config is not None else {}
     settings = replace(settings, model=model, data=data, sft=sft)
-    folder = run(settings, resume=resume, overwrite=overwrite)
+    folder = run(settings, resume=resume, overwrite=overwrite, with_advice=True)
     if os.environ.get("RANK", "0") != "0":
         return  # one of several processes says it
     rows = read_rows(Path(settings.out) / FILE)

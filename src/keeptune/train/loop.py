@@ -21,6 +21,7 @@ from keeptune.replay.precision import autocast
 from keeptune.replay.teacher import TeacherKind, check_holds, make_teacher
 from keeptune.replay.view import fingerprint, head_of, hidden_states
 from keeptune.train.config import KeepConfig
+from keeptune.train.finch import FinchSchedule
 from keeptune.train.replay_term import replay_rows, replay_sum
 
 Batch = dict[str, Tensor]
@@ -54,6 +55,7 @@ def keep_tuning(
     Args:
         batches: micro-batches of `input_ids` and `labels` [B, T], labels −100 where no loss, not shifted.
         accumulate: micro-batches to a step; each comes with `keep.replay_rows` (default: B) replay rows.
+        scheduler: of torch, or a `FinchSchedule`, which is shown each step's task loss.
         dtype: of the matrix products: bfloat16 trains under autocast.
         seed: of the order of replay rows.
 
@@ -93,6 +95,8 @@ def keep_tuning(
             (keep.lambda_ * replay).backward()
             replay_total += replay.item()
         torch.nn.utils.clip_grad_norm_(model.parameters(), max_grad_norm)
+        if isinstance(scheduler, FinchSchedule):
+            scheduler.see(task_total)
         optimizer.step()
         if scheduler is not None:
             scheduler.step()

@@ -10,7 +10,7 @@ from trl import SFTConfig
 from keeptune.errors import ConfigError
 from keeptune.train.config import KeepConfig
 
-_DEFAULT_LR = {"full": 1e-4, "lora": 1e-3}
+DEFAULT_LR = {"full": 1e-4, "lora": 1e-3}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,7 +28,7 @@ class TuneSettings(KeepConfig):
     steps: int | None = None
     """Optimizer steps; by default one pass over the data."""
     learning_rate: float | None = None
-    """Peak learning rate, cosine schedule; by default 1e-4, or 1e-3 with LoRA."""
+    """Peak learning rate, cosine schedule unless finch is set; by default 1e-4, or 1e-3 with LoRA."""
     batch_size: int = 8
     """Task rows in a micro-batch on each device."""
     accumulate: int = 1
@@ -59,6 +59,8 @@ class TuneSettings(KeepConfig):
             raise ConfigError(f"held_out is {self.held_out}", "give a fraction between 0 and 1, such as 0.1")
         if self.learning_rate is not None and not self.learning_rate > 0:
             raise ConfigError(f"learning_rate is {self.learning_rate}", "give a positive number, such as 1e-4")
+        if self.finch is not None and "lr_scheduler_type" in self.sft:
+            raise ConfigError("finch is a schedule, and [sft] lr_scheduler_type is another", "leave one of them out")
         packed_length = self.sft.get("max_length", self.max_length)
         if self.sft.get("packing") and (packed_length is None or packed_length < self.max_length):
             raise ConfigError(
@@ -82,7 +84,7 @@ class TuneSettings(KeepConfig):
             "per_device_train_batch_size": self.batch_size,
             "per_device_eval_batch_size": self.batch_size,
             "gradient_accumulation_steps": self.accumulate,
-            "learning_rate": self.learning_rate or _DEFAULT_LR["lora" if self.lora else "full"],
+            "learning_rate": self.learning_rate or DEFAULT_LR["lora" if self.lora else "full"],
             "lr_scheduler_type": "cosine",
             "warmup_steps": 0.05,
             "max_steps": self.steps or -1,

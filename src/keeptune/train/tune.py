@@ -25,6 +25,7 @@ from keeptune.replay.precision import has_bf16, suit_attention
 from keeptune.sources import document_start, encode, load_documents, load_model, load_tokenizer, split_documents
 from keeptune.sources.loading import quiet
 from keeptune.storage import atomic_folder, storage_errors, write_json
+from keeptune.train.advice import advise
 from keeptune.train.callbacks import (
     CheckpointCallback,
     ProgressCallback,
@@ -48,6 +49,7 @@ def tune(
     resume: bool = False,
     overwrite: bool = False,
     label: str = "Tuning",
+    with_advice: bool = False,
     extra_callbacks: list[Any] | None = None,
 ) -> Path:
     """Fine-tune as `settings` say; returns the folder of the saved model.
@@ -76,6 +78,8 @@ def tune(
     model, tokenizer = load_model(settings.model), load_tokenizer(settings.model)
     suit_attention(model, max(settings.max_length, settings.replay_length))
     train_rows, held_out_rows = task_rows(settings, tokenizer)
+    for line in advise(settings, args, len(train_rows)) if with_advice and is_main else ():
+        say(f"advice: {line}")
     with storage_errors(out):
         if is_main:
             claim_folder(out, settings, resume=resume)
