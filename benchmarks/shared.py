@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -31,5 +32,7 @@ def finish(name: str, result: dict[str, Any], *, quick: bool) -> None:
     whole = {"benchmark": name, "device": device, **result, **provenance(0)}
     if not quick:
         RESULTS.mkdir(exist_ok=True)
-        (RESULTS / f"{name}{'_cuda' if device == 'cuda' else ''}.json").write_text(json.dumps(whole, indent=2) + "\n")
+        # A list of numbers on one line: a table reads, and diffs, by its rows.
+        text = re.sub(r"\[[^\[\]{}]*\]", lambda found: " ".join(found[0].split()), json.dumps(whole, indent=2))
+        (RESULTS / f"{name}{'_cuda' if device == 'cuda' else ''}.json").write_text(text + "\n")
     print(json.dumps(whole))

@@ -8,11 +8,12 @@ from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from keeptune.errors import ConfigError
 from keeptune.laws.forms import Floats, LineLaw
-from keeptune.laws.robust import Band, band, ends, freedom, r_squared, replicates, scale_of, solve
+from keeptune.laws.leverage import Leverage
+from keeptune.laws.robust import Band, band, ends, r_squared, replicates, root_weights, scale_of, solve
 from keeptune.laws.rows import Runs
 from keeptune.laws.surface import NAMES, READABLE, Surface, readable, readable_jacobian
 
@@ -64,16 +65,19 @@ class LineFit:
         first = np.asarray(np.linalg.lstsq(design, runs.L_f, rcond=None)[0], dtype=np.float64)
         scale = scale_of(design @ first - runs.L_f, runs.L_f)
 
-        def refit(weights: Floats, start: Floats = first) -> Floats:
-            return solve(lambda t: (design @ t - runs.L_f) / scale, lambda _: design / scale, start, weights)
+        def refit(seen: Floats, start: Floats = first) -> Floats:
+            return solve(lambda t: (design @ t - seen) / scale, lambda _: design / scale, start)
 
-        best = refit(np.ones(len(runs)))
-        self.residuals_: Floats = (runs.L_f - design @ best) * freedom(len(runs), len(best))
-        self.draws_: Floats = replicates(runs, self.bootstraps, self.seed, lambda weights: refit(weights, best))
+        best = refit(runs.L_f)
+        said = design @ best
+        self.leverage_, self.residuals_ = _unhidden(runs.L_f - said, design, np.full(len(runs), scale), runs.run)
+        self.draws_: Floats = replicates(
+            runs.run, self.bootstraps, self.seed, lambda factors: refit(said + factors * self.residuals_, best)
+        )
         self.runs_ = runs.count
         self.law_ = LineLaw(c=float(best[0]), s=float(best[1]))
         self.params_ = asdict(self.law_)
-        self.spread_ = _ranges(("c", "s"), best, self.draws_, self.runs_)
+        self.spread_ = _ranges(("c", "s"), best, self.draws_, self.leverage_.freedom(np.eye(2)))
         self.r2_ = self.score(runs)
         return self
 
@@ -84,7 +88,10 @@ class LineFit:
             ConfigError: an interval outside 0 … 1.
         """
         draws = [LineLaw(c=c, s=s).predict(L_ft=L_ft) for c, s in self.draws_]
-        return band(self.law_.predict(L_ft=L_ft), draws, self.residuals_, interval, self.runs_)
+        losses = np.asarray(L_ft, dtype=np.float64)
+        gradients = np.stack([-losses.ravel(), np.ones(losses.size)], axis=1)
+        freedom = self.leverage_.freedom(gradients).reshape(losses.shape)
+        return band(self.law_.predict(L_ft=losses), draws, self.residuals_, interval, freedom)
 
     def score(self, runs: Runs) -> float:
         """R² of L_f."""
@@ -126,19 +133,21 @@ class JointFit:
         problem = _Problem(surface, runs, surface.losses(problem.solve(first)))
         best = problem.solve(first)
         self.surface_, self.theta_, self.slope_, self.runs_ = surface, best, slope, runs.count
-        self.residuals_: Floats = (problem.seen - surface.losses(best)).reshape(2, -1) * freedom(2 * len(runs), 11)
+        said, both = surface.losses(best), np.tile(runs.run, 2)
+        self.leverage_, residuals = _unhidden(problem.seen - said, surface.jacobian(best), problem.scale, both)
+        self.residuals_: Floats = residuals.reshape(2, -1)
         self.draws_: Floats = replicates(
-            runs,
+            both,
             self.bootstraps,
             self.seed,
-            lambda weights: problem.solve(
-                best, weights, evaluations=_REPLICATE_EVALUATIONS, tolerance=_REPLICATE_TOLERANCE
+            lambda factors: problem.solve(
+                best, said + factors * residuals, evaluations=_REPLICATE_EVALUATIONS, tolerance=_REPLICATE_TOLERANCE
             ),
         )
         self.condition_ = problem.condition(best)
         self.law_ = surface.law(best, slope)
         self.params_ = asdict(self.law_)
-        self.spread_, self.weak_ = _known(best, self.draws_, self.runs_, problem.weak(best))
+        self.spread_, self.weak_ = _known(best, self.draws_, self.leverage_, problem.weak(best))
         self.r2_ = self.score(runs)
         return self
 
@@ -154,8 +163,10 @@ class JointFit:
         """
         value = self.law_.predict(P=P, N=N)
         draws = [self.surface_.law(theta, self.slope_).predict(P=P, N=N) for theta in self.draws_]
+        gradients = self.surface_.at(P, N).jacobian(self.theta_)
+        freedom = self.leverage_.freedom(gradients).reshape(2, *value.L_ft.shape)
         bands = [
-            band(value[side], [draw[side] for draw in draws], self.residuals_[side], interval, self.runs_)
+            band(value[side], [draw[side] for draw in draws], self.residuals_[side], interval, freedom[side])
             for side in (0, 1)
         ]
         return Bands(*bands)
@@ -193,15 +204,14 @@ class _Problem:
         scales = [scale_of(errors[0], runs.L_ft), scale_of(errors[1], runs.L_f)]
         self.scale = np.repeat(scales, len(runs))
 
-    def residuals(self, theta: Floats) -> Floats:
-        return (self.surface.losses(theta) - self.seen) / self.scale
+    def residuals(self, theta: Floats, seen: Floats | None = None) -> Floats:
+        return (self.surface.losses(theta) - (self.seen if seen is None else seen)) / self.scale
 
     def jacobian(self, theta: Floats) -> Floats:
         return self.surface.jacobian(theta) / self.scale[:, None]
 
-    def solve(self, start: Floats, weights: Floats | None = None, **limits: Any) -> Floats:
-        both = np.ones(len(self.seen)) if weights is None else np.tile(weights, 2)
-        return solve(self.residuals, self.jacobian, start, both, self.bounds, **limits)
+    def solve(self, start: Floats, seen: Floats | None = None, **limits: Any) -> Floats:
+        return solve(lambda theta: self.residuals(theta, seen), self.jacobian, start, self.bounds, **limits)
 
     def condition(self, theta: Floats) -> float:
         columns = self.jacobian(theta)
@@ -236,20 +246,31 @@ def _first(runs: Runs, surface: Surface) -> Floats:
     return min(ways, key=lambda theta: float(np.sum(np.abs(problem.residuals(theta)))))
 
 
-def _known(best: Floats, draws: Floats, runs: int, weak: list[str]) -> tuple[dict[str, tuple[float, float]], list[str]]:
+def _unhidden(residuals: Floats, jacobian: Floats, scale: Floats, run: NDArray[np.int64]) -> tuple[Leverage, Floats]:
+    """What each run tells, and the residuals with the spread of the errors, nats per token."""
+    roots = root_weights(residuals / scale)
+    weighed = jacobian * (roots / scale)[:, None]
+    leverage = Leverage.of(weighed, run)
+    return leverage, leverage.unhidden(residuals * roots / scale, weighed, run) * scale / roots
+
+
+def _known(
+    best: Floats, draws: Floats, leverage: Leverage, weak: list[str]
+) -> tuple[dict[str, tuple[float, float]], list[str]]:
     """90 % ranges of what is determined, and the names of what is not: `weak`, and what replicates spread."""
     if not len(draws):
         return {}, weak
-    logs = _ranges(READABLE, readable(best[None])[0], readable(draws), runs)
+    logs = _ranges(READABLE, readable(best[None])[0], readable(draws), leverage.freedom(readable_jacobian(best)))
     wide = {name for name, (low, high) in logs.items() if high - low > math.log(_WEAK_FACTOR)}
     unknown = [name for name in READABLE if name in wide.union(weak)]
     ranges = {name: (math.exp(low), math.exp(high)) for name, (low, high) in logs.items() if name not in unknown}
-    return ranges | _ranges(NAMES[-2:], best[-2:], draws[:, -2:], runs), unknown
+    limits = leverage.freedom(np.eye(len(NAMES))[-2:])
+    return ranges | _ranges(NAMES[-2:], best[-2:], draws[:, -2:], limits), unknown
 
 
-def _ranges(names: Sequence[str], best: Floats, draws: Floats, runs: int) -> dict[str, tuple[float, float]]:
+def _ranges(names: Sequence[str], best: Floats, draws: Floats, freedom: Floats) -> dict[str, tuple[float, float]]:
     """90 % ranges by name; none without replicates."""
     if not len(draws):
         return {}
-    low, high = ends(best, draws, 0.9, runs)
+    low, high = ends(best, draws, 0.9, freedom)
     return {name: (float(low[place]), float(high[place])) for place, name in enumerate(names)}

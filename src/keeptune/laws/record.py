@@ -12,12 +12,13 @@ from keeptune.errors import ConfigError, SourceError, SourceNotFound
 from keeptune.laws.fit import Bands, JointFit, LineFit
 from keeptune.laws.forms import PUBLISHED, JointLaw, LineLaw
 from keeptune.laws.heldout import last_steps, leave_one_rank_out
+from keeptune.laws.leverage import Leverage
 from keeptune.laws.robust import Band
 from keeptune.laws.rows import Runs
 from keeptune.laws.surface import Surface
 from keeptune.storage import write_json
 
-FORMAT = 1
+FORMAT = 2
 # Residuals kept for the intervals of new readings.
 _RESIDUALS = 1000
 
@@ -136,6 +137,7 @@ def _shared(fit: LineFit | JointFit) -> dict[str, Any]:
         "spread": fit.spread_,
         "r2": fit.r2_,
         "runs": fit.runs_,
+        "information": fit.leverage_.of_runs.tolist(),
         "residuals": ordered[:, places].tolist(),
         "draws": fit.draws_.tolist(),
     }
@@ -144,6 +146,7 @@ def _shared(fit: LineFit | JointFit) -> dict[str, Any]:
 def _restore(fit: LineFit | JointFit, kept: dict[str, Any]) -> None:
     fit.params_ = kept["params"]
     fit.spread_ = {name: (low, high) for name, (low, high) in kept["spread"].items()}
+    fit.leverage_ = Leverage(of_runs=np.array(kept["information"]))
     fit.r2_, fit.runs_ = kept["r2"], kept["runs"]
     fit.residuals_, fit.draws_ = np.array(kept["residuals"]), np.array(kept["draws"])
 

@@ -1,27 +1,30 @@
-"""Robust least squares with weights, and intervals from a bootstrap over runs.
+"""Robust least squares, and intervals from a bootstrap over runs.
 
-The bootstrap is the Bayesian one (Rubin 1981, doi:10.1214/aos/1176345338): each replicate weighs the runs by
-exponential draws, so that no rank ever drops out, and refits. Deviations from the estimate are widened for few runs by
-t/z·√(n/(n−1)) (Hesterberg 2015, doi:10.1080/00031305.2015.1089789, the expanded percentile interval).
+The bootstrap is the wild one for clusters: each replicate adds to what the law says the residuals of every run, all
+times one random number of mean 0 and variance 1, and refits. No rank ever drops out, and a run's readings stay as alike
+as they are. The number is one of six (Webb 2023, doi:10.1111/caje.12661), for with few runs two signs alone would
+repeat. Residuals are first freed of what the fit hides of them, and deviations from the estimate are widened by t/z
+with the degrees of freedom of what is predicted (`keeptune.laws.leverage`).
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple, cast
+from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy import optimize, stats
 
 from keeptune.errors import ConfigError
 from keeptune.laws.forms import Floats
-from keeptune.laws.rows import Runs
 from keeptune.progress import track
 
 _MAD_TO_SD = 1.4826
 # Residuals of noiseless data are no scale; below this part of the spread of the losses they count as it.
 _LEAST_SCALE = 1e-4
+# Mean 0, variance 1.
+_WEBB = np.sqrt([0.5, 1.0, 1.5, 0.5, 1.0, 1.5]) * [-1, -1, -1, 1, 1, 1]
 
 
 class Band(NamedTuple):
@@ -40,25 +43,18 @@ def solve(
     residuals: Callable[[Floats], Floats],
     jacobian: Callable[[Floats], Floats],
     start: Floats,
-    weights: Floats,
     bounds: tuple[Floats, Floats] | None = None,
     *,
     evaluations: int = 200,
     tolerance: float = 1e-8,
 ) -> Floats:
-    """Minimise Σ w·soft_l1(residual²); residuals in units of their own spread.
+    """Minimise Σ soft_l1(residual²); residuals in units of their own spread.
 
     Args:
         residuals, jacobian: of the parameters; fp64, [M] and [M, parameters].
         start: inside the bounds, or clipped to them.
-        weights: [M], at least 0.
         tolerance: relative change of cost and parameters at which to stop.
     """
-
-    def weighted_soft_l1(z: Floats) -> Floats:
-        root = np.sqrt(1 + z)
-        return weights * np.stack([2 * (root - 1), 1 / root, -0.5 / root**3])
-
     low, high = bounds or (np.full(len(start), -np.inf), np.full(len(start), np.inf))
     found = optimize.least_squares(
         residuals,
@@ -66,12 +62,17 @@ def solve(
         jacobian,
         (low, high),
         x_scale="jac",
-        loss=cast(Any, weighted_soft_l1),
+        loss="soft_l1",
         ftol=tolerance,
         xtol=tolerance,
         max_nfev=evaluations,
     )
     return found.x
+
+
+def root_weights(residuals: Floats) -> Floats:
+    """Roots of the weights with which soft_l1 counts residuals, in units of their spread."""
+    return (1 + residuals**2) ** -0.25
 
 
 def scale_of(residuals: Floats, losses: Floats) -> float:
@@ -80,44 +81,44 @@ def scale_of(residuals: Floats, losses: Floats) -> float:
     return max(spread, _LEAST_SCALE * float(np.std(losses)), np.finfo(np.float64).tiny)
 
 
-def freedom(values: int, parameters: int) -> float:
-    """What residuals are multiplied by, for a fit draws its readings towards itself."""
-    return math.sqrt(values / max(values - parameters, 1))
-
-
-def replicates(runs: Runs, count: int, seed: int, refit: Callable[[Floats], Floats]) -> Floats:
-    """Refits with random weights of the runs: fp64, [count, parameters]; none where there is one run alone.
+def replicates(run: NDArray[np.int64], count: int, seed: int, refit: Callable[[Floats], Floats]) -> Floats:
+    """Refits with the residuals of whole runs at random: fp64, [count, parameters]; none where there is one run alone.
 
     Args:
-        refit: from weights of the readings (mean about 1) to parameters.
+        run: [M], which run each residual is of.
+        refit: from factors of the residuals, [M], to parameters.
 
     Raises:
         ConfigError: a count below 0.
     """
     if count < 0:
         raise ConfigError(f"{count} replicates cannot be made", "give 0 or more")
-    names, places = np.unique(runs.run, return_inverse=True)
+    names, places = np.unique(run, return_inverse=True)
     if len(names) < 2 or count == 0:
         return np.empty((0, 0))
     generator = np.random.default_rng(seed)
     drawn = []
     with track("Bootstrap over runs", count, "fits") as task:
         for _ in range(count):
-            weights = generator.exponential(size=len(names))
-            drawn.append(refit((weights / weights.mean())[places]))
+            drawn.append(refit(generator.choice(_WEBB, size=len(names))[places]))
             task.advance()
     return np.array(drawn)
 
 
-def ends(value: Floats, draws: Floats, share: float, runs: int) -> tuple[Floats, Floats]:
-    """The interval that covers the truth with probability `share`, from draws along the first axis."""
+def ends(value: Floats, draws: Floats, share: float, freedom: Floats) -> tuple[Floats, Floats]:
+    """The interval that covers the truth with probability `share`, from draws along the first axis.
+
+    Args:
+        freedom: degrees of freedom, in the shape of `value`.
+    """
     tail = (1 + share) / 2
-    widening = stats.t.ppf(tail, runs - 1) / stats.norm.ppf(tail) * math.sqrt(runs / (runs - 1))
-    low, high = np.quantile(widening * (draws - value), [1 - tail, tail], axis=0)
-    return value + low, value + high
+    widening = stats.t.ppf(tail, freedom) / stats.norm.ppf(tail)
+    # Of K draws, the i-th lies at i/(K + 1) of what they are drawn from; the default quantile would sit further in.
+    low, high = np.quantile(draws - value, [1 - tail, tail], axis=0, method="weibull")
+    return value + widening * low, value + widening * high
 
 
-def band(value: Floats, draws: Sequence[Floats], residuals: Floats, interval: float | None, runs: int) -> Band:
+def band(value: Floats, draws: Sequence[Floats], residuals: Floats, interval: float | None, freedom: Floats) -> Band:
     """A prediction with the intervals of the law and of a new reading.
 
     Args:
@@ -125,7 +126,7 @@ def band(value: Floats, draws: Sequence[Floats], residuals: Floats, interval: fl
         draws: those of the replicates, each in the shape of `value`.
         residuals: of the readings that were fitted to, nats per token.
         interval: such as 0.9, or None for no ends.
-        runs: how many runs were fitted to.
+        freedom: degrees of freedom of the prediction, in the shape of `value`.
 
     Raises:
         ConfigError: an interval outside 0 … 1.
@@ -136,7 +137,7 @@ def band(value: Floats, draws: Sequence[Floats], residuals: Floats, interval: fl
         raise ConfigError(f"an interval cannot cover {interval} of what is to come", "give a share such as 0.9")
     if len(draws) == 0:
         return Band(value)
-    low, high = ends(value, np.array(draws), interval, runs)
+    low, high = ends(value, np.array(draws), interval, freedom)
     below, above = np.quantile(residuals, [(1 - interval) / 2, (1 + interval) / 2])
     # Both are off independently: half-widths add in squares.
     reading_low = value - np.hypot(np.maximum(value - low, 0), below)

@@ -17,8 +17,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 
-from keeptune.laws.forms import Floats, JointLaw
+from keeptune.laws.forms import Floats, JointLaw, log_of
 
 NAMES = (
     "m_ft", "log_slope_P_ft", "log_slope_N_ft", "logit_w_ft",
@@ -47,6 +48,11 @@ class Surface:
         log_P, log_N = np.log(P), np.log(N)
         mean_P, mean_N = float(log_P.mean()), float(log_N.mean())
         return cls(p=log_P - mean_P, n=log_N - mean_N, mean_log_P=mean_P, mean_log_N=mean_N)
+
+    def at(self, P: ArrayLike, N: ArrayLike) -> Surface:
+        """The same coordinates at other P and N, broadcast and flattened."""
+        p, n = np.broadcast_arrays(log_of(P, "P") - self.mean_log_P, log_of(N, "N") - self.mean_log_N)
+        return Surface(p=p.ravel(), n=n.ravel(), mean_log_P=self.mean_log_P, mean_log_N=self.mean_log_N)
 
     def losses(self, theta: Floats) -> Floats:
         """L_ft of all readings, then L_f of all: fp64, [2·readings], nats per token."""
