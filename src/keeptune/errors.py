@@ -9,6 +9,7 @@
     ├── OutputExists     (FileExistsError)      the output folder already holds something
     ├── StorageError     (OSError)              the disk is full or not writable
     ├── Diverged         (ArithmeticError)      the loss became NaN or infinite
+    ├── BoundBroken      (RuntimeError)         a run will surely end beyond a bound
     └── Interrupted      (KeyboardInterrupt)    stopped by the user; says how to continue
 
 Each carries one line of what happened and one line of what to do.
@@ -59,6 +60,10 @@ class StorageError(KeeptuneError, OSError):
 
 class Diverged(KeeptuneError, ArithmeticError):
     """The loss became NaN or infinite."""
+
+
+class BoundBroken(KeeptuneError, RuntimeError):
+    """A run that was ended early, for it will surely end beyond a bound that was given."""
 
 
 class Interrupted(KeeptuneError, KeyboardInterrupt):

@@ -11,7 +11,7 @@ from cyclopts import App, CycloptsError
 from cyclopts.config import Dict
 
 from keeptune.cli.help import APP, LAWS, LAWS_VERBS, VERBS
-from keeptune.errors import ConfigError, KeeptuneError
+from keeptune.errors import BoundBroken, ConfigError, KeeptuneError
 from keeptune.progress import say
 
 app = App(
@@ -33,8 +33,8 @@ app.command(laws)
 def main() -> NoReturn:
     """Run the command line.
 
-    Exit codes: 0 done, 1 a bound of `keeptune audit` is broken (only that), 2 bad input or a failure that keeptune
-    explains, 70 a crash, 130 stopped.
+    Exit codes: 0 done, 1 a bound of `keeptune audit` or on a forecast is broken (only that), 2 bad input or a failure
+    that keeptune explains, 70 a crash, 130 stopped.
     """
     arguments = sys.argv[1:]
     debug = "--debug" in arguments
@@ -59,6 +59,8 @@ def _explain(error: BaseException) -> int:
         say("Stopped. Finished work is kept: the same command goes on from there (keeptune tune: add --resume).")
     if isinstance(error, KeyboardInterrupt):
         return 130
+    if isinstance(error, BoundBroken):
+        return 1
     return 2 if isinstance(error, KeeptuneError | CycloptsError) else 70
 
 

@@ -13,7 +13,7 @@ from keeptune.train.settings import TuneSettings
 Hidden = Parameter(parse=False)
 
 
-@Parameter(name="*")
+@Parameter(name="*", negative_iterable="")
 @dataclass(frozen=True, kw_only=True)
 class _Flags(TuneSettings):
     """TuneSettings as flags; the model and the data come by position, [sft] from the run file."""

@@ -16,16 +16,18 @@ from transformers import TrainerCallback
 
 from keeptune.progress import Task, say, track
 from keeptune.storage import write_text
+from keeptune.train.forecast_callback import ForecastCallback
 from keeptune.train.processes import all_agree
 
 _COMPLETE = "complete"
 
 
 class ProgressCallback(TrainerCallback):
-    """A bar of steps with time left, task loss and replay loss."""
+    """A bar of steps with time left, task loss, replay loss, and where the forecast says the run will end."""
 
-    def __init__(self, label: str) -> None:
+    def __init__(self, label: str, forecast: ForecastCallback) -> None:
         self.label = label
+        self.forecast = forecast
         self._stack = ExitStack()
         self._task: Task | None = None
         self._note = ""
@@ -38,13 +40,13 @@ class ProgressCallback(TrainerCallback):
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **kwargs: Any) -> None:
         """Remember what the losses are."""
-        shown = {"loss": "loss", "replay_kl": "replay KL", "replay_ntp": "replay CE"}
+        shown = {"loss": "loss", "replay_kl": "replay KL", "replay_ntp": "replay CE", "lambda": "λ"}
         self._note = "  ".join(f"{name} {logs[key]:.4f}" for key, name in shown.items() if logs and key in logs)
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """One step on."""
         if self._task is not None:
-            self._task.advance(1, note=self._note)
+            self._task.advance(1, note="  ".join(filter(None, (self._note, self.forecast.note))))
 
     def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Close the bar."""

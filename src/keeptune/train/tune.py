@@ -19,7 +19,7 @@ from peft import LoraConfig
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, PrinterCallback, set_seed
 from trl import SFTConfig
 
-from keeptune.errors import ConfigError, Diverged, Interrupted, OutputExists
+from keeptune.errors import BoundBroken, ConfigError, Diverged, Interrupted, OutputExists
 from keeptune.progress import say
 from keeptune.replay.precision import has_bf16, suit_attention
 from keeptune.sources import document_start, encode, load_documents, load_model, load_tokenizer, split_documents
@@ -41,6 +41,8 @@ from keeptune.versions import versions
 
 RUN_FILE = "run.json"
 MODEL = "model"
+# Of no influence on the weights: a resume may change it.
+_CHANGEABLE = ("stop_if_forecast",)
 
 
 def tune(
@@ -57,6 +59,7 @@ def tune(
     Raises:
         OutputExists: the folder holds a run and neither `resume` nor `overwrite` is set.
         Interrupted: by Ctrl-C or SIGTERM, after a checkpoint.
+        BoundBroken: the forecast surely breaks a bound of `stop_if_forecast`, after a checkpoint.
         Diverged: the loss became NaN or infinite; the last good checkpoint stays.
         SourceError, PoolError, ConfigError, StorageError: as their names say.
     """
@@ -87,7 +90,12 @@ def tune(
         trainer = build_trainer(settings, args, model, tokenizer, train_rows, held_out_rows)
         trainer.remove_callback(PrinterCallback)
         stop = StopCallback()
-        for callback in (ProgressCallback(label), CheckpointCallback(), stop, *(extra_callbacks or [])):
+        for callback in (
+            ProgressCallback(label, trainer.forecast),
+            CheckpointCallback(),
+            stop,
+            *(extra_callbacks or []),
+        ):
             trainer.add_callback(callback)
         checkpoint = last_good_checkpoint(out) if resume else None
         if resume and is_main:
@@ -100,6 +108,12 @@ def tune(
             good = last_good_checkpoint(out)
             kept = f"the last good checkpoint is {good}" if good else "no checkpoint was written before it"
             raise Diverged(f"{error.what}; {kept}", error.fix) from error
+        if trainer.forecast.stopped:
+            raise BoundBroken(
+                f"stopped after step {trainer.state.global_step} of {trainer.state.max_steps}, checkpoint kept: "
+                f"{trainer.forecast.stopped}",
+                "change the run, or go on all the same: the same command with --resume and without --stop-if-forecast",
+            )
         if stop.asked and trainer.state.global_step < trainer.state.max_steps:
             raise Interrupted(
                 f"stopped after step {trainer.state.global_step} of {trainer.state.max_steps}, checkpoint kept",
@@ -121,7 +135,7 @@ def check_folder(out: Path, settings: TuneSettings, *, resume: bool, overwrite: 
     if resume:
         before = json.loads(run_file.read_text(encoding="utf-8"))["settings"]
         now = json.loads(json.dumps(dataclasses.asdict(settings)))
-        changed = [key for key, value in now.items() if before.get(key) != value]
+        changed = [key for key, value in now.items() if before.get(key) != value and key not in _CHANGEABLE]
         if changed:
             raise ConfigError(
                 f"the run in {out} was started with another {', '.join(changed)}",

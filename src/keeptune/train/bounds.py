@@ -1,0 +1,54 @@
+"""Bounds on how a run is forecast to end: `--stop-if-forecast kl=0.05`."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from keeptune.errors import ConfigError
+
+MEASURES = ("kl", "l_f_rise", "l_ft")
+_EXAMPLES = "write --stop-if-forecast kl=0.05, l_f_rise=0.1 or l_ft=1.8 (nats per token)"
+
+
+class ForecastBound(NamedTuple):
+    """The most that a measure may be forecast to end at, nats per token."""
+
+    measure: str
+    limit: float
+
+    def __str__(self) -> str:
+        return f"{self.measure} ≤ {self.limit:g}"
+
+
+def parse_bounds(given: Sequence[str]) -> list[ForecastBound]:
+    """`["kl=0.05", "l_ft=1.8"]` → bounds.
+
+    Raises:
+        ConfigError: an unknown measure, no number, a bound given twice, or one that nothing can meet.
+    """
+    bounds: dict[str, ForecastBound] = {}
+    for entry in given:
+        bound = _parse(entry)
+        if bound.measure in bounds:
+            raise ConfigError(f"--stop-if-forecast {entry}: {bound.measure} is bounded twice", "keep one of them")
+        bounds[bound.measure] = bound
+    return list(bounds.values())
+
+
+def _parse(entry: str) -> ForecastBound:
+    measure, separator, number = entry.partition("=")
+    if not separator or measure not in MEASURES:
+        raise ConfigError(
+            f"--stop-if-forecast {entry} names no measure that is forecast ({', '.join(MEASURES)})", _EXAMPLES
+        )
+    try:
+        limit = float(number)
+    except ValueError:
+        limit = math.nan
+    if not math.isfinite(limit):
+        raise ConfigError(f"--stop-if-forecast {entry}: {number!r} is no number", _EXAMPLES)
+    if measure != "l_f_rise" and limit < 0:
+        raise ConfigError(f"--stop-if-forecast {entry}: no run ends with a {measure} below 0", "give 0 or more")
+    return ForecastBound(measure, limit)
