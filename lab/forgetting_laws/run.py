@@ -24,7 +24,20 @@ from keeptune.train.settings import TuneSettings
 from keeptune.train.tune import tune
 
 HERE = Path(__file__).resolve().parent
-COLUMNS = ("P", "N", "L_ft", "L_f", "L_f_base", "KL", "L_f_on", "objective", "lambda", "learning_rate", "seconds", "base")
+COLUMNS = (
+    "P",
+    "N",
+    "L_ft",
+    "L_f",
+    "L_f_base",
+    "KL",
+    "L_f_on",
+    "objective",
+    "lambda",
+    "learning_rate",
+    "seconds",
+    "base",
+)
 
 
 def run_cell(cell: Cell, home: Path) -> dict[str, Any]:
