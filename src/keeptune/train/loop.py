@@ -16,9 +16,10 @@ import torch
 from torch import Tensor, nn
 
 from keeptune.objective import fused_next_token_ce
-from keeptune.replay.pool import ReplayPool
+from keeptune.objective.budget import Budget
+from keeptune.replay.pool import ReplayBatch, ReplayPool
 from keeptune.replay.precision import autocast
-from keeptune.replay.teacher import TeacherKind, check_holds, make_teacher
+from keeptune.replay.teacher import Teacher, TeacherKind, check_holds, make_teacher
 from keeptune.replay.view import fingerprint, head_of, hidden_states
 from keeptune.train.config import KeepConfig
 from keeptune.train.finch import FinchSchedule
@@ -34,6 +35,8 @@ class StepReading:
     step: int
     task_loss: float
     replay_loss: float
+    lambda_: float
+    """Weight of the replay term in this step."""
 
 
 def keep_tuning(
@@ -52,6 +55,8 @@ def keep_tuning(
 ) -> Iterator[StepReading]:
     """Fine-tune `model`, the base that wrote `pool`, with loss = CE(task) + λ · R(replay); yields after each step.
 
+    With `keep.budget` λ is steered as in the trainer; certify the model with `keeptune.measure` on text of your own.
+
     Args:
         batches: micro-batches of `input_ids` and `labels` [B, T], labels −100 where no loss, not shifted.
         accumulate: micro-batches to a step; each comes with `keep.replay_rows` (default: B) replay rows.
@@ -69,7 +74,9 @@ def keep_tuning(
         kind: TeacherKind = "hidden" if keep.teacher == "auto" else keep.teacher
         check_holds(pool, kind)
         teacher = make_teacher(kind, model, dtype)
-    train_rows = pool.rows - keep.meter_rows
+    train_rows = pool.rows - keep.meter_rows - keep.certificate_rows(pool.rows)
+    lambda_ = keep.lambda_
+    budget = None if keep.budget is None else Budget(keep.budget, start=lambda_, steps=steps)
     device = next(model.parameters()).device
     stream = iter(batches)
     model.train()
@@ -82,7 +89,7 @@ def keep_tuning(
                 task = task_sum(model, batch) / task_tokens
             task.backward()
             task_total += task.item()
-            if keep.lambda_ == 0.0:
+            if lambda_ == 0.0:
                 continue
             rows = keep.replay_rows or len(batch["input_ids"])
             indices = replay_rows(
@@ -92,7 +99,7 @@ def keep_tuning(
             with autocast(device, dtype):
                 replay = replay_sum(model, replay_batch, teacher)
             replay = replay / (accumulate * rows * pool.settings.length)
-            (keep.lambda_ * replay).backward()
+            (lambda_ * replay).backward()
             replay_total += replay.item()
         torch.nn.utils.clip_grad_norm_(model.parameters(), max_grad_norm)
         if isinstance(scheduler, FinchSchedule):
@@ -101,7 +108,25 @@ def keep_tuning(
         if scheduler is not None:
             scheduler.step()
         optimizer.zero_grad()
-        yield StepReading(step + 1, task_total, replay_total)
+        reading = StepReading(step + 1, task_total, replay_total, lambda_)
+        if budget is not None:
+            budget.update(replay_total)
+            if keep.reads_after(step + 1, steps):
+                held_out = pool.batch(torch.arange(train_rows, train_rows + keep.meter_rows)).to(device)
+                rounds = (step + 1) * accumulate * rows / train_rows
+                budget.compare(held_out_kl(model, held_out, teacher, dtype), rounds)
+            lambda_ = budget.lambda_
+        yield reading
+
+
+@torch.no_grad()
+def held_out_kl(model: nn.Module, batch: ReplayBatch, teacher: Teacher | None, dtype: torch.dtype) -> float:
+    """Mean KL(base‖model) over rows that are never trained on, nats per token."""
+    model.eval()
+    with autocast(batch.inputs_BT.device, dtype):
+        total = replay_sum(model, batch, teacher).item()
+    model.train()
+    return total / batch.targets_BT.numel()
 
 
 def task_sum(model: nn.Module, batch: Batch) -> Tensor:

@@ -92,3 +92,12 @@ def check_sharding(trainer: Any) -> None:
             "FSDP's cpu_ram_efficient_loading leaves all ranks but the first without the base's weights",
             "set fsdp_cpu_ram_efficient_loading to false",
         )
+
+
+def sum_over_ranks(value: float, device: torch.device) -> float:
+    """The sum of every rank's `value`, the same number on all of them. All ranks must call it."""
+    if not dist.is_initialized():
+        return value
+    total = torch.tensor(value, dtype=torch.float64, device=device)
+    dist.all_reduce(total)
+    return float(total)

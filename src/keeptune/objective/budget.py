@@ -1,0 +1,141 @@
+"""A forgetting budget: λ as the multiplier of "minimise the task loss subject to KL(base‖tuned) ≤ budget".
+
+Dual ascent moves a multiplier along the violation of its constraint (Uzawa 1958, in Arrow, Hurwicz and Uzawa, *Studies
+in Linear and Non-Linear Programming*); the method of multipliers adds the violation itself, which damps the swings
+between the weights and the multiplier (Hestenes 1969, *J. Optim. Theory Appl.* 4; Powell 1969; Platt and Barr 1987 for
+networks trained by gradient). In the terms of control the two are an integral and a proportional part (Stooke, Achiam
+and Abbeel 2020, arXiv 2007.03964). Here both act on logarithms, as a multiplier is positive and KL falls about as a
+power of it (Rezende and Viola 2018, arXiv 1810.00597, multiply λ by an exponential too):
+
+    log λ = integral + GAIN · error,    integral += rate · error,    error = log(KL / (AIM · budget)) cut to ±1
+
+KL starts at 0, follows λ after tens of steps, is read on few rows and falls again as the learning rate decays. So its
+mean is smoothed with a trend (Holt 1957), which follows a ramp without lag; the integral stands still while the error
+is closing by itself (conditional integration against wind-up: Åström and Hägglund 2006, *Advanced PID Control*, 3.5);
+and λ moves by at most a fifth a step. A small pool is learned, so its KL is too low: rows that were never trained on
+tell by how much.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass
+
+AIM = 0.9
+"""What λ steers for, as a share of the budget: a certificate needs room for its interval."""
+GAIN = 1.0
+LOWEST, HIGHEST = 1e-3, 1e3
+_LARGEST_MOVE = 0.2
+_SMOOTHING, _TREND_SMOOTHING = 0.2, 0.06
+_FLOOR = 1e-3
+_LEAST_TO_COMPARE = 0.1
+
+
+@dataclass(kw_only=True)
+class BudgetState:
+    """Everything that the controller remembers: with it, a resumed run goes on to the same bits."""
+
+    step: float = 0.0
+    """Updates so far."""
+    log_lambda: float
+    """log λ, as it enters the loss."""
+    integral: float
+    """The part of log λ that dual ascent has gathered."""
+    level: float = 0.0
+    """Smoothed KL of the rows trained on, as a share of what is aimed at."""
+    trend: float = 0.0
+    """Its smoothed change from step to step."""
+    bias: float = 0.0
+    """log(KL of rows never trained on / KL of rows trained on), smoothed over readings."""
+    readings: float = 0.0
+    """Readings that entered `bias`."""
+    trust: float = 0.0
+    """How much of `bias` is believed, 0 to 1."""
+
+
+class Budget:
+    """The controller: `lambda_` is the weight to train with, `update` is told the KL of each optimizer step.
+
+    Args:
+        budget: bound on KL(base‖tuned), nats per token, above 0.
+        start: λ of the first step, above 0.
+        steps: optimizer steps of the whole run: a longer one is steered more slowly.
+    """
+
+    def __init__(self, budget: float, *, start: float, steps: int) -> None:
+        self.aim = AIM * budget
+        self.steps = steps
+        self.rate = min(max(6.0 / steps, 0.01), 0.1)
+        log_start = min(max(math.log(start), math.log(LOWEST)), math.log(HIGHEST))
+        # At first the error is cut to −1, so that λ starts where it is told to.
+        self.state = BudgetState(log_lambda=log_start, integral=log_start + GAIN)
+
+    @property
+    def lambda_(self) -> float:
+        """The weight λ of the replay term."""
+        return math.exp(self.state.log_lambda)
+
+    def update(self, kl: float) -> None:
+        """Move λ after an optimizer step.
+
+        Args:
+            kl: mean KL over the step's replay tokens on all ranks, nats per token.
+        """
+        state = self.state
+        state.step += 1
+        expected = state.level + state.trend
+        surprise = kl / self.aim - expected
+        state.level = expected + _SMOOTHING * surprise
+        state.trend += _SMOOTHING * _TREND_SMOOTHING * surprise
+        error = self._error()
+        if not self._closing(error):
+            state.integral += self.rate * _cut(error)
+        wanted = state.integral + GAIN * _cut(error)
+        bounded = min(max(wanted, math.log(LOWEST)), math.log(HIGHEST))
+        # At a bound the integral waits there and does not go on beyond it.
+        state.integral += bounded - wanted
+        move = bounded - state.log_lambda
+        state.log_lambda += min(max(move, -_LARGEST_MOVE), _LARGEST_MOVE)
+
+    def compare(self, held_out_kl: float, rounds: float) -> None:
+        """Take in a reading on rows that are never trained on.
+
+        Args:
+            held_out_kl: their mean KL, nats per token.
+            rounds: how often the run has gone through the rows it trains on. Until it begins the second round each
+                was new when it was read, so the mean over them says as much as a reading.
+        """
+        state = self.state
+        expected, held_out = state.level + state.trend, held_out_kl / self.aim
+        if min(expected, held_out) < _LEAST_TO_COMPARE:
+            return
+        state.readings += 1
+        state.bias += (math.log(held_out / expected) - state.bias) * max(1 / state.readings, 0.4)
+        state.trust = rounds / (1 + rounds)
+
+    def export(self) -> dict[str, float]:
+        """The state, for JSON."""
+        return asdict(self.state)
+
+    def restore(self, state: dict[str, float]) -> None:
+        """Go on from what `export` gave.
+
+        Raises:
+            TypeError: it is not such a state.
+        """
+        self.state = BudgetState(**state)
+
+    def _error(self) -> float:
+        state = self.state
+        return math.log(max(state.level, _FLOOR)) + state.trust * state.bias
+
+    def _closing(self, error: float) -> bool:
+        """Whether the error will be gone within a third of the steps left if KL goes on growing as a power of time."""
+        state = self.state
+        power = state.step * state.trend / max(state.level, _FLOOR)
+        ahead = max(self.steps - state.step, 0.0) / 3
+        return error * (error + power * math.log1p(ahead / state.step)) < 0
+
+
+def _cut(error: float) -> float:
+    return min(max(error, -1.0), 1.0)
