@@ -33,7 +33,7 @@ def test_rows_are_the_openings_of_documents_that_are_long_enough(texts: str) -> 
 
 
 def test_documents_shorter_than_a_row_are_refused(texts: str) -> None:
-    with pytest.raises(ConfigError, match="no document of .* has 999 tokens"):
+    with pytest.raises(ConfigError, match=r"no document of .* has 999 tokens"):
         old_text(texts, make_tokenizer(), KeepConfig(replay_length=999))
 
 
