@@ -23,7 +23,7 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy import linalg, special
+from scipy import special
 
 from keeptune.errors import ConfigError
 from keeptune.laws.forms import Floats
@@ -92,10 +92,9 @@ def forecast(
     clock = _Clock.of(np.ones(end) if rates is None else np.asarray(rates, dtype=np.float64), end)
     origin = values_M[0] if base is None else base
     unit = float(np.ptp(values_M) if base is None else np.abs(values_M - base).max())
-    if unit == 0.0:
-        # Nothing has moved, as at a rate that is still zero: no shape can be seen.
-        raise ConfigError("no reading differs from the base yet", "read on: a forecast needs a change to go by")
     places_M = steps_M.astype(np.int64) - 1
+    if unit == 0.0 or clock.tau[places_M[-1]] == 0.0:
+        raise ConfigError("no reading differs from the base yet", "read on: a forecast needs a change to go by")
     seen = _average(clock.tau[places_M], clock.gain[places_M], (values_M - origin) / unit)
     weights, means, spreads = _mixture(seen, clock.tau[-1], clock.gain[-1], offset=base is None)
     tail = (1 - interval) / 2
@@ -163,8 +162,8 @@ def _average(tau_M: Floats, gain_M: Floats, change_M: Floats) -> _Seen:
     age_M = np.log1p(tau_M)
     bins_M = np.digitize(age_M, np.linspace(age_M[0], age_M[-1], _MOST_READINGS + 1)[1:-1])
     _, bins_M, count = np.unique(bins_M, return_inverse=True, return_counts=True)
-    means = (np.bincount(bins_M, weights=of_M) / count for of_M in (tau_M, gain_M, change_M))
-    return _Seen(*means, count.astype(np.float64))
+    tau, gain, change = (np.bincount(bins_M, weights=of_M) / count for of_M in (tau_M, gain_M, change_M))
+    return _Seen(tau, gain, change, count.astype(np.float64))
 
 
 def _shapes(tau_M: Floats) -> tuple[Floats, Floats]:
@@ -182,80 +181,88 @@ def _mixture(seen: _Seen, tau_end: float, gain_end: float, *, offset: bool) -> t
     """Weights, means and standard deviations of the forecast's components, in the unit of `seen`; [H·K] each."""
     g_KM, prior_K = _shapes(np.append(seen.tau, tau_end))
     now = seen.change[-1]
-    columns, prior_mean, prior_spread = [g_KM], [now], [_LEVEL_SPREAD]
+    columns = [(g_KM, now, _LEVEL_SPREAD)]
     if gain_end > 0:
-        columns.append(-np.append(seen.gain, gain_end) * g_KM * now)
-        prior_mean, prior_spread = [*prior_mean, _GAIN], [*prior_spread, _GAIN_SPREAD]
+        columns.append((-np.append(seen.gain, gain_end) * g_KM * now, _GAIN, _GAIN_SPREAD))
     if offset:
-        columns, prior_mean, prior_spread = (
-            [*columns, np.ones_like(g_KM)],
-            [*prior_mean, 0.0],
-            [*prior_spread, _OFFSET_SPREAD],
-        )
-    X_KMP = np.stack(columns, axis=2)
+        columns.append((np.ones_like(g_KM), 0.0, _OFFSET_SPREAD))
+    X_KMP = np.stack([column for column, _, _ in columns], axis=2)
     # Noise and the error of the form are in proportion to the change.
     level_M = np.ones(len(seen.tau)) if offset else np.maximum.accumulate(np.abs(seen.change))
     level_M = np.maximum(level_M, _LEAST_LEVEL)
-    model = _Model(
-        seen=seen,
-        X_KMP=X_KMP[:, :-1] / level_M[:, None],
-        end_KP=X_KMP[:, -1],
-        z_M=seen.change / level_M,
-        age_M=np.log1p(seen.tau),
-        old_M=((1 + seen.tau[-1]) / (1 + seen.tau)) ** _OLD,
-        age_end=float(np.log1p(tau_end)),
-        mean_P=np.array(prior_mean),
-        precision_P=np.array(prior_spread) ** -2,
+    # What is long past says less of what is to come.
+    doubt_M = ((1 + seen.tau[-1]) / (1 + seen.tau)) ** _OLD / seen.readings
+    noise_H, error_H = np.array(list(itertools.product(_NOISES, _ERRORS))).T
+    log_weights_HK, mean_HK, spread_HK = _posterior(
+        X_KMP[:, :-1] / level_M[:, None],
+        X_KMP[:, -1],
+        seen.change / level_M,
+        (np.log1p(seen.tau), float(np.log1p(tau_end))),
+        doubt_M,
+        (noise_H, error_H),
+        np.array([(mean, spread) for _, mean, spread in columns]),
     )
-    parts = []
-    for noise, error in itertools.product(_NOISES, _ERRORS):
-        prior = (
-            -0.5 * (np.log(noise / _NOISE) / _NOISE_SPREAD) ** 2 - 0.5 * (np.log(error / _ERROR) / _ERROR_SPREAD) ** 2
-        )
-        evidence_K, mean_K, spread_K = model.given(noise, error)
-        parts.append((evidence_K + prior_K + prior, mean_K, spread_K))
-    log_weights, means, spreads = (np.concatenate(part) for part in zip(*parts, strict=True))
-    weights = np.exp(log_weights - log_weights.max())
-    kept = weights > _NEGLIGIBLE
-    return weights[kept] / weights[kept].sum(), means[kept], spreads[kept]
+    log_weights_HK += (
+        prior_K
+        - 0.5
+        * ((np.log(noise_H / _NOISE) / _NOISE_SPREAD) ** 2 + (np.log(error_H / _ERROR) / _ERROR_SPREAD) ** 2)[:, None]
+    )
+    weights_HK = np.exp(log_weights_HK - log_weights_HK.max())
+    kept_HK = weights_HK > _NEGLIGIBLE
+    weights = weights_HK[kept_HK]
+    return weights / weights.sum(), mean_HK[kept_HK], spread_HK[kept_HK]
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class _Model:
-    """A linear model of the readings for every shape at once."""
+def _posterior(
+    X_KMP: Floats,
+    end_KP: Floats,
+    z_M: Floats,
+    ages: tuple[Floats, float],
+    doubt_M: Floats,
+    sizes: tuple[Floats, Floats],
+    prior_P2: Floats,
+) -> tuple[Floats, Floats, Floats]:
+    """Linear regression of every shape under every pair of noise and error: log evidence, and the forecast; [H, K].
 
-    seen: _Seen
-    X_KMP: Floats
-    end_KP: Floats
-    z_M: Floats
-    age_M: Floats
-    old_M: Floats
-    age_end: float
-    mean_P: Floats
-    precision_P: Floats
+    Args:
+        X_KMP, z_M: of the readings, over their level.
+        end_KP: the shapes at the end.
+        ages: log(1 + τ) of the readings, [M], and of the end.
+        doubt_M: what the variance of the noise is multiplied by.
+        sizes: of noise and error; [H] each.
+        prior_P2: mean and standard deviation of each coefficient.
 
-    def given(self, noise: float, error: float) -> tuple[Floats, Floats, Floats]:
-        """Log evidence of each shape, and mean and standard deviation of its forecast; [K] each."""
-        walk_MM = error**2 * np.minimum(self.age_M[:, None], self.age_M)
-        chol_MM = linalg.cholesky(walk_MM + np.diag(noise**2 * self.old_M / self.seen.readings), lower=True)
-        ahead_M = error**2 * self.age_M
-        inverse_MM = linalg.solve_triangular(chol_MM, np.eye(len(chol_MM)), lower=True)
-        z_M, w_M = inverse_MM @ self.z_M, inverse_MM @ ahead_M
-        X_KMP = inverse_MM @ self.X_KMP
-        XT_KPM = X_KMP.transpose(0, 2, 1)
-        precision_KPP = XT_KPM @ X_KMP + np.diag(self.precision_P)
-        covariance_KPP = np.linalg.inv(precision_KPP)
-        right_KP = XT_KPM @ z_M + self.precision_P * self.mean_P
-        theta_KP = np.einsum("kpq,kq->kp", covariance_KPP, right_KP)
-        fit_K = z_M @ z_M + self.precision_P @ self.mean_P**2 - np.einsum("kp,kp->k", right_KP, theta_KP)
-        evidence_K = -0.5 * fit_K - 0.5 * np.log(np.linalg.det(precision_KPP)) - np.log(np.diag(chol_MM)).sum()
-        said_K = np.einsum("kp,kp->k", self.end_KP, theta_KP)
-        level_K = np.maximum(np.abs(said_K), _LEAST_LEVEL)
-        row_KP = self.end_KP - level_K[:, None] * np.einsum("m,kmp->kp", w_M, X_KMP)
-        mean_K = np.einsum("kp,kp->k", row_KP, theta_KP) + level_K * (w_M @ z_M)
-        own = error**2 * self.age_end - w_M @ w_M + noise**2
-        variance_K = np.einsum("kp,kpq,kq->k", row_KP, covariance_KPP, row_KP) + level_K**2 * own
-        return evidence_K, mean_K, np.sqrt(variance_K)
+    Returns:
+        Log evidence, and mean and standard deviation of the value at the end.
+    """
+    age_M, age_end = ages
+    noise_H, error_H = sizes
+    mean_P, precision_P = prior_P2[:, 0], prior_P2[:, 1] ** -2
+    # In these coordinates of the readings noise and walk are independent, whatever their sizes.
+    root_M = np.sqrt(doubt_M)
+    walk_M, turn_MM = np.linalg.eigh(np.minimum(age_M[:, None], age_M) / np.outer(root_M, root_M))
+    X_MKP = np.tensordot(turn_MM.T / root_M, X_KMP, (1, 1))
+    z_M, ahead_M = turn_MM.T @ (z_M / root_M), turn_MM.T @ (age_M / root_M)
+    weight_HM = 1 / (error_H[:, None] ** 2 * np.maximum(walk_M, 0) + noise_H[:, None] ** 2)
+
+    def summed(of_M: Floats) -> Floats:
+        return np.tensordot(weight_HM, of_M, (1, 0))
+
+    precision_HKPP = summed(X_MKP[..., :, None] * X_MKP[..., None, :]) + np.diag(precision_P)
+    covariance_HKPP = np.linalg.inv(precision_HKPP)
+    right_HKP = summed(X_MKP * z_M[:, None, None]) + precision_P * mean_P
+    theta_HKP = np.einsum("hkpq,hkq->hkp", covariance_HKPP, right_HKP)
+    misfit_HK = summed(z_M**2)[:, None] - np.einsum("hkp,hkp->hk", right_HKP, theta_HKP)
+    volume_HK = np.log(np.linalg.det(precision_HKPP)) - np.log(weight_HM).sum(axis=1)[:, None]
+    # The walk goes on from the latest residual, in proportion to the change at the end.
+    level_HK = np.maximum(np.abs(np.einsum("kp,hkp->hk", end_KP, theta_HKP)), _LEAST_LEVEL)
+    carried_HKP = error_H[:, None, None] ** 2 * summed(X_MKP * ahead_M[:, None, None])
+    row_HKP = end_KP - level_HK[..., None] * carried_HKP
+    carried_H = error_H**2 * summed(z_M * ahead_M)
+    own_H = error_H**2 * (age_end - error_H**2 * summed(ahead_M**2)) + noise_H**2
+    mean_HK = np.einsum("hkp,hkp->hk", row_HKP, theta_HKP) + level_HK * carried_H[:, None]
+    variance_HK = np.einsum("hkp,hkpq,hkq->hk", row_HKP, covariance_HKPP, row_HKP) + level_HK**2 * own_H[:, None]
+    return -0.5 * (misfit_HK + volume_HK), mean_HK, np.sqrt(variance_HK)
 
 
 def _quantiles(weights: Floats, means: Floats, spreads: Floats, shares: Floats) -> Floats:

@@ -51,8 +51,8 @@ class KeepConfig:
     (FINCH), in place of another schedule: what a step forgets grows with rate and loss."""
 
     stop_if_forecast: tuple[str, ...] = ()
-    """MEASURE=NUMBER: end the run early, with a checkpoint and exit code 1, where the forecast of its final kl, l_f_rise
-    or l_ft is surely above the number. Repeat it for more bounds."""
+    """MEASURE=NUMBER: end the run early, with a checkpoint and exit code 1, where the forecast of its final kl,
+    l_f_rise or l_ft is surely above the number. Repeat it for more bounds."""
 
     def __post_init__(self) -> None:
         """Refuse values that cannot be meant."""

@@ -115,9 +115,10 @@ def _surely_beyond(found: dict[str, Any] | None, bound: ForecastBound) -> bool:
 
 def _reason(found: dict[str, Any], bound: ForecastBound) -> str:
     said = found[bound.measure]
+    ends = f"[{said['low']:.4g}, {said['high']:.4g}]"
     return (
-        f"{bound.measure} is forecast to end at {said['value']:.4g} [{said['low']:.4g}, {said['high']:.4g}], bound {bound}"
-        ": at two readings in a row the 90 % interval excludes the bound"
+        f"{bound.measure} is forecast to end at {said['value']:.4g} {ends}, bound {bound}: "
+        "at two readings in a row the 90 % interval excludes the bound"
     )
 
 
