@@ -98,6 +98,10 @@ needs runs of three ranks or more; with fewer, only the line is fitted. Says how
 steps that it has not seen, and which exponents the runs do not determine.
 
     keeptune laws fit run-r8 run-r32 run-r128 --out laws.json
+
+Runs that differ in --lambda or in their replay tokens are fitted with the replay law: what λ and the size of the pool
+take off forgetting and cost in steps. They need a run with λ 0 and two other λ; the csv has the columns lambda,
+replay_tokens and L_f_base too. Says how far it and simpler laws are off on each λ and pool left out.
 """,
     "predict": """Task loss and forgetting of a run that has not been made.
 
@@ -106,11 +110,18 @@ LAWS is a laws.json of `keeptune laws fit`, or a law from the paper: llama2-7b-c
 first interval covers the law, the mean over runs; the second a new reading of a new run.
 
     keeptune laws predict laws.json --P 2e6 --N 500
+
+By the replay law, with a pool of so many distinct tokens (by default, none is used twice):
+
+    keeptune laws predict laws.json --P 2e6 --N 500 --lambda 1 --replay-tokens 64000
 """,
-    "plot": """Draw runs with the laws fitted to them, as a page.
+    "plot": """Draw runs with the laws fitted to them, as a page or a picture.
 
 Forgetting against task loss with the line; task loss and forgetting against steps, by rank, with the joint law.
 
     keeptune laws plot run-r8 run-r32 run-r128 --out laws.html
+
+A name that ends in .svg or .png gives a picture for a paper; with --style frontier, each run's way from a high task
+loss to a low one and what it forgets on it.
 """,
 }

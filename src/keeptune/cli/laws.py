@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
@@ -20,14 +20,19 @@ def fit(
 ) -> None:
     """Fit the laws; see `keeptune.cli.help`."""
     from keeptune.laws.record import fit_laws, write_laws
-    from keeptune.laws.rows import read_runs
+    from keeptune.laws.replay_record import fit_replay_law
+    from keeptune.laws.rows import ReplayRuns, read_any_runs
     from keeptune.laws.words import print_laws
     from keeptune.progress import say
 
-    laws = fit_laws(read_runs(runs, after=after), bootstraps=bootstraps, seed=seed)
+    readings = read_any_runs(runs, after=after)
+    if isinstance(readings, ReplayRuns):
+        laws, more = fit_replay_law(readings, bootstraps=bootstraps, seed=seed), " --lambda … --replay-tokens …"
+    else:
+        laws, more = fit_laws(readings, bootstraps=bootstraps, seed=seed), ""
     write_laws(out, laws)
     print_laws(laws)
-    say(f"Predict with: keeptune laws predict {out} --P … --N …")
+    say(f"Predict with: keeptune laws predict {out} --P … --N …{more}")
 
 
 def predict(
@@ -36,32 +41,60 @@ def predict(
     P: Annotated[float | None, Parameter(name="--P", help="Tuned parameters.")] = None,
     N: Annotated[float | None, Parameter(name="--N", help="Update steps.")] = None,
     L_ft: Annotated[float | None, Parameter(name="--L-ft", help="Task loss, nats per token: by the line.")] = None,
+    lambda_: Annotated[float | None, Parameter(name="--lambda", help="Weight of the replay term; 0 for none.")] = None,
+    replay_tokens: Annotated[
+        float | None, Parameter(help="Distinct replay tokens; by default none is used twice.")
+    ] = None,
     interval: Annotated[float, Parameter(help="What share of the truth the intervals cover.")] = 0.9,
 ) -> None:
     """Predict; see `keeptune.cli.help`."""
     from keeptune.errors import ConfigError
     from keeptune.laws.record import predict_losses, predict_on_line
+    from keeptune.laws.replay_record import predict_with_replay
     from keeptune.laws.words import print_bands
 
-    if L_ft is not None and P is None and N is None:
+    if L_ft is not None and P is None and N is None and lambda_ is None and replay_tokens is None:
         print_bands({"L_f": predict_on_line(laws, L_ft=L_ft, interval=interval)}, interval)
-    elif L_ft is None and P is not None and N is not None:
-        print_bands(predict_losses(laws, P=P, N=N, interval=interval)._asdict(), interval)
-    else:
+    elif L_ft is not None or P is None or N is None:
         raise ConfigError("a prediction needs --P and --N, or --L-ft alone", "give tuned parameters and update steps")
+    elif lambda_ is not None:
+        said = predict_with_replay(laws, P=P, N=N, lambda_=lambda_, tokens=replay_tokens, interval=interval)
+        print_bands(said._asdict(), interval)
+    elif replay_tokens is not None:
+        raise ConfigError(
+            "--replay-tokens says nothing without --lambda", "give --lambda, the weight of the replay term"
+        )
+    else:
+        print_bands(predict_losses(laws, P=P, N=N, interval=interval)._asdict(), interval)
 
 
 def plot(
     *runs: _Runs,
-    out: Annotated[Path, Parameter(help="The page.")] = Path("laws.html"),
+    out: Annotated[Path, Parameter(help="The page (.html) or picture (.svg, .png).")] = Path("laws.html"),
+    style: Annotated[
+        Literal["laws", "frontier"],
+        Parameter(help="Of a picture: the fitted laws, or each run's way through both losses."),
+    ] = "laws",
     after: _After = 0,
 ) -> None:
     """Draw the laws; see `keeptune.cli.help`."""
-    from keeptune.audit.page.laws import render_laws
+    from keeptune.errors import ConfigError
     from keeptune.laws.figures import drawing
     from keeptune.laws.rows import read_runs
+    from keeptune.plot_style import check_suffix, save
     from keeptune.progress import say
     from keeptune.storage import write_text
 
-    write_text(out, render_laws(drawing(read_runs(runs, after=after))))
+    check_suffix(out, (".html",))
+    if out.suffix == ".html" and style == "frontier":
+        raise ConfigError("a page has no style frontier", "give --out a name that ends in .svg or .png")
+    drawn = drawing(read_runs(runs, after=after))
+    if out.suffix == ".html":
+        from keeptune.audit.page.laws import render_laws
+
+        write_text(out, render_laws(drawn))
+    else:
+        from keeptune.laws.plots import frontier_figure, laws_figure
+
+        save(laws_figure(drawn) if style == "laws" else frontier_figure(drawn), out)
     say(f"The picture: {out}")

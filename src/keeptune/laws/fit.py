@@ -70,7 +70,7 @@ class LineFit:
 
         best = refit(runs.L_f)
         said = design @ best
-        self.leverage_, self.residuals_ = _unhidden(runs.L_f - said, design, np.full(len(runs), scale), runs.run)
+        self.leverage_, self.residuals_ = unhidden(runs.L_f - said, design, np.full(len(runs), scale), runs.run)
         self.draws_: Floats = replicates(
             runs.run, self.bootstraps, self.seed, lambda factors: refit(said + factors * self.residuals_, best)
         )
@@ -134,7 +134,7 @@ class JointFit:
         best = problem.solve(first)
         self.surface_, self.theta_, self.slope_, self.runs_ = surface, best, slope, runs.count
         said, both = surface.losses(best), np.tile(runs.run, 2)
-        self.leverage_, residuals = _unhidden(problem.seen - said, surface.jacobian(best), problem.scale, both)
+        self.leverage_, residuals = unhidden(problem.seen - said, surface.jacobian(best), problem.scale, both)
         self.residuals_: Floats = residuals.reshape(2, -1)
         self.draws_: Floats = replicates(
             both,
@@ -246,7 +246,7 @@ def _first(runs: Runs, surface: Surface) -> Floats:
     return min(ways, key=lambda theta: float(np.sum(np.abs(problem.residuals(theta)))))
 
 
-def _unhidden(residuals: Floats, jacobian: Floats, scale: Floats, run: NDArray[np.int64]) -> tuple[Leverage, Floats]:
+def unhidden(residuals: Floats, jacobian: Floats, scale: Floats, run: NDArray[np.int64]) -> tuple[Leverage, Floats]:
     """What each run tells, and the residuals with the spread of the errors, nats per token."""
     roots = root_weights(residuals / scale)
     weighed = jacobian * (roots / scale)[:, None]

@@ -13,6 +13,7 @@ from keeptune.laws.fit import Bands, JointFit, LineFit
 from keeptune.laws.forms import PUBLISHED, JointLaw, LineLaw
 from keeptune.laws.heldout import last_steps, leave_one_rank_out
 from keeptune.laws.leverage import Leverage
+from keeptune.laws.replay_fit import ReplayFit
 from keeptune.laws.robust import Band
 from keeptune.laws.rows import Runs
 from keeptune.laws.surface import Surface
@@ -35,23 +36,15 @@ def fit_laws(runs: Runs, *, bootstraps: int = 200, seed: int = 0) -> dict[str, A
     line = LineFit(bootstraps=bootstraps, seed=seed).fit(runs)
     found: dict[str, Any] = {
         "format": FORMAT,
-        "data": {
-            "readings": len(runs),
-            "runs": runs.count,
-            "P": runs.sizes,
-            "N": [float(runs.N.min()), float(runs.N.max())],
-            "dropped": runs.dropped,
-            "left_out": runs.left_out,
-            "base": runs.base,
-        },
-        "line": _shared(line),
+        "data": described(runs),
+        "line": shared(line),
     }
     try:
         joint = JointFit(bootstraps=bootstraps, seed=seed).fit(runs)
     except ConfigError as error:
         return {**found, "joint": error.what}
     found["joint"] = {
-        **_shared(joint),
+        **shared(joint),
         "weak": joint.weak_,
         "condition": joint.condition_,
         "theta": joint.theta_.tolist(),
@@ -79,6 +72,7 @@ def read_laws(path: Path) -> tuple[LineFit, JointFit | str]:
     Raises:
         SourceNotFound: no such file.
         SourceError: not a laws.json of this version.
+        ConfigError: it has the replay law.
     """
     if not path.is_file():
         raise SourceNotFound(f"no laws at {path}", "make them with: keeptune laws fit RUNS --out laws.json")
@@ -86,17 +80,21 @@ def read_laws(path: Path) -> tuple[LineFit, JointFit | str]:
         found = json.loads(path.read_text(encoding="utf-8"))
         if found["format"] != FORMAT:
             raise ValueError(f"its format is {found['format']}, not {FORMAT}")
+        if "replay" in found:
+            raise ConfigError(f"{path} has the replay law", "give --lambda (0 for none) with --P and --N")
         line, joint = LineFit(), found["joint"]
-        _restore(line, found["line"])
+        restore(line, found["line"])
         line.law_ = LineLaw(**line.params_)
         if isinstance(joint, str):
             return line, joint
         fit = JointFit()
-        _restore(fit, joint)
+        restore(fit, joint)
         empty = np.empty(0)
         fit.surface_ = Surface(p=empty, n=empty, mean_log_P=joint["center"][0], mean_log_N=joint["center"][1])
         fit.law_, fit.slope_ = JointLaw(**fit.params_), fit.params_["c_f_ft"]
         fit.theta_, fit.weak_, fit.condition_ = np.array(joint["theta"]), joint["weak"], joint["condition"]
+    except ConfigError:
+        raise
     except (ValueError, KeyError, TypeError) as error:
         raise SourceError(f"{path} is not a laws.json: {error}", "make it anew with keeptune laws fit") from error
     return line, fit
@@ -128,8 +126,21 @@ def predict_on_line(laws: str, *, L_ft: float, interval: float) -> Band:
     return read_laws(Path(laws))[0].predict(L_ft=L_ft, interval=interval)
 
 
-def _shared(fit: LineFit | JointFit) -> dict[str, Any]:
-    """What both fits keep. Residuals are thinned evenly from the least to the greatest."""
+def described(runs: Runs) -> dict[str, Any]:
+    """What laws.json says of the readings."""
+    return {
+        "readings": len(runs),
+        "runs": runs.count,
+        "P": runs.sizes,
+        "N": [float(runs.N.min()), float(runs.N.max())],
+        "dropped": runs.dropped,
+        "left_out": runs.left_out,
+        "base": runs.base,
+    }
+
+
+def shared(fit: LineFit | JointFit | ReplayFit) -> dict[str, Any]:
+    """What all fits keep. Residuals are thinned evenly from the least to the greatest."""
     ordered = np.sort(np.atleast_2d(fit.residuals_), axis=1)
     places = np.unique(np.linspace(0, ordered.shape[1] - 1, _RESIDUALS).astype(int))
     return {
@@ -143,7 +154,8 @@ def _shared(fit: LineFit | JointFit) -> dict[str, Any]:
     }
 
 
-def _restore(fit: LineFit | JointFit, kept: dict[str, Any]) -> None:
+def restore(fit: LineFit | JointFit | ReplayFit, kept: dict[str, Any]) -> None:
+    """What `shared` kept."""
     fit.params_ = kept["params"]
     fit.spread_ = {name: (low, high) for name, (low, high) in kept["spread"].items()}
     fit.leverage_ = Leverage(of_runs=np.array(kept["information"]))

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import csv
 import math
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,7 +18,9 @@ from keeptune.storage import read_lines
 
 COLUMNS = ("P", "N", "L_ft", "L_f")
 # A law holds for one base and one way of training; runs that differ here lie on different curves.
-_SAME = ("base", "objective", "lambda", "L_ft_on", "L_f_on")
+_SAME = ("base", "objective", "L_ft_on", "L_f_on")
+_REPLAY = ("lambda", "replay_tokens")
+_Table = tuple[Path, Sequence[dict[str, Any]]]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -57,16 +59,38 @@ class Runs:
 
     def where(self, mask: NDArray[np.bool_]) -> Runs:
         """Only the readings where `mask` is true."""
-        return replace(self, **{name: getattr(self, name)[mask] for name in (*COLUMNS, "run")})
+        columns = [field.name for field in fields(self) if isinstance(getattr(self, field.name), np.ndarray)]
+        return replace(self, **{name: getattr(self, name)[mask] for name in columns})
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class ReplayRuns(Runs):
+    """Readings of runs that differ in their replay."""
+
+    lambda_: Floats
+    """Weight of the replay term, the same all through a run."""
+    tokens: Floats
+    """Distinct replay tokens; 0 where λ is 0."""
+    L_f_base: float
+    """The base's own forgetting loss on the same text, nats per token."""
+
+    @property
+    def cells(self) -> list[tuple[float, float]]:
+        """The distinct (λ, replay tokens), ascending."""
+        return sorted(set(zip(self.lambda_.tolist(), self.tokens.tolist(), strict=True)))
+
+    def where(self, mask: NDArray[np.bool_]) -> ReplayRuns:
+        """Only the readings where `mask` is true."""
+        return cast(ReplayRuns, super().where(mask))
 
 
 def read_runs(paths: Iterable[str | Path], *, after: int = 0) -> Runs:
-    """Read runs.
+    """Read runs of one λ and one amount of replay.
 
     Args:
         paths: `runs.jsonl` files, folders that hold one, or csv files with the columns P, N (or step), L_ft, L_f
-            and, optionally, run, seed, base, objective, lambda. Rows of one file with the same P, run and seed are one
-            run.
+            and, optionally, run, seed, base, objective, lambda, replay_tokens. Rows of one file with the same P, run
+            and seed are one run.
         after: readings up to this step are left out; the paper leaves out 50 of 260. The base itself (step 0) always
             is, for the laws begin at the first step.
 
@@ -76,28 +100,61 @@ def read_runs(paths: Iterable[str | Path], *, after: int = 0) -> Runs:
         ConfigError: runs of different bases or ways of training.
     """
     tables = [(path, _table(path)) for path in map(_file, paths)]
-    _refuse_mixtures(tables)
+    _refuse_mixtures(tables, (*_SAME, *_REPLAY))
+    return Runs(**_usable(tables, after, _values)[0])
+
+
+def read_any_runs(paths: Iterable[str | Path], *, after: int = 0) -> Runs | ReplayRuns:
+    """Read runs as `read_runs` does; those that differ in λ or replay tokens as `ReplayRuns`.
+
+    These need the columns lambda, replay_tokens (in rows with a λ above 0) and L_f_base.
+
+    Raises:
+        SourceNotFound: no such file.
+        SourceError: a file that is not such a table, or one without a usable reading.
+        ConfigError: runs of different bases or ways of training, or of a λ that moves.
+    """
+    tables = [(path, _table(path)) for path in map(_file, paths)]
+    _refuse_mixtures(tables, _SAME)
+    if not any(len(_distinct(tables, name)) > 1 for name in _REPLAY):
+        return Runs(**_usable(tables, after, _values)[0])
+    named, (lambda_, tokens, L_f_base) = _usable(tables, after, _replay_values)
+    runs = ReplayRuns(**named, lambda_=lambda_, tokens=tokens, L_f_base=float(np.median(L_f_base)))
+    for run in set(runs.run.tolist()):
+        if len(runs.where(np.equal(runs.run, run)).cells) > 1:
+            raise ConfigError(
+                "λ or the replay tokens move within a run, as a budget has it",
+                "fit the replay law to runs of a fixed --lambda",
+            )
+    return runs
+
+
+def _usable(
+    tables: Sequence[_Table], after: int, values_of: Callable[[Path, int, dict[str, Any]], list[float]]
+) -> tuple[dict[str, Any], Floats]:
+    """What a `Runs` is made of, from the readings that can be used, and what `values_of` gives beyond four columns."""
     numbers: dict[tuple[Any, ...], int] = {}
     kept, dropped, left_out = [], 0, 0
     for path, rows in tables:
         for place, row in enumerate(rows, start=1):
-            values = _values(path, place, row)
+            values = values_of(path, place, row)
             if not all(map(math.isfinite, values)):
                 dropped += 1
             elif values[1] <= after:
                 left_out += 1
             else:
                 key = (path, values[0], row.get("run"), row.get("seed"))
-                kept.append((*values, numbers.setdefault(key, len(numbers))))
+                kept.append((numbers.setdefault(key, len(numbers)), *values))
     if not kept:
         raise SourceError(
             f"no usable reading: {dropped} without a number in {', '.join(COLUMNS)}, {left_out} too early",
             "give runs.jsonl of runs with an evaluation data set and --meter-every, or a csv with those columns",
         )
-    columns = np.array(kept, dtype=np.float64).T
+    run, *columns = np.array(kept, dtype=np.float64).T
+    named: dict[str, Any] = dict(zip(COLUMNS, columns[:4], strict=True))
     base = next((row["base"] for _, rows in tables for row in rows if row.get("base")), None)
-    named = dict(zip(COLUMNS, columns[:4], strict=True))
-    return Runs(**named, run=columns[4].astype(np.int64), dropped=dropped, left_out=left_out, base=base)
+    named |= {"run": run.astype(np.int64), "dropped": dropped, "left_out": left_out, "base": base}
+    return named, np.array(columns[4:], dtype=np.float64)
 
 
 def _file(given: str | Path) -> Path:
@@ -141,16 +198,49 @@ def _values(path: Path, place: int, row: dict[str, Any]) -> list[float]:
     return values
 
 
-def _refuse_mixtures(tables: Sequence[tuple[Path, Sequence[dict[str, Any]]]]) -> None:
-    for name in _SAME:
-        found: dict[str, Path] = {}
-        for path, rows in tables:
-            for row in rows:
-                if row.get(name) not in (None, ""):
-                    found.setdefault(str(row[name]), path)
+def _replay_values(path: Path, place: int, row: dict[str, Any]) -> list[float]:
+    """`_values`, then λ, distinct replay tokens and L_f_base; NaN for what the run did not measure."""
+    read: dict[str, float] = {}
+    for name in ("lambda", "replay_tokens", "L_f_base"):
+        without = name == "replay_tokens" and read["lambda"] == 0
+        if not without and name not in row:
+            raise SourceError(
+                f"{path}, row {place}: no column {name}",
+                "runs that differ in λ or replay tokens need lambda, replay_tokens and L_f_base",
+            )
+        try:
+            read[name] = 0.0 if without else math.nan if row[name] in (None, "") else float(row[name])
+        except (TypeError, ValueError) as error:
+            raise SourceError(f"{path}, row {place}: {error}", "give numbers") from error
+        if read[name] < 0 or (name == "replay_tokens" and read[name] == 0 and not without):
+            raise SourceError(f"{path}, row {place}: {name} = {row[name]}", "give 0 or more, with a λ a pool above 0")
+    return [*_values(path, place, row), *read.values()]
+
+
+def _refuse_mixtures(tables: Sequence[_Table], names: Sequence[str]) -> None:
+    for name in names:
+        found = _distinct(tables, name)
         if len(found) > 1:
             (one, first), (other, second) = list(found.items())[:2]
             raise ConfigError(
                 f"the runs differ in {name}: {one} in {first}, {other} in {second}",
                 "a law holds for one base and one way of training: fit each alone",
             )
+
+
+def _distinct(tables: Sequence[_Table], name: str) -> dict[str, Path]:
+    """The distinct values of a column, each with a file that has it."""
+    found: dict[str, Path] = {}
+    for path, rows in tables:
+        for row in rows:
+            if row.get(name) not in (None, ""):
+                found.setdefault(_alike(row[name]), path)
+    return found
+
+
+def _alike(value: Any) -> str:
+    """0, 0.0 and "0" are one value."""
+    try:
+        return f"{float(value):g}"
+    except (TypeError, ValueError):
+        return str(value)

@@ -11,7 +11,8 @@ from keeptune.laws.robust import Band
 
 def print_laws(laws: Mapping[str, Any]) -> None:
     """Print what `fit_laws` found."""
-    sys.stdout.write("\n".join(_lines(laws)) + "\n")
+    lines = _data(laws["data"]) + (_replay_lines(laws) if "replay" in laws else _lines(laws))
+    sys.stdout.write("\n".join(lines) + "\n")
 
 
 def print_bands(bands: Mapping[str, Band], interval: float | None = None) -> None:
@@ -30,13 +31,39 @@ def _at(end: Any) -> str:
     return f"{float(end):.4f}"
 
 
-def _lines(laws: Mapping[str, Any]) -> list[str]:
-    data, line, joint = laws["data"], laws["line"], laws["joint"]
+def _data(data: Mapping[str, Any]) -> list[str]:
     lines = [f"{data['readings']} readings of {data['runs']} runs with {len(data['P'])} different P"]
     if data["dropped"]:
         lines.append(f"{data['dropped']} readings dropped: a value is missing, NaN or infinite")
     if data["left_out"]:
         lines.append(f"{data['left_out']} readings left out: too early")
+    return lines
+
+
+def _replay_lines(laws: Mapping[str, Any]) -> list[str]:
+    replay, left_out = laws["replay"], laws["left_out"]
+    lines = [f"Replay law: R² {replay['r2'][0]:.3f} for L_ft, {replay['r2'][1]:.3f} for L_f"]
+    lines += [f"  {name} {value:.4g}" for name, value in replay["params"].items() if name not in replay["spread"]]
+    lines += _ranges(replay)
+    if replay["form"] == "no_tokens":
+        lines.append("  replay tokens: one size of pool alone, so what pools do is not known")
+    if replay["weak"]:
+        lines.append(f"  not determined by these runs (trust predictions, not these): {', '.join(replay['weak'])}")
+    if isinstance(left_out, str):
+        return [*lines, f"Error on cells left out: not known, {left_out}"]
+    lines.append(f"Mean error on {len(left_out['cells'])} cells of λ and replay tokens, each left out in turn:")
+    for form, errors in left_out["mean"].items():
+        line = f"  {form:<9} L_ft {errors['L_ft']:.4f}, L_f {errors['L_f']:.4f} nats per token"
+        if form in left_out["against"]:
+            more, low, high = left_out["against"][form]
+            line += f"   (L_f: {more:+.4f} [{low:+.4f}, {high:+.4f}] against the replay law)"
+        lines.append(line)
+    return lines
+
+
+def _lines(laws: Mapping[str, Any]) -> list[str]:
+    line, joint = laws["line"], laws["joint"]
+    lines = []
     lines.append(f"Line: L_f = {-line['params']['c']:.4f}·L_ft + {line['params']['s']:.4f}, R² {line['r2']:.3f}")
     lines += _ranges(line)
     if isinstance(joint, str):

@@ -31,7 +31,7 @@ class MeterCallback(TrainerCallback):
 
     A row of `runs.jsonl`: `step`; `P`, tuned parameters; `N`, update steps; `L_ft`, task loss, on the evaluation data
     set where the trainer has one (`L_ft_on`: held-out, else train); `L_f`, `L_f_base` and `KL` on old text (`L_f_on`:
-    self, the pool's held-out rows, or the name of a text); all in nats per token; `lambda`; `task_tokens` and `seconds`
+    self, the pool's held-out rows, or the name of a text); all in nats per token; `lambda`; `replay_tokens`, distinct ones in training; `task_tokens` and `seconds`
     of training so far and their ratio; what made it; and the `forecast` of the run's end
     (`keeptune.train.forecast_callback.forecast_row`).
     """
@@ -105,6 +105,7 @@ class MeterCallback(TrainerCallback):
             "L_f_on": trainer.keep.meter_text or "self",
             "KL": drift["kl"],
             "lambda": trainer.lambda_,
+            "replay_tokens": trainer.train_rows * trainer.pool.settings.length if trainer.keep.lambda_ else 0,
             "task_tokens": tokens,
             "seconds": round(self._seconds, 3),
             "tokens_per_second": round(tokens / self._seconds, 1) if self._seconds and tokens else None,

@@ -27,8 +27,8 @@ FLAGS = {
               "--fail-above", "--junit", "--markdown"},
     "compare": {"--learned", "--forgot", "--out"},
     "laws fit": {"--out", "--after", "--bootstraps", "--seed"},
-    "laws predict": {"--laws", "--P", "--N", "--L-ft", "--interval"},
-    "laws plot": {"--out", "--after"},
+    "laws predict": {"--laws", "--P", "--N", "--L-ft", "--lambda", "--replay-tokens", "--interval"},
+    "laws plot": {"--out", "--style", "--after"},
     "tune": {
         "--model", "--data", "--out", "--lambda", "--objective", "--replay", "--replay-tokens", "--replay-length",
         "--replay-rows",
@@ -192,6 +192,11 @@ def test_laws_are_fitted_drawn_and_predict(
     assert capsys.readouterr().out.startswith("L_f   1.5000 nats per token")
     assert run(monkeypatch, "laws", "plot", *files, "--out", page) == 0
     assert "joint law" in page.read_text()
+    picture = tmp_path / "laws.svg"
+    assert run(monkeypatch, "laws", "plot", *files, "--out", picture, "--style", "frontier") == 0
+    assert "<svg" in picture.read_text()
+    assert run(monkeypatch, "laws", "plot", *files, "--out", tmp_path / "laws.pdf") == 2
+    assert run(monkeypatch, "laws", "plot", *files, "--out", page, "--style", "frontier") == 2
     published = ["laws", "predict", "llama2-7b-chat/news", "--P", 8 * 2_498_560, "--N", 50]
     assert run(monkeypatch, *published) == 0
     assert "L_f   0.845" in capsys.readouterr().out

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from keeptune.errors import ConfigError, SourceError, SourceNotFound
-from keeptune.laws.rows import read_runs
+from keeptune.laws.rows import ReplayRuns, read_any_runs, read_runs
 
 
 def row(step: int, P: int = 1000, **more: Any) -> dict[str, Any]:
@@ -48,9 +48,7 @@ def test_a_csv_with_or_without_names_of_runs(tmp_path: Path) -> None:
     assert (runs.L_f.tolist(), runs.dropped, runs.base) == ([1.0, 1.1], 2, None)
 
 
-@pytest.mark.parametrize(
-    ("name", "other"), [("base", "b2"), ("lambda", 3.0), ("objective", "ntp"), ("L_ft_on", "train")]
-)
+@pytest.mark.parametrize(("name", "other"), [("base", "b2"), ("lambda", 3), ("objective", "ntp"), ("L_ft_on", "train")])
 def test_runs_on_different_curves_are_not_mixed(tmp_path: Path, name: str, other: Any) -> None:
     same = {"lambda": 1.0, "objective": "kl", "L_ft_on": "held-out"}
     one = write(tmp_path / "one.jsonl", [row(10, **same)])
@@ -58,6 +56,41 @@ def test_runs_on_different_curves_are_not_mixed(tmp_path: Path, name: str, other
     assert read_runs([one, one]).count == 1
     with pytest.raises(ConfigError, match=f"differ in {name}: .* in .*one.jsonl, {other} in .*two.jsonl"):
         read_runs([one, two])
+
+
+def test_runs_that_differ_in_replay_are_refused_or_read_with_it(tmp_path: Path) -> None:
+    def of(name: str, weight: float, tokens: int | None, **more: Any) -> Path:
+        rows = [row(step, **{"lambda": weight, "replay_tokens": tokens, "L_f_base": 0.9, **more}) for step in (10, 20)]
+        return write(tmp_path / f"{name}.jsonl", rows)
+
+    plain, small, large = of("plain", 0, None), of("small", 1, 1000), of("large", 1.0, 8000)
+    for paths, name in (((plain, small), "lambda"), ((small, large), "replay_tokens")):
+        with pytest.raises(ConfigError, match=f"differ in {name}"):
+            read_runs(paths)
+    runs = read_any_runs([plain, small, large], after=10)
+    assert isinstance(runs, ReplayRuns)
+    assert runs.cells == [(0, 0), (1, 1000), (1, 8000)]
+    assert (runs.L_f_base, runs.count, runs.left_out) == (0.9, 3, 3)
+    assert runs.where(runs.tokens > 0).lambda_.tolist() == [1, 1]
+    assert type(read_any_runs([small, small])) is type(read_runs([small, small]))
+    with pytest.raises(ConfigError, match="differ in base"):
+        read_any_runs([small, of("other", 3, 10, base="b2")])
+    nothing = of("nothing", 3, None)
+    assert read_any_runs([plain, small, nothing]).dropped == 2
+    moving = write(
+        tmp_path / "moving.jsonl", [row(n, **{"lambda": n, "replay_tokens": 9, "L_f_base": 1}) for n in (1, 2)]
+    )
+    with pytest.raises(ConfigError, match="move within a run"):
+        read_any_runs([moving])
+    for bad, said in (
+        ({"lambda": 1.0}, "no column replay_tokens"),
+        ({"lambda": 1.0, "replay_tokens": 5}, "no column L_f_base"),
+        ({"lambda": -1, "replay_tokens": 5, "L_f_base": 1}, "lambda = -1"),
+        ({"lambda": 1, "replay_tokens": 0, "L_f_base": 1}, "replay_tokens = 0"),
+        ({"lambda": 1, "replay_tokens": "x", "L_f_base": 1}, "could not convert"),
+    ):
+        with pytest.raises(SourceError, match=said):
+            read_any_runs([plain, write(tmp_path / "bad.jsonl", [row(10, **bad)])])
 
 
 def test_what_is_no_table_of_readings(tmp_path: Path) -> None:

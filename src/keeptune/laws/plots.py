@@ -1,0 +1,110 @@
+"""Pictures of runs and laws, as the papers draw them.
+
+- `laws_figure`: Kalajdzievski 2024 (arXiv 2401.05605), figures 2 and 3: forgetting against task loss with the line, and
+  both losses along the steps, readings dotted, the joint law solid, a colour a rank.
+- `frontier_figure`: Marek et al. 2026 (arXiv 2605.26097): each run walks from the base towards a lower task loss, and
+  how far it rises on the way is what it forgets.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from keeptune.plot_style import COLOURS, COLUMN, GREY, MARKS, PAGE, style
+
+_TASK = "task loss $L_{ft}$ (nats per token)"
+_FORGETTING = "forgetting $L_f$ (nats per token)"
+_STEPS = "update steps $N$"
+# More readings than this are drawn without their marks along a run.
+_MARKED = 40
+
+
+def laws_figure(drawing: Mapping[str, Any]) -> Figure:
+    """Three panels.
+
+    Args:
+        drawing: what `keeptune.laws.figures.drawing` gives.
+    """
+    with style():
+        figure = Figure(figsize=(PAGE, 2.6))
+        cost, learned, forgotten = figure.subplots(1, 3)
+        for place, of in enumerate(drawing["by_P"]):
+            look = _look(place)
+            cost.plot(of["L_ft"], of["L_f"], linestyle="none", label=_size(of["P"]), **look)
+            for panel, loss in ((learned, "L_ft"), (forgotten, "L_f")):
+                # A run's readings are joined, and not those of different runs of one rank.
+                for run in dict.fromkeys(of["run"]):
+                    own = [at for at, other in enumerate(of["run"]) if other == run]
+                    steps, losses = ([of[name][at] for at in own] for name in ("N", loss))
+                    panel.plot(steps, losses, linestyle=":", linewidth=0.8, alpha=0.8, **_marks(look, len(own)))
+                if "fit" in of:
+                    panel.plot(of["fit"]["N"], of["fit"][loss], color=look["color"])
+        line = drawing["line"]
+        ends = np.array(line["L_ft"])
+        cost.plot(ends, line["s"] - line["c"] * ends, color=GREY, zorder=3)
+        cost.set(xlabel=_TASK, ylabel=_FORGETTING, title=f"What learning costs: $R^2$ {line['r2']:.3f}")
+        joint = drawing["joint"]
+        none = "" if not isinstance(joint, str) else " (no joint law)"
+        r2 = ["", ""] if none else [f": $R^2$ {value:.3f}" for value in joint]
+        learned.set(xlabel=_STEPS, ylabel=_TASK, title=f"What is learned{r2[0]}{none}")
+        forgotten.set(xlabel=_STEPS, ylabel=_FORGETTING, title=f"What is forgotten{r2[1]}{none}")
+        _legend(figure, cost, columns=6)
+    return figure
+
+
+def frontier_figure(drawing: Mapping[str, Any]) -> Figure:
+    """One panel: a trajectory a run, with an arrow in the direction of time.
+
+    Args:
+        drawing: what `keeptune.laws.figures.drawing` gives.
+    """
+    with style():
+        figure = Figure(figsize=(COLUMN, 3.1))
+        panel = figure.subplots()
+        for place, of in enumerate(drawing["by_P"]):
+            look, runs = _look(place), dict.fromkeys(of["run"])
+            for run in runs:
+                own = [at for at, other in enumerate(of["run"]) if other == run]
+                task, forgetting = ([of[name][at] for at in own] for name in ("L_ft", "L_f"))
+                label = _size(of["P"]) if run == next(iter(runs)) else None
+                panel.plot(task, forgetting, linewidth=1.0, label=label, **_marks(look, len(own)))
+                if len(own) > 1:
+                    _arrow(panel, task, forgetting, look["color"])
+        panel.set(xlabel=_TASK + ", better →", ylabel=_FORGETTING, title="Learning and forgetting as training goes on")
+        # Time runs to the right: losses fall that way.
+        panel.invert_xaxis()
+        _legend(figure, panel, columns=3)
+    return figure
+
+
+def _look(place: int) -> dict[str, Any]:
+    return {"color": COLOURS[place % len(COLOURS)], "marker": MARKS[place % len(MARKS)]}
+
+
+def _marks(look: Mapping[str, Any], readings: int) -> dict[str, Any]:
+    return {**look, "markersize": 2.6, "markevery": max(readings // _MARKED, 1)}
+
+
+def _arrow(panel: Any, x: Sequence[float], y: Sequence[float], colour: str) -> None:
+    """To the last reading, from a quarter of the run before: the last step alone would show the noise's direction."""
+    back = -1 - max(len(x) // 4, 1)
+    look = {"arrowstyle": "-|>", "color": colour, "mutation_scale": 12, "shrinkA": 0, "shrinkB": 0, "linewidth": 1.0}
+    panel.annotate("", (x[-1], y[-1]), (x[back], y[back]), arrowprops=look)
+
+
+def _size(P: float) -> str:
+    """12.5 M rather than 12,500,000."""
+    for unit, name in ((1e9, " G"), (1e6, " M"), (1e3, " k")):
+        if unit <= P:
+            return f"{P / unit:.3g}{name}"
+    return f"{P:.0f}"
+
+
+def _legend(figure: Figure, panel: Any, columns: int) -> None:
+    handles, labels = panel.get_legend_handles_labels()
+    title = "tuned parameters $P$"
+    figure.legend(handles, labels, title=title, title_fontsize=7, loc="outside lower center", ncols=columns)

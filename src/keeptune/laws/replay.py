@@ -1,0 +1,86 @@
+"""Our extension of the joint law to replay: what its weight λ and its T distinct tokens do to both losses.
+
+With F = L_f − L_f_base the rise of forgetting, and L_ft⁰, L_f⁰ the joint law (2401.05605, eqs. 5 and 6):
+
+    F(P, N, λ, T)    = F⁰(P, N) · [q + (1 − q)·(1 + λ/λ0)^−γ]
+    L_ft(P, N, λ, T) = L_ft⁰(P, N / [q + (1 − q)·(1 + λ/λ0)^κ])
+    q(T)             = 1 / (1 + (T/T0)^δ)
+
+Why. Near the base the KL of the replay is a quadratic penalty. Along a direction where the task pulls with curvature h
+and the KL holds with k, the weights stop at a share 1/(1 + λ·k/h) of the way, and forgetting at its square: γ is 2 for
+one direction and smaller for a spectrum of them, where λ0 = h/k is a middle one. A finite pool holds only what its
+tokens speak of: the share q of what would be forgotten lies beyond them, however large λ; it is a floor that falls as a
+power of the pool, as coverage of a heavy-tailed distribution does. The task loses no accuracy but time: λ divides the
+steps, so that what is held back costs compute (the same task loss after so many times the steps).
+
+Limits: λ → 0 or T → 0 is the joint law; T → ∞ the effect of λ alone; λ → ∞ leaves the floor q·F⁰. The law of Bethune et
+al. 2025 (2502.06042) has the fraction p of old data multiply the model's size, (1 + B·p)^−α: λ0 is its 1/B, γ its α;
+its data are fresh, so it has no q.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from keeptune.errors import ConfigError
+from keeptune.laws.forms import Floats, JointLaw, Losses
+
+
+@dataclass(frozen=True, kw_only=True)
+class Hold:
+    """What replay does to forgetting and to the pace of learning."""
+
+    lambda_0: float
+    """The λ at which replay begins to hold."""
+    gamma: float
+    """How fast forgetting falls with λ."""
+    kappa: float
+    """How fast learning slows with λ."""
+    tokens_0: float
+    """Distinct replay tokens that leave half of what would be forgotten beyond them; 0 where pools do not matter."""
+    delta: float
+    """How fast that share falls with tokens."""
+
+    def factors(self, lambda_: ArrayLike, tokens: ArrayLike) -> tuple[Floats, Floats]:
+        """What the rise of forgetting is multiplied by, and what the steps are divided by; fp64."""
+        held = np.log1p(np.asarray(lambda_, dtype=np.float64) / self.lambda_0)
+        with np.errstate(divide="ignore", over="ignore"):
+            beyond = (
+                1 / (1 + (np.asarray(tokens, dtype=np.float64) / self.tokens_0) ** self.delta) if self.tokens_0 else 0
+            )
+        return beyond + (1 - beyond) * np.exp(-self.gamma * held), beyond + (1 - beyond) * np.exp(self.kappa * held)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReplayLaw:
+    """Both losses from tuned parameters, steps, λ and distinct replay tokens."""
+
+    joint: JointLaw
+    """The law without replay."""
+    hold: Hold
+    L_f_base: float
+    """The base's own forgetting loss, nats per token."""
+
+    def predict(self, *, P: ArrayLike, N: ArrayLike, lambda_: ArrayLike, tokens: ArrayLike = np.inf) -> Losses:
+        """Both losses, fp64 in the shape of all four together, nats per token.
+
+        Args:
+            P, N: tuned parameters and update steps, above 0.
+            lambda_: weight of the replay term, 0 or more.
+            tokens: distinct replay tokens, 0 or more; inf where none is used twice.
+
+        Raises:
+            ConfigError: a value outside these.
+        """
+        for name, values in (("lambda", lambda_), ("replay_tokens", tokens)):
+            if not np.all(np.asarray(values, dtype=np.float64) >= 0):
+                raise ConfigError(
+                    f"the law has no value at {name} = {np.asarray(values)}", f"give a {name} of 0 or more"
+                )
+        P, N, weight, pool = np.broadcast_arrays(*(np.asarray(v, dtype=np.float64) for v in (P, N, lambda_, tokens)))
+        kept, slower = self.hold.factors(weight, pool)
+        L_f = self.joint.predict(P=P, N=N).L_f
+        return Losses(self.joint.predict(P=P, N=N / slower).L_ft, self.L_f_base + kept * (L_f - self.L_f_base))

@@ -1,0 +1,99 @@
+"""laws.json of the replay law: what was fitted to which runs, with all that predictions and their intervals need."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from keeptune.errors import ConfigError, SourceError, SourceNotFound
+from keeptune.laws.fit import Bands
+from keeptune.laws.forms import PUBLISHED
+from keeptune.laws.record import FORMAT, described, restore, shared
+from keeptune.laws.replay_fit import ReplayFit
+from keeptune.laws.replay_heldout import leave_cells_out
+from keeptune.laws.replay_model import Model
+from keeptune.laws.rows import ReplayRuns
+
+
+def fit_replay_law(runs: ReplayRuns, *, bootstraps: int = 200, seed: int = 0) -> dict[str, Any]:
+    """The replay law, and how far it and simpler ones are off on cells left out.
+
+    Returns:
+        What `keeptune.laws.record.write_laws` writes. Where nothing can be left out, the text in its place says why.
+
+    Raises:
+        ConfigError: these runs cannot determine the law.
+    """
+    fit = ReplayFit(bootstraps=bootstraps, seed=seed).fit(runs)
+    found: dict[str, Any] = {
+        "format": FORMAT,
+        "data": {**described(runs), "cells": runs.cells, "L_f_base": runs.L_f_base},
+        "replay": {**shared(fit), "form": fit.form_, "weak": fit.weak_, "theta": fit.theta_.tolist()},
+    }
+    found["replay"]["model"] = {**asdict(fit.model_), "fixed": fit.model_.fixed.tolist()}
+    try:
+        found["left_out"] = leave_cells_out(runs)
+    except ConfigError as error:
+        found["left_out"] = error.what
+    return found
+
+
+def read_replay_law(path: Path) -> ReplayFit:
+    """The fit of a laws.json, ready to predict.
+
+    Raises:
+        SourceNotFound: no such file.
+        SourceError: not a laws.json of this version.
+        ConfigError: its runs did not differ in their replay.
+    """
+    if not path.is_file():
+        raise SourceNotFound(f"no laws at {path}", "make them with: keeptune laws fit RUNS --out laws.json")
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        if found["format"] != FORMAT:
+            raise ValueError(f"its format is {found['format']}, not {FORMAT}")
+        if "replay" not in found:
+            raise ConfigError(
+                f"{path} has no replay law: its runs did not differ in λ or replay tokens",
+                "leave out --lambda and --replay-tokens, or fit runs that differ in them",
+            )
+        kept, fit = found["replay"], ReplayFit()
+        restore(fit, kept)
+        model = kept["model"]
+        fit.model_ = Model(
+            **{
+                **model,
+                "fixed": np.array(model["fixed"]),
+                "free": tuple(model["free"]),
+                "center": tuple(model["center"]),
+            }
+        )
+        fit.form_, fit.theta_ = kept["form"], np.array(kept["theta"])
+        fit.restore()
+    except ConfigError:
+        raise
+    except (ValueError, KeyError, TypeError) as error:
+        raise SourceError(f"{path} is not a laws.json: {error}", "make it anew with keeptune laws fit") from error
+    return fit
+
+
+def predict_with_replay(
+    laws: str, *, P: float, N: float, lambda_: float, tokens: float | None, interval: float
+) -> Bands:
+    """Both losses by the replay law of a laws.json.
+
+    Args:
+        tokens: distinct replay tokens; None where none is used twice.
+
+    Raises:
+        ConfigError: there is no replay law, or no value there.
+        SourceError: no such file, or not a laws.json.
+    """
+    if laws in PUBLISHED:
+        raise ConfigError(f"the published law {laws} knows no replay", "leave out --lambda and --replay-tokens")
+    pool = np.inf if tokens is None else tokens
+    return read_replay_law(Path(laws)).predict(P=P, N=N, lambda_=lambda_, tokens=pool, interval=interval)

@@ -1,0 +1,84 @@
+"""One look for all pictures: fonts, sizes, colours, and files that are the same bytes for the same data.
+
+Draw inside `with style():`, then `save(figure, path)`. Colours are those of Okabe and Ito, told apart by
+the colour-blind; marks differ too, for print without colour.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+
+from keeptune.errors import ConfigError
+from keeptune.storage import atomic_file
+
+BLUE, ORANGE, GREEN, PINK, SKY, AMBER, GREY = (
+    "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#6E6E6E"
+)  # fmt: skip
+COLOURS = (BLUE, ORANGE, GREEN, PINK, SKY, AMBER)
+MARKS = ("o", "s", "D", "^", "P", "X", "v")
+SUFFIXES = (".svg", ".png")
+# Inches: one column of a two-column paper, and a page.
+COLUMN, PAGE = 3.4, 7.0
+_DPI = 200
+_LOOK: Any = {
+    "font.family": "DejaVu Sans",
+    "font.size": 8,
+    "axes.titlesize": 8.5,
+    "axes.titlelocation": "left",
+    "axes.labelsize": 8,
+    "xtick.labelsize": 7,
+    "ytick.labelsize": 7,
+    "legend.fontsize": 7,
+    "legend.frameon": False,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.linewidth": 0.7,
+    "axes.grid": True,
+    "grid.color": "#E4E4E4",
+    "grid.linewidth": 0.6,
+    "axes.axisbelow": True,
+    "lines.linewidth": 1.4,
+    "lines.markersize": 3.2,
+    "figure.facecolor": "white",
+    "figure.constrained_layout.use": True,
+    "svg.fonttype": "path",
+    # Ids in an SVG are drawn at random without it.
+    "svg.hashsalt": "keeptune",
+}
+
+
+@contextmanager
+def style() -> Iterator[None]:
+    """Figures made inside have the look; what the process had before comes back."""
+    with mpl.rc_context(_LOOK):
+        yield
+
+
+def check_suffix(path: Path, others: tuple[str, ...] = ()) -> None:
+    """Whether a picture can be written there, before anything is computed.
+
+    Raises:
+        ConfigError: a suffix that is none of svg, png and `others`.
+    """
+    known = (*others, *SUFFIXES)
+    if path.suffix not in known:
+        raise ConfigError(f"no picture is written as {path.name}", f"give --out a name that ends in {', '.join(known)}")
+
+
+def save(figure: Any, path: Path) -> None:
+    """Write a figure made inside `style()`, whole or not at all; the same figure gives the same bytes.
+
+    Raises:
+        ConfigError: a suffix that is neither svg nor png.
+        StorageError: the disk is full or not writable.
+    """
+    check_suffix(path)
+    # Else both kinds of file would tell when and by which version they were made.
+    metadata = {"Date": None, "Creator": None} if path.suffix == ".svg" else {"Software": None}
+    with atomic_file(path) as unfinished, style():
+        figure.savefig(unfinished, format=path.suffix[1:], dpi=_DPI, metadata=metadata)
