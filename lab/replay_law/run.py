@@ -27,20 +27,13 @@ HERE = Path(__file__).resolve().parent
 COLUMNS = ("P", "N", "lambda", "replay_tokens", "L_ft", "L_f", "L_f_base", "KL", "L_f_on", "objective", "base")
 
 
-def run_cell(cell: Cell, home: Path) -> dict[str, Any]:
+def run_cell(cell: Cell, home: Path, smallest: int) -> dict[str, Any]:
     """One run of `keeptune tune`; without replay the size of the pool means nothing, and one run stands for all."""
-    if cell["lambda_"] == 0 and cell["replay_tokens"] != smallest(cell):
+    if cell["lambda_"] == 0 and cell["replay_tokens"] != smallest:
         return {"readings": 0}
     settings = TuneSettings(**{**cell, "data": source_of(cell["data"]), "out": str(home / "run")})
-    tune(settings, resume=(home / "run").is_dir())
+    tune(settings, resume=(home / "run").is_dir(), label=home.name)
     return {"readings": len(read_lines(home / "run" / "runs.jsonl"))}
-
-
-def smallest(cell: Cell) -> int:
-    """The smallest pool of the grid that a cell is of."""
-    sizes = (read_grid(HERE, size) for size in ("smoke", "cpu", "gpu"))
-    whole = next(cells for cells in sizes if cell in cells)
-    return min(int(other["replay_tokens"]) for other in whole)
 
 
 def results(size: str) -> list[dict[str, Any]]:
@@ -57,7 +50,8 @@ def results(size: str) -> list[dict[str, Any]]:
 
 def main() -> None:
     given = arguments(__doc__)
-    run_missing(HERE, given.size, given.part, run_cell)
+    smallest = min(int(cell["replay_tokens"]) for cell in read_grid(HERE, given.size))
+    run_missing(HERE, given.size, given.part, lambda cell, home: run_cell(cell, home, smallest))
     if rows := results(given.size):
         write_csv(HERE / ("results.csv" if given.size == "cpu" else f"results_{given.size}.csv"), rows)
 

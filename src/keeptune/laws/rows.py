@@ -234,7 +234,7 @@ def _distinct(tables: Sequence[_Table], name: str) -> dict[str, Path]:
     for path, rows in tables:
         for row in rows:
             if row.get(name) not in (None, ""):
-                found.setdefault(_alike(row[name]), path)
+                found.setdefault(_alike(row[name]) if name in _REPLAY else str(row[name]), path)
     return found
 
 

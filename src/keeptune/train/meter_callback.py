@@ -31,9 +31,9 @@ class MeterCallback(TrainerCallback):
 
     A row of `runs.jsonl`: `step`; `P`, tuned parameters; `N`, update steps; `L_ft`, task loss, on the evaluation data
     set where the trainer has one (`L_ft_on`: held-out, else train); `L_f`, `L_f_base` and `KL` on old text (`L_f_on`:
-    self, the pool's held-out rows, or the name of a text); all in nats per token; `lambda`; `replay_tokens`, distinct ones in training; `task_tokens` and `seconds`
-    of training so far and their ratio; what made it; and the `forecast` of the run's end
-    (`keeptune.train.forecast_callback.forecast_row`).
+    self, the pool's held-out rows, or the name of a text); all in nats per token; `lambda`; `replay_tokens`, distinct
+    ones to train on; `task_tokens` and `seconds` of training so far and their ratio; what made it; and the `forecast`
+    of the run's end (`keeptune.train.forecast_callback.forecast_row`).
     """
 
     def __init__(self, trainer: KeepSFTTrainer) -> None:
