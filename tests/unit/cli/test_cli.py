@@ -19,6 +19,8 @@ from tests.conftest import make_model, make_tokenizer
 COMMON = {"--help"}
 FLAGS = {
     "demo": {"--out", "--model", "--data", "--text", "--steps", "--lambda", "--documents", "--seed"},
+    "plan": {"--model", "--data", "--budget", "--out", "--minutes", "--hours", "--max-rank", "--learning-rate",
+             "--batch-size", "--max-length", "--seed"},
     "replay": {"--model", "--out", "--tokens", "--length", "--seed", "--document-start", "--show", "--predictions",
                "--top-k", "--prompts"},
     "audit": {"--base", "--text", "--task", "--items", "--docs", "--max-length", "--windows", "--seed", "--out",
@@ -170,6 +172,33 @@ def test_the_gate_fails_only_a_model_that_surely_drifted(
     assert gate("kl=0.1", docs=9) == 0
     assert "not enough evidence" in capsys.readouterr().err
     assert 'skipped="3"' in xml.read_text()
+
+
+def test_runs_that_differ_in_replay_give_the_replay_law(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    table, laws = tmp_path / "runs.csv", tmp_path / "laws.json"
+    rows = [
+        f"{run},1e6,{N},{weight},{tokens},{1 + N**-0.3 + weight / 50},{1 + (1 - N**-0.3) / (1 + weight)},0.9"
+        for run, (weight, tokens) in enumerate([(0, 0), (0.5, 4000), (2, 4000), (8, 4000)])
+        for N in range(10, 100, 10)
+    ]
+    table.write_text("\n".join(["run,P,N,lambda,replay_tokens,L_ft,L_f,L_f_base", *rows]))
+    assert run(monkeypatch, "laws", "fit", table, "--out", laws, "--bootstraps", 3) == 0
+    said = capsys.readouterr().out
+    assert "Replay law: R²" in said
+    assert "one size of pool alone" in said
+    place = ["laws", "predict", laws, "--P", 1e6, "--N", 50]
+    forgotten = []
+    for weight in (0, 4):
+        assert run(monkeypatch, *place, "--lambda", weight, "--replay-tokens", 4000) == 0
+        forgotten.append(float(capsys.readouterr().out.split("L_f ")[1].split()[0]))
+    assert forgotten[1] < forgotten[0] - 0.3
+    other_rank = [*place[:4], 2e6, "--N", 5, "--lambda", 1]
+    for bad in (place, [*place, "--replay-tokens", 5], [*place, "--lambda", -1], other_rank):
+        assert run(monkeypatch, *bad) == 2
+        assert "→" in capsys.readouterr().err
+    assert run(monkeypatch, "laws", "plot", table, "--out", tmp_path / "laws.svg") == 2
 
 
 def test_laws_are_fitted_drawn_and_predict(
