@@ -40,6 +40,17 @@ the tuned model or adapter is saved to OUT/model with a card that says what it f
 
     keeptune tune smollm2 verilog --out run --config run.toml
 """,
+    "capacity": """Before a run: can the model learn the task without moving its old predictions?
+
+Replay nearly eliminates forgetting, unless the model has no spare capacity (Marek et al. 2026, arXiv 2605.26097). Two
+short runs tell: a plain one, and one that a stiff KL holds to the base. Says how much of the plain run's gain the stiff
+one reaches, how far each moved, and the least that the whole gain must cost in KL: spare capacity, saturated, or
+undecided. Writes OUT/capacity.json. Stopped, the same command goes on.
+
+    keeptune capacity smollm2 verilog --out capacity
+
+    keeptune capacity org/model chats.jsonl --lora 32 --steps 100
+""",
     "audit": """Measure what a tuned model forgot, how surely, and where.
 
 Writes OUT/report.html for people and OUT/report.json for machines. Stopped, it goes on where it was.

@@ -27,6 +27,8 @@ FLAGS = {
               "--shared-vocabulary", "--lm-eval", "--harmful", "--harmless", "--prompts", "--new-tokens", "--judge",
               "--stages", "--recovery",
               "--fail-above", "--junit", "--markdown"},
+    "capacity": {"--model", "--data", "--out", "--lora", "--steps", "--lambda", "--learning-rate", "--batch-size",
+                 "--max-length", "--documents", "--seed"},
     "compare": {"--learned", "--forgot", "--out"},
     "laws fit": {"--out", "--after", "--bootstraps", "--seed"},
     "laws predict": {"--laws", "--P", "--N", "--L-ft", "--lambda", "--replay-tokens", "--interval"},

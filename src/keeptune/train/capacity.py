@@ -1,0 +1,267 @@
+"""The capacity probe: can the model learn the task without moving its old predictions?
+
+Replay nearly eliminates forgetting unless the model has no spare capacity; then some must be paid, however λ is
+chosen (Marek et al. 2026, arXiv 2605.26097: at the best λ .264 nats for 6 M parameters and .006 for 46 M; for 6 M
+trained on 10 tokens a parameter none, on 10 000 .181). Two short runs, alike but for λ, tell which model this is: a
+plain one, and one that a stiff KL holds to the base.
+
+The least KL for a gain in task loss is a convex curve from the origin: λ traces it, and its slope is 1/λ. So the line
+through the origin and the stiff run, drawn on to the plain run's gain, is a lower bound on what that gain must cost,
+as far as the stiff run is on the curve: at too high a rate, or too early, it lies above, and the price is too high.
+
+Shapes: D documents, R resamples.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from transformers import PreTrainedModel
+
+from keeptune.audit.floor import noise_floor
+from keeptune.audit.meter import Drift, measure
+from keeptune.audit.stats import LEVEL, RESAMPLES, Array, Interval, bootstrap_ratio
+from keeptune.audit.verdict import MIN_DOCUMENTS, NO_EVIDENCE, require_finite
+from keeptune.errors import ConfigError, Interrupted, OutputExists
+from keeptune.progress import say
+from keeptune.replay.pool import ReplayPool
+from keeptune.replay.write import sample_pool
+from keeptune.sources import load_model, load_tokenizer
+from keeptune.storage import write_json
+from keeptune.train.settings import TuneSettings
+from keeptune.train.tune import RUN_FILE, task_rows, tune
+from keeptune.versions import provenance
+
+PLAIN, STIFF = "plain", "stiff"
+MOST = 0.8
+# Nats per token. In the figure of sizes, at the best λ, models with room forget .018 or less, others .045 or more.
+NEARLY_NOTHING = 0.02
+SPARE = "spare capacity"
+SATURATED = "saturated"
+UNDECIDED = "undecided"
+RULE = (
+    f"{NO_EVIDENCE}: fewer than {MIN_DOCUMENTS} held-out documents or rows of the base's own text, or the plain run "
+    "did not surely learn and move beyond the noise floor. "
+    f"{SPARE}: the stiff run surely reaches {MOST:.0%} of the plain run's gain, and the price of all of it is surely "
+    f"below {NEARLY_NOTHING:g} nats per token. {SATURATED}: the price is surely above. {UNDECIDED}: otherwise."
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class CapacityPlan:
+    """The probe's settings. The docstring under a field is its help text."""
+
+    model: str
+    """The base: a hub id, a folder, a .gguf file, or smollm2."""
+    data: str
+    """The new task: a hub data set, a file, folder or glob of jsonl, parquet or text, or verilog, or pydoc."""
+    out: str = "capacity"
+    """Folder of the probe: pool, both runs, capacity.json."""
+    lora: int | None = None
+    """Rank of a rank-stabilised LoRA on all linear layers; by default all weights are tuned."""
+    steps: int = 60
+    """Steps of each run."""
+    lambda_: float = 10.0
+    """Weight λ of the KL in the stiff run."""
+    learning_rate: float | None = None
+    """Peak learning rate of both runs; by default 1e-4, or 1e-3 with LoRA."""
+    batch_size: int = 8
+    """Task rows in a step, and replay rows beside them."""
+    max_length: int = 128
+    """Longest task row in tokens, and the tokens of a replay row."""
+    documents: int = 64
+    """Rows of the base's own text, and held-out rows of the task at most, to measure on."""
+    seed: int = 42
+    """Of everything random."""
+
+    def __post_init__(self) -> None:
+        """Refuse values that cannot be meant."""
+        if self.steps < 1 or self.documents < MIN_DOCUMENTS:
+            raise ConfigError(
+                f"{self.steps} steps, read on {self.documents} documents, tell nothing",
+                f"give 1 step or more, and {MIN_DOCUMENTS} documents or more",
+            )
+        if not self.lambda_ > 0:
+            raise ConfigError(f"lambda is {self.lambda_}", "give the stiff run a positive one, such as 10")
+        for run in (PLAIN, STIFF):
+            self.settings(run)
+
+    @property
+    def folder(self) -> Path:
+        """The probe's folder."""
+        return Path(self.out)
+
+    @property
+    def pool_tokens(self) -> int:
+        """Tokens that the base writes: each replay row is used once, and the rows to measure on never."""
+        return (self.steps * self.batch_size + self.documents) * self.max_length
+
+    def settings(self, run: str) -> TuneSettings:
+        """Settings of the plain or the stiff run: the same but for λ."""
+        return TuneSettings(
+            model=self.model,
+            data=self.data,
+            out=str(self.folder / run),
+            lambda_=self.lambda_ if run == STIFF else 0.0,
+            steps=self.steps,
+            replay=str(self.folder / "pool"),
+            lora=self.lora,
+            learning_rate=self.learning_rate,
+            batch_size=self.batch_size,
+            max_length=self.max_length,
+            replay_length=self.max_length,
+            meter_rows=self.documents,
+            meter_every=0,
+            held_out=0.2,
+            held_out_rows=self.documents,
+            seed=self.seed,
+        )
+
+
+def capacity_probe(plan: CapacityPlan) -> dict[str, Any]:
+    """Run whatever of the probe is not done yet, write capacity.json and return what it holds.
+
+    Returns:
+        `gain` of each run, CE(base) − CE(tuned) on held-out task documents, and `kl` of each on the base's own text,
+        nats per token; `share` of the plain gain that the stiff run reaches; `price`, the least KL for the plain gain
+        by the stiff run's line, and `price_share` of the plain run's KL, both None where the stiff run did not surely
+        learn; all with intervals over documents; `verdict` by `rule`.
+
+    Raises:
+        OutputExists: the folder holds a probe of other settings, or something else.
+        SourceError, StorageError, Diverged, Interrupted: as their names say.
+    """
+    _claim(plan)
+    say("1/4  The base writes text of its own")
+    base, tokenizer = load_model(plan.model), load_tokenizer(plan.model)
+    pool = sample_pool(
+        base, tokenizer, plan.folder / "pool", tokens=plan.pool_tokens, length=plan.max_length, seed=plan.seed
+    )
+    for number, run in ((2, PLAIN), (3, STIFF)):
+        say(f"{number}/4  {plan.model} learns {plan.data}, λ = {plan.settings(run).lambda_:g}")
+        _train(plan, run)
+    say("4/4  What each learned and moved")
+    rows = {"task": list(task_rows(plan.settings(PLAIN), tokenizer)[1]), "self": pool_rows(pool, plan.documents)}
+    floor = noise_floor(base, rows["self"])
+    drifts = {run: _readings(plan, base, run, rows) for run in (PLAIN, STIFF)}
+    found = {**judge(drifts, floor["measures"]["kl"]["floor"]), "plan": vars(plan), **provenance(plan.seed)}
+    write_json(plan.folder / "capacity.json", found)
+    return found
+
+
+def pool_rows(pool: ReplayPool, count: int) -> list[dict[str, Any]]:
+    """The pool's last rows, which a trainer keeps for its meter, as `measure` takes them."""
+    rows = []
+    for row in range(pool.rows - count, pool.rows):
+        tokens = pool.tokens_of(row).tolist()
+        rows.append({"input_ids": tokens, "labels": [-100, *tokens[1:]], "document": f"sample {row}"})
+    return rows
+
+
+def judge(drifts: dict[str, dict[str, Drift]], floor: float) -> dict[str, Any]:
+    """`RULE` in numbers, from the drift of both runs on the `task` and on the base's own text (`self`); for JSON."""
+    gain = {run: gained(of_run["task"]) for run, of_run in drifts.items()}
+    tokens_D = drifts[PLAIN]["task"].tokens_D
+    kl = {run: of_run["self"].interval("kl") for run, of_run in drifts.items()}
+    gains = {run: bootstrap_ratio(gain_D, tokens_D) for run, gain_D in gain.items()}
+    found: dict[str, Any] = {
+        "gain": {run: interval.as_dict() for run, interval in gains.items()},
+        "kl": {run: interval.as_dict() for run, interval in kl.items()},
+        "noise_floor": floor,
+        "share": None,
+        "price": None,
+        "price_share": None,
+        "rule": RULE,
+    }
+    enough = min(gains[PLAIN].documents, kl[PLAIN].documents) >= MIN_DOCUMENTS
+    if not enough or (gains[PLAIN].low or 0.0) <= 0 or (kl[PLAIN].low or 0.0) <= floor:
+        return {**found, "verdict": NO_EVIDENCE}
+    share: dict[str, Any] = bootstrap_ratio(gain[STIFF], gain[PLAIN]).as_dict()
+    found["share"] = share
+    if share["low"] <= 0:
+        return {**found, "verdict": UNDECIDED}
+    price, price_share = (interval.as_dict() for interval in prices(drifts, gain))
+    found |= {"price": price, "price_share": price_share}
+    return {**found, "verdict": verdict(share, price)}
+
+
+def verdict(share: dict[str, Any], price: dict[str, Any]) -> str:
+    """`RULE` in code, where there is evidence and the stiff run surely learned."""
+    if price["low"] > NEARLY_NOTHING:
+        return SATURATED
+    return SPARE if share["low"] >= MOST and price["high"] < NEARLY_NOTHING else UNDECIDED
+
+
+def gained(drift: Drift) -> Array:
+    """CE(base) − CE(tuned) by document, summed over its tokens, fp64 [D]."""
+    return -drift.column("ce_change")
+
+
+def prices(drifts: dict[str, dict[str, Drift]], gain: dict[str, Array]) -> tuple[Interval, Interval]:
+    """KL(stiff) · gain(plain) / gain(stiff), in nats per token, and as a share of KL(plain).
+
+    The stiff run surely learned something. Task documents and the base's own rows are drawn apart, being different
+    texts; a resample holds the same of each for both runs.
+    """
+    own = {run: of_run["self"] for run, of_run in drifts.items()}
+    sizes = len(gain[PLAIN]), len(own[PLAIN].documents)
+    draws = [np.vstack([np.ones(size), _counts(size, seed)]) for seed, size in enumerate(sizes)]
+    learned = {run: draws[0] @ gain_D for run, gain_D in gain.items()}
+    moved = {run: draws[1] @ drift.column("kl") / (draws[1] @ drift.tokens_D) for run, drift in own.items()}
+    with np.errstate(divide="ignore"):
+        price_R = moved[STIFF] * learned[PLAIN] / np.maximum(learned[STIFF], 0.0)
+    return _interval(price_R, min(sizes)), _interval(price_R / moved[PLAIN], min(sizes))
+
+
+def _interval(value_R: Array, documents: int) -> Interval:
+    """The first is the value, the others its resamples."""
+    low, high = np.quantile(value_R[1:], [(1 - LEVEL) / 2, (1 + LEVEL) / 2], method="nearest")
+    return Interval(value=float(value_R[0]), low=float(low), high=float(high), documents=documents)
+
+
+def _counts(documents: int, seed: int) -> Array:
+    drawn = np.random.default_rng(seed).multinomial(documents, np.full(documents, 1 / documents), size=RESAMPLES)
+    return drawn.astype(np.float64)
+
+
+def _claim(plan: CapacityPlan) -> None:
+    """Take the folder, or refuse one that holds something else."""
+    settings = json.loads(json.dumps({**vars(plan), "out": None}))
+    mark = plan.folder / "plan.json"
+    if mark.is_file():
+        if json.loads(mark.read_text(encoding="utf-8")) != settings:
+            raise OutputExists(f"{plan.folder} holds a probe of other settings", "choose another --out, or delete it")
+        return
+    if plan.folder.exists() and any(plan.folder.iterdir()):
+        raise OutputExists(f"{plan.folder} is not empty and holds no capacity probe", "choose another --out")
+    write_json(mark, settings)
+
+
+def _train(plan: CapacityPlan, run: str) -> None:
+    """One run, unless its model stands already; a run cut short goes on from its last checkpoint."""
+    resume = (plan.folder / run / RUN_FILE).is_file()
+    try:
+        tune(plan.settings(run), resume=resume, label=f"Tuning, {run}")
+    except Interrupted as error:
+        raise Interrupted(error.what, "run the same command again to go on") from error
+
+
+def _readings(
+    plan: CapacityPlan, base: PreTrainedModel, run: str, rows: dict[str, list[dict[str, Any]]]
+) -> dict[str, Drift]:
+    """The drift of one run's model on each text, kept in files."""
+    drifts = {}
+    tuned: PreTrainedModel | None = None
+    for text, of_text in rows.items():
+        file = plan.folder / "readings" / f"{run}-{text}.json"
+        if not file.is_file():
+            tuned = tuned if tuned is not None else load_model(str(plan.folder / run / "model"))
+            drift = measure(base, tuned, of_text, label=f"{run} on {text}")
+            require_finite(drift, text)
+            write_json(file, drift.as_dict())
+        drifts[text] = Drift.from_dict(json.loads(file.read_text(encoding="utf-8")))
+    return drifts
