@@ -40,6 +40,17 @@ the tuned model or adapter is saved to OUT/model with a card that says what it f
 
     keeptune tune smollm2 verilog --out run --config run.toml
 """,
+    "plan": """Which run to make: rank, steps, learning rate, λ and replay tokens for a budget of forgetting.
+
+Makes a few short runs in the time given by --minutes, fits the laws of forgetting to them, and answers with a
+`keeptune tune` command: of all runs within reach the one that learns most while KL(base‖tuned) stays within --budget,
+with the task loss and the forgetting to expect (90 % intervals), what it takes, and what the pilot could not tell.
+
+Writes OUT/plan.json, OUT/run.toml and OUT/frontier.svg. Stopped, it goes on where it was; with another --budget the
+same pilot answers again.
+
+    keeptune plan smollm2 verilog --budget 0.02 --minutes 20
+""",
     "capacity": """Before a run: can the model learn the task without moving its old predictions?
 
 Replay nearly eliminates forgetting, unless the model has no spare capacity (Marek et al. 2026, arXiv 2605.26097). Two

@@ -1,0 +1,170 @@
+"""Which runs a pilot has and how long they are, for the time there is."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from keeptune.errors import ConfigError
+from keeptune.plan.settings import METER_ROWS, PlanSettings
+from keeptune.train.config import KeepConfig
+
+WEIGHTS = (0.3, 3.0)
+"""λ of the pilot's runs with replay, a decade apart."""
+ROUNDS = 2
+"""How often a replay row is used, in the pilot and in the plan: what more rounds do, the pilot cannot see."""
+LEAST_STEPS = 24
+_READINGS = 4
+# Fits, and what the probe of three steps misjudged.
+_RESERVE = 0.05
+_LATE = 1.15
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pace:
+    """Seconds that things take on this machine."""
+
+    step: float
+    """A step without replay."""
+    replay_step: float
+    """A step with replay."""
+    reading: float
+    """A reading of the meter."""
+    fixed: float
+    """What a run takes besides: loading, the first reading, saving."""
+    token: float
+    """A token of replay text, written."""
+    spent: float
+    """What was spent to learn all this."""
+
+
+class Cell(NamedTuple):
+    """One run of the pilot."""
+
+    rank: int
+    rate: float
+    lambda_: float
+
+    @property
+    def name(self) -> str:
+        """Fit for a folder."""
+        return f"rank{self.rank}-lambda{self.lambda_:g}-rate{self.rate:g}"
+
+    def __str__(self) -> str:
+        return f"rank {self.rank}, λ {self.lambda_:g}, learning rate {self.rate:g}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Design:
+    """The pilot: the middle rank at every rate, then, at the best one, the λ and the other ranks."""
+
+    steps: int
+    rates: tuple[float, ...]
+    weights: tuple[float, ...]
+    ranks: tuple[int, ...]
+
+    @property
+    def every(self) -> int:
+        """Steps between readings."""
+        return max(1, self.steps // _READINGS)
+
+    @property
+    def runs(self) -> int:
+        """How many."""
+        return len(self.rates) + len(self.weights) + len(self.ranks) - 1
+
+    @property
+    def rows(self) -> int:
+        """Rows of the pool that training draws from, for steps of one row each."""
+        return -(-self.steps // ROUNDS) if self.weights else 1
+
+    def at_rates(self) -> list[Cell]:
+        """The runs that tell the best rate."""
+        return [Cell(self.ranks[0], rate, 0.0) for rate in self.rates]
+
+    def at_rate(self, rate: float) -> list[Cell]:
+        """The runs after them: what replay does tells more of a plan than what the rank does."""
+        held = [Cell(self.ranks[0], rate, weight) for weight in self.weights]
+        return held + [Cell(rank, rate, 0.0) for rank in self.ranks[1:]]
+
+    def seconds(self, pace: Pace, cell: Cell) -> float:
+        """What a run will take."""
+        step = pace.replay_step if cell.lambda_ else pace.step
+        return pace.fixed + readings(self.every, self.steps) * pace.reading + self.steps * step
+
+    def total(self, pace: Pace, settings: PlanSettings) -> float:
+        """What the pilot will take from the probe on."""
+        cells = self.at_rates() + self.at_rate(self.rates[0])
+        tokens = (METER_ROWS + self.rows * settings.batch_size) * settings.max_length
+        return sum(self.seconds(pace, cell) for cell in cells) + tokens * pace.token
+
+    def missing(self, settings: PlanSettings) -> list[str]:
+        """What this pilot cannot tell, in words."""
+        found = []
+        if len(self.rates) < 2 and settings.learning_rate is None:
+            found.append(f"learning rate: not compared, {self.rates[0]:g} is the usual one")
+        if len(self.ranks) < 2:
+            found.append(f"rank: not compared, {self.ranks[0]} is the middle one")
+        if not self.weights:
+            found.append("λ: no run had replay, so what it costs is bounded only; it is steered while the run goes on")
+        return found
+
+
+def design(pace: Pace, settings: PlanSettings, *, most_steps: int) -> Design:
+    """The fullest pilot that has `LEAST_STEPS` steps a run within the minutes, and then as many as they allow.
+
+    Args:
+        most_steps: one pass over the data.
+
+    Raises:
+        ConfigError: not even one run fits.
+    """
+    left = (1 - _RESERVE) * 60 * settings.minutes - pace.spent
+    for kind in _fullest_first(settings):
+        steps = _most(kind, pace, settings, left, max(most_steps, LEAST_STEPS))
+        if steps is not None:
+            return Design(steps=steps, **kind)
+    least = Design(steps=LEAST_STEPS, rates=settings.rates[:1], weights=(), ranks=settings.ranks[:1])
+    needed = (least.total(pace, settings) + pace.spent) / (1 - _RESERVE) / 60
+    raise ConfigError(
+        f"{settings.minutes:g} minutes are too few for one pilot run of {LEAST_STEPS} steps: a step takes "
+        f"{pace.step:.2g} s, all else {pace.spent + pace.fixed:.0f} s",
+        f"give --minutes {max(1, math.ceil(needed * 1.1))} or more, smaller steps (--batch-size, --max-length), or a "
+        "faster machine",
+    )
+
+
+def late(spent: float, to_come: float, settings: PlanSettings) -> bool:
+    """Whether a run would end well after the minutes are over."""
+    return spent + to_come > _LATE * 60 * settings.minutes
+
+
+def readings(every: int, steps: int) -> int:
+    """Readings of a run after its first step, by the meter's own rule; the last step is always read."""
+    keep = KeepConfig(meter_every=every)
+    return sum(keep.reads_after(step, steps) for step in range(1, steps)) + 1
+
+
+def _fullest_first(settings: PlanSettings) -> Sequence[dict[str, Any]]:
+    """Rates, λ and ranks: the rates go first, for the usual one is known; then the ranks, which matter less than λ."""
+    rates, ranks = settings.rates, settings.ranks
+    return (
+        {"rates": rates, "weights": WEIGHTS, "ranks": ranks},
+        {"rates": rates[:1], "weights": WEIGHTS, "ranks": ranks},
+        {"rates": rates[:1], "weights": WEIGHTS, "ranks": ranks[:1]},
+        {"rates": rates[:1], "weights": (), "ranks": ranks[:1]},
+    )
+
+
+def _most(kind: dict[str, Any], pace: Pace, settings: PlanSettings, left: float, most: int) -> int | None:
+    """The most steps, by bisection, that end in time; None where it is not even the least."""
+    low, high = LEAST_STEPS - 1, most
+    while low < high:
+        steps = (low + high + 1) // 2
+        if Design(steps=steps, **kind).total(pace, settings) <= left:
+            low = steps
+        else:
+            high = steps - 1
+    return low if low >= LEAST_STEPS else None

@@ -1,0 +1,145 @@
+"""The replay law fitted to a pilot: task loss, KL and the rise of L_f of runs that were not made."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from keeptune.errors import ConfigError
+from keeptune.laws.fit import LineFit
+from keeptune.laws.forms import Floats
+from keeptune.laws.replay_fit import ReplayFit
+from keeptune.laws.rows import ReplayRuns
+from keeptune.plan.pilot import Run
+from keeptune.plan.settings import WARMUP_STEPS
+
+INTERVAL = 0.9
+# Of few runs: more would not make the intervals surer, and take minutes.
+BOOTSTRAPS = 60
+
+
+class Said(NamedTuple):
+    """A prediction of one run to be made and its 90 % interval, nats per token, fp64."""
+
+    value: Floats
+    low: Floats
+    high: Floats
+
+    @classmethod
+    def of(cls, value: Floats, low: Floats, high: Floats) -> Said:
+        """Never below 0, and around the value."""
+        value = np.maximum(value, 0.0)
+        return cls(value, np.clip(low, 0.0, value), np.maximum(high, value))
+
+
+@dataclass(frozen=True, kw_only=True)
+class PilotLaw:
+    """The replay law (`keeptune.laws.replay`) of L_ft and √KL, and the line of L_f in KL.
+
+    KL(base‖tuned) is to second order the square of a distance between the models, and its noise grows with it. Its
+    square root follows the law in P and N as L_f does; KL itself starts too flat for a shifted power, and least squares
+    would see only its largest values.
+    """
+
+    drift: ReplayFit
+    rise: LineFit
+    L_f_base: float
+
+    @classmethod
+    def fit(cls, runs: Sequence[Run], *, bootstraps: int = BOOTSTRAPS) -> PilotLaw:
+        """Fit to the readings after the warm-up.
+
+        Raises:
+            ConfigError: the runs do not determine the law.
+        """
+        roots = replay_runs(runs)
+        L_f = np.array([row["L_f"] for run in runs for row in _usable(run)], dtype=np.float64)
+        return cls(
+            drift=ReplayFit(bootstraps=bootstraps).fit(roots),
+            rise=LineFit(bootstraps=bootstraps).fit(replace(roots, L_ft=roots.L_f**2, L_f=L_f)),
+            L_f_base=float(runs[0].rows[0]["L_f_base"]),
+        )
+
+    def predict(self, **where: ArrayLike) -> tuple[Said, Said]:
+        """Task loss and KL.
+
+        Args:
+            where: P, N, lambda_ and tokens, as `ReplayFit.predict` has them.
+        """
+        task, root = self.drift.predict(**where, interval=INTERVAL)
+        ends = (np.maximum(end, 0.0) ** 2 for end in (root.value, *_ends(root)))
+        return Said.of(task.value, *_ends(task)), Said.of(*ends)
+
+    def rise_at(self, kl: tuple[float, float, float]) -> list[float]:
+        """L_f above the base's where the KL and its ends are these: value, low, high; it may fall."""
+        found = self.rise.predict(L_ft=np.array(kl), interval=INTERVAL)
+        low, high = _ends(found)
+        return [float(end) - self.L_f_base for end in (found.value[0], low.min(), high.max())]
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        fit = self.drift
+        drift = {"form": fit.form_, "params": fit.params_, "spread": fit.spread_, "weak": fit.weak_}
+        return {
+            "L_ft and √KL": {**drift, "r2": list(fit.r2_), "runs": fit.runs_, "bootstraps": len(fit.draws_)},
+            "L_f = −c·KL + s": {"params": self.rise.params_, "spread": self.rise.spread_, "r2": self.rise.r2_},
+        }
+
+
+def replay_runs(runs: Sequence[Run]) -> ReplayRuns:
+    """The readings after the warm-up, with √KL as what is forgotten."""
+    table = [
+        (number, row["P"], row["N"], row["L_ft"], max(row["KL"], 0.0) ** 0.5, run.cell.lambda_, run.tokens)
+        for number, run in enumerate(runs)
+        for row in _usable(run)
+    ]
+    number, P, N, L_ft, root, lambda_, tokens = np.array(table, dtype=np.float64).T
+    named = {"P": P, "N": N, "L_ft": L_ft, "L_f": root, "lambda_": lambda_, "tokens": tokens}
+    return ReplayRuns(run=number.astype(np.int64), L_f_base=0.0, **named)
+
+
+def _usable(run: Run) -> list[dict[str, Any]]:
+    return [row for row in run.rows if row["N"] > WARMUP_STEPS]
+
+
+def misses(runs: Sequence[Run]) -> dict[str, Any]:
+    """How far the law is off on what it has not seen: the highest rank where there are three, else every run's end.
+
+    Returns:
+        `unseen`, in words; `L_ft` and `KL`, the largest errors as shares of what was read.
+
+    Raises:
+        ConfigError: the law cannot be fitted to the rest.
+    """
+    sizes = sorted({run.parameters for run in runs})
+    table = replay_runs(runs)
+    if len(sizes) >= 3:
+        left, unseen = np.equal(table.P, sizes[-1]) & _last(table), "the end of the run with the highest rank"
+        kept = np.not_equal(table.P, sizes[-1])
+    else:
+        left, unseen = _last(table), "the end of every run"
+        kept = ~left
+    fit = ReplayFit(bootstraps=0).fit(table.where(kept))
+    seen = table.where(left)
+    said = fit.predict(P=seen.P, N=seen.N, lambda_=seen.lambda_, tokens=seen.tokens)
+    kl = np.maximum(said.L_f.value, 0.0) ** 2
+    return {
+        "unseen": unseen,
+        "L_ft": float(np.max(np.abs(said.L_ft.value / seen.L_ft - 1))),
+        "KL": float(np.max(np.abs(kl / np.maximum(seen.L_f, 1e-6) ** 2 - 1))),
+    }
+
+
+def _last(table: ReplayRuns) -> np.ndarray[Any, np.dtype[np.bool_]]:
+    ends = {run: table.N[table.run == run].max() for run in set(table.run.tolist())}
+    return np.array([ends[run] == N for run, N in zip(table.run.tolist(), table.N, strict=True)])
+
+
+def _ends(found: Any) -> tuple[Floats, Floats]:
+    if found.reading_low is None or found.reading_high is None:
+        raise ConfigError("one run alone gives no interval", "fit to more runs")
+    return found.reading_low, found.reading_high

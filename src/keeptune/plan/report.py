@@ -1,0 +1,88 @@
+"""A plan for people, and for machines: the terminal, the run file, the command."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import sys
+from typing import Any
+
+from keeptune.plan.choose import FARTHEST
+from keeptune.plan.settings import CONSTANT, PlanSettings
+from keeptune.progress import duration
+
+RUN = "run.toml"
+
+
+def run_file(settings: PlanSettings, steps: int) -> str:
+    """The run file of the planned run: what pilot and plan have in common, as TOML."""
+    shared = {**settings.shared(), "meter_every": max(20, steps // 20)}
+    lines = ["# Written by keeptune plan. A constant rate, as the pilot had: the laws speak of such runs."]
+    lines += [f"{name.replace('_', '-')} = {json.dumps(value)}" for name, value in shared.items()]
+    lines += ["", "[sft]", *(f"{name} = {json.dumps(value)}" for name, value in CONSTANT.items())]
+    return "\n".join(lines) + "\n"
+
+
+def command(settings: PlanSettings, chosen: dict[str, Any]) -> str:
+    """The command of the planned run, to be pasted into a shell."""
+    words = ["keeptune", "tune", settings.model, settings.data, "--out", "run"]
+    words += ["--config", str(settings.folder / RUN), "--lora", str(chosen["rank"]), "--steps", str(chosen["steps"])]
+    words += ["--learning-rate", f"{chosen['learning_rate']:g}", "--lambda", f"{chosen['lambda']:.2g}"]
+    if chosen["lambda"]:
+        words += ["--budget", f"{settings.budget:g}", "--replay-tokens", str(chosen["replay_tokens"])]
+    return shlex.join(words)
+
+
+def print_plan(plan: dict[str, Any]) -> None:
+    """The plan on standard output."""
+    sys.stdout.write("\n".join(lines(plan)) + "\n")
+
+
+def lines(plan: dict[str, Any]) -> list[str]:
+    """The plan in lines; intervals are of 90 %."""
+    settings, chosen, pilot = plan["settings"], plan["plan"], plan["pilot"]
+    said = [
+        f"Plan for {settings['model']} on {settings['data']}, KL ≤ {settings['budget']:g} nats per token",
+        f"  {plan['command']}",
+        f"  task loss    {_number(chosen['task_loss'])}   (base {pilot['base_task_loss']:.3f})",
+    ]
+    if "KL" in chosen:
+        said.append(f"  forgetting   KL {_number(chosen['KL'], 4)}, L_f {_number(chosen['L_f_rise'], 4, '+')}")
+    else:
+        said.append("  forgetting   not foretold; λ is steered for KL within the budget")
+    memory = f"{pilot['memory'] / 2**30:.1f} GiB (the pilot's peak)"
+    said.append(f"  takes        about {duration(chosen['seconds'])} on this machine, {memory}")
+    line = f"  pilot        {len(pilot['runs'])} runs of {pilot['design']['steps']} steps, {duration(pilot['seconds'])}"
+    off = plan["misses"]
+    if isinstance(off, dict):
+        line += (
+            f"; on {off['unseen']}, unseen, the law was off by {off['L_ft']:.1%} in task loss, {off['KL']:.0%} in KL"
+        )
+    return [*said, line, *(f"  note         {note}" for note in plan["notes"])]
+
+
+def notes(chosen: dict[str, Any], pilot: dict[str, Any], budget: float) -> list[str]:
+    """What to bear in mind, from how far the plan is from the pilot and what the pilot lacked."""
+    found = []
+    beyond = chosen["steps"] / pilot["design"]["steps"]
+    if beyond > 1:
+        found.append(f"extrapolated: {beyond:.1f} times the pilot's steps (never more than {FARTHEST})")
+    passes = chosen["steps"] / pilot["pass_steps"]
+    if passes > 1:
+        found.append(f"{passes:.1f} passes over the data: more than one is not in the pilot, watch the task loss")
+    if chosen["lambda"] == 0.0:
+        found.append("no replay is needed: even the far end of the forgetting expected is within the budget")
+    elif "KL" in chosen and chosen["KL"][2] > budget:
+        found.append(
+            "KL may leave the budget at this λ; --budget steers λ, and the interval of the task loss allows for that"
+        )
+    few = len(pilot["runs"])
+    if few < 10:
+        found.append(f"intervals (90 %) rest on {few} runs of one seed: they are wide, and blind to the seed")
+    return found + pilot["missing"]
+
+
+def _number(values: list[float | None], digits: int = 3, sign: str = "") -> str:
+    """`1.830 [1.790, 1.880]`, or the ends alone where there is no value."""
+    value, low, high = (None if end is None else f"{end:{sign}.{digits}f}" for end in values)
+    return f"between {low} and {high}" if value is None else f"{value} [{low}, {high}]"

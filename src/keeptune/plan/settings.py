@@ -1,0 +1,117 @@
+"""Everything that `keeptune plan` can be told. The docstring under a field is its help text."""
+
+import math
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from keeptune.errors import ConfigError
+from keeptune.train.settings import DEFAULT_LR, TuneSettings
+
+METER_ROWS = 16
+HELD_OUT_ROWS = 16
+WARMUP_STEPS = 4
+# Without a schedule that knows its end, the readings along one run are those of shorter runs: what the laws are about.
+CONSTANT = {"lr_scheduler_type": "constant_with_warmup", "warmup_steps": WARMUP_STEPS}
+_LOWER_RATE = 0.3
+_LEAST_RANK = 16
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlanSettings:
+    """What the user knows: model, data, the forgetting that is tolerated, and the time there is."""
+
+    model: str
+    """The base: a hub id, a folder, a .gguf file, or smollm2."""
+    data: str
+    """The new task: a hub data set, a file, folder or glob of jsonl, parquet or text, or verilog, or pydoc."""
+    budget: float
+    """The most that KL(base‖tuned) on the base's own text may be, nats per token."""
+    out: str = "plan"
+    """Folder of the plan: pilot runs, plan.json, run.toml, the frontier as a picture. A stopped plan goes on there."""
+    minutes: float = 20.0
+    """Time for the pilot, writing its replay text included."""
+    hours: float | None = None
+    """The most that the planned run may take on this machine; by default steps alone are bounded."""
+    max_rank: int = 64
+    """The highest LoRA rank to plan; the pilot runs it, a quarter and a sixteenth of it."""
+    learning_rate: float | None = None
+    """Peak learning rate; by default the pilot compares two."""
+    batch_size: int = 4
+    """Task rows in a step, and replay rows beside them, in pilot and plan."""
+    max_length: int = 128
+    """Longest row in tokens, in pilot and plan."""
+    seed: int = 42
+    """Of everything random."""
+
+    def __post_init__(self) -> None:
+        """Refuse values that cannot be meant."""
+        for name, example in (("budget", "0.01"), ("minutes", "20"), ("hours", "2"), ("learning_rate", "1e-3")):
+            value = getattr(self, name)
+            if value is not None and not 0 < value < math.inf:
+                raise ConfigError(f"{name} is {value}", f"give a positive number, such as {example}")
+        if self.max_rank < _LEAST_RANK:
+            raise ConfigError(
+                f"max_rank is {self.max_rank}", f"give {_LEAST_RANK} or more: the pilot runs a sixteenth of it too"
+            )
+        if self.batch_size < 1 or self.max_length < 2:
+            raise ConfigError(
+                f"a step of {self.batch_size} rows of {self.max_length} tokens", "give 1 row or more, of 2 or more"
+            )
+
+    @property
+    def folder(self) -> Path:
+        """The plan's folder."""
+        return Path(self.out)
+
+    @property
+    def pool(self) -> Path:
+        """The replay pool that all pilot runs share."""
+        return self.folder / "pool"
+
+    @property
+    def ranks(self) -> tuple[int, int, int]:
+        """Of the pilot, the middle one first: it runs in every pilot."""
+        return self.max_rank // 4, self.max_rank // 16, self.max_rank
+
+    @property
+    def rates(self) -> tuple[float, ...]:
+        """Learning rates to compare, the usual one first."""
+        if self.learning_rate is not None:
+            return (self.learning_rate,)
+        return DEFAULT_LR["lora"], _LOWER_RATE * DEFAULT_LR["lora"]
+
+    def identity(self) -> dict[str, Any]:
+        """What finished pilot runs depend on; budget, minutes and hours may change over a folder."""
+        free = ("out", "budget", "minutes", "hours")
+        return {name: value for name, value in asdict(self).items() if name not in free}
+
+    def shared(self) -> dict[str, Any]:
+        """Fields of `TuneSettings` that pilot and planned run have in common."""
+        return {
+            "batch_size": self.batch_size,
+            "max_length": self.max_length,
+            "replay_length": self.max_length,
+            "meter_rows": METER_ROWS,
+            "held_out_rows": HELD_OUT_ROWS,
+            "seed": self.seed,
+        }
+
+    def tune_settings(
+        self, out: Path, *, rank: int, rate: float, lambda_: float, steps: int, every: int
+    ) -> TuneSettings:
+        """One run of the pilot."""
+        return TuneSettings(
+            model=self.model,
+            data=self.data,
+            out=str(out),
+            lora=rank,
+            learning_rate=rate,
+            lambda_=lambda_,
+            steps=steps,
+            meter_every=every,
+            replay=str(self.pool),
+            checkpoint_every=0,
+            sft=dict(CONSTANT),
+            **self.shared(),
+        )
