@@ -7,12 +7,12 @@ networks trained by gradient). In the terms of control the two are an integral a
 and Abbeel 2020, arXiv 2007.03964). Here both act on logarithms, as a multiplier is positive and KL falls about as a
 power of it (Rezende and Viola 2018, arXiv 1810.00597, multiply λ by an exponential too):
 
-    log λ = integral + GAIN · error,    integral += rate · error,    error = log(KL / (AIM · budget)) cut to ±1
+    log λ = integral + GAIN · error,    integral += rate · error,    error = log(KL / (AIM · budget)) cut to −1 … 2
 
 KL starts at 0, follows λ after tens of steps, is read on few rows and falls again as the learning rate decays. So its
 mean is smoothed with a trend (Holt 1957), which follows a ramp without lag; the integral stands still while the error
 is closing by itself (conditional integration against wind-up: Åström and Hägglund 2006, *Advanced PID Control*, 3.5);
-and λ moves by at most a fifth a step. A small pool is learned, so its KL is too low: rows that were never trained on
+and λ moves by at most a third a step. A small pool is learned, so its KL is too low: rows that were never trained on
 tell by how much.
 """
 
@@ -23,11 +23,12 @@ from dataclasses import asdict, dataclass
 
 AIM = 0.9
 """What λ steers for, as a share of the budget: a certificate needs room for its interval."""
-GAIN = 1.0
+GAIN = 0.8
 LOWEST, HIGHEST = 1e-3, 1e3
-_LARGEST_MOVE = 0.2
-_SMOOTHING, _TREND_SMOOTHING = 0.2, 0.06
+_LARGEST_MOVE = 0.35
+_SMOOTHING, _TREND_SMOOTHING = 0.25, 0.06
 _FLOOR = 1e-3
+_FAR_BELOW, _FAR_ABOVE = -1.0, 2.0
 _LEAST_TO_COMPARE = 0.1
 
 
@@ -65,10 +66,10 @@ class Budget:
     def __init__(self, budget: float, *, start: float, steps: int) -> None:
         self.aim = AIM * budget
         self.steps = steps
-        self.rate = min(max(6.0 / steps, 0.01), 0.1)
+        self.rate = min(max(8.0 / steps, 0.01), 0.1)
         log_start = min(max(math.log(start), math.log(LOWEST)), math.log(HIGHEST))
-        # At first the error is cut to −1, so that λ starts where it is told to.
-        self.state = BudgetState(log_lambda=log_start, integral=log_start + GAIN)
+        # At first KL is far below, and the proportional part must not move λ away from where it is told to start.
+        self.state = BudgetState(log_lambda=log_start, integral=log_start - GAIN * _FAR_BELOW)
 
     @property
     def lambda_(self) -> float:
@@ -111,7 +112,7 @@ class Budget:
             return
         state.readings += 1
         state.bias += (math.log(held_out / expected) - state.bias) * max(1 / state.readings, 0.4)
-        state.trust = rounds / (1 + rounds)
+        state.trust = rounds / (0.5 + rounds)
 
     def export(self) -> dict[str, float]:
         """The state, for JSON."""
@@ -132,10 +133,12 @@ class Budget:
     def _closing(self, error: float) -> bool:
         """Whether the error will be gone within a third of the steps left if KL goes on growing as a power of time."""
         state = self.state
+        if error < 0 and state.step < self.steps / 10:
+            return True  # too early to tell a slow start from a weak pull
         power = state.step * state.trend / max(state.level, _FLOOR)
         ahead = max(self.steps - state.step, 0.0) / 3
         return error * (error + power * math.log1p(ahead / state.step)) < 0
 
 
 def _cut(error: float) -> float:
-    return min(max(error, -1.0), 1.0)
+    return min(max(error, _FAR_BELOW), _FAR_ABOVE)

@@ -1,4 +1,4 @@
-"""The certificate of a budget: what the finished model's KL is on rows that neither training nor λ saw, with an interval.
+"""The certificate of a budget: the finished model's KL on rows that neither training nor λ saw, with an interval.
 
 The meter's rows steer λ (`keeptune.train.steering`), so others are read here.
 """
