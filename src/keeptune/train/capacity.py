@@ -8,6 +8,8 @@ plain one, and one that a stiff KL holds to the base.
 The least KL for a gain in task loss is a convex curve from the origin: λ traces it, and its slope is 1/λ. So the line
 through the origin and the stiff run, drawn on to the plain run's gain, is a lower bound on what that gain must cost,
 as far as the stiff run is on the curve: at too high a rate, or too early, it lies above, and the price is too high.
+Of two tiny models, one with room and one without, the first paid .040 nats after 120 steps and .027 after 360, the
+second .061 and .056 (lab/LOG.md): a saturated verdict counts once more steps no longer lower the price.
 
 Shapes: D documents, R resamples.
 """
@@ -63,8 +65,8 @@ class CapacityPlan:
     """Folder of the probe: pool, both runs, capacity.json."""
     lora: int | None = None
     """Rank of a rank-stabilised LoRA on all linear layers; by default all weights are tuned."""
-    steps: int = 60
-    """Steps of each run."""
+    steps: int = 200
+    """Steps of each run: too few make every model look saturated."""
     lambda_: float = 10.0
     """Weight λ of the KL in the stiff run."""
     learning_rate: float | None = None
