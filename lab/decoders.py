@@ -1,0 +1,32 @@
+"""Small decoders of the Llama family, untrained: the models that the lab trains from nothing."""
+
+from __future__ import annotations
+
+import torch
+from transformers import LlamaConfig, LlamaForCausalLM
+
+
+def make_decoder(*, vocabulary: int, width: int, layers: int, heads: int, length: int, seed: int) -> LlamaForCausalLM:
+    """A decoder of `layers` blocks, MLP four times as wide as the rest, on the GPU where there is one.
+
+    Weights are drawn with a standard deviation of 1/√width: transformers' .02 is that of widths near 2 500, and narrow
+    models learn from it many steps later. Positions turn with a base near `length`: short rows have slow ones too.
+
+    Args:
+        length: the longest row, in tokens.
+        seed: of the weights.
+    """
+    torch.manual_seed(seed)
+    config = LlamaConfig(
+        vocab_size=vocabulary,
+        hidden_size=width,
+        intermediate_size=4 * width,
+        num_hidden_layers=layers,
+        num_attention_heads=heads,
+        num_key_value_heads=heads,
+        max_position_embeddings=length,
+        rope_parameters={"rope_type": "default", "rope_theta": float(max(length, 100))},
+        initializer_range=width**-0.5,
+        tie_word_embeddings=False,
+    )
+    return LlamaForCausalLM(config).to("cuda" if torch.cuda.is_available() else "cpu")

@@ -1,0 +1,79 @@
+"""The table of verdicts at the top of lab/README.md, and lab/verdicts.json, from the csv files alone.
+
+    python lab/verdicts.py
+
+An experiment's plot.py has a function `claims(rows)` from the rows of its results.csv to a list of `stats.Claim`.
+"""
+
+from __future__ import annotations
+
+import runpy
+import sys
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+
+from grid import read_csv
+from stats import RULE, Claim
+
+from keeptune.progress import say
+from keeptune.storage import write_json, write_text
+
+HERE = Path(__file__).resolve().parent
+START, END = "<!-- verdicts: made by `make verdicts` -->", "<!-- end of verdicts -->"
+
+
+def collect(lab: Path) -> list[dict[str, Any]]:
+    """Every claim of every experiment that has results, with its verdict, in the order of the folders' names."""
+    found = []
+    for script in sorted(lab.glob("*/plot.py")):
+        table = script.parent / "results.csv"
+        functions = runpy.run_path(str(script))
+        if not table.is_file() or "claims" not in functions:
+            continue
+        claims: list[Claim] = functions["claims"](read_csv(table))
+        for claim in claims:
+            found.append(
+                {"experiment": script.parent.name, **claim.as_dict(), "rows": f"{script.parent.name}/results.csv"}
+            )
+    return found
+
+
+def as_table(verdicts: list[dict[str, Any]]) -> str:
+    """The claims as a table in Markdown, and the rule below it."""
+    lines = [
+        "| experiment | claim | paper | ours, 95 % interval | n | verdict | rows |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for line in verdicts:
+        name, ours = line["experiment"], line["ours"]
+        between = "" if ours["low"] is None else f" [{number(ours['low'])}, {number(ours['high'])}]"
+        bound = f"> {number(line['above'])}" if line["above"] is not None else f"< {number(line['below'])}"
+        lines.append(
+            f"| [{name}]({name}/README.md) | {line['claim']} | {line['paper']} "
+            f"| {line['measure']}: {number(ours['value'])}{between} (claim: {bound}) | {ours['units']} "
+            f"| **{line['verdict']}** | [csv]({line['rows']}) |"
+        )
+    return "\n".join([*lines, "", RULE])
+
+
+def number(value: float) -> str:
+    """Three significant digits."""
+    text = f"{value:.3g}"
+    return f"{value:.0f}" if "e+" in text else text
+
+
+def main() -> None:
+    verdicts = collect(HERE)
+    write_json(HERE / "verdicts.json", verdicts)
+    page = HERE / "README.md"
+    before, _, rest = page.read_text(encoding="utf-8").partition(START)
+    _, _, after = rest.partition(END)
+    write_text(page, f"{before}{START}\n{as_table(verdicts)}\n{END}{after}")
+    for line in verdicts:
+        say(f"{line['experiment']}: {line['claim']}: {line['verdict']}")
+
+
+if __name__ == "__main__":
+    main()
