@@ -158,3 +158,14 @@ def test_a_probe_goes_on_where_it_was(task: str, tmp_path: Path, capsys: pytest.
         probe(make_model(), task, tmp_path, **few, lora=2)
     with pytest.raises(OutputExists, match="holds no capacity probe"):
         probe(make_model(), task, tmp_path, **few, out=str(tmp_path / "task"))
+
+
+def test_a_saturated_model_reaches_less_and_pays_more_than_one_with_room(task: str, tmp_path: Path) -> None:
+    old = language(1, 3000)
+    room = probe(fitted(48, old, steps=250, rate=3e-3), task, tmp_path / "room", steps=120)
+    full = probe(fitted(8, old, steps=1200, rate=6e-3), task, tmp_path / "full", steps=120)
+    assert full["verdict"] == SATURATED
+    # So short a run does not surely tell the prices apart, and calls both saturated: lab/LOG.md.
+    assert full["share"]["high"] < room["share"]["low"]
+    assert full["price"]["value"] > room["price"]["value"]
+    assert room["gain"]["plain"]["value"] > full["gain"]["plain"]["value"]
