@@ -24,7 +24,8 @@ from dataclasses import asdict, dataclass
 AIM = 0.9
 """What λ steers for, as a share of the budget: a certificate needs room for its interval."""
 GAIN = 0.8
-LOWEST, HIGHEST = 1e-3, 1e3
+LOWEST, HIGHEST = 1e-3, 1e2
+_SLACK, _TIGHT_FROM = 1.0, 0.9
 _LARGEST_MOVE = 0.35
 _SMOOTHING, _TREND_SMOOTHING = 0.25, 0.06
 _FLOOR = 1e-3
@@ -128,7 +129,8 @@ class Budget:
 
     def _error(self) -> float:
         state = self.state
-        return math.log(max(state.level, _FLOOR)) + state.trust * state.bias
+        slack = 1 + _SLACK * max(1 - state.step / (_TIGHT_FROM * self.steps), 0.0)
+        return math.log(max(state.level, _FLOOR) / slack) + state.trust * state.bias
 
     def _closing(self, error: float) -> bool:
         """Whether the error will be gone within a third of the steps left if KL goes on growing as a power of time."""
