@@ -5,6 +5,7 @@ A forecast is made from the rows of `runs.jsonl` alone, which a resume rewinds, 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +13,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from transformers import TrainerCallback
 
 from keeptune.errors import ConfigError
-from keeptune.laws.forecast import forecast
+from keeptune.laws.forecast import Measure, forecast
 from keeptune.progress import say
 from keeptune.train.bounds import MEASURES, ForecastBound, parse_bounds
 from keeptune.train.finch import FinchSchedule
@@ -87,15 +88,16 @@ def forecast_row(
     return found
 
 
-def _one(rows: Sequence[dict[str, Any]], measure: str, end: int, rates: Sequence[float]) -> dict[str, float] | str:
+def _one(rows: Sequence[dict[str, Any]], measure: Measure, end: int, rates: Sequence[float]) -> dict[str, float] | str:
     values = [_value(row, measure) for row in rows]
     base = values[0] if rows[0]["step"] == 0 else None
     try:
         said = forecast(
+            measure,
             [row["step"] for row in rows],
-            [float("nan") if value is None else value for value in values],
+            [math.nan if value is None else value for value in values],
             end=end,
-            base=base if measure == "l_ft" else 0.0,
+            base=base if measure == "l_ft" else None,
             rates=rates,
         )
     except ConfigError as error:
