@@ -11,7 +11,7 @@ from keeptune.errors import ConfigError
 from keeptune.plan.settings import METER_ROWS, PlanSettings
 from keeptune.train.config import KeepConfig
 
-WEIGHTS = (0.3, 3.0)
+WEIGHTS = (0.5, 5.0)
 """λ of the pilot's runs with replay, a decade apart."""
 ROUNDS = 2
 """How often a replay row is used, in the pilot and in the plan: what more rounds do, the pilot cannot see."""

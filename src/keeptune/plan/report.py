@@ -70,6 +70,9 @@ def notes(chosen: dict[str, Any], pilot: dict[str, Any], budget: float) -> list[
     passes = chosen["steps"] / pilot["pass_steps"]
     if passes > 1:
         found.append(f"{passes:.1f} passes over the data: more than one is not in the pilot, watch the task loss")
+    weights = [run["lambda"] for run in pilot["runs"] if run["lambda"]]
+    if weights and chosen["lambda"] and not min(weights) <= chosen["lambda"] <= max(weights):
+        found.append(f"extrapolated: λ lies outside the pilot's {min(weights):g} … {max(weights):g}")
     if chosen["lambda"] == 0.0:
         found.append("no replay is needed: even the far end of the forgetting expected is within the budget")
     elif "KL" in chosen and chosen["KL"][2] > budget:
