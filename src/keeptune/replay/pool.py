@@ -43,7 +43,7 @@ class PoolSettings:
     base: str
     """Fingerprint of the base model."""
     start_token: int
-    """Id of the document-start token that opens every row."""
+    """Id of the document-start token that opens every row, or the first one where `more_starts` are given."""
     start_text: str
     """The same token as text."""
     length: int
@@ -62,6 +62,8 @@ class PoolSettings:
     """What a row starts from."""
     opening: list[int] = field(default_factory=list)
     """Ids that follow the start token in every row, before the first drawn one: those of a chat's opening."""
+    more_starts: list[int] = field(default_factory=list)
+    """Start tokens beside the first: rows open with each of them in turn."""
     sampling: str = "ancestral, temperature 1, no top-k, no top-p, nothing stops a row"
     """How tokens were drawn."""
     predictions: Predictions = "hidden"

@@ -1,6 +1,7 @@
 """The base writes its own text: ancestral samples, temperature 1, no top-k, no top-p, nothing stops a row.
 
-Source: Marek et al. 2026 (arXiv 2605.26097). Shapes: B rows, T drawn tokens, V vocabulary, K blocks of the vocabulary.
+Source: Marek et al. 2026 (arXiv 2605.26097).
+Shapes: B rows, G given and T drawn tokens, V vocabulary, K blocks of the vocabulary.
 """
 
 from __future__ import annotations
@@ -15,12 +16,17 @@ from keeptune.replay.writer import make_writer
 
 _BLOCK = 256
 
+Opening = Sequence[int] | Sequence[Sequence[int]]
+
 
 class Sampler(Protocol):
     """Writes rows of text from a base model's own distribution."""
 
-    def sample(self, rows: int, length: int, opening: Sequence[int], seed: int) -> Tensor:
-        """`rows` rows [rows, opening + length] of int64 ids: the tokens of the opening, then `length` drawn ones."""
+    def sample(self, rows: int, length: int, opening: Opening, seed: int) -> Tensor:
+        """`rows` rows [rows, opening + length] of int64 ids: the tokens of the opening, then `length` drawn ones.
+
+        `opening` holds the ids that all rows open with, or a list of them for each row, all of one length.
+        """
         ...
 
 
@@ -47,14 +53,15 @@ class TorchSampler:
         self.on_token = on_token
 
     @torch.inference_mode()
-    def sample(self, rows: int, length: int, opening: Sequence[int], seed: int) -> Tensor:
+    def sample(self, rows: int, length: int, opening: Opening, seed: int) -> Tensor:
         """See `Sampler.sample`. The same seed gives the same rows on the same machine and versions."""
         device = self.device
         generator = torch.Generator().manual_seed(seed)
         uniform_TB = torch.rand(length, rows, generator=generator, dtype=torch.float64).to(device)
-        given = len(opening)
+        opening_BG = torch.tensor(opening, device=device).expand(rows, -1)
+        given = opening_BG.shape[1]
         tokens = torch.empty(rows, given + length, dtype=torch.int64, device=device)
-        tokens[:, :given] = torch.tensor(opening, device=device)
+        tokens[:, :given] = opening_BG
         self.writer.begin(rows, given + length - 1)
         for position in range(given - 1):
             self.writer.step(tokens[:, position : position + 1])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +34,7 @@ def sample_pool(
     tokens: int,
     length: int = 256,
     seed: int = 0,
-    start: str | int | None = None,
+    start: str | int | Sequence[str | int] | None = None,
     prompts: Prompts = "document",
     dtype: torch.dtype | None = None,
     predictions: Predictions = "hidden",
@@ -47,7 +48,8 @@ def sample_pool(
         tokens: targets, rounded up to whole rows.
         seed: the same seed, model, machine, versions and rows drawn together (memory decides; recorded in the pool)
             give the same bytes.
-        start: the document-start token, as text or id, where the one found is not the right one.
+        start: the document-start token, as text or id, where the one found is not the right one; of several, rows
+            start with each in turn.
         prompts: rows start with that token, or as a chat: with what the chat template puts before a user's words.
         dtype: of sampling and of the stored states; default the one that training multiplies in.
         predictions: what to keep of the base's predictions: `hidden` states (exact), the `topk` words (small), `none`.
@@ -62,7 +64,7 @@ def sample_pool(
     vocabulary = causal_model(model).get_output_embeddings().weight.shape[0]
     if predictions == "topk" and not 1 <= top_k < vocabulary:
         raise ConfigError(f"top_k is {top_k}", f"give a number from 1 to {vocabulary - 1}, such as 64")
-    start_token, opening, found = _opening(tokenizer, prompts, start)
+    (start_token, *more_starts), opening, found = _opening(tokenizer, prompts, start)
     if len(opening) >= length:
         raise ConfigError(
             f"the chat template opens with {len(opening) + 1} tokens, and a row has {length + 1}",
@@ -83,6 +85,7 @@ def sample_pool(
         versions=versions(),
         prompts="document start" if prompts == "document" else "chat",
         opening=opening,
+        more_starts=more_starts,
         predictions=predictions,
         top_k=top_k if predictions == "topk" else 0,
     )
@@ -95,13 +98,20 @@ def sample_pool(
     return ReplayPool.open(folder)
 
 
-def _opening(tokenizer: Any, prompts: Prompts, start: str | int | None) -> tuple[int, list[int], str]:
-    """First token of every row, those between it and the first drawn one, and in words how they were found."""
+def _opening(
+    tokenizer: Any, prompts: Prompts, start: str | int | Sequence[str | int] | None
+) -> tuple[list[int], list[int], str]:
+    """First tokens of the rows, what follows them before the first drawn token, and in words how they were found."""
     if prompts == "chat":
         first, *rest = chat_opening(tokenizer)
-        return first, rest, "the chat template up to a user's first words"
-    token, found = document_start(tokenizer, override=start)
-    return token, [], found
+        return [first], rest, "the chat template up to a user's first words"
+    if start is None or isinstance(start, str | int):
+        token, found = document_start(tokenizer, override=start)
+        return [token], [], found
+    if not start:
+        raise ConfigError("no start token is given", "give one or more, or leave start out")
+    tokens = [document_start(tokenizer, override=one)[0] for one in start]
+    return tokens, [], "as given, in turn with the other starts" if len(tokens) > 1 else "as given"
 
 
 def rows_that_fit(model: nn.Module, length: int, dtype: torch.dtype) -> int:
@@ -136,8 +146,8 @@ def rows_that_fit(model: nn.Module, length: int, dtype: torch.dtype) -> int:
 
 def _fill(pool: ReplayPool, model: nn.Module, dtype: torch.dtype) -> None:
     causal, settings = causal_model(model), pool.settings
-    opening = [settings.start_token, *settings.opening]
-    drawn = settings.length + 1 - len(opening)
+    openings = [[start, *settings.opening] for start in (settings.start_token, *settings.more_starts)]
+    drawn = settings.length + 1 - len(openings[0])
     label = "The base writes replay text" if settings.prompts == "document start" else "The base writes chats"
     with evaluating(causal), track(label, pool.rows * drawn, "tokens") as progress:
         progress.skip(pool.rows_written * drawn)
@@ -145,7 +155,8 @@ def _fill(pool: ReplayPool, model: nn.Module, dtype: torch.dtype) -> None:
         while pool.rows_written < pool.rows:
             rows = min(settings.rows_per_shard, pool.rows - pool.rows_written)
             seed = _shard_seed(settings.seed, len(pool.shards))
-            tokens_RT1 = sampler.sample(rows, drawn, opening, seed)
+            turns = range(pool.rows_written, pool.rows_written + rows)
+            tokens_RT1 = sampler.sample(rows, drawn, [openings[turn % len(openings)] for turn in turns], seed)
             pool.append(
                 tokens_RT1,
                 kept_predictions(causal, tokens_RT1[:, :-1], dtype, settings.predictions, settings.top_k),

@@ -54,6 +54,19 @@ def test_holds_what_the_base_wrote_and_predicted(tmp_path: Path) -> None:
     assert len({tuple(pool.tokens_of(row).tolist()) for row in range(10)}) == 10
 
 
+def test_rows_start_with_each_of_several_tokens_in_turn(tmp_path: Path) -> None:
+    pool = make_pool(tmp_path / "pool", start=[5, 7, 9])
+    tokens = pool.batch(torch.arange(10)).tokens_BT1
+    assert tokens[:, 0].tolist() == [5, 7, 9, 5, 7, 9, 5, 7, 9, 5]
+    assert (pool.settings.start_token, pool.settings.more_starts) == (5, [7, 9])
+    one = make_pool(tmp_path / "one", start=5)
+    assert torch.equal(tokens[::3], one.batch(torch.arange(0, 10, 3)).tokens_BT1), "draws depend on the row alone"
+    with pytest.raises(ConfigError, match="no start token"):
+        make_pool(tmp_path / "none", start=[])
+    with pytest.raises(OutputExists, match="more_starts"):
+        make_pool(tmp_path / "pool", start=[5, 9, 7])
+
+
 def test_an_interrupted_pool_is_finished_with_the_same_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = make_pool(tmp_path / "whole")
     append, calls = ReplayPool.append, []
