@@ -2,12 +2,13 @@
 PYTHON ?= python3
 BIN := .venv/bin
 .DEFAULT_GOAL := help
-.PHONY: help demo test check format clean
+.PHONY: help demo test check format figures verdicts clean
 
 help:
 	@echo "make demo    fine-tune a real model with and without replay and see what each forgot (about 15 minutes)"
 	@echo "make test    run the tests"
 	@echo "make check   lint, types, layers"
+	@echo "make lab-X   run what is missing of the experiment lab/X; make figures, make verdicts: redraw, judge again"
 
 demo: .venv/installed
 	$(BIN)/keeptune demo
@@ -20,6 +21,16 @@ check: .venv/installed-dev
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+# lab-toy_continual runs lab/toy_continual; ARGS="--size smoke" and the like go to its run.py.
+lab-%: .venv/installed
+	$(BIN)/python lab/$*/run.py $(ARGS)
+
+figures: .venv/installed
+	set -e; for plot in lab/*/plot.py; do test ! -f "$$(dirname "$$plot")/results.csv" || $(BIN)/python "$$plot"; done
+
+verdicts: .venv/installed
+	$(BIN)/python lab/verdicts.py
 
 format: .venv/installed-dev
 	$(BIN)/ruff check --fix

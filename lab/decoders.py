@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
+from transformers.utils import logging
+
+# A bar for every file of a model of a megabyte hides the progress that matters.
+logging.disable_progress_bar()
 
 
 def make_decoder(*, vocabulary: int, width: int, layers: int, heads: int, length: int, seed: int) -> LlamaForCausalLM:

@@ -1,0 +1,129 @@
+"""Every experiment of the lab: it runs at smoke size, survives a kill, and what is committed of it hangs together."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parents[2] / "lab"))
+
+import verdicts
+from grid import cell_name, read_csv, read_grid
+
+LAB = Path(__file__).parents[2] / "lab"
+EXPERIMENTS = sorted(script.parent.name for script in LAB.glob("*/plot.py"))
+WITH_RESULTS = [name for name in EXPERIMENTS if (LAB / name / "results.csv").is_file()]
+
+
+def start(name: str, out: Path, *arguments: str) -> subprocess.Popen[str]:
+    command = [sys.executable, str(LAB / name / "run.py"), "--size", "smoke", "--out", str(out), *arguments]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    return subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment)
+
+
+def run(name: str, out: Path, *arguments: str) -> tuple[int, str]:
+    process = start(name, out, *arguments)
+    _, error = process.communicate(timeout=300)
+    return process.returncode, error
+
+
+@pytest.fixture(scope="module")
+def smoke(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Each experiment's smoke run, made when it is first asked for."""
+    found: dict[str, Path] = {}
+
+    class Runs(dict[str, Path]):
+        def __missing__(self, name: str) -> Path:
+            self[name] = tmp_path_factory.mktemp(name)
+            code, error = run(name, self[name])
+            assert code == 0, error
+            return self[name]
+
+    return Runs(found)
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_smoke(name: str, smoke: dict[str, Path]) -> None:
+    out = smoke[name]
+    rows = read_csv(out / "results_smoke.csv")
+    cells = [cell_name(LAB / name, "smoke", cell) for cell in read_grid(LAB / name, "smoke")]
+    assert len(rows) >= len(cells)
+    assert list(json.loads((out / "results_smoke.json").read_text())) == cells
+    plot(name, out / "results_smoke.csv")
+    code, error = run(name, out)
+    assert code == 0, error
+    assert f"all {len(cells)} cells of the smoke grid are done" in error
+
+
+@pytest.mark.parametrize("name", WITH_RESULTS)
+def test_the_figure_draws_from_the_committed_rows(name: str, tmp_path: Path, smoke: dict[str, Path]) -> None:
+    shutil.copy(LAB / name / "results.csv", tmp_path)
+    plot(name, tmp_path / "results.csv")
+    committed, fresh = read_csv(tmp_path / "results.csv"), read_csv(smoke[name] / "results_smoke.csv")
+    assert committed[0].keys() == fresh[0].keys()
+    for picture in ("figure.svg", "figure.png"):
+        assert (LAB / name / picture).is_file(), "run: make figures"
+
+
+def plot(name: str, table: Path) -> None:
+    command = [sys.executable, str(LAB / name / "plot.py"), str(table)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    picture = table.with_stem(table.stem.replace("results", "figure"))
+    assert "<svg" in picture.with_suffix(".svg").read_text()[:2000]
+    assert picture.with_suffix(".png").stat().st_size > 10_000
+
+
+def test_the_verdicts_are_those_of_the_committed_rows() -> None:
+    found = verdicts.collect(LAB)
+    kept = json.loads((LAB / "verdicts.json").read_text())
+    assert [(line["claim"], line["verdict"]) for line in found] == [(line["claim"], line["verdict"]) for line in kept]
+    assert verdicts.as_table(found) in (LAB / "README.md").read_text(), "run: make verdicts"
+    assert {line["experiment"] for line in found} == set(WITH_RESULTS)
+
+
+def test_a_killed_cell_goes_on_from_its_last_task(tmp_path: Path, smoke: dict[str, Path]) -> None:
+    whole = smoke["toy_continual"]
+    process = start("toy_continual", tmp_path)
+    done = tmp_path / "runs" / "smoke" / "none-seed0" / "1-reversal"
+    deadline = time.monotonic() + 240
+    while not done.is_dir():
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    assert not (tmp_path / "results_smoke.csv").exists()
+    made = done.stat().st_mtime_ns
+    code, error = run("toy_continual", tmp_path)
+    assert code == 0, error
+    assert done.stat().st_mtime_ns == made, "a finished task was done again"
+    uninterrupted, resumed = (without_time(folder / "results_smoke.csv") for folder in (whole, tmp_path))
+    assert resumed == uninterrupted
+
+
+def without_time(table: Path) -> list[dict[str, object]]:
+    return [{key: value for key, value in row.items() if key != "cell_seconds"} for row in read_csv(table)]
+
+
+@pytest.mark.skipif(find_spec("ray") is not None, reason="Ray is installed")
+def test_without_ray_it_says_what_to_install(tmp_path: Path) -> None:
+    code, error = run("regression_1d", tmp_path, "--ray")
+    assert code == 2
+    assert "pip install 'keeptune[sweep]'" in error
+
+
+@pytest.mark.skipif(find_spec("ray") is None, reason="Ray is not installed")
+def test_ray_gives_the_same_rows(tmp_path: Path, smoke: dict[str, Path]) -> None:
+    code, error = run("regression_1d", tmp_path, "--ray")
+    assert code == 0, error
+    assert (tmp_path / "results_smoke.csv").read_text() == (smoke["regression_1d"] / "results_smoke.csv").read_text()
