@@ -20,7 +20,7 @@ def settings(tmp_path: Path, model_folder: Path) -> PlanSettings:
         data=str(tmp_path / "task"),
         budget=0.5,
         out=str(tmp_path / "plan"),
-        minutes=10.0,
+        minutes=600.0,  # one pass over the data bounds the runs, not the speed of the machine
         max_rank=16,
         learning_rate=1e-3,
         batch_size=2,
