@@ -25,11 +25,11 @@ AIM = 0.9
 """What λ steers for, as a share of the budget: a certificate needs room for its interval."""
 GAIN = 0.8
 LOWEST, HIGHEST = 1e-3, 1e2
-_SLACK, _TIGHT_FROM = 1.0, 0.9
+_SLACK, _MOST_SLACK, _PRIOR, _TIGHT_FROM = 1.0, 4.0, 3.0, 0.9
 _LARGEST_MOVE = 0.35
 _SMOOTHING, _TREND_SMOOTHING = 0.25, 0.06
 _FLOOR = 1e-3
-_FAR_BELOW, _FAR_ABOVE = -1.0, 2.0
+_FAR_BELOW, _FAR_ABOVE = -1.0, 1.5
 _LEAST_TO_COMPARE = 0.1
 
 
@@ -47,6 +47,13 @@ class BudgetState:
     """Smoothed KL of the rows trained on, as a share of what is aimed at."""
     trend: float = 0.0
     """Its smoothed change from step to step."""
+    slack: float = _SLACK
+    inverse: float
+    s11: float = 0.0
+    s12: float = 0.0
+    s22: float = 0.0
+    s1y: float = 0.0
+    s2y: float = 0.0
     bias: float = 0.0
     """log(KL of rows never trained on / KL of rows trained on), smoothed over readings."""
     readings: float = 0.0
@@ -70,7 +77,7 @@ class Budget:
         self.rate = min(max(8.0 / steps, 0.01), 0.1)
         log_start = min(max(math.log(start), math.log(LOWEST)), math.log(HIGHEST))
         # At first KL is far below, and the proportional part must not move λ away from where it is told to start.
-        self.state = BudgetState(log_lambda=log_start, integral=log_start - GAIN * _FAR_BELOW)
+        self.state = BudgetState(log_lambda=log_start, integral=log_start - GAIN * _FAR_BELOW, inverse=1 / start)
 
     @property
     def lambda_(self) -> float:
@@ -89,6 +96,7 @@ class Budget:
         surprise = kl / self.aim - expected
         state.level = expected + _SMOOTHING * surprise
         state.trend += _SMOOTHING * _TREND_SMOOTHING * surprise
+        self._learn_slack()
         error = self._error()
         if not self._closing(error):
             state.integral += self.rate * _cut(error)
@@ -129,8 +137,28 @@ class Budget:
 
     def _error(self) -> float:
         state = self.state
-        slack = 1 + _SLACK * max(1 - state.step / (_TIGHT_FROM * self.steps), 0.0)
-        return math.log(max(state.level, _FLOOR) / slack) + state.trust * state.bias
+        allowed = 1 + state.slack * self._early()
+        return math.log(max(state.level, _FLOOR) / allowed) + state.trust * state.bias
+
+    def _early(self) -> float:
+        """1 at the first step, 0 from where KL has to be within the budget."""
+        return max(1 - self.state.step / (_TIGHT_FROM * self.steps), 0.0)
+
+    def _learn_slack(self) -> None:
+        """Least squares of KL on 1/λ and on the run's part that is left, with a prior on the latter's share."""
+        state = self.state
+        state.inverse += _SMOOTHING * (1 / self.lambda_ - state.inverse)
+        if state.step < self.steps / 10:
+            return
+        early, fade = self._early(), 1 - 4 / self.steps
+        state.s11 = fade * state.s11 + state.inverse**2
+        state.s12 = fade * state.s12 + state.inverse * early
+        state.s22 = fade * state.s22 + early**2
+        state.s1y = fade * state.s1y + state.inverse * state.level
+        state.s2y = fade * state.s2y + early * state.level
+        determinant = state.s11 * (state.s22 + _PRIOR) - state.s12**2
+        slack = ((state.s2y + _PRIOR * _SLACK) * state.s11 - state.s12 * state.s1y) / determinant
+        state.slack = min(max(slack, 0.0), _MOST_SLACK)
 
     def _closing(self, error: float) -> bool:
         """Whether the error will be gone within a third of the steps left if KL goes on growing as a power of time."""
