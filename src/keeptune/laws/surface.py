@@ -31,6 +31,8 @@ READABLE = (
 )  # fmt: skip
 _LOG_RHO, _S, _T = 8, 9, 10
 _SLOPE, _RHO, _LOGIT = (1e-3, 10.0), (0.2, 50.0), 6.0
+# A solver squares what a wild step gives, which must stay a number.
+_LARGEST_LOG = 300.0
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -82,7 +84,7 @@ class Surface:
         by_logit = (1 - w) * of_x * (1 - x) - w * of_y * (1 - y)
         by_log_rho = mean - of_x * x - of_y * y
         parts = np.stack([np.full_like(x, 1 / rho), of_x * x, of_y * y, by_logit, by_log_rho])
-        return np.exp(np.minimum(m + rho * mean, 700)), rho * parts
+        return np.exp(np.minimum(m + rho * mean, _LARGEST_LOG)), rho * parts
 
     def bounds(self, L_ft: Floats, L_f: Floats) -> tuple[Floats, Floats]:
         """Lower and upper ends of θ: losses stay above 0, forgetting ends within ten times what was seen."""
