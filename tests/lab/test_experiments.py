@@ -20,7 +20,8 @@ import verdicts
 from grid import cell_name, read_csv, read_grid
 
 LAB = Path(__file__).parents[2] / "lab"
-EXPERIMENTS = sorted(script.parent.name for script in LAB.glob("*/plot.py"))
+# Those on the lab's own frame; what runs `keeptune tune` on a downloaded model has no smoke size without a network.
+EXPERIMENTS = sorted(script.parent.name for script in LAB.glob("*/run.py") if "experiment(" in script.read_text())
 WITH_RESULTS = [name for name in EXPERIMENTS if (LAB / name / "results.csv").is_file()]
 
 
