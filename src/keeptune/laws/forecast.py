@@ -61,9 +61,6 @@ _ERRORS, _ERROR, _ERROR_SPREAD = np.geomspace(0.02, 0.3, 4), 0.08, 0.8
 # A rate that falls to zero takes a tenth off a change, or twice that, or nothing.
 _GAIN, _GAIN_SPREAD = 0.1, 0.1
 _MEMORY = 0.999
-_OFFSET_SPREAD = 3.0
-_LEVEL_SPREAD = 1.0
-_OLD = 1.0
 # More readings than these are averaged within equal stretches of log τ.
 _MOST_READINGS = 24
 _LEAST_LEVEL = 0.2
@@ -209,17 +206,17 @@ def _mixture(
     """Weights, means and standard deviations of the forecast's components, in the unit of `seen`; [H·K] each."""
     g_KM, prior_K = _shapes(np.append(seen.tau, tau_end), prior)
     now = seen.change[-1]
-    columns = [(g_KM, now, _LEVEL_SPREAD)]
+    columns = [(g_KM, now, 1.0)]
     if gain_end > 0:
         columns.append((-np.append(seen.gain, gain_end) * g_KM * now, _GAIN, _GAIN_SPREAD))
     if offset:
-        columns.append((np.ones_like(g_KM), 0.0, _OFFSET_SPREAD))
+        columns.append((np.ones_like(g_KM), 0.0, 3.0))
     X_KMP = np.stack([column for column, _, _ in columns], axis=2)
     # Noise and the error of the form are in proportion to the change.
     level_M = np.ones(len(seen.tau)) if offset else np.maximum.accumulate(np.abs(seen.change))
     level_M = np.maximum(level_M, _LEAST_LEVEL)
     # What is long past says less of what is to come.
-    doubt_M = ((1 + seen.tau[-1]) / (1 + seen.tau)) ** _OLD / seen.readings
+    doubt_M = ((1 + seen.tau[-1]) / (1 + seen.tau)) / seen.readings
     noise_H, error_H = np.array(list(itertools.product(_NOISES, _ERRORS))).T
     log_weights_HK, mean_HK, spread_HK = _posterior(
         X_KMP[:, :-1] / level_M[:, None],

@@ -142,7 +142,7 @@ def test_a_kl_does_not_fall_below_zero() -> None:
 
 
 def test_it_is_quick_and_the_same_every_time() -> None:
-    steps = np.arange(10, 1000, 10)
+    steps = np.arange(10.0, 1000.0, 10.0)
     values = power(steps, 0.4, 9.0, 0.5) * (1 + 0.02 * np.random.default_rng(0).standard_normal(len(steps)))
     start = time.process_time()
     found: set[Prediction] = {forecast("l_f_rise", steps, values, end=2000, rates=cosine(2000)) for _ in range(5)}
