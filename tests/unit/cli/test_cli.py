@@ -34,10 +34,9 @@ FLAGS = {
     "laws predict": {"--laws", "--P", "--N", "--L-ft", "--lambda", "--replay-tokens", "--interval"},
     "laws plot": {"--out", "--style", "--after"},
     "tune": {
-        "--model", "--data", "--out", "--lambda", "--objective", "--replay", "--replay-tokens", "--replay-length",
-        "--replay-rows",
-        "--teacher", "--top-k", "--document-start", "--meter-every", "--meter-rows", "--meter-text", "--finch", "--lora", "--steps",
-        "--learning-rate",
+        "--model", "--data", "--out", "--lambda", "--budget", "--objective", "--replay", "--replay-tokens",
+        "--replay-length", "--replay-rows", "--teacher", "--top-k", "--document-start", "--meter-every",
+        "--meter-rows", "--meter-text", "--finch", "--lora", "--steps", "--learning-rate",
         "--batch-size", "--accumulate", "--max-length", "--held-out", "--held-out-rows", "--seed",
         "--checkpoint-every", "--stop-if-forecast", "--config", "--resume", "--overwrite",
     },
