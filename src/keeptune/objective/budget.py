@@ -7,13 +7,18 @@ networks trained by gradient). In the terms of control the two are an integral a
 and Abbeel 2020, arXiv 2007.03964). Here both act on logarithms, as a multiplier is positive and KL falls about as a
 power of it (Rezende and Viola 2018, arXiv 1810.00597, multiply λ by an exponential too):
 
-    log λ = integral + GAIN · error,    integral += rate · error,    error = log(KL / (AIM · budget)) cut to −1 … 2
+    log λ = integral + GAIN · error,    integral += rate · error,    error = log(KL / (AIM · budget)) cut to −1 … 1.5
 
-KL starts at 0, follows λ after tens of steps, is read on few rows and falls again as the learning rate decays. So its
-mean is smoothed with a trend (Holt 1957), which follows a ramp without lag; the integral stands still while the error
-is closing by itself (conditional integration against wind-up: Åström and Hägglund 2006, *Advanced PID Control*, 3.5);
-and λ moves by at most a third a step. A small pool is learned, so its KL is too low: rows that were never trained on
-tell by how much.
+KL starts at 0 and follows λ after tens of steps, read on few rows, so its mean is smoothed with a trend (Holt 1957),
+which follows a ramp without lag. The integral stands still in the first tenth and while the error is closing by itself
+(conditional integration against wind-up: Åström and Hägglund 2006, *Advanced PID Control*, 3.5). λ moves by at most a
+third a step.
+
+At a high learning rate the steps themselves shake KL up, whatever λ is, and it falls as the rate decays: held to the
+budget then, λ would swing far beyond what the end needs. So the aim is (1 + slack · what is left of the run) times as
+high on the way, and the slack is learned: KL ≈ a/λ + slack · what is left, by least squares.
+
+A small pool is learned, so that its KL is too low: rows that are never trained on tell by how much.
 """
 
 from __future__ import annotations
@@ -25,7 +30,8 @@ AIM = 0.9
 """What λ steers for, as a share of the budget: a certificate needs room for its interval."""
 GAIN = 0.8
 LOWEST, HIGHEST = 1e-3, 1e2
-_SLACK, _MOST_SLACK, _PRIOR, _TIGHT_FROM = 1.0, 4.0, 3.0, 0.9
+_SLACK, _MOST_SLACK, _SLACK_PRIOR_STEPS = 1.0, 4.0, 3.0
+_NO_SLACK_FROM = 0.8
 _LARGEST_MOVE = 0.35
 _SMOOTHING, _TREND_SMOOTHING = 0.25, 0.06
 _FLOOR = 1e-3
@@ -47,9 +53,12 @@ class BudgetState:
     """Smoothed KL of the rows trained on, as a share of what is aimed at."""
     trend: float = 0.0
     """Its smoothed change from step to step."""
-    slack: float = _SLACK
     inverse: float
+    """Smoothed 1/λ."""
+    slack: float = _SLACK
+    """How much of what is aimed at KL may be above it at the first step."""
     s11: float = 0.0
+    """Σ inverse², and so on: 1 is `inverse`, 2 what is left of the run, y `level`; older steps fade."""
     s12: float = 0.0
     s22: float = 0.0
     s1y: float = 0.0
@@ -138,11 +147,15 @@ class Budget:
     def _error(self) -> float:
         state = self.state
         allowed = 1 + state.slack * self._early()
-        return math.log(max(state.level, _FLOOR) / allowed) + state.trust * state.bias
+        return math.log(self._kl() / allowed)
+
+    def _kl(self) -> float:
+        """KL on rows that were never trained on, as well as is known, as a share of what is aimed at."""
+        return max(self.state.level, _FLOOR) * math.exp(self.state.trust * self.state.bias)
 
     def _early(self) -> float:
         """1 at the first step, 0 from where KL has to be within the budget."""
-        return max(1 - self.state.step / (_TIGHT_FROM * self.steps), 0.0)
+        return max(1 - self.state.step / (_NO_SLACK_FROM * self.steps), 0.0)
 
     def _learn_slack(self) -> None:
         """Least squares of KL on 1/λ and on the run's part that is left, with a prior on the latter's share."""
@@ -150,14 +163,14 @@ class Budget:
         state.inverse += _SMOOTHING * (1 / self.lambda_ - state.inverse)
         if state.step < self.steps / 10:
             return
-        early, fade = self._early(), 1 - 4 / self.steps
+        early, fade = self._early(), 1 - 4 / max(self.steps, 8)
         state.s11 = fade * state.s11 + state.inverse**2
         state.s12 = fade * state.s12 + state.inverse * early
         state.s22 = fade * state.s22 + early**2
-        state.s1y = fade * state.s1y + state.inverse * state.level
-        state.s2y = fade * state.s2y + early * state.level
-        determinant = state.s11 * (state.s22 + _PRIOR) - state.s12**2
-        slack = ((state.s2y + _PRIOR * _SLACK) * state.s11 - state.s12 * state.s1y) / determinant
+        state.s1y = fade * state.s1y + state.inverse * self._kl()
+        state.s2y = fade * state.s2y + early * self._kl()
+        determinant = state.s11 * (state.s22 + _SLACK_PRIOR_STEPS) - state.s12**2
+        slack = ((state.s2y + _SLACK_PRIOR_STEPS * _SLACK) * state.s11 - state.s12 * state.s1y) / determinant
         state.slack = min(max(slack, 0.0), _MOST_SLACK)
 
     def _closing(self, error: float) -> bool:
