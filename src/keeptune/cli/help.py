@@ -55,8 +55,9 @@ same pilot answers again.
 
 Replay nearly eliminates forgetting, unless the model has no spare capacity (Marek et al. 2026, arXiv 2605.26097). Two
 short runs tell: a plain one, and one that a stiff KL holds to the base. Says how much of the plain run's gain the stiff
-one reaches, how far each moved, and the least that the whole gain must cost in KL: spare capacity, saturated, or
-undecided. Writes OUT/capacity.json. Stopped, the same command goes on.
+one reaches, how far each moved, and the least that the whole gain must cost in KL, now and, at the pace of the stiff
+run's second half, in ten times the steps: spare capacity, saturated, or undecided. Writes OUT/capacity.json. Stopped,
+the same command goes on.
 
     keeptune capacity smollm2 verilog --out capacity
 

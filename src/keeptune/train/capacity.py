@@ -8,8 +8,9 @@ plain one, and one that a stiff KL holds to the base.
 The least KL for a gain in task loss is a convex curve from the origin: λ traces it, and its slope is 1/λ. So the line
 through the origin and the stiff run, drawn on to the plain run's gain, is a lower bound on what that gain must cost,
 as far as the stiff run is on the curve: at too high a rate, or too early, it lies above, and the price is too high.
-Of two tiny models, one with room and one without, the first paid .040 nats after 120 steps and .027 after 360, the
-second .061 and .056 (lab/LOG.md): a saturated verdict counts once more steps no longer lower the price.
+Hence the price is also read at half of the stiff run, and drawn on, straight in logarithms, to ten times the steps.
+The rate sinks to zero in the second half and takes its noise out of the price, which thus falls faster than with
+steps alone: of two mistakes, to call a full model undecided and one with room saturated, the rule makes the first.
 
 Shapes: D documents, R resamples.
 """
@@ -17,6 +18,7 @@ Shapes: D documents, R resamples.
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -34,6 +36,7 @@ from keeptune.replay.pool import ReplayPool
 from keeptune.replay.write import sample_pool
 from keeptune.sources import load_model, load_tokenizer
 from keeptune.storage import write_json
+from keeptune.train.runs import FILE, read_rows
 from keeptune.train.settings import TuneSettings
 from keeptune.train.tune import RUN_FILE, task_rows, tune
 from keeptune.versions import provenance
@@ -42,6 +45,7 @@ PLAIN, STIFF = "plain", "stiff"
 MOST = 0.8
 # Nats per token. In the figure of sizes, at the best λ, models with room forget .018 or less, others .045 or more.
 NEARLY_NOTHING = 0.02
+TIMES = 10
 SPARE = "spare capacity"
 SATURATED = "saturated"
 UNDECIDED = "undecided"
@@ -49,7 +53,8 @@ RULE = (
     f"{NO_EVIDENCE}: fewer than {MIN_DOCUMENTS} held-out documents or rows of the base's own text, or the plain run "
     "did not surely learn and move beyond the noise floor. "
     f"{SPARE}: the stiff run surely reaches {MOST:.0%} of the plain run's gain, and the price of all of it is surely "
-    f"below {NEARLY_NOTHING:g} nats per token. {SATURATED}: the price is surely above. {UNDECIDED}: otherwise."
+    f"below {NEARLY_NOTHING:g} nats per token. {SATURATED}: the price is surely above, and would be after {TIMES} "
+    f"times the steps at the pace of the stiff run's second half. {UNDECIDED}: otherwise."
 )
 
 
@@ -66,7 +71,7 @@ class CapacityPlan:
     lora: int | None = None
     """Rank of a rank-stabilised LoRA on all linear layers; by default all weights are tuned."""
     steps: int = 200
-    """Steps of each run: too few make every model look saturated."""
+    """Steps of each run: too few leave it undecided."""
     lambda_: float = 10.0
     """Weight λ of the KL in the stiff run."""
     learning_rate: float | None = None
@@ -82,10 +87,10 @@ class CapacityPlan:
 
     def __post_init__(self) -> None:
         """Refuse values that cannot be meant."""
-        if self.steps < 1 or self.documents < MIN_DOCUMENTS:
+        if self.steps < 2 or self.documents < MIN_DOCUMENTS:
             raise ConfigError(
                 f"{self.steps} steps, read on {self.documents} documents, tell nothing",
-                f"give 1 step or more, and {MIN_DOCUMENTS} documents or more",
+                f"give 2 steps or more, and {MIN_DOCUMENTS} documents or more",
             )
         if not self.lambda_ > 0:
             raise ConfigError(f"lambda is {self.lambda_}", "give the stiff run a positive one, such as 10")
@@ -103,7 +108,7 @@ class CapacityPlan:
         return (self.steps * self.batch_size + self.documents) * self.max_length
 
     def settings(self, run: str) -> TuneSettings:
-        """Settings of the plain or the stiff run: the same but for λ."""
+        """Settings of the plain or the stiff run: the same but for λ, and the stiff one is read along its way."""
         return TuneSettings(
             model=self.model,
             data=self.data,
@@ -117,7 +122,7 @@ class CapacityPlan:
             max_length=self.max_length,
             replay_length=self.max_length,
             meter_rows=self.documents,
-            meter_every=0,
+            meter_every=self.steps // 2 if run == STIFF else 0,
             held_out=0.2,
             held_out_rows=self.documents,
             seed=self.seed,
@@ -130,8 +135,9 @@ def capacity_probe(plan: CapacityPlan) -> dict[str, Any]:
     Returns:
         `gain` of each run, CE(base) − CE(tuned) on held-out task documents, and `kl` of each on the base's own text,
         nats per token; `share` of the plain gain that the stiff run reaches; `price`, the least KL for the plain gain
-        by the stiff run's line, and `price_share` of the plain run's KL, both None where the stiff run did not surely
-        learn; all with intervals over documents; `verdict` by `rule`.
+        by the stiff run's line, and `price_share` of the plain run's KL, all with intervals over documents;
+        `price_at_half` of the stiff run's steps, None where it had learned nothing by then; `price_to_come`, the
+        least after ten times the steps; None all four where the stiff run did not surely learn; `verdict` by `rule`.
 
     Raises:
         OutputExists: the folder holds a probe of other settings, or something else.
@@ -150,7 +156,8 @@ def capacity_probe(plan: CapacityPlan) -> dict[str, Any]:
     rows = {"task": list(task_rows(plan.settings(PLAIN), tokenizer)[1]), "self": pool_rows(pool, plan.documents)}
     floor = noise_floor(base, rows["self"])
     drifts = {run: _readings(plan, base, run, rows) for run in (PLAIN, STIFF)}
-    found = {**judge(drifts, floor["measures"]["kl"]["floor"]), "plan": vars(plan), **provenance(plan.seed)}
+    way = read_rows(plan.folder / STIFF / FILE)
+    found = {**judge(drifts, floor["measures"]["kl"]["floor"], way), "plan": vars(plan), **provenance(plan.seed)}
     write_json(plan.folder / "capacity.json", found)
     return found
 
@@ -164,8 +171,9 @@ def pool_rows(pool: ReplayPool, count: int) -> list[dict[str, Any]]:
     return rows
 
 
-def judge(drifts: dict[str, dict[str, Drift]], floor: float) -> dict[str, Any]:
-    """`RULE` in numbers, from the drift of both runs on the `task` and on the base's own text (`self`); for JSON."""
+def judge(drifts: dict[str, dict[str, Drift]], floor: float, way: list[dict[str, Any]]) -> dict[str, Any]:
+    """`RULE` in numbers, from the drift of both runs on the `task` and on the base's own text (`self`), and from the
+    readings along the way of the stiff run; for JSON."""
     gain = {run: gained(of_run["task"]) for run, of_run in drifts.items()}
     tokens_D = drifts[PLAIN]["task"].tokens_D
     kl = {run: of_run["self"].interval("kl") for run, of_run in drifts.items()}
@@ -177,6 +185,8 @@ def judge(drifts: dict[str, dict[str, Drift]], floor: float) -> dict[str, Any]:
         "share": None,
         "price": None,
         "price_share": None,
+        "price_at_half": None,
+        "price_to_come": None,
         "rule": RULE,
     }
     enough = min(gains[PLAIN].documents, kl[PLAIN].documents) >= MIN_DOCUMENTS
@@ -187,14 +197,35 @@ def judge(drifts: dict[str, dict[str, Drift]], floor: float) -> dict[str, Any]:
     if share["low"] <= 0:
         return {**found, "verdict": UNDECIDED}
     price, price_share = (interval.as_dict() for interval in prices(drifts, gain))
-    found |= {"price": price, "price_share": price_share}
-    return {**found, "verdict": verdict(share, price)}
+    to_half, to_come = pace(way)
+    found |= {
+        "price": price,
+        "price_share": price_share,
+        "price_at_half": None if to_half is None else price["value"] * to_half,
+        "price_to_come": price["low"] * to_come,
+    }
+    return {**found, "verdict": verdict(share, price, found["price_to_come"])}
 
 
-def verdict(share: dict[str, Any], price: dict[str, Any]) -> str:
+def pace(way: list[dict[str, Any]]) -> tuple[float | None, float]:
+    """How many times its last price the stiff run paid at half of its steps, and will pay at `TIMES` of them.
+
+    Where it had learned nothing by half there is no pace: None, and 0, which no verdict builds on.
+    """
+    base, end = way[0], way[-1]
+    half = next(row for row in way if row["step"] == end["step"] // 2)
+    learned, learned_by_half = (base["L_ft"] - row["L_ft"] for row in (end, half))
+    if min(learned, learned_by_half) <= 0 or end["KL"] <= 0:
+        return None, 0.0
+    before = half["KL"] * learned / (end["KL"] * learned_by_half)
+    power = math.log(TIMES) / math.log(end["step"] / half["step"])
+    return before, max(1.0, before) ** -power
+
+
+def verdict(share: dict[str, Any], price: dict[str, Any], to_come: float) -> str:
     """`RULE` in code, where there is evidence and the stiff run surely learned."""
     if price["low"] > NEARLY_NOTHING:
-        return SATURATED
+        return SATURATED if to_come > NEARLY_NOTHING else UNDECIDED
     return SPARE if share["low"] >= MOST and price["high"] < NEARLY_NOTHING else UNDECIDED
 
 

@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.table import Table
 
 from keeptune.audit.table import interval_text
-from keeptune.train.capacity import SATURATED, SPARE, UNDECIDED
+from keeptune.train.capacity import NEARLY_NOTHING, SATURATED, SPARE, TIMES, UNDECIDED
 
 
 def print_capacity(found: dict[str, Any]) -> None:
@@ -28,6 +28,11 @@ def print_capacity(found: dict[str, Any]) -> None:
     if found["price"]:
         console.print(f"Least KL for all of that gain, by the stiff run's line: {interval_text(found['price'])}.")
         console.print(f"That is of the plain run's KL: {interval_text(found['price_share'])}.")
+    if found["price_at_half"] is not None:
+        console.print(
+            f"After half of the steps it was {found['price_at_half']:.4f}; "
+            f"at this pace {TIMES} times the steps leave {found['price_to_come']:.4f} or more."
+        )
     console.print(sentence(found))
 
 
@@ -38,8 +43,13 @@ def sentence(found: dict[str, Any]) -> str:
         return "Spare capacity: this task can be learned while the old predictions stay; expect replay to hold them."
     if verdict == SATURATED:
         return (
-            f"Saturated: expect {found['price']['low']:.2g} nats per token of forgetting or more for this gain in "
-            f"{plan['steps']} steps at this learning rate. If more steps do not lower it, a larger model will."
+            f"Saturated: expect {found['price_to_come']:.2g} nats per token of forgetting or more for this gain, even "
+            f"in {TIMES} times {plan['steps']} steps. A larger model pays less."
+        )
+    if verdict == UNDECIDED and found["price_at_half"] is not None and found["price"]["low"] > NEARLY_NOTHING:
+        return (
+            f"Undecided: the price is still falling, {found['price_at_half']:.2g} → {found['price']['value']:.2g} nats "
+            f"per token over half of the steps; run again with --steps {2 * plan['steps']} and another --out."
         )
     if verdict == UNDECIDED:
         return f"Undecided: run longer than {plan['steps']} steps, or with another λ than {plan['lambda_']:g}."

@@ -16,7 +16,7 @@ from transformers import LlamaForCausalLM
 from keeptune.audit.meter import MEASURES, Drift
 from keeptune.audit.verdict import NO_EVIDENCE
 from keeptune.errors import ConfigError, OutputExists
-from keeptune.train.capacity import SATURATED, SPARE, UNDECIDED, CapacityPlan, capacity_probe, judge
+from keeptune.train.capacity import SATURATED, SPARE, UNDECIDED, CapacityPlan, capacity_probe, judge, pace
 from keeptune.train.capacity_words import print_capacity, sentence
 from keeptune.train.runs import read_rows
 from tests.conftest import make_model, make_tokenizer
@@ -43,36 +43,50 @@ def drift(documents: int, seed: int, **means: float) -> Drift:
     return Drift(sums_DM=sums_DM, tokens_D=np.full(documents, 10.0), documents=[str(d) for d in range(documents)])
 
 
-def judged(*, gains: tuple[float, float], kls: tuple[float, float], documents: int = 40) -> dict[str, Any]:
-    """The rule on a plain and a stiff run with these gains and KLs."""
+def judged(
+    *, gains: tuple[float, float], kls: tuple[float, float], at_half: float = 1.1, documents: int = 40
+) -> dict[str, Any]:
+    """The rule on a plain and a stiff run with these gains and KLs, the price `at_half` so many times the last one."""
     drifts = {
         run: {"task": drift(documents, 1, ce_base=gain), "self": drift(documents, 2, kl=kl)}
         for run, gain, kl in zip(("plain", "stiff"), gains, kls, strict=True)
     }
-    return judge(drifts, floor=0.001)
+    way = [
+        {"step": 0, "L_ft": 5.0, "KL": 0.0},
+        {"step": 1, "L_ft": 5.0, "KL": 0.0},
+        {"step": 50, "L_ft": 5.0 - gains[1] / 2, "KL": kls[1] / 2 * at_half},
+        {"step": 100, "L_ft": 5.0 - gains[1], "KL": kls[1]},
+    ]
+    return judge(drifts, 0.001, way)
 
 
 @pytest.mark.parametrize(
-    ("gains", "kls", "expected"),
+    ("gains", "kls", "at_half", "expected"),
     [
-        ((1.0, 0.95), (0.3, 0.01), SPARE),
-        ((1.0, 0.95), (0.3, 0.05), SATURATED),
-        ((1.0, 0.2), (0.3, 0.01), SATURATED),
-        ((1.0, 0.95), (0.3, 0.019), UNDECIDED),
-        ((1.0, 0.6), (0.3, 0.005), UNDECIDED),
-        ((1.0, -0.1), (0.3, 0.01), UNDECIDED),
-        ((0.0, 0.0), (0.3, 0.01), NO_EVIDENCE),
-        ((1.0, 0.95), (0.001, 0.0), NO_EVIDENCE),
+        ((1.0, 0.95), (0.3, 0.01), 1.1, SPARE),
+        ((1.0, 0.95), (0.3, 0.01), 1.5, SPARE),
+        ((1.0, 0.95), (0.3, 0.05), 1.1, SATURATED),
+        ((1.0, 0.95), (0.3, 0.05), 0.8, SATURATED),
+        ((1.0, 0.95), (0.3, 0.05), 1.5, UNDECIDED),
+        ((1.0, 0.2), (0.3, 0.01), 1.1, SATURATED),
+        ((1.0, 0.95), (0.3, 0.019), 1.1, UNDECIDED),
+        ((1.0, 0.6), (0.3, 0.005), 1.1, UNDECIDED),
+        ((1.0, -0.1), (0.3, 0.01), 1.1, UNDECIDED),
+        ((0.0, 0.0), (0.3, 0.01), 1.1, NO_EVIDENCE),
+        ((1.0, 0.95), (0.001, 0.0), 1.1, NO_EVIDENCE),
     ],
 )
-def test_the_rule(gains: tuple[float, float], kls: tuple[float, float], expected: str) -> None:
-    found = judged(gains=gains, kls=kls)
+def test_the_rule(gains: tuple[float, float], kls: tuple[float, float], at_half: float, expected: str) -> None:
+    found = judged(gains=gains, kls=kls, at_half=at_half)
     assert found["verdict"] == expected
     assert expected.split()[0] in sentence({**found, "plan": {"steps": 3, "lambda_": 10.0}}).lower()
     if found["price"]:
         assert found["price"]["value"] == pytest.approx(kls[1] * gains[0] / gains[1])
         assert found["price"]["low"] <= found["price"]["value"] <= found["price"]["high"]
         assert found["price_share"]["value"] == pytest.approx(found["price"]["value"] / kls[0])
+        assert found["price_at_half"] == pytest.approx(found["price"]["value"] * at_half)
+        power = -np.log(10) / np.log(2)
+        assert found["price_to_come"] == pytest.approx(found["price"]["low"] * max(1.0, at_half) ** power)
     json.dumps(found, allow_nan=False)
 
 
@@ -80,8 +94,23 @@ def test_few_documents_are_no_evidence() -> None:
     assert judged(gains=(1.0, 0.95), kls=(0.3, 0.01), documents=9)["verdict"] == NO_EVIDENCE
 
 
+def test_a_falling_price_is_told_with_what_to_do() -> None:
+    found = judged(gains=(1.0, 0.95), kls=(0.3, 0.05), at_half=1.5)
+    told = sentence({**found, "plan": {"steps": 100, "lambda_": 10.0}})
+    assert "still falling, 0.079 → 0.053" in told and "--steps 200" in told
+
+
+def test_a_run_that_had_learned_nothing_by_half_has_no_pace() -> None:
+    way = [{"step": step, "L_ft": loss, "KL": 0.1} for step, loss in ((0, 5.0), (2, 5.1), (5, 4.0))]
+    assert pace(way) == (None, 0.0)
+    way[1]["L_ft"] = 4.5
+    before, after = pace(way)
+    assert before == pytest.approx(2.0)
+    assert after == pytest.approx(2.0 ** -(np.log(10) / np.log(2.5))), "five steps have no half: two, and then three"
+
+
 def test_settings_that_tell_nothing_are_refused() -> None:
-    for wrong in ({"steps": 0}, {"documents": 9}, {"lambda_": 0.0}, {"learning_rate": -1.0}):
+    for wrong in ({"steps": 1}, {"documents": 9}, {"lambda_": 0.0}, {"learning_rate": -1.0}):
         with pytest.raises(ConfigError):
             CapacityPlan(model="base", data="text", **wrong)
 
@@ -142,9 +171,12 @@ def test_a_probe_goes_on_where_it_was(task: str, tmp_path: Path, capsys: pytest.
     out = tmp_path / "capacity"
     assert json.loads((out / "capacity.json").read_text()) == found
     for run, of_run in found["kl"].items():
-        (row,) = [row for row in read_rows(out / run / "runs.jsonl") if row["step"] == 2]
+        way = read_rows(out / run / "runs.jsonl")
+        (row,) = [row for row in way if row["step"] == 2]
         assert of_run["value"] == pytest.approx(row["KL"], rel=0.05), "the trainer's meter reads the same rows"
         assert row["lambda"] == (0.0 if run == "plain" else 10.0)
+    if found["price"]:
+        assert found["price_to_come"] == found["price"]["low"] * pace(way)[1], "the stiff run's readings, the last ones"
     print_capacity(found)
     assert f"{found['gain']['plain']['value']:.4f}" in capsys.readouterr().out
     (out / "readings" / "stiff-self.json").unlink()
