@@ -20,6 +20,7 @@ import sys
 import sysconfig
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -165,7 +166,7 @@ def result_of(work: Path, name: str) -> dict[str, Any]:
 def interpolated(fixed: list[dict[str, Any]], kl: float) -> float | None:
     """Task loss of a fixed λ that ends at `kl`: linear in log KL; None outside the sweep."""
     points = sorted((math.log(run["KL"]), run["task_loss"]) for run in fixed)
-    for (left, low), (right, high) in zip(points, points[1:], strict=False):
+    for (left, low), (right, high) in pairwise(points):
         if left <= math.log(kl) <= right:
             return low + (high - low) * (math.log(kl) - left) / (right - left)
     return None

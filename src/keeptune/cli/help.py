@@ -38,6 +38,11 @@ the tuned model or adapter is saved to OUT/model with a card that says what it f
 
     keeptune tune org/model chats.jsonl --out run --lora 32 --lambda 3 --replay pool
 
+With --budget λ is steered so that KL(base‖tuned) ends within it, and the tuned model is certified on rows that neither
+training nor λ saw, in OUT/certificate.json: kept, broken, or not sure.
+
+    keeptune tune smollm2 verilog --out run --budget 0.01
+
     keeptune tune smollm2 verilog --out run --config run.toml
 """,
     "plan": """Which run to make: rank, steps, learning rate, λ and replay tokens for a budget of forgetting.

@@ -4,16 +4,24 @@ from __future__ import annotations
 
 from typing import Any
 
+from keeptune.train.certify import in_words
 from keeptune.train.settings import TuneSettings
 
 
-def card(settings: TuneSettings, first: dict[str, Any], last: dict[str, Any]) -> str:
-    """Markdown from the first and the last reading of the run."""
+def card(
+    settings: TuneSettings, first: dict[str, Any], last: dict[str, Any], certificate: dict[str, Any] | None = None
+) -> str:
+    """Markdown from the first and the last reading of the run, and the certificate of its budget."""
     method = (
         "plain fine-tuning (λ = 0)"
         if settings.lambda_ == 0.0
         else f"self-generated replay, {settings.objective} term, λ = {settings.lambda_:g}"
     )
+    if certificate is not None:
+        method = (
+            f"self-generated replay, λ steered from {settings.lambda_:g} to {certificate['lambda']:.3g} by a budget"
+        )
+    certified = "" if certificate is None else f"\n{in_words(certificate)}\n"
     tuned = f"rsLoRA, rank {settings.lora}" if settings.lora else "All weights"
     versions = ", ".join(f"{name} {version}" for name, version in last["versions"].items())
     rise = last["L_f"] - last["L_f_base"]
@@ -32,7 +40,7 @@ tags: [keeptune, sft]
 | task loss, {last["L_ft_on"]} documents | {_number(first["L_ft"])} | {_number(last["L_ft"])} |
 | forgetting: KL(base‖tuned) on the base's own text | 0 | {last["KL"]:.4f} |
 | forgetting: L_f, cross-entropy against the base's favourite token | {last["L_f_base"]:.4f} | {last["L_f"]:.4f} |
-
+{certified}
 L_f rose by {rise:+.4f} nats per token. The base's own text: {settings.meter_rows} sampled rows that training never saw.
 Seed {settings.seed}; {versions}. Measure it on other text with `keeptune audit BASE TUNED --text NAME=SOURCE`.
 """

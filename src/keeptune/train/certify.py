@@ -5,6 +5,8 @@ The meter's rows steer λ (`keeptune.train.steering`), so others are read here.
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -63,6 +65,12 @@ def certify(trainer: KeepSFTTrainer, batch: ReplayBatch) -> dict[str, Any]:
         "seed": trainer.args.seed,
         "versions": versions(),
     }
+
+
+def read_certificate(folder: Path) -> dict[str, Any]:
+    """The certificate in a run's folder."""
+    certificate: dict[str, Any] = json.loads((folder / FILE).read_text(encoding="utf-8"))
+    return certificate
 
 
 def verdict(kl: Interval, budget: float) -> str:

@@ -34,6 +34,7 @@ from keeptune.train.callbacks import (
     last_good_checkpoint,
 )
 from keeptune.train.card import card
+from keeptune.train.certify import read_certificate
 from keeptune.train.runs import FILE, read_rows
 from keeptune.train.settings import TuneSettings
 from keeptune.train.trainer import KeepSFTTrainer
@@ -218,7 +219,8 @@ def save(trainer: KeepSFTTrainer, settings: TuneSettings) -> Path:
     rows = read_rows(out / FILE)
     with atomic_folder(folder) as temporary:
         trainer.save_model(str(temporary))
-        (temporary / "README.md").write_text(card(settings, rows[0], rows[-1]), encoding="utf-8")
+        certificate = read_certificate(out) if settings.budget is not None else None
+        (temporary / "README.md").write_text(card(settings, rows[0], rows[-1], certificate), encoding="utf-8")
         (temporary / "training_args.bin").unlink(missing_ok=True)
     for checkpoint in out.glob("checkpoint-*"):
         shutil.rmtree(checkpoint)
