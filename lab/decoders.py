@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import torch
-from transformers import LlamaConfig, LlamaForCausalLM
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 from transformers.utils import logging
 
 # A bar for every file of a model of a megabyte hides the progress that matters.
@@ -34,3 +37,15 @@ def make_decoder(*, vocabulary: int, width: int, layers: int, heads: int, length
         tie_word_embeddings=False,
     )
     return LlamaForCausalLM(config).to("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def tiny_base(folder: Path) -> None:
+    """Write an untrained decoder and a tokenizer of bytes: what experiments on real models run on at size `smoke`."""
+    start = "<|endoftext|>"
+    vocabulary = {token: number for number, token in enumerate([start, *sorted(pre_tokenizers.ByteLevel.alphabet())])}
+    tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=[]))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token=start, eos_token=start, pad_token=start)
+    fast.save_pretrained(folder)
+    make_decoder(vocabulary=len(vocabulary), width=32, layers=2, heads=2, length=256, seed=0).save_pretrained(folder)

@@ -31,29 +31,40 @@ def laws_figure(drawing: Mapping[str, Any]) -> Figure:
     """
     with style():
         figure = Figure(figsize=(PAGE, 2.6))
-        cost, learned, forgotten = figure.subplots(1, 3)
-        for place, of in enumerate(drawing["by_P"]):
-            look = _look(place)
-            cost.plot(of["L_ft"], of["L_f"], linestyle="none", label=_size(of["P"]), **look)
-            for panel, loss in ((learned, "L_ft"), (forgotten, "L_f")):
-                # A run's readings are joined, and not those of different runs of one rank.
-                for run in dict.fromkeys(of["run"]):
-                    own = [at for at, other in enumerate(of["run"]) if other == run]
-                    steps, losses = ([of[name][at] for at in own] for name in ("N", loss))
-                    panel.plot(steps, losses, linestyle=":", linewidth=0.8, alpha=0.8, **_marks(look, len(own)))
-                if "fit" in of:
-                    panel.plot(of["fit"]["N"], of["fit"][loss], color=look["color"])
-        line = drawing["line"]
-        ends = np.array(line["L_ft"])
-        cost.plot(ends, line["s"] - line["c"] * ends, color=GREY, zorder=3)
-        cost.set(xlabel=_TASK, ylabel=_FORGETTING, title=f"What learning costs: $R^2$ {line['r2']:.3f}")
-        joint = drawing["joint"]
-        none = "" if not isinstance(joint, str) else " (no joint law)"
-        r2 = ["", ""] if none else [f": $R^2$ {value:.3f}" for value in joint]
-        learned.set(xlabel=_STEPS, ylabel=_TASK, title=f"What is learned{r2[0]}{none}")
-        forgotten.set(xlabel=_STEPS, ylabel=_FORGETTING, title=f"What is forgotten{r2[1]}{none}")
-        _legend(figure, cost, columns=6)
+        panels = figure.subplots(1, 3)
+        laws_panels(panels, drawing)
+        legend(figure, panels[0], columns=6)
     return figure
+
+
+def laws_panels(panels: Sequence[Any], drawing: Mapping[str, Any]) -> None:
+    """The three panels on axes of the caller's.
+
+    Args:
+        panels: for forgetting against task loss, task loss along the steps, forgetting along the steps.
+        drawing: what `keeptune.laws.figures.drawing` gives.
+    """
+    cost, learned, forgotten = panels
+    for place, of in enumerate(drawing["by_P"]):
+        look = _look(place)
+        cost.plot(of["L_ft"], of["L_f"], linestyle="none", label=_size(of["P"]), **look)
+        for panel, loss in ((learned, "L_ft"), (forgotten, "L_f")):
+            # A run's readings are joined, and not those of different runs of one rank.
+            for run in dict.fromkeys(of["run"]):
+                own = [at for at, other in enumerate(of["run"]) if other == run]
+                steps, losses = ([of[name][at] for at in own] for name in ("N", loss))
+                panel.plot(steps, losses, linestyle=":", linewidth=0.8, alpha=0.8, **_marks(look, len(own)))
+            if "fit" in of:
+                panel.plot(of["fit"]["N"], of["fit"][loss], color=look["color"])
+    line = drawing["line"]
+    ends = np.array(line["L_ft"])
+    cost.plot(ends, line["s"] - line["c"] * ends, color=GREY, zorder=3)
+    cost.set(xlabel=_TASK, ylabel=_FORGETTING, title=f"What learning costs: $R^2$ {line['r2']:.3f}")
+    joint = drawing["joint"]
+    none = "" if not isinstance(joint, str) else " (no joint law)"
+    r2 = ["", ""] if none else [f": $R^2$ {value:.3f}" for value in joint]
+    learned.set(xlabel=_STEPS, ylabel=_TASK, title=f"What is learned{r2[0]}{none}")
+    forgotten.set(xlabel=_STEPS, ylabel=_FORGETTING, title=f"What is forgotten{r2[1]}{none}")
 
 
 def frontier_figure(drawing: Mapping[str, Any]) -> Figure:
@@ -77,7 +88,7 @@ def frontier_figure(drawing: Mapping[str, Any]) -> Figure:
         panel.set(xlabel=_TASK + ", better →", ylabel=_FORGETTING, title="Learning and forgetting as training goes on")
         # Time runs to the right: losses fall that way.
         panel.invert_xaxis()
-        _legend(figure, panel, columns=3)
+        legend(figure, panel, columns=3)
     return figure
 
 
@@ -104,7 +115,8 @@ def _size(P: float) -> str:
     return f"{P:.0f}"
 
 
-def _legend(figure: Figure, panel: Any, columns: int) -> None:
+def legend(figure: Figure, panel: Any, columns: int) -> None:
+    """The sizes that `panel` has marks of, below all panels."""
     handles, labels = panel.get_legend_handles_labels()
     title = "tuned parameters $P$"
     figure.legend(handles, labels, title=title, title_fontsize=7, loc="outside lower center", ncols=columns)

@@ -1,0 +1,33 @@
+"""A cell that is one run of `keeptune tune`: shared by the experiments on real models."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from decoders import tiny_base
+from grid import Cell, Row, once
+from texts import source_of
+
+from keeptune.storage import read_lines
+from keeptune.train.settings import TuneSettings
+from keeptune.train.tune import tune
+
+_FIELDS = {field.name for field in dataclasses.fields(TuneSettings)}
+
+
+def run_cell(cell: Cell, home: Path) -> dict[str, Any]:
+    """Tune as the cell says, into `run` in its folder; a stopped run goes on from its last checkpoint."""
+    model = str(once(home.parent / "shared" / "tiny", tiny_base)) if cell["model"] == "tiny" else cell["model"]
+    settings = {key: value for key, value in cell.items() if key in _FIELDS}
+    settings |= {"model": model, "data": source_of(cell["data"]), "out": str(home / "run")}
+    tune(TuneSettings(**settings), resume=(home / "run").is_dir(), label=home.name)
+    return {"readings": len(read_lines(home / "run" / "runs.jsonl"))}
+
+
+def readings(home: Path, columns: tuple[str, ...], **own: Any) -> Iterator[Row]:
+    """The columns of each reading of a cell's run, after its `own`."""
+    for reading in read_lines(home / "run" / "runs.jsonl"):
+        yield {**own, **{column: reading[column] for column in columns}}
