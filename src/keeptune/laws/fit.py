@@ -105,7 +105,8 @@ class JointFit:
     Attributes after `fit`, beside those of `LineFit`: `params_` has c_ft = 2^−rho, since data cannot determine it;
     `weak_` names the exponents and slopes (`keeptune.laws.surface.readable`) that the runs do not determine within a
     factor of two; `spread_` has 90 % ranges of the others and of both limits, `s_ft` of L_ft and `t_f` of L_f;
-    `condition_` is that of the Jacobian with columns of length 1; `r2_` is of L_ft and L_f.
+    `condition_` is that of the Jacobian with columns of length 1; `r2_` is of L_ft and L_f; `first_N_` the earliest
+    step that was fitted to and `base_` the base's fingerprint.
     """
 
     bootstraps: int = 200
@@ -133,6 +134,7 @@ class JointFit:
         problem = _Problem(surface, runs, surface.losses(problem.solve(first)))
         best = problem.solve(first)
         self.surface_, self.theta_, self.slope_, self.runs_ = surface, best, slope, runs.count
+        self.first_N_, self.base_ = float(runs.N.min()), runs.base
         said, both = surface.losses(best), np.tile(runs.run, 2)
         self.leverage_, residuals = unhidden(problem.seen - said, surface.jacobian(best), problem.scale, both)
         self.residuals_: Floats = residuals.reshape(2, -1)

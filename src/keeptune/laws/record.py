@@ -93,6 +93,7 @@ def read_laws(path: Path) -> tuple[LineFit, JointFit | str]:
         fit.surface_ = Surface(p=empty, n=empty, mean_log_P=joint["center"][0], mean_log_N=joint["center"][1])
         fit.law_, fit.slope_ = JointLaw(**fit.params_), fit.params_["c_f_ft"]
         fit.theta_, fit.weak_, fit.condition_ = np.array(joint["theta"]), joint["weak"], joint["condition"]
+        fit.first_N_, fit.base_ = float(found["data"]["N"][0]), found["data"]["base"]
     except ConfigError:
         raise
     except (ValueError, KeyError, TypeError) as error:

@@ -50,6 +50,9 @@ class KeepConfig:
     """Start from this fraction of the peak learning rate, such as 0.5, and let it grow to the peak as 1/√(task loss)
     (FINCH), in place of another schedule: what a step forgets grows with rate and loss."""
 
+    laws: str | None = None
+    """A laws.json of earlier runs of this base, trained the same way at other ranks: forecasts of task loss and L_f
+    start from it, and are good from the first readings on."""
     stop_if_forecast: tuple[str, ...] = ()
     """MEASURE=NUMBER: end the run early, with a checkpoint and exit code 1, where the forecast of its final kl,
     l_f_rise or l_ft is surely above the number. Repeat it for more bounds."""

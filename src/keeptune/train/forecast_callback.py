@@ -7,13 +7,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from torch.optim.lr_scheduler import LambdaLR
 from transformers import TrainerCallback
 
 from keeptune.errors import ConfigError
-from keeptune.laws.forecast import Measure, forecast
+from keeptune.laws.experience import forecast_with_law
+from keeptune.laws.fit import JointFit
+from keeptune.laws.forecast import Measure, Prediction, forecast
+from keeptune.laws.record import read_laws
 from keeptune.progress import say
 from keeptune.train.bounds import MEASURES, ForecastBound, parse_bounds
 from keeptune.train.finch import FinchSchedule
@@ -34,12 +38,13 @@ class ForecastCallback(TrainerCallback):
     def __init__(self, trainer: KeepSFTTrainer) -> None:
         self.trainer = trainer
         self.bounds = parse_bounds(trainer.keep.stop_if_forecast)
+        self.law = None if trainer.keep.laws is None else law_of(trainer.keep.laws, trainer.base_fingerprint)
         self.note = ""
         self.stopped: str | None = None
 
     def of(self, rows: Sequence[dict[str, Any]], end: int) -> dict[str, Any] | None:
         """`forecast_row` with this run's schedule and bounds."""
-        return forecast_row(rows, end, rates(self.trainer.lr_scheduler, end), self.bounds)
+        return forecast_row(rows, end, rates(self.trainer.lr_scheduler, end), self.bounds, self.law)
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Show and act on the reading of this step, if one was taken: on all ranks alike, though only one has it."""
@@ -57,8 +62,29 @@ class ForecastCallback(TrainerCallback):
                 say(f"Stopping after step {state.global_step}, with a checkpoint: {self.stopped}")
 
 
+def law_of(path: str, base: str) -> JointFit:
+    """The joint law of a laws.json, for runs of the base with this fingerprint.
+
+    Raises:
+        ConfigError: there is no joint law in it, or it is another base's.
+        SourceError: not a laws.json.
+    """
+    law = read_laws(Path(path))[1]
+    if isinstance(law, str):
+        raise ConfigError(f"{path} has no joint law: {law}", "fit it to runs of three ranks or more")
+    if law.base_ is not None and law.base_ != base:
+        raise ConfigError(
+            f"{path} is the law of another base ({law.base_[:12]}, model {base[:12]})", "fit it to runs of this model"
+        )
+    return law
+
+
 def forecast_row(
-    rows: Sequence[dict[str, Any]], end: int, rates: Sequence[float] | str, bounds: Sequence[ForecastBound] = ()
+    rows: Sequence[dict[str, Any]],
+    end: int,
+    rates: Sequence[float] | str,
+    bounds: Sequence[ForecastBound] = (),
+    law: JointFit | None = None,
 ) -> dict[str, Any] | None:
     """What the last of some rows of `runs.jsonl` says of the run's end, for its own `forecast`.
 
@@ -67,6 +93,7 @@ def forecast_row(
         end: the run's last step.
         rates: the learning rate of each step, or why it is not known.
         bounds: on what is forecast.
+        law: of earlier runs, from which L_ft and L_f are then forecast.
 
     Returns:
         None at the first and the last step. Else `share` of the run at which it was made; `l_ft`, `l_f_rise` and `kl`,
@@ -80,6 +107,8 @@ def forecast_row(
     found: dict[str, Any] = {"share": round(step / end, 4)}
     for measure in MEASURES:
         found[measure] = rates if isinstance(rates, str) else _one(rows, measure, end, rates)
+    if law is not None:
+        found |= _with_law(law, rows, end)
     if bounds:
         found["beyond"] = [str(bound) for bound in bounds if _surely_beyond(found, bound)]
         before = rows[-2].get("forecast") if len(rows) > 1 else None
@@ -102,6 +131,28 @@ def _one(rows: Sequence[dict[str, Any]], measure: Measure, end: int, rates: Sequ
         )
     except ConfigError as error:
         return error.what
+    return _rounded(said)
+
+
+def _with_law(law: JointFit, rows: Sequence[dict[str, Any]], end: int) -> dict[str, dict[str, float] | str]:
+    L_ft = [math.nan if row["L_ft"] is None else row["L_ft"] for row in rows]
+    base = rows[-1]["L_f_base"]
+    try:
+        task, forgetting = forecast_with_law(
+            law,
+            P=rows[-1]["P"],
+            steps=[row["step"] for row in rows],
+            L_ft=L_ft,
+            L_f=[row["L_f"] for row in rows],
+            end=end,
+        )
+    except ConfigError as error:
+        return {"l_ft": error.what, "l_f_rise": error.what}
+    rise = Prediction(*(value - base for value in forgetting))
+    return {"l_ft": _rounded(task), "l_f_rise": _rounded(rise)}
+
+
+def _rounded(said: Prediction) -> dict[str, float]:
     return {name: round(number, 6) for name, number in said._asdict().items()}
 
 

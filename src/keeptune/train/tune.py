@@ -43,7 +43,7 @@ from keeptune.versions import versions
 RUN_FILE = "run.json"
 MODEL = "model"
 # Of no influence on the weights: a resume may change it.
-_CHANGEABLE = ("stop_if_forecast",)
+_CHANGEABLE = ("stop_if_forecast", "laws")
 
 
 def tune(

@@ -38,7 +38,7 @@ FLAGS = {
         "--replay-length", "--replay-rows", "--teacher", "--top-k", "--document-start", "--meter-every",
         "--meter-rows", "--meter-text", "--finch", "--lora", "--steps", "--learning-rate",
         "--batch-size", "--accumulate", "--max-length", "--held-out", "--held-out-rows", "--seed",
-        "--checkpoint-every", "--stop-if-forecast", "--config", "--resume", "--overwrite",
+        "--checkpoint-every", "--laws", "--stop-if-forecast", "--config", "--resume", "--overwrite",
     },
 }  # fmt: skip
 PUBLIC = {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +13,15 @@ import torch
 
 from keeptune import cli
 from keeptune.errors import ConfigError
+from keeptune.laws.fit import JointFit
+from keeptune.laws.record import fit_laws, write_laws
 from keeptune.train.bounds import parse_bounds
 from keeptune.train.callbacks import last_good_checkpoint
 from keeptune.train.config import KeepConfig
 from keeptune.train.finch import FinchSchedule
-from keeptune.train.forecast_callback import forecast_row, rates, words
+from keeptune.train.forecast_callback import forecast_row, law_of, rates, words
 from keeptune.train.runs import read_rows
+from tests.unit.laws.synthetic import OPENORCA, readings
 
 END = 100
 STEPS = (1, 2, 4, 8, 10, 20, 30)
@@ -156,3 +160,34 @@ def test_a_run_is_stopped_by_its_forecast_and_goes_on_without_the_bound(
     ends = json.loads(json.dumps(pairs[-2][0]["forecast"]))["kl"]
     assert ends["low"] <= pairs[-1][0]["KL"] <= ends["high"]
     assert math.isfinite(ends["value"])
+
+
+def test_a_law_of_earlier_runs_says_the_end_from_the_first_reading_on(tmp_path: Path) -> None:
+    path = tmp_path / "laws.json"
+    write_laws(path, fit_laws(replace(readings(noise=0.01), base="this base"), bootstraps=20))
+    with pytest.raises(ConfigError, match="the law of another base"):
+        law_of(str(path), "that base")
+    law = law_of(str(path), "this base")
+    size = float(readings().P[0])
+    truth = OPENORCA.predict(P=size, N=END)
+    own = rows(4, P=size, L_f_base=0.5)
+    said = forecast_row(own, END, [1.0] * END, (), law)
+    assert said is not None
+    assert said["l_ft"]["low"] <= truth.L_ft <= said["l_ft"]["high"]
+    assert said["l_f_rise"]["value"] == pytest.approx(float(truth.L_f) - 0.5, abs=0.02)
+    assert "needs a tenth" in said["kl"]
+    astray = forecast_row(rows(30, P=size * 1e3, L_f=9.0), END, [1.0] * END, (), replace_first(law, 10))
+    assert astray is not None
+    assert "does not follow the law" in astray["l_f_rise"]
+
+
+def replace_first(law: JointFit, first: float) -> JointFit:
+    law.first_N_ = first
+    return law
+
+
+def test_laws_without_a_joint_law_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "laws.json"
+    write_laws(path, fit_laws(readings(ranks=(8, 16), seeds=1), bootstraps=5))
+    with pytest.raises(ConfigError, match="no joint law"):
+        law_of(str(path), "this base")
