@@ -2,10 +2,12 @@
 
     make demo && python docs/update_readme.py demo
     python benchmarks/bench_audit.py … && python docs/update_readme.py audit
+    make figures && python docs/update_readme.py laws
 
 `demo` copies demo/summary.json to benchmarks/results/demo.json, writes from it, and photographs the top of
 demo/report.html with headless Chromium into docs/demo.png. `audit` writes from benchmarks/results/audit_*.json and
-bench_audit.json; its pictures are those of docs/screenshots.py.
+bench_audit.json; its pictures are those of docs/screenshots.py. `laws` writes from lab/forgetting_laws/laws.json and
+benchmarks/results/{forecast,laws_synthetic,bench_budget_tiny,bench_budget_smollm2}.json.
 """
 
 from __future__ import annotations
@@ -95,6 +97,59 @@ def audit_section(plain: dict[str, Any], replay: dict[str, Any], cost: dict[str,
     )
 
 
+def laws_section(laws: dict[str, Any], forecasts: dict[str, Any], budgets: dict[str, dict[str, Any]]) -> str:
+    shares = {line["share"]: [] for line in forecasts["with_law"]["spanish"]}
+    held = runs = 0
+    for domain in forecasts["with_law"].values():
+        for line in domain:
+            if line["measure"] == "l_f_rise":
+                shares[line["share"]].append(line["mean_error"])
+                held, runs = held + line["held"], runs + line["runs"]
+    alone = [line for line in forecasts["alone"]["spanish"] if line["measure"] == "l_f_rise"]
+
+    def r2(law: str) -> str:
+        found = [of[law]["r2"] if law == "line" else of[law]["r2"][1] for of in laws.values()]
+        return " and ".join(f"{value:.3f}" for value in found)
+
+    lines = [
+        "![Laws of forgetting on two domains](lab/forgetting_laws/figure.png)",
+        "",
+        "| SmolLM2, LoRA of ranks 4–64, Verilog and Spanish, one run a rank | ours | paper |",
+        "|---|---|---|",
+        f"| R² of forgetting as a line in task loss | {r2('line')} | .945 and .974 |",
+        f"| R² of forgetting as a law of tuned parameters and steps | {r2('joint')} | .960 and .977 |",
+        "| error of the final rise of L_f, forecast from the other ranks and the run's first 10, 25, 50 % | "
+        + ", ".join(f"{sum(errors) / len(errors):.1%}" for errors in shares.values())
+        + f" ({held} of {runs} inside 90 % intervals) | – |",
+        "| the same from the run's own readings alone (Spanish; settings tuned on Verilog) | "
+        + ", ".join(f"{line['mean_error']:.0%}" for line in alone)
+        + " | – |",
+    ]
+    for name, result in budgets.items():
+        steered = [run for run in result["runs"].values() if "budget" in run]
+        shares_kept = ", ".join(f"{run['KL_over_budget']:.2f}" for run in steered)
+        over = ", ".join(
+            "–" if run["task_loss_over_fixed"] is None else f"{run['task_loss_over_fixed']:+.3f}" for run in steered
+        )
+        asked = ", ".join(f"{run['budget']:g}" for run in steered)
+        lines.append(
+            f"| budgets of {asked} nats, {name}: certified KL as a part of the budget; task loss beside the best fixed λ | "
+            f"{shares_kept}; {over.replace('-', '−')} | – |"
+        )
+    return "\n".join(
+        [
+            *lines,
+            "",
+            "Raw rows and what was missed: [lab/forgetting_laws](lab/forgetting_laws), [forecast.json]"
+            "(benchmarks/results/forecast.json), "
+            + ", ".join(
+                f"[{result['benchmark']}](benchmarks/results/{result['benchmark']}.json)" for result in budgets.values()
+            )
+            + ".",
+        ]
+    )
+
+
 def fill(readme: str, name: str, content: str) -> str:
     pattern = rf"(<!-- {name}:begin -->\n).*?(<!-- {name}:end -->)"
     return re.sub(pattern, lambda match: f"{match[1]}{content}\n{match[2]}", readme, flags=re.DOTALL)
@@ -122,6 +177,19 @@ def update_audit() -> None:
     readme.write_text(fill(readme.read_text(), "audit", audit_section(*content, cost)))
 
 
+def update_laws() -> None:
+    results = ROOT / "benchmarks" / "results"
+    forecasts = json.loads((results / "forecast.json").read_text())["summary"]
+    laws = json.loads((ROOT / "lab" / "forgetting_laws" / "laws.json").read_text())
+    budgets = {
+        words: json.loads((results / f"bench_budget_{name}.json").read_text())
+        for name, words in (("tiny", "a tiny model"), ("smollm2", "SmolLM2"))
+        if (results / f"bench_budget_{name}.json").is_file()
+    }
+    readme = ROOT / "README.md"
+    readme.write_text(fill(readme.read_text(), "laws", laws_section(laws, forecasts, budgets)))
+
+
 def update_demo() -> None:
     summary = json.loads((ROOT / "demo" / "summary.json").read_text())
     results = ROOT / "benchmarks" / "results" / "demo.json"
@@ -134,4 +202,4 @@ def update_demo() -> None:
 
 
 if __name__ == "__main__":
-    {"demo": update_demo, "audit": update_audit}[sys.argv[1]]()
+    {"demo": update_demo, "audit": update_audit, "laws": update_laws}[sys.argv[1]]()
