@@ -3,7 +3,7 @@
     make lab-replay_law                            # all that is missing; about 30 minutes on two cores
     python lab/replay_law/run.py --size smoke      # seconds
 
-Writes results.csv, a row a reading; compare.py fits the replay law and its simpler rivals to it.
+Writes results.csv, a row a reading, to which plot.py fits the replay law and simpler rivals.
 """
 
 from __future__ import annotations
