@@ -196,6 +196,7 @@ def judge(drifts: dict[str, dict[str, Drift]], floor: float, way: list[dict[str,
     found["share"] = share
     if share["low"] <= 0:
         return {**found, "verdict": UNDECIDED}
+    price: dict[str, Any]
     price, price_share = (interval.as_dict() for interval in prices(drifts, gain))
     to_half, to_come = pace(way)
     found |= {
