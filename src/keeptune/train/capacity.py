@@ -172,8 +172,7 @@ def pool_rows(pool: ReplayPool, count: int) -> list[dict[str, Any]]:
 
 
 def judge(drifts: dict[str, dict[str, Drift]], floor: float, way: list[dict[str, Any]]) -> dict[str, Any]:
-    """`RULE` in numbers, from the drift of both runs on the `task` and on the base's own text (`self`), and from the
-    readings along the way of the stiff run; for JSON."""
+    """`RULE` in numbers for JSON, from both runs' drift on `task` and base's text (`self`), and the stiff run's `way`."""
     gain = {run: gained(of_run["task"]) for run, of_run in drifts.items()}
     tokens_D = drifts[PLAIN]["task"].tokens_D
     kl = {run: of_run["self"].interval("kl") for run, of_run in drifts.items()}
@@ -196,12 +195,11 @@ def judge(drifts: dict[str, dict[str, Drift]], floor: float, way: list[dict[str,
     found["share"] = share
     if share["low"] <= 0:
         return {**found, "verdict": UNDECIDED}
-    price: dict[str, Any]
-    price, price_share = (interval.as_dict() for interval in prices(drifts, gain))
-    to_half, to_come = pace(way)
+    (to_half, to_come), price_and_share = pace(way), prices(drifts, gain)
+    price: dict[str, Any] = price_and_share[0].as_dict()
     found |= {
         "price": price,
-        "price_share": price_share,
+        "price_share": price_and_share[1].as_dict(),
         "price_at_half": None if to_half is None else price["value"] * to_half,
         "price_to_come": price["low"] * to_come,
     }
