@@ -172,7 +172,7 @@ def pool_rows(pool: ReplayPool, count: int) -> list[dict[str, Any]]:
 
 
 def judge(drifts: dict[str, dict[str, Drift]], floor: float, way: list[dict[str, Any]]) -> dict[str, Any]:
-    """`RULE` in numbers for JSON, from both runs' drift on `task` and base's text (`self`), and the stiff run's `way`."""
+    """`RULE` in numbers for JSON: both runs' drift on `task` and the base's text (`self`), the stiff run's `way`."""
     gain = {run: gained(of_run["task"]) for run, of_run in drifts.items()}
     tokens_D = drifts[PLAIN]["task"].tokens_D
     kl = {run: of_run["self"].interval("kl") for run, of_run in drifts.items()}
