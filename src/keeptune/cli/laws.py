@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 from cyclopts import Parameter
 
 _Runs = Annotated[Path, Parameter(help="RUNS: folders of keeptune tune, their runs.jsonl, or csv files.")]
+_LEAST_BOOTSTRAPS = 20
 _After = Annotated[int, Parameter(help="Leave out readings up to this step (the paper: 50 of 260).")]
 
 
@@ -19,20 +20,27 @@ def fit(
     seed: Annotated[int, Parameter(help="Of the replicates.")] = 0,
 ) -> None:
     """Fit the laws; see `keeptune.cli.help`."""
+    from keeptune.errors import ConfigError
     from keeptune.laws.record import fit_laws, write_laws
     from keeptune.laws.replay_record import fit_replay_law
     from keeptune.laws.rows import ReplayRuns, read_any_runs
     from keeptune.laws.words import print_laws
     from keeptune.progress import say
 
+    # The far replicates of fewer are no ends of 90 %.
+    if 0 < bootstraps < _LEAST_BOOTSTRAPS:
+        raise ConfigError(
+            f"{bootstraps} replicates are too few for intervals", f"give {_LEAST_BOOTSTRAPS} or more, or 0 for none"
+        )
     readings = read_any_runs(runs, after=after)
     if isinstance(readings, ReplayRuns):
-        laws, more = fit_replay_law(readings, bootstraps=bootstraps, seed=seed), " --lambda … --replay-tokens …"
+        laws, where = fit_replay_law(readings, bootstraps=bootstraps, seed=seed), "--P … --N … --lambda …"
     else:
-        laws, more = fit_laws(readings, bootstraps=bootstraps, seed=seed), ""
+        laws = fit_laws(readings, bootstraps=bootstraps, seed=seed)
+        where = "--L-ft …" if isinstance(laws["joint"], str) else "--P … --N …"
     write_laws(out, laws)
     print_laws(laws)
-    say(f"Predict with: keeptune laws predict {out} --P … --N …{more}")
+    say(f"Predict with: keeptune laws predict {out} {where}")
 
 
 def predict(
@@ -49,9 +57,10 @@ def predict(
 ) -> None:
     """Predict; see `keeptune.cli.help`."""
     from keeptune.errors import ConfigError
-    from keeptune.laws.record import predict_losses, predict_on_line
+    from keeptune.laws.record import beyond, predict_losses, predict_on_line
     from keeptune.laws.replay_record import predict_with_replay
     from keeptune.laws.words import print_bands
+    from keeptune.progress import say
 
     if L_ft is not None and P is None and N is None and lambda_ is None and replay_tokens is None:
         print_bands({"L_f": predict_on_line(laws, L_ft=L_ft, interval=interval)}, interval)
@@ -66,6 +75,8 @@ def predict(
         )
     else:
         print_bands(predict_losses(laws, P=P, N=N, interval=interval)._asdict(), interval)
+    if P is not None and N is not None and (warning := beyond(laws, P=P, N=N)):
+        say(warning)
 
 
 def plot(

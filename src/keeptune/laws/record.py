@@ -10,7 +10,7 @@ import numpy as np
 
 from keeptune.errors import ConfigError, SourceError, SourceNotFound
 from keeptune.laws.fit import Bands, JointFit, LineFit
-from keeptune.laws.forms import PUBLISHED, JointLaw, LineLaw
+from keeptune.laws.forms import PUBLISHED, JointLaw, LineLaw, log_of
 from keeptune.laws.heldout import last_steps, leave_one_rank_out
 from keeptune.laws.leverage import Leverage
 from keeptune.laws.replay_fit import ReplayFit
@@ -96,7 +96,7 @@ def read_laws(path: Path) -> tuple[LineFit, JointFit | str]:
         fit.first_N_, fit.base_ = float(found["data"]["N"][0]), found["data"]["base"]
     except ConfigError:
         raise
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, IndexError) as error:
         raise SourceError(f"{path} is not a laws.json: {error}", "make it anew with keeptune laws fit") from error
     return line, fit
 
@@ -120,11 +120,29 @@ def predict_on_line(laws: str, *, L_ft: float, interval: float) -> Band:
     """Forgetting at a task loss, by the line of a laws.json or of a published law.
 
     Raises:
+        ConfigError: a task loss that is not above 0.
         SourceError: no such file, or not a laws.json.
     """
+    log_of(L_ft, "task loss")
     if laws in PUBLISHED:
         return Band(PUBLISHED[laws].line.predict(L_ft=L_ft))
     return read_laws(Path(laws))[0].predict(L_ft=L_ft, interval=interval)
+
+
+def beyond(laws: str, *, P: float, N: float) -> str | None:
+    """What to say of a prediction outside the runs that a laws.json was fitted to; None inside, and of published laws.
+
+    Args:
+        laws: one that was read before.
+    """
+    if laws in PUBLISHED:
+        return None
+    data = json.loads(Path(laws).read_text(encoding="utf-8"))["data"]
+    sizes, (first, last) = data["P"], data["N"]
+    if sizes[0] <= P <= sizes[-1] and first <= N <= last:
+        return None
+    seen = f"P from {sizes[0]:,.0f} to {sizes[-1]:,.0f} and N from {first:.0f} to {last:.0f}"
+    return f"Extrapolated: the runs have {seen}"
 
 
 def described(runs: Runs) -> dict[str, Any]:

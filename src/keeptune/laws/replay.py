@@ -69,17 +69,16 @@ class ReplayLaw:
 
         Args:
             P, N: tuned parameters and update steps, above 0.
-            lambda_: weight of the replay term, 0 or more.
+            lambda_: weight of the replay term, 0 or more, finite.
             tokens: distinct replay tokens, 0 or more; inf where none is used twice.
 
         Raises:
             ConfigError: a value outside these.
         """
-        for name, values in (("lambda", lambda_), ("replay_tokens", tokens)):
-            if not np.all(np.asarray(values, dtype=np.float64) >= 0):
-                raise ConfigError(
-                    f"the law has no value at {name} = {np.asarray(values)}", f"give a {name} of 0 or more"
-                )
+        for name, values, most in (("lambda", lambda_, np.finfo(np.float64).max), ("replay_tokens", tokens, np.inf)):
+            given = np.asarray(values, dtype=np.float64)
+            if not np.all((given >= 0) & (given <= most)):
+                raise ConfigError(f"the law has no value at {name} = {given}", f"give a {name} of 0 or more")
         P, N, weight, pool = np.broadcast_arrays(*(np.asarray(v, dtype=np.float64) for v in (P, N, lambda_, tokens)))
         kept, slower = self.hold.factors(weight, pool)
         L_f = self.joint.predict(P=P, N=N).L_f

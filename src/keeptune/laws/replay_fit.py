@@ -17,6 +17,8 @@ from keeptune.laws.rows import ReplayRuns
 from keeptune.laws.surface import NAMES, Surface
 
 _START_EVALUATIONS, _REPLICATE_EVALUATIONS, _REPLICATE_TOLERANCE = 30, 40, 1e-5
+# Fewer of a run without replay show no curve that replay could take something off.
+_LEAST_PLAIN = 3
 
 
 @dataclass(kw_only=True)
@@ -38,7 +40,8 @@ class ReplayFit:
         """Fit to all readings.
 
         Raises:
-            ConfigError: no run without replay, one λ above 0 only, or fewer readings than parameters.
+            ConfigError: no run without replay or fewer than three readings of it, one λ above 0 only, or fewer readings
+                than parameters.
         """
         self.form_ = _possible(self.form, runs)
         self.model_ = Model.of(runs, self.form_)
@@ -138,6 +141,14 @@ def _possible(form: Form, runs: ReplayRuns) -> Form:
         )
     if 2 * len(runs) <= len(NAMES) + len(FREE[form]):
         raise ConfigError(f"{len(runs)} readings cannot determine the replay law", "read more often")
+    plain = runs.where(np.equal(runs.lambda_, 0))
+    task, forgetting = len(set(plain.L_ft.tolist())), len(set(plain.L_f.tolist()))
+    if min(task, forgetting) < _LEAST_PLAIN:
+        raise ConfigError(
+            f"the replay law needs three readings without replay; here are {task} values of L_ft and {forgetting} of "
+            "L_f",
+            "read the run with --lambda 0 more often, or leave out fewer with --after",
+        )
     pools = {tokens for _, tokens in runs.cells if tokens > 0}
     return "no_tokens" if form == "replay" and len(pools) < 2 else form
 

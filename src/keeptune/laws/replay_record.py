@@ -76,7 +76,7 @@ def read_replay_law(path: Path) -> ReplayFit:
         fit.restore()
     except ConfigError:
         raise
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, IndexError) as error:
         raise SourceError(f"{path} is not a laws.json: {error}", "make it anew with keeptune laws fit") from error
     return fit
 

@@ -89,10 +89,12 @@ def replicates(run: NDArray[np.int64], count: int, seed: int, refit: Callable[[F
         refit: from factors of the residuals, [M], to parameters.
 
     Raises:
-        ConfigError: a count below 0.
+        ConfigError: a count or a seed below 0.
     """
     if count < 0:
         raise ConfigError(f"{count} replicates cannot be made", "give 0 or more")
+    if seed < 0:
+        raise ConfigError(f"{seed} is no seed", "give 0 or more")
     names, places = np.unique(run, return_inverse=True)
     if len(names) < 2 or count == 0:
         return np.empty((0, 0))

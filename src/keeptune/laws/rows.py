@@ -18,8 +18,9 @@ from keeptune.storage import read_lines
 
 COLUMNS = ("P", "N", "L_ft", "L_f")
 # A law holds for one base and one way of training; runs that differ here lie on different curves.
-_SAME = ("base", "objective", "L_ft_on", "L_f_on")
+_SAME = ("base", "data", "objective", "learning_rate", "L_ft_on", "L_f_on")
 _REPLAY = ("lambda", "replay_tokens")
+_NUMBERS = ("learning_rate", *_REPLAY)
 _Table = tuple[Path, Sequence[dict[str, Any]]]
 
 
@@ -89,15 +90,15 @@ def read_runs(paths: Iterable[str | Path], *, after: int = 0) -> Runs:
 
     Args:
         paths: `runs.jsonl` files, folders that hold one, or csv files with the columns P, N (or step), L_ft, L_f
-            and, optionally, run, seed, base, objective, lambda, replay_tokens. Rows of one file with the same P, run
-            and seed are one run.
+            and, optionally, run, seed, base, data, objective, learning_rate, lambda, replay_tokens. Rows of one file
+            with the same P, run and seed are one run.
         after: readings up to this step are left out; the paper leaves out 50 of 260. The base itself (step 0) always
             is, for the laws begin at the first step.
 
     Raises:
         SourceNotFound: no such file.
         SourceError: a file that is not such a table, or one without a usable reading.
-        ConfigError: runs of different bases or ways of training.
+        ConfigError: runs of different bases or ways of training, or an `after` below 0.
     """
     tables = [(path, _table(path)) for path in map(_file, paths)]
     _refuse_mixtures(tables, (*_SAME, *_REPLAY))
@@ -112,7 +113,7 @@ def read_any_runs(paths: Iterable[str | Path], *, after: int = 0) -> Runs | Repl
     Raises:
         SourceNotFound: no such file.
         SourceError: a file that is not such a table, or one without a usable reading.
-        ConfigError: runs of different bases or ways of training, or of a λ that moves.
+        ConfigError: runs of different bases or ways of training, or of a λ that moves, or an `after` below 0.
     """
     tables = [(path, _table(path)) for path in map(_file, paths)]
     _refuse_mixtures(tables, _SAME)
@@ -124,7 +125,7 @@ def read_any_runs(paths: Iterable[str | Path], *, after: int = 0) -> Runs | Repl
         if len(runs.where(np.equal(runs.run, run)).cells) > 1:
             raise ConfigError(
                 "λ or the replay tokens move within a run, as a budget has it",
-                "fit the replay law to runs of a fixed --lambda",
+                "fit the replay law to runs of a fixed --lambda; in a csv, tell them apart in a column run",
             )
     return runs
 
@@ -133,6 +134,8 @@ def _usable(
     tables: Sequence[_Table], after: int, values_of: Callable[[Path, int, dict[str, Any]], list[float]]
 ) -> tuple[dict[str, Any], Floats]:
     """What a `Runs` is made of, from the readings that can be used, and what `values_of` gives beyond four columns."""
+    if after < 0:
+        raise ConfigError(f"no reading lies up to step {after}", "give --after 0 or more")
     numbers: dict[tuple[Any, ...], int] = {}
     kept, dropped, left_out = [], 0, 0
     for path, rows in tables:
@@ -143,7 +146,7 @@ def _usable(
             elif values[1] <= after:
                 left_out += 1
             else:
-                key = (path, values[0], row.get("run"), row.get("seed"))
+                key = (path, values[0], str(row.get("run")), str(row.get("seed")))
                 kept.append((numbers.setdefault(key, len(numbers)), *values))
     if not kept:
         raise SourceError(
@@ -189,12 +192,16 @@ def _values(path: Path, place: int, row: dict[str, Any]) -> list[float]:
         )
     try:
         values = [math.nan if row[name] in (None, "") else float(row[name]) for name in ("P", steps, "L_ft", "L_f")]
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError) as error:
         raise SourceError(f"{path}, row {place}: {error}", "give numbers") from error
     if values[0] <= 0:
         raise SourceError(f"{path}, row {place}: P = {row['P']}", "give P, the number of tuned parameters, above 0")
     if values[2] <= 0:
         raise SourceError(f"{path}, row {place}: L_ft = {row['L_ft']}", "give the task loss in nats per token")
+    if values[3] <= 0:
+        raise SourceError(
+            f"{path}, row {place}: L_f = {row['L_f']}", "give the forgetting loss itself, not its rise over the base's"
+        )
     return values
 
 
@@ -210,7 +217,7 @@ def _replay_values(path: Path, place: int, row: dict[str, Any]) -> list[float]:
             )
         try:
             read[name] = 0.0 if without else math.nan if row[name] in (None, "") else float(row[name])
-        except (TypeError, ValueError) as error:
+        except (TypeError, ValueError, OverflowError) as error:
             raise SourceError(f"{path}, row {place}: {error}", "give numbers") from error
         if read[name] < 0 or (name == "replay_tokens" and read[name] == 0 and not without):
             raise SourceError(f"{path}, row {place}: {name} = {row[name]}", "give 0 or more, with a λ a pool above 0")
@@ -234,7 +241,7 @@ def _distinct(tables: Sequence[_Table], name: str) -> dict[str, Path]:
     for path, rows in tables:
         for row in rows:
             if row.get(name) not in (None, ""):
-                found.setdefault(_alike(row[name]) if name in _REPLAY else str(row[name]), path)
+                found.setdefault(_alike(row[name]) if name in _NUMBERS else str(row[name]), path)
     return found
 
 

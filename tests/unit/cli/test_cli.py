@@ -185,7 +185,9 @@ def test_runs_that_differ_in_replay_give_the_replay_law(
         for N in range(10, 100, 10)
     ]
     table.write_text("\n".join(["run,P,N,lambda,replay_tokens,L_ft,L_f,L_f_base", *rows]))
-    assert run(monkeypatch, "laws", "fit", table, "--out", laws, "--bootstraps", 3) == 0
+    assert run(monkeypatch, "laws", "fit", table, "--out", laws, "--bootstraps", 3) == 2
+    assert "20 or more" in capsys.readouterr().err
+    assert run(monkeypatch, "laws", "fit", table, "--out", laws, "--bootstraps", 0) == 0
     said = capsys.readouterr().out
     assert "Replay law: R²" in said
     assert "one size of pool alone" in said
@@ -215,9 +217,12 @@ def test_laws_are_fitted_drawn_and_predict(
     assert run(monkeypatch, "laws", "fit", *files, "--out", laws, "--bootstraps", 20) == 0
     assert "57 readings of 3 runs with 3 different P" in capsys.readouterr().out
     assert run(monkeypatch, "laws", "predict", laws, "--P", 8e6, "--N", 100) == 0
-    said = capsys.readouterr().out
+    said, warned = capsys.readouterr()
+    assert "Extrapolated" not in warned
     assert float(said.split()[1]) == pytest.approx(1 + 8 * 8e6**-0.1 * 100**-0.3, abs=0.001)
     assert "a new reading [" in said
+    assert run(monkeypatch, "laws", "predict", laws, "--P", 16, "--N", 100) == 0
+    assert "Extrapolated: the runs have P from 1,000,000 to 16,000,000" in capsys.readouterr().err
     assert run(monkeypatch, "laws", "predict", laws, "--L-ft", 1.5) == 0
     assert capsys.readouterr().out.startswith("L_f   1.5000 nats per token")
     assert run(monkeypatch, "laws", "plot", *files, "--out", page) == 0
@@ -234,5 +239,7 @@ def test_laws_are_fitted_drawn_and_predict(
         assert run(monkeypatch, "laws", "predict", *bad) == 2
         assert "→" in capsys.readouterr().err
     assert run(monkeypatch, "laws", "fit", files[0], "--out", laws) == 0
-    assert "Only the line is fitted" in capsys.readouterr().out
+    said, hint = capsys.readouterr()
+    assert "Only the line is fitted" in said
+    assert "--L-ft …" in hint
     assert run(monkeypatch, "laws", "fit", "--out", laws) == 2

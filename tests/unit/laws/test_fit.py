@@ -132,6 +132,8 @@ def test_a_line_needs_three_readings_and_one_run_has_no_interval() -> None:
             LineFit().fit(dataclasses.replace(runs, **{loss: np.full(len(runs), 0.7)}))
     with pytest.raises(ConfigError, match="-1 replicates"):
         LineFit(bootstraps=-1).fit(runs)
+    with pytest.raises(ConfigError, match="-1 is no seed"):
+        LineFit(seed=-1).fit(runs)
     alone = LineFit().fit(runs.where(runs.run == 0))
     assert alone.predict(L_ft=0.7, interval=0.9).low is None
     assert alone.spread_ == {}

@@ -10,7 +10,7 @@ import pytest
 from keeptune.errors import ConfigError, SourceError, SourceNotFound
 from keeptune.laws.figures import drawing
 from keeptune.laws.fit import JointFit
-from keeptune.laws.record import fit_laws, predict_losses, predict_on_line, read_laws, write_laws
+from keeptune.laws.record import beyond, fit_laws, predict_losses, predict_on_line, read_laws, write_laws
 from keeptune.laws.words import print_laws
 from tests.unit.laws.synthetic import OPENORCA, readings
 
@@ -30,6 +30,10 @@ def test_what_is_read_predicts_as_what_was_fitted(tmp_path: Path, capsys: pytest
     assert band.value == pytest.approx(laws["line"]["params"]["s"] - 0.7 * laws["line"]["params"]["c"])
     assert band.low < band.value < band.high
     assert laws["data"]["P"] == runs.sizes
+    assert beyond(str(path), P=runs.sizes[0], N=50) is None
+    # A rank in the place of tuned parameters.
+    for P, N in ((64, 100), (2e7, 261), (1e9, 100)):
+        assert "P from 19,988,480 to 639,631,360 and N from 50 to 260" in str(beyond(str(path), P=P, N=N))
     assert [of["P"] for of in laws["held_out"]["one_rank"]] == runs.sizes
     print_laws(laws)
     shown = capsys.readouterr().out
@@ -65,6 +69,10 @@ def test_published_laws_predict_by_name() -> None:
     assert (said.L_ft.value, said.L_f.value) == OPENORCA.predict(P=1e8, N=100)
     assert said.L_f.low is None
     assert predict_on_line("llama2-7b-chat/openorca", L_ft=0.7, interval=0.9).value == pytest.approx(0.83472)
+    for loss in (float("nan"), -3.0):
+        with pytest.raises(ConfigError, match="no value at task loss"):
+            predict_on_line("llama2-7b-chat/openorca", L_ft=loss, interval=0.9)
+    assert beyond("llama2-7b-chat/openorca", P=1, N=1) is None
 
 
 def test_files_that_are_no_laws(tmp_path: Path) -> None:

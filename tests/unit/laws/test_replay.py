@@ -42,7 +42,11 @@ def test_its_limits_are_the_joint_law_the_effect_of_the_weight_alone_and_the_poo
     np.testing.assert_allclose(LAW.predict(**PLACE, lambda_=2.0), without.predict(**PLACE, lambda_=2.0, tokens=10.0))
     held = LAW.predict(**PLACE, lambda_=1e30, tokens=3000.0)
     np.testing.assert_allclose(held.L_f - 1.2, 0.5 * (plain.L_f - 1.2))
-    for name, where in (("lambda", {"lambda_": -1.0}), ("replay_tokens", {"lambda_": 1.0, "tokens": np.nan})):
+    for name, where in (
+        ("lambda", {"lambda_": -1.0}),
+        ("lambda", {"lambda_": np.inf}),
+        ("replay_tokens", {"lambda_": 1.0, "tokens": np.nan}),
+    ):
         with pytest.raises(ConfigError, match=f"no value at {name}"):
             LAW.predict(**PLACE, **where)
 
@@ -111,6 +115,10 @@ def test_runs_that_cannot_tell() -> None:
         of(np.isin(runs.lambda_, (0, 1)))
     with pytest.raises(ConfigError, match="readings cannot determine"):
         of((runs.N > 95) & (runs.lambda_ < 2) & (runs.tokens < 2e3))
+    with pytest.raises(ConfigError, match="without replay; here are 1 values of L_ft and 1 of L_f"):
+        of((runs.lambda_ > 0) | (runs.N > 95))
+    with pytest.raises(ConfigError, match="10 values of L_ft and 1 of L_f"):
+        ReplayFit(bootstraps=0).fit(dataclasses.replace(runs, L_f=np.where(runs.lambda_ == 0, 1.3, runs.L_f)))
     with pytest.raises(ConfigError, match="no form"):
         ReplayFit(form="magic").fit(runs)  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match="all runs are of P = 1,000,000"):

@@ -48,12 +48,18 @@ def test_a_csv_with_or_without_names_of_runs(tmp_path: Path) -> None:
     assert (runs.L_f.tolist(), runs.dropped, runs.base) == ([1.0, 1.1], 2, None)
 
 
-@pytest.mark.parametrize(("name", "other"), [("base", "b2"), ("lambda", 3), ("objective", "ntp"), ("L_ft_on", "train")])
+@pytest.mark.parametrize(
+    ("name", "other"),
+    [("base", "b2"), ("lambda", 3), ("objective", "ntp"), ("L_ft_on", "train"), ("data", "spanish"),
+     ("learning_rate", 0.001)],
+)  # fmt: skip
 def test_runs_on_different_curves_are_not_mixed(tmp_path: Path, name: str, other: Any) -> None:
-    same = {"lambda": 1.0, "objective": "kl", "L_ft_on": "held-out"}
+    same = {"lambda": 1.0, "objective": "kl", "L_ft_on": "held-out", "data": "verilog", "learning_rate": 2e-4}
     one = write(tmp_path / "one.jsonl", [row(10, **same)])
     two = write(tmp_path / "two.jsonl", [row(10, **{**same, name: other})])
     assert read_runs([one, one]).count == 1
+    (tmp_path / "alike.csv").write_text("P,N,L_ft,L_f,learning_rate\n1000,10,2,1,0.00020\n")
+    assert read_runs([one, tmp_path / "alike.csv"]).count == 2
     with pytest.raises(ConfigError, match=f"differ in {name}: .* in .*one.jsonl, {other} in .*two.jsonl"):
         read_runs([one, two])
 
@@ -80,8 +86,9 @@ def test_runs_that_differ_in_replay_are_refused_or_read_with_it(tmp_path: Path) 
     moving = write(
         tmp_path / "moving.jsonl", [row(n, **{"lambda": n, "replay_tokens": 9, "L_f_base": 1}) for n in (1, 2)]
     )
-    with pytest.raises(ConfigError, match="move within a run"):
+    with pytest.raises(ConfigError, match="move within a run") as caught:
         read_any_runs([moving])
+    assert "a column run" in caught.value.fix
     for bad, said in (
         ({"lambda": 1.0}, "no column replay_tokens"),
         ({"lambda": 1.0, "replay_tokens": 5}, "no column L_f_base"),
@@ -105,6 +112,7 @@ def test_what_is_no_table_of_readings(tmp_path: Path) -> None:
         ("P,N,L_ft,L_f\n1,ten,1,1\n", "row 1: could not convert"),
         ("P,N,L_ft,L_f\n1,1,1,1\n0,1,1,1\n", "row 2: P = 0"),
         ("P,N,L_ft,L_f\n1,1,0,1\n", "row 1: L_ft = 0"),
+        ("P,N,L_ft,L_f\n1,1,1,0\n", "row 1: L_f = 0"),
         ("P,N,L_ft,L_f\n1,1,1\n", "no usable reading: 1 without"),
         ("", "no usable reading"),
         ("P,N,L_ft,L_f\n1,0,1,1\n", "1 too early"),
@@ -119,8 +127,14 @@ def test_what_is_no_table_of_readings(tmp_path: Path) -> None:
     lines.write_text("[1]\n")
     with pytest.raises(SourceError, match="not an object"):
         read_runs([lines])
+    lines.write_text(json.dumps(row(1, P=10**400)) + "\n")
+    with pytest.raises(SourceError, match="too large"):
+        read_runs([lines])
     lines.write_text("oops\n{}\n")
     with pytest.raises(SourceError, match="line 1: not JSON"):
         read_runs([lines])
     with pytest.raises(SourceError, match="no usable reading"):
         read_runs([])
+    with pytest.raises(ConfigError, match="up to step -1"):
+        read_runs([write(lines, [row(0), row(10, run=[1])])], after=-1)
+    assert read_runs([lines]).count == 1
