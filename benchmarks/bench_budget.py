@@ -55,7 +55,7 @@ SIZES = {
     "smollm2": Size(
         # At the default rate of 1e-3 so short a run ends at a KL of .02 even with λ = 30.
         data="verilog", flags=("--lora", "16", "--learning-rate", "3e-4", "--held-out-rows", "32"), length=128,
-        steps=40, rows=4, lambdas=(1.0, 3.0, 10.0, 30.0, 100.0),
+        steps=30, rows=4, lambdas=(1.0, 3.0, 10.0, 30.0, 100.0),
     ),
 }  # fmt: skip
 
@@ -132,6 +132,8 @@ def train(base: Path | str, size: Size, work: Path, jobs: int, seed: int) -> Non
 
     def one(run: tuple[str, tuple[str, ...]]) -> None:
         name, flags = run
+        if (work / name / "model").is_dir():
+            return
         length = ("--max-length", size.length, "--batch-size", size.rows, "--replay-rows", size.rows)
         where = ("--out", work / name, "--replay", work / "pool", "--checkpoint-every", 20, "--resume")
         keeptune("tune", base, size.data, "--steps", size.steps, "--seed", seed, *length, *size.flags, *flags, *where)

@@ -33,6 +33,7 @@ def replay(
     """Write a replay pool; see `keeptune.cli.help`."""
     from keeptune.errors import ConfigError
     from keeptune.progress import say
+    from keeptune.replay.precision import suit_attention
     from keeptune.replay.write import sample_pool
     from keeptune.sources import load_model, load_tokenizer
 
@@ -41,6 +42,7 @@ def replay(
             f"cannot write {tokens} tokens in rows of {length}", "give 1 token or more, rows of 2 or more"
         )
     base, tokenizer = load_model(model), load_tokenizer(model)
+    suit_attention(base, length)  # as training does, or the base would differ from its own stored states
     pool = sample_pool(
         base,
         tokenizer,

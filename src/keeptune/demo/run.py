@@ -17,6 +17,7 @@ from keeptune.demo.content import continuations, page_content, print_summary
 from keeptune.demo.plan import LENGTH, DemoPlan
 from keeptune.errors import Interrupted, OutputExists
 from keeptune.progress import say
+from keeptune.replay.precision import suit_attention
 from keeptune.replay.write import sample_pool
 from keeptune.sources import load_model, load_tokenizer
 from keeptune.storage import atomic_folder, write_json, write_text
@@ -43,6 +44,7 @@ def demo(plan: DemoPlan) -> dict[str, Any]:
     base, tokenizer = load_model(plan.model), load_tokenizer(plan.model)
     clock.mark("model")
     say("2/5  Replay: the base writes text of its own")
+    suit_attention(base, LENGTH)  # as training does, or the base would differ from its own stored states
     sample_pool(base, tokenizer, plan.pool, tokens=plan.pool_tokens, length=LENGTH, seed=plan.seed)
     clock.mark("replay")
     for number, run in ((3, "plain"), (4, "replay")):

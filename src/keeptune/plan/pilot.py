@@ -22,6 +22,7 @@ from keeptune.plan.design import Cell, Design, Pace, design, late
 from keeptune.plan.settings import METER_ROWS, PlanSettings
 from keeptune.progress import duration, say
 from keeptune.replay.pool import read_manifest
+from keeptune.replay.precision import suit_attention
 from keeptune.replay.write import sample_pool
 from keeptune.sources import load_model, load_tokenizer
 from keeptune.storage import write_json
@@ -167,7 +168,7 @@ def _probed(settings: PlanSettings) -> tuple[Pace, int]:
     say("Pilot: the base writes its first replay text, then a few steps tell how fast this machine is")
     began = time.monotonic()
     tokens = (METER_ROWS + _PROBE_ROWS) * settings.max_length
-    sample_pool(model, tokenizer, settings.pool, tokens=tokens, length=settings.max_length, seed=settings.seed)
+    _write_pool(settings, tokens, model, tokenizer)
     per_token = (time.monotonic() - began) / tokens
     del model
     clock = _Clock()
@@ -188,6 +189,11 @@ def _probed(settings: PlanSettings) -> tuple[Pace, int]:
     return pace, pass_steps
 
 
+def _write_pool(settings: PlanSettings, tokens: int, model: Any, tokenizer: Any) -> None:
+    suit_attention(model, settings.max_length)  # as training does, or the base would differ from its own stored states
+    sample_pool(model, tokenizer, settings.pool, tokens=tokens, length=settings.max_length, seed=settings.seed)
+
+
 def _grow_pool(settings: PlanSettings, plan: Design) -> float:
     """Write what the pool lacks; returns the seconds."""
     tokens = (METER_ROWS + plan.rows * settings.batch_size) * settings.max_length
@@ -196,7 +202,7 @@ def _grow_pool(settings: PlanSettings, plan: Design) -> float:
         return 0.0
     begin = time.monotonic()
     model, tokenizer = load_model(settings.model), load_tokenizer(settings.model)
-    sample_pool(model, tokenizer, settings.pool, tokens=tokens, length=settings.max_length, seed=settings.seed)
+    _write_pool(settings, tokens, model, tokenizer)
     return time.monotonic() - begin
 
 
