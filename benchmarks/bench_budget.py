@@ -199,7 +199,8 @@ def main() -> None:
             run["KL_over_budget"] = round(run["KL"] / run["budget"], 3)
             best = interpolated(fixed, run["KL"])
             run["task_loss_over_fixed"] = None if best is None else round(run["task_loss"] - best, 4)
-    result = {"model": model, **vars(size), "seed_of_runs": arguments.seed, "runs": runs}
+    said = vars(size) | {"data": size.data.replace(STDLIB, "the standard library")}
+    result = {"model": model, **said, "seed_of_runs": arguments.seed, "runs": runs}
     finish(f"bench_budget_{model}", result, quick=arguments.quick)
     for name, run in runs.items():
         more = (
