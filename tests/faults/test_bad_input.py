@@ -312,3 +312,23 @@ def test_precision_is_recorded(tune: Run, tmp_path: Path) -> None:
     assert tune()[0] == 0
     row = json.loads((tmp_path / "run" / "runs.jsonl").read_text().splitlines()[-1])
     assert row["versions"]["torch"] == torch.__version__.split("+")[0] or row["versions"]["torch"] == torch.__version__
+
+
+def test_what_a_run_is_told_to_read_is_looked_at_before_the_pool_is_written(tune: Run, tmp_path: Path) -> None:
+    refused(tune("--meter-text", "nowhere.txt"), "nowhere.txt")
+    refused(tune("--overwrite", "--laws", "nowhere.json"), "nowhere.json")
+    assert not list(tmp_path.glob("**/manifest.json"))
+
+
+def test_a_pool_that_the_meter_takes_whole_is_refused(tune: Run, tmp_path: Path) -> None:
+    small = tmp_path / "pool"
+    sample_pool(make_model(), make_tokenizer(), small, tokens=2 * 16, length=16)
+    refused(tune("--replay", small), "2 rows")
+
+
+def test_a_reading_that_is_no_number_ends_the_run_as_diverged(tune: Run, tmp_path: Path) -> None:
+    code, lines = tune("--learning-rate", "3e38", "--steps", "8")
+    assert code == 2
+    assert re.search(r"keeptune: \w+ became (nan|inf) at step [2-8]", lines[-2]), lines[-2]
+    readings = [json.loads(line) for path in tmp_path.glob("**/runs.jsonl") for line in path.read_text().splitlines()]
+    assert [row["step"] for row in readings] == [0, 1]  # the first step is the warm-up's, at a rate of 0

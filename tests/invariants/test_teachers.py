@@ -137,6 +137,17 @@ def test_such_an_adapter_trains_against_a_pool_of_the_raw_base(tmp_path: Path, p
     assert abs(rows[0]["KL"]) < 1e-6 < rows[-1]["KL"]
 
 
+def test_drift_on_a_text_needs_a_base_that_an_adapter_has_not_changed(
+    tmp_path: Path, pools: dict[str, ReplayPool]
+) -> None:
+    keep = KeepConfig(replay=str(pools["hidden"].folder), meter_rows=2, meter_text="old.txt")
+    with pytest.raises(ConfigError, match="drift on meter_text needs the base"):
+        KeepSFTTrainer(
+            model=make_model(), args=config(tmp_path / "run"), keep=keep, train_dataset=task_rows(),
+            processing_class=make_tokenizer(), peft_config=lora(init_lora_weights="olora"),
+        )  # fmt: skip
+
+
 def test_bad_choices_are_refused(tmp_path: Path, pools: dict[str, ReplayPool]) -> None:
     half_frozen = get_peft_model(make_model(), lora())
     half_frozen.get_base_model().model.norm.weight.requires_grad_(True)

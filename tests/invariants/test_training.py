@@ -10,6 +10,7 @@ import torch
 from datasets import Dataset
 from peft import LoraConfig
 from torch import Tensor, nn
+from transformers import LlamaForCausalLM
 from trl import SFTConfig, SFTTrainer
 
 from keeptune.objective import forward_kl
@@ -164,6 +165,46 @@ def test_accumulating_eight_rows_equals_one_batch_of_eight(tmp_path: Path, pool:
             )
         )  # fmt: skip
     assert largest_gap(*runs) <= 2e-6
+
+
+class TakesNoCount(LlamaForCausalLM):
+    """As Gemma 3 and other multimodal classes: the Trainer divides their loss by the micro-batches itself."""
+
+    accepts_loss_kwargs = False
+
+
+@pytest.mark.parametrize("finch", [None, 0.5])
+def test_accumulating_is_the_same_where_the_model_takes_no_count_of_tokens(
+    tmp_path: Path, pool: ReplayPool, finch: float | None
+) -> None:
+    runs = []
+    for accumulate in (1, 8):
+        model = make_model()
+        model.__class__ = TakesNoCount
+        args = config(
+            tmp_path / str(accumulate), per_device_train_batch_size=8 // accumulate, max_steps=6,
+            gradient_accumulation_steps=accumulate, train_sampling_strategy="sequential",
+        )  # fmt: skip
+        runs.append(
+            trained(
+                KeepSFTTrainer(
+                    model=model, args=args, keep=keep(pool, replay_rows=8 // accumulate, finch=finch),
+                    train_dataset=task_rows(), processing_class=make_tokenizer(),
+                )
+            )
+        )  # fmt: skip
+    assert largest_gap(*runs) <= 2e-6
+
+
+def test_the_meter_takes_no_random_numbers_from_training(tmp_path: Path, pool: ReplayPool) -> None:
+    shared = {
+        "train_dataset": task_rows(), "eval_dataset": task_rows(8), "processing_class": make_tokenizer(),
+        "peft_config": LoraConfig(r=4, target_modules="all-linear", lora_dropout=0.3),
+    }  # fmt: skip
+    plain = trained(SFTTrainer(model=make_model(), args=config(tmp_path / "plain"), **shared))
+    settings = keep(pool, lambda_=0.0, meter_every=1)
+    ours = trained(KeepSFTTrainer(model=make_model(), args=config(tmp_path / "ours"), keep=settings, **shared))
+    assert largest_gap(plain, ours) == 0.0
 
 
 def test_resumed_run_equals_uninterrupted_run(tmp_path: Path, pool: ReplayPool) -> None:

@@ -21,8 +21,10 @@ def advise(settings: TuneSettings, args: SFTConfig, task_rows: int) -> list[str]
     window = args.per_device_train_batch_size * args.gradient_accumulation_steps * args.world_size
     steps = args.max_steps if args.max_steps > 0 else math.ceil(task_rows * args.num_train_epochs / window)
     pool = read_manifest(Path(settings.replay)) if settings.replay else None
-    written = math.ceil(settings.replay_tokens / settings.replay_length)
-    return advice(settings, args, steps=steps, pool_rows=pool.rows - settings.meter_rows if pool else written)
+    rows = math.ceil(settings.replay_tokens / settings.replay_length)
+    if pool is not None:
+        rows = pool.rows - settings.meter_rows - settings.certificate_rows(pool.rows)
+    return advice(settings, args, steps=steps, pool_rows=rows)
 
 
 def advice(settings: TuneSettings, args: SFTConfig, *, steps: int, pool_rows: int) -> list[str]:
@@ -79,7 +81,7 @@ def _low_rate(settings: TuneSettings, args: SFTConfig) -> str:
 def _worn_pool(settings: TuneSettings, args: SFTConfig, steps: int, pool_rows: int) -> str:
     rows = settings.replay_rows or args.per_device_train_batch_size
     seen = steps * args.gradient_accumulation_steps * args.world_size * rows
-    if settings.lambda_ == 0.0 or seen <= MOST_ROUNDS * pool_rows:
+    if settings.lambda_ == 0.0 or pool_rows < 1 or seen <= MOST_ROUNDS * pool_rows:
         return ""
     enough = math.ceil(seen / MOST_ROUNDS)
     return (

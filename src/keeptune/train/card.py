@@ -25,6 +25,9 @@ def card(
     tuned = f"rsLoRA, rank {settings.lora}" if settings.lora else "All weights"
     versions = ", ".join(f"{name} {version}" for name, version in last["versions"].items())
     rise = last["L_f"] - last["L_f_base"]
+    on, read = "the base's own text", f"{settings.meter_rows} sampled rows that training never saw"
+    if settings.meter_text is not None:
+        on, read = settings.meter_text, f"{settings.meter_rows} openings of documents at most"
     return f"""---
 base_model: {settings.model}
 library_name: {"peft" if settings.lora else "transformers"}
@@ -38,10 +41,10 @@ tags: [keeptune, sft]
 | nats per token | base | tuned |
 |---|---|---|
 | task loss, {last["L_ft_on"]} documents | {_number(first["L_ft"])} | {_number(last["L_ft"])} |
-| forgetting: KL(base‖tuned) on the base's own text | 0 | {last["KL"]:.4f} |
+| forgetting: KL(base‖tuned) on {on} | 0 | {last["KL"]:.4f} |
 | forgetting: L_f, cross-entropy against the base's favourite token | {last["L_f_base"]:.4f} | {last["L_f"]:.4f} |
 {certified}
-L_f rose by {rise:+.4f} nats per token. The base's own text: {settings.meter_rows} sampled rows that training never saw.
+L_f rose by {rise:+.4f} nats per token. Read on {on}: {read}.
 Seed {settings.seed}; {versions}. Measure it on other text with `keeptune audit BASE TUNED --text NAME=SOURCE`.
 """
 

@@ -89,9 +89,12 @@ class MeterCallback(TrainerCallback):
         model.eval()
         with torch.no_grad():
             drift = trainer.inside(trainer.model_wrapped, lambda inner: read_drift(inner, trainer, trainer.meter_batch))
+            for name, value in drift.items():
+                trainer.require_finite(name, value, step=state.global_step)
             if trainer.steering is not None:
                 trainer.steering.read(drift, state)
             task_loss = trainer.inside(trainer.model_wrapped, lambda inner: read_task_loss(inner, trainer))
+            trainer.require_finite("L_ft", task_loss or 0.0, step=state.global_step)
         model.train(was_training)
         tokens = self._tokens_before + trainer._total_train_tokens
         row = {
@@ -162,7 +165,9 @@ def read_task_loss(model: nn.Module, trainer: KeepSFTTrainer) -> float | None:
     total, count = 0.0, 0
     head = head_of(model)
     rows = trainer.args.per_device_eval_batch_size
-    for batch in DataLoader(trainer.eval_dataset, batch_size=rows, collate_fn=trainer.data_collator):
+    # A loader draws a seed, and the global generator belongs to training: without this, reading would change dropout.
+    own = torch.Generator()
+    for batch in DataLoader(trainer.eval_dataset, batch_size=rows, collate_fn=trainer.data_collator, generator=own):
         batch = {
             key: batch[key].to(trainer.args.device) for key in ("input_ids", "labels", "position_ids") if key in batch
         }

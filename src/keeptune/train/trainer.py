@@ -80,7 +80,16 @@ class KeepSFTTrainer(SFTTrainer):
             fault = "putting the adapter on changed the weights under it (PiSSA, OLoRA and their kind)"
         elif not known and pool is None:
             fault = off_fault(inner)
+        if fault and self.keep.meter_text is not None:
+            raise ConfigError(
+                f"drift on meter_text needs the base, and {fault}",
+                "leave meter_text out, or put on an adapter that starts as nothing, such as LoRA's default",
+            )
         choice = self._choose_teacher(inner, pool or read_manifest(self._pool_folder), fault)
+        self.forecast = ForecastCallback(self)  # what its settings name, and the old text, is read before hours pass
+        text = None
+        if self.keep.meter_text is not None:
+            text = ReplayBatch(tokens_BT1=old_text(self.keep.meter_text, self.processing_class, self.keep))
         self.pool = pool or self._write_pool(inner, choice)
         if self.pool.settings.predictions != choice.predictions:  # another rank saw less room, and wrote it
             choice = self._choose_teacher(inner, self.pool, fault)
@@ -97,13 +106,14 @@ class KeepSFTTrainer(SFTTrainer):
         self.teacher = make_teacher(choice.kind, inner, self.compute_dtype, self.teacher_head) if choice.kind else None
         if isinstance(self.teacher, LiveCopy):
             self.teacher.copy.to(self.args.device)
-        self.meter_batch = self._meter_batch(inner)
+        self.meter_batch = (
+            self.held_out(inner, 0, self.keep.meter_rows) if text is None else self.with_base_states(inner, text)
+        )
         self.steering: SteeringCallback | None = None
         if self.keep.budget is not None:
             self.steering = SteeringCallback(self, self.keep.budget, inner, certificate)
             self.add_callback(self.steering)  # before the meter, whose rows tell λ as moved
         self.meter = MeterCallback(self)
-        self.forecast = ForecastCallback(self)
         self.add_callback(self.meter)
         self.add_callback(self.forecast)
         self.window_losses: list[Tensor] = []
@@ -147,13 +157,6 @@ class KeepSFTTrainer(SFTTrainer):
                 predictions=choice.predictions,
                 top_k=self.keep.top_k,
             )
-
-    def _meter_batch(self, model: nn.Module) -> ReplayBatch:
-        """What drift is read on, with the base's hidden states, computed now where no pool keeps them."""
-        if self.keep.meter_text is not None:
-            tokens_BT1 = old_text(self.keep.meter_text, self.processing_class, self.keep)
-            return self.with_base_states(model, ReplayBatch(tokens_BT1=tokens_BT1))
-        return self.held_out(model, 0, self.keep.meter_rows)
 
     def held_out(self, model: nn.Module, first: int, count: int) -> ReplayBatch:
         """Rows of the pool that are never trained on, with the base's hidden states."""
@@ -228,10 +231,11 @@ class KeepSFTTrainer(SFTTrainer):
         replay = inputs.pop(_REPLAY_KEY, None)
         result = super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
         if self.keep.finch is not None and self.model.training:
-            self.window_losses.append((result[0] if return_outputs else result).detach())
+            task = (result[0] if return_outputs else result).detach()
+            self.window_losses.append(task / self._divisor(num_items_in_batch))
         if replay is None:
             if self.model.training:
-                self._require_finite(result[0] if return_outputs else result)
+                self._require_finite_loss(result[0] if return_outputs else result)
             return result
         indices, window_tokens, micros = replay
         loss, outputs = result if return_outputs else (result, None)
@@ -241,9 +245,13 @@ class KeepSFTTrainer(SFTTrainer):
         if self.steering is not None:
             self._metrics["train"]["lambda"].append(self.lambda_)
             self.steering.saw(replay_mean.item() / self.accelerator.num_processes)
-        loss = loss + self.lambda_ * replay_mean
-        self._require_finite(loss)
+        loss = loss + self.lambda_ * self._divisor(num_items_in_batch) * replay_mean
+        self._require_finite_loss(loss)
         return (loss, outputs) if return_outputs else loss
+
+    def _divisor(self, num_items_in_batch: Any) -> int:
+        # Gemma 3 and other classes that take no count of tokens give a mean, which the Trainer will divide.
+        return self.current_gradient_accumulation_steps if num_items_in_batch is None else 1
 
     def replay_sum(self, model: nn.Module, batch: ReplayBatch) -> Tensor:
         """The replay term's sum over a batch, in nats."""
@@ -262,9 +270,13 @@ class KeepSFTTrainer(SFTTrainer):
         result: _Result = _ForwardRedirection()(model, inner, forward, compute)
         return result
 
-    def _require_finite(self, loss: Tensor) -> None:
-        if not math.isfinite(loss.item()):
+    def _require_finite_loss(self, loss: Tensor) -> None:
+        self.require_finite("the loss", loss.item(), step=self.state.global_step + 1)
+
+    def require_finite(self, name: str, value: float, *, step: int) -> None:
+        """Raise `Diverged` where a number of the run is none."""
+        if not math.isfinite(value):
             raise Diverged(
-                f"the loss became {loss.item()} at step {self.state.global_step + 1}",
+                f"{name} became {value} at step {step}",
                 "lower the learning rate (or raise lambda) and resume from the last good checkpoint",
             )

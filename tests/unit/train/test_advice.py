@@ -6,10 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from transformers import PreTrainedModel
 
 from keeptune.demo.plan import LENGTH, METER_ROWS, DemoPlan
+from keeptune.replay.write import sample_pool
 from keeptune.train.advice import MOST_ROUNDS, advice, advise
 from keeptune.train.settings import TuneSettings
+from tests.conftest import make_tokenizer
 from tests.unit.cli.test_cli import run
 
 
@@ -63,6 +66,23 @@ def test_a_worn_pool_is_told_with_the_pool_that_would_do() -> None:
     assert f"--replay-tokens {4_000 * 12 // MOST_ROUNDS * 128} " in line
     assert said(steps=4_000, accumulate=2, replay_rows=6, pool_rows=4_800) == []
     assert said(steps=4_000, lambda_=0.0, pool_rows=1) == said(lambda_=0.0), "a pool that is not used wears nothing"
+    assert said(pool_rows=0) == [], "such a pool is refused, not advised on"
+
+
+def test_the_rows_of_a_budgets_certificate_are_not_trained_on(model: PreTrainedModel, tmp_path: Path) -> None:
+    sample_pool(model, make_tokenizer(), tmp_path / "pool", tokens=24 * 16, length=16)
+    shared: dict[str, Any] = {
+        "model": "base",
+        "data": "text",
+        "out": "out",
+        "replay": str(tmp_path / "pool"),
+        "meter_rows": 4,
+    }
+    for budget, used in ((None, 10), (0.02, 13)):  # 20 and 15 rows, 5 certify
+        settings = TuneSettings(**shared, budget=budget, steps=25)
+        lines = advise(settings, settings.sft_config(bf16=False), task_rows=99)
+        assert bool(lines) == (used > MOST_ROUNDS)
+        assert all(f"used {used} times" in line for line in lines)
 
 
 def test_a_run_says_it_once_and_goes_on(
