@@ -157,7 +157,7 @@ def test_after_sigkill_and_on_two_processes_it_is_the_same_walk(task: tuple[Path
     assert code == 0, error
     assert "Budget of 0.02 nats per token:" in error
     assert "Budget of 0.02 nats per token:" in (whole / "model" / "README.md").read_text()
-    killed_at(17, killed, start("tune", *command, "--out", killed))
+    killed_at(7, killed, start("tune", *command, "--out", killed))
     goes_on(command, killed, PLAIN)
     code, error = finish(start("tune", *task, *TUNE, "--batch-size", "1", "--out", two, launcher=TORCHRUN))
     assert code == 0, error
