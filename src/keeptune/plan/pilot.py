@@ -244,6 +244,9 @@ class _Work:
             steps=self.plan.steps,
             every=self.plan.every,
         )
+        if not (home / RUN_FILE).is_file():
+            # A kill can leave the folder without it, and tuning would take that for someone else's.
+            shutil.rmtree(home, ignore_errors=True)
         wall, memory = _timed(tuned, label)
         # Only its readings matter.
         shutil.rmtree(home / MODEL, ignore_errors=True)
