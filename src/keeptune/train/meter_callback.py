@@ -15,6 +15,7 @@ from transformers import TrainerCallback
 
 from keeptune.audit.meter import MEASURES, token_drift
 from keeptune.objective import fused_next_token_ce
+from keeptune.progress import say
 from keeptune.replay.pool import ReplayBatch
 from keeptune.replay.view import head_of, hidden_states
 from keeptune.train.runs import FILE, append_row, read_rows, rewind
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
     from keeptune.train.trainer import KeepSFTTrainer
 
 _ROWS_AT_ONCE = 16
+# A base that computes as it did when it wrote the pool reads less from itself.
+_FLOOR = 1e-3
 
 
 class MeterCallback(TrainerCallback):
@@ -65,7 +68,16 @@ class MeterCallback(TrainerCallback):
             self.last_row = rows[-1] if rows else None
         if state.global_step == 0:
             self._read(state)
+            self._tell_floor()
         self._since = time.monotonic()
+
+    def _tell_floor(self) -> None:
+        floor = self.last_row["KL"] if self.last_row is not None else 0.0
+        if floor > _FLOOR and self.trainer.is_world_process_zero():
+            say(
+                f"the base reads a KL of {floor:.4f} nats per token from its own stored predictions: drift below that is "
+                "noise. The pool was written by other arithmetic; write it on this machine, with keeptune replay"
+            )
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Read every `meter_every` steps, at the powers of two before, and at a tenth of the run."""
