@@ -64,12 +64,20 @@ def experiment(
         ]
         # One cell of many leaves the csv to whoever runs them all.
         if table and not given.cell:
-            write_csv(home / csv_name(given.size), table)
-            write_json((home / csv_name(given.size)).with_suffix(".json"), sources(folder, given.size, runs))
+            keep(home / csv_name(given.size), table, sources(folder, given.size, runs))
     except KeeptuneError as error:
         say(f"lab: {error.what}")
         say(f"  → {error.fix}")
         sys.exit(2)
+
+
+def keep(path: Path, table: list[Row], made: dict[str, Any]) -> None:
+    """Write the rows and what they were made with, unless the rows that stand there are more: those of a whole grid."""
+    if path.is_file() and len(read_csv(path)) > len(table):
+        say(f"{path.name} is kept: it has more rows than the cells that are finished here")
+        return
+    write_csv(path, table)
+    write_json(path.with_suffix(".json"), made)
 
 
 def csv_name(size: str) -> str:

@@ -274,7 +274,7 @@ def test_drop_in_for_a_trl_script_writes_its_own_pool(tmp_path: Path, rows: list
     pool = ReplayPool.open(tmp_path / "run" / "replay")
     assert (pool.rows, trainer.train_rows) == (12, 10)
     pool.check_base(trainer.base_fingerprint)
-    first, last = read_rows(tmp_path / "run" / "runs.jsonl")
+    first, *_, last = read_rows(tmp_path / "run" / "runs.jsonl")
     assert abs(first["KL"]) < 1e-9
     assert last["L_ft_on"] == "train"
 

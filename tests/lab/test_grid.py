@@ -99,3 +99,12 @@ def test_a_csv_comes_back_as_it_went(tmp_path: Path) -> None:
     rows = [{"run": "a", "seed": 0, "loss": 1.5, "note": None}, {"run": "b,c", "seed": 1, "loss": 1e-7, "note": "x"}]
     grid.write_csv(tmp_path / "results.csv", rows)
     assert grid.read_csv(tmp_path / "results.csv") == rows
+
+
+def test_a_grid_done_in_part_leaves_the_whole_ones_rows_alone(tmp_path: Path) -> None:
+    table, rows = tmp_path / "results.csv", [{"run": f"cell {number}", "loss": 0.5} for number in range(3)]
+    grid.keep(table, rows, {"cell 0": {}})
+    grid.keep(table, rows[:2], {})
+    assert len(grid.read_csv(table)) == 3
+    grid.keep(table, [*rows, {"run": "cell 3", "loss": 0.5}], {})
+    assert len(grid.read_csv(table)) == 4

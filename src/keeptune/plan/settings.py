@@ -54,6 +54,8 @@ class PlanSettings:
             raise ConfigError(
                 f"max_rank is {self.max_rank}", f"give {_LEAST_RANK} or more: the pilot runs a sixteenth of it too"
             )
+        if self.seed < 0:
+            raise ConfigError(f"seed is {self.seed}", "give 0 or more")
         if self.batch_size < 1 or self.max_length < 2:
             raise ConfigError(
                 f"a step of {self.batch_size} rows of {self.max_length} tokens", "give 1 row or more, of 2 or more"

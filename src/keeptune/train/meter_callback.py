@@ -75,8 +75,8 @@ class MeterCallback(TrainerCallback):
         floor = self.last_row["KL"] if self.last_row is not None else 0.0
         if floor > _FLOOR and self.trainer.is_world_process_zero():
             say(
-                f"the base reads a KL of {floor:.4f} nats per token from its own stored predictions: drift below that is "
-                "noise. The pool was written by other arithmetic; write it on this machine, with keeptune replay"
+                f"the base reads a KL of {floor:.4f} nats per token from its own stored predictions: drift below that "
+                "is noise. The pool was written by other arithmetic; write it on this machine, with keeptune replay"
             )
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
