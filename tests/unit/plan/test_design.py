@@ -76,8 +76,8 @@ def test_loss_within_a_budget_stops_where_the_budget_is_left() -> None:
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("seed", -1), ("budget", 0.0), ("budget", -1.0), ("budget", float("nan")), ("minutes", 0.0), ("hours", -2.0), ("max_rank", 8),
-     ("learning_rate", 0.0), ("batch_size", 0), ("max_length", 1)],
+    [("budget", 0.0), ("budget", -1.0), ("budget", float("nan")), ("minutes", 0.0), ("hours", -2.0), ("max_rank", 8),
+     ("learning_rate", 0.0), ("batch_size", 0), ("max_length", 1), ("seed", -1)],
 )  # fmt: skip
 def test_values_that_cannot_be_meant_are_refused(name: str, value: float) -> None:
     with pytest.raises(ConfigError):
