@@ -59,7 +59,12 @@ def test_plain_loop_walks_as_the_trainer(tmp_path: Path, pool: ReplayPool, accum
             model,
             in_trainer_order(trainer),
             pool,
-            optimizer=torch.optim.AdamW(model.parameters(), lr=trainer.args.learning_rate, weight_decay=0.0),
+            optimizer=torch.optim.AdamW(
+                model.parameters(),
+                lr=trainer.args.learning_rate,
+                weight_decay=0.0,
+                eps=trainer.args.adam_epsilon,
+            ),
             steps=5,
             keep=trainer.keep,
             accumulate=accumulate,

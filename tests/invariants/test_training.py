@@ -38,6 +38,8 @@ def config(folder: Path, **settings: Any) -> SFTConfig:
         "max_steps": STEPS,
         "per_device_train_batch_size": 4,
         "learning_rate": 3e-3,
+        # Where gradients are near zero, Adam's default would blow their rounding up to whole steps.
+        "adam_epsilon": 1e-4,
         "bf16": False,
         "gradient_checkpointing": False,
         "use_cpu": True,
@@ -99,8 +101,6 @@ def test_plain_loop_equals_trainer(tmp_path: Path, pool: ReplayPool, objective: 
     args = config(
         tmp_path / "run", gradient_accumulation_steps=accumulate, max_steps=3, lr_scheduler_type="constant",
         train_sampling_strategy="sequential",
-        # Where gradients are near zero, Adam's default would blow their rounding up to whole steps.
-        adam_epsilon=1e-4,
     )  # fmt: skip
     trainer = KeepSFTTrainer(
         model=make_model(), args=args, keep=settings, train_dataset=task_rows(), processing_class=make_tokenizer()

@@ -96,7 +96,7 @@ def test_the_plain_loop_takes_the_same_steps(tmp_path: Path, pool: ReplayPool) -
         train_sampling_strategy="sequential",
     )  # fmt: skip
     model = make_model()
-    optimizer = torch.optim.AdamW(model.parameters(), lr=PEAK, weight_decay=0.0)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=PEAK, weight_decay=0.0, eps=trainer.args.adam_epsilon)
     readings = list(
         keep_tuning(
             model, in_trainer_order(trainer), pool, optimizer=optimizer, steps=4, keep=trainer.keep, accumulate=2,
