@@ -149,11 +149,17 @@ def test_output_folder_holds_something_else(tune: Run, tmp_path: Path) -> None:
     assert (tmp_path / "run" / "thesis.tex").read_text() == "years of work"
 
 
-def test_loss_that_becomes_nan_names_step_and_checkpoint(tune: Run, tmp_path: Path) -> None:
-    result = tune("--steps", "9", "--learning-rate", "1e18", "--checkpoint-every", "1", "--lambda", "0")
-    refused(result, "the loss became", "at step", "learning rate")
+@pytest.mark.parametrize(
+    ("every", "what", "steps_back"), [("0", "the loss became", 2), ("20", "kl became nan", 1)], ids=["loss", "reading"]
+)
+def test_loss_that_becomes_nan_names_step_and_checkpoint(
+    tune: Run, tmp_path: Path, every: str, what: str, steps_back: int
+) -> None:
+    wild = ("--steps", "9", "--learning-rate", "1e18", "--checkpoint-every", "1", "--lambda", "0")
+    result = tune(*wild, "--meter-every", every)
+    refused(result, what, "at step", "learning rate")
     step = int(re.findall(r"at step (\d+)", result[1][-2])[0])
-    kept = tmp_path / "run" / f"checkpoint-{step - 2}"
+    kept = tmp_path / "run" / f"checkpoint-{step - steps_back}"
     assert str(kept) in result[1][-2]
     weights = load_file(kept / "model.safetensors")
     assert all(torch.isfinite(tensor).all() for tensor in weights.values())
