@@ -138,6 +138,9 @@ def test_output_folder_holds_a_run(tune: Run, tmp_path: Path) -> None:
     refused(tune(), "already holds a run", "--overwrite")
     assert (tmp_path / "run" / "model" / "model.safetensors").read_bytes() == saved
     refused(tune("--resume", "--lambda", "2"), "another lambda_", "resume with the settings")
+    refused(tune("--overwrite", "--meter-text", "nowhere.txt"), "no data at nowhere.txt")
+    refused(tune("--overwrite", "--laws", "nowhere.json"), "no laws at nowhere.json")
+    assert (tmp_path / "run" / "model" / "model.safetensors").read_bytes() == saved
     assert tune("--overwrite", "--lambda", "2")[0] == 0
 
 

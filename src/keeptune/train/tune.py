@@ -22,6 +22,7 @@ from trl import SFTConfig
 from keeptune.errors import BoundBroken, ConfigError, Diverged, Interrupted, OutputExists
 from keeptune.progress import say
 from keeptune.replay.precision import has_bf16, suit_attention
+from keeptune.replay.view import fingerprint
 from keeptune.sources import document_start, encode, load_documents, load_model, load_tokenizer, split_documents
 from keeptune.sources.loading import quiet
 from keeptune.storage import atomic_folder, storage_errors, write_json
@@ -35,6 +36,8 @@ from keeptune.train.callbacks import (
 )
 from keeptune.train.card import card
 from keeptune.train.certify import read_certificate
+from keeptune.train.forecast_callback import law_of
+from keeptune.train.old_text import old_text
 from keeptune.train.runs import FILE, read_rows
 from keeptune.train.settings import TuneSettings
 from keeptune.train.trainer import KeepSFTTrainer
@@ -82,6 +85,11 @@ def tune(
     model, tokenizer = load_model(settings.model), load_tokenizer(settings.model)
     suit_attention(model, max(settings.max_length, settings.replay_length))
     train_rows, held_out_rows = task_rows(settings, tokenizer)
+    # What cannot be read is told before --overwrite takes the run that stands there away.
+    if settings.meter_text is not None:
+        old_text(settings.meter_text, tokenizer, settings)
+    if settings.laws is not None:
+        law_of(settings.laws, fingerprint(model))
     for line in advise(settings, args, len(train_rows)) if with_advice and is_main else ():
         say(f"advice: {line}")
     with storage_errors(out):
