@@ -132,9 +132,10 @@ def laws_section(laws: dict[str, Any], forecasts: dict[str, Any], budgets: dict[
             "–" if run["task_loss_over_fixed"] is None else f"{run['task_loss_over_fixed']:+.3f}" for run in steered
         )
         asked = ", ".join(f"{run['budget']:g}" for run in steered)
+        verdicts = ", ".join(run["certificate"]["verdict"].partition(":")[0] for run in steered)
         lines.append(
-            f"| budgets of {asked} nats, {name}: certified KL as a part of the budget; task loss beside the best fixed λ | "
-            f"{shares_kept}; {over.replace('-', '−')} | – |"
+            f"| budgets of {asked} nats, {name}: certified KL as a part of the budget; task loss beside the best fixed λ; certificates | "
+            f"{shares_kept}; {over.replace('-', '−')}; {verdicts} | – |"
         )
     return "\n".join(
         [
