@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from keeptune.audit.meter import Drift, measure
     from keeptune.errors import KeeptuneError
     from keeptune.replay.pool import ReplayPool
+    from keeptune.replay.text import text_pool
     from keeptune.replay.write import sample_pool
     from keeptune.sources import load_documents, load_model, load_tokenizer
     from keeptune.train.config import KeepConfig
@@ -35,6 +36,7 @@ __all__ = [
     "load_tokenizer",
     "measure",
     "sample_pool",
+    "text_pool",
 ]
 
 _HOMES = {
@@ -49,6 +51,7 @@ _HOMES = {
     "load_tokenizer": "keeptune.sources",
     "measure": "keeptune.audit.meter",
     "sample_pool": "keeptune.replay.write",
+    "text_pool": "keeptune.replay.text",
 }
 
 

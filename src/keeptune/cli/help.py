@@ -27,6 +27,11 @@ The text is drawn from the model's own distribution (temperature 1, nothing cut 
 hidden states, so that training needs no second model. No data is needed. Stopped, it goes on where it was.
 
     keeptune replay smollm2 --out pool --tokens 100000 --show 3
+
+With --text the rows are real text instead, whole documents in random order, cut into rows of --length tokens: old data
+of which the model's predictions are to stay.
+
+    keeptune replay smollm2 --text "notes/*.txt" --out pool
 """,
     "tune": """Fine-tune on new data and keep the old predictions.
 

@@ -1,10 +1,10 @@
-"""`keeptune replay`: the base writes a replay pool."""
+"""`keeptune replay`: the base writes a replay pool, or reads one."""
 
 from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from cyclopts import Parameter
 
@@ -13,9 +13,14 @@ def replay(
     model: Annotated[str, Parameter(help="The base: a hub id, a folder, a .gguf file, or smollm2.")],
     *,
     out: Annotated[Path, Parameter(help="Folder of the pool. An unfinished pool there is finished, a smaller grown.")],
-    tokens: Annotated[int, Parameter(help="Tokens to write, rounded up to whole rows.")] = 98_304,
+    tokens: Annotated[
+        int, Parameter(help="Tokens to write, rounded up to whole rows; of --text, all where it is shorter.")
+    ] = 98_304,
     length: Annotated[int, Parameter(help="Tokens in a row.")] = 128,
-    seed: Annotated[int, Parameter(help="The same seed gives the same bytes.")] = 0,
+    seed: Annotated[int, Parameter(help="The same seed gives the same bytes; of --text, the order of documents.")] = 0,
+    text: Annotated[
+        str | None, Parameter(help="Take real text in place of the base's own, named as DATA of keeptune tune is.")
+    ] = None,
     document_start: Annotated[
         str | None, Parameter(help="Token that starts a document, where the one found is wrong.")
     ] = None,
@@ -34,6 +39,7 @@ def replay(
     from keeptune.errors import ConfigError
     from keeptune.progress import say
     from keeptune.replay.precision import suit_attention
+    from keeptune.replay.text import text_pool, text_rows
     from keeptune.replay.write import sample_pool
     from keeptune.sources import load_model, load_tokenizer
 
@@ -41,20 +47,18 @@ def replay(
         raise ConfigError(
             f"cannot write {tokens} tokens in rows of {length}", "give 1 token or more, rows of 2 or more"
         )
-    base, tokenizer = load_model(model), load_tokenizer(model)
+    if text is not None and prompts == "chat":
+        raise ConfigError("real text is read as it is, and does not start as a chat", "leave out --text or --prompts")
+    tokenizer = load_tokenizer(model)
+    how: dict[str, Any] = {"length": length, "seed": seed, "start": document_start}
+    rows = None if text is None else text_rows(text, tokenizer, tokens=tokens, **how)
+    base = load_model(model)
     suit_attention(base, length)  # as training does, or the base would differ from its own stored states
-    pool = sample_pool(
-        base,
-        tokenizer,
-        out,
-        tokens=tokens,
-        length=length,
-        seed=seed,
-        start=document_start,
-        prompts=prompts,
-        predictions=predictions,
-        top_k=top_k,
-    )
+    kept: dict[str, Any] = {"predictions": predictions, "top_k": top_k}
+    if rows is None:
+        pool = sample_pool(base, tokenizer, out, tokens=tokens, prompts=prompts, **how, **kept)
+    else:
+        pool = text_pool(base, tokenizer, out, rows, source=str(text), **kept)
     size = sum(file.stat().st_size for file in out.iterdir())
     say(f"{out}: {pool.rows} rows of {pool.settings.length} tokens, {size / 2**20:.0f} MiB")
     for row in range(min(show, pool.rows)):

@@ -1,10 +1,10 @@
-"""The replay pool: text that the base wrote, and what the base predicted at every token of it, on disk.
+"""The replay pool: text that the base wrote, or real text, and what the base predicted at every token, on disk.
 
 A folder of `manifest.json` and safetensors shards. A shard is written whole or not at all, the manifest after it,
 so a kill loses at most the shard in hand and the same command goes on from there.
 
 Shapes: R rows, T targets a row, D width of the model, K words.
-    tokens_RT1  int32 [R, T + 1]   the opening and the drawn tokens; position t predicts token t + 1
+    tokens_RT1  int32 [R, T + 1]   the opening and the drawn or given tokens; position t predicts token t + 1
 and what is kept of the base's predictions at positions 0 … T − 1 (`PoolSettings.predictions`):
     hidden      hidden_RTD  float [R, T, D]          its final hidden states: exact
     topk        top_ids_RTK int32 [R, T, K],         its K likeliest words,
@@ -31,6 +31,9 @@ from keeptune.storage import atomic_file, sha256_file, write_json
 
 Predictions = Literal["hidden", "topk", "none"]
 
+# How the base writes on its own: the default of `PoolSettings.sampling`.
+SAMPLING = "ancestral, temperature 1, no top-k, no top-p, nothing stops a row"
+
 _FORMAT = 1
 _MANIFEST = "manifest.json"
 _KEPT = {"hidden": ("hidden",), "topk": ("top_ids", "top_log_probs"), "none": ()}
@@ -51,9 +54,9 @@ class PoolSettings:
     rows_per_shard: int
     """Rows drawn together and written together."""
     seed: int
-    """Shard i is drawn with a seed made from this one and i."""
+    """Shard i is drawn with a seed made from this one and i; 0 where nothing is drawn."""
     sampling_dtype: str
-    """Dtype in which the base wrote."""
+    """Dtype in which the base wrote, or read what it was given."""
     hidden_dtype: str
     """Dtype of the base's hidden states: the one in which training multiplies them by the head."""
     versions: dict[str, str]
@@ -64,12 +67,19 @@ class PoolSettings:
     """Ids that follow the start token in every row, before the first drawn one: those of a chat's opening."""
     more_starts: list[int] = field(default_factory=list)
     """Start tokens beside the first: rows open with each of them in turn."""
-    sampling: str = "ancestral, temperature 1, no top-k, no top-p, nothing stops a row"
-    """How tokens were drawn."""
+    sampling: str = SAMPLING
+    """How tokens were drawn, or from where real text was taken."""
+    text_sha256: str = ""
+    """Of the tokens of real text; empty where the base wrote them."""
     predictions: Predictions = "hidden"
     """What is kept of the base's predictions."""
     top_k: int = 0
     """Words kept of each prediction, where `predictions` is topk."""
+
+    @property
+    def text(self) -> str:
+        """What the rows hold, as readings name it: `self`, the base's own text, or the words of `sampling`."""
+        return "self" if self.sampling == SAMPLING else self.sampling
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,7 +124,7 @@ class ReplayBatch:
 
 @dataclass(kw_only=True)
 class ReplayPool:
-    """A finished pool, memory-mapped. Make one with `keeptune.sample_pool`, open one with `ReplayPool.open`."""
+    """A finished pool, memory-mapped. Make one with `sample_pool` or `text_pool`, open one with `ReplayPool.open`."""
 
     folder: Path
     settings: PoolSettings
@@ -251,6 +261,7 @@ def start_pool(folder: Path, settings: PoolSettings, rows: int) -> ReplayPool:
 
     Raises:
         OutputExists: `folder` holds a pool of other settings, or something that is no pool.
+        PoolError: a shard that stands there is damaged.
     """
     pool = read_manifest(folder)
     if pool is None:
@@ -265,4 +276,6 @@ def start_pool(folder: Path, settings: PoolSettings, rows: int) -> ReplayPool:
         )
     pool.rows = max(pool.rows, rows)
     pool.write_manifest()
+    for shard in pool.shards:
+        pool.verify(shard)
     return pool

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from keeptune.errors import ConfigError
 from keeptune.memory import free_bytes
@@ -60,42 +60,53 @@ def sample_pool(
         ConfigError: no document start or chat template, an opening as long as a row, an architecture whose logits
             cannot be rebuilt from its hidden states, or no memory for a single row.
     """
-    check_head(model)
-    vocabulary = causal_model(model).get_output_embeddings().weight.shape[0]
-    if predictions == "topk" and not 1 <= top_k < vocabulary:
-        raise ConfigError(f"top_k is {top_k}", f"give a number from 1 to {vocabulary - 1}, such as 64")
+    dtype = dtype or training_dtype(model)
+    of_base = base_settings(model, dtype, predictions, top_k)
     (start_token, *more_starts), opening, found = _opening(tokenizer, prompts, start)
     if len(opening) >= length:
         raise ConfigError(
             f"the chat template opens with {len(opening) + 1} tokens, and a row has {length + 1}",
             f"write longer rows: --length {2 * len(opening)} or more",
         )
-    dtype = dtype or training_dtype(model)
     rows = math.ceil(tokens / length)
     standing = read_manifest(Path(folder))
     settings = PoolSettings(
-        base=fingerprint(model),
         start_token=start_token,
         start_text=tokenizer.convert_ids_to_tokens(start_token),
         length=length,
         rows_per_shard=standing.settings.rows_per_shard if standing else rows_that_fit(model, length, dtype),
         seed=seed,
-        sampling_dtype=str(dtype).removeprefix("torch."),
-        hidden_dtype=str(dtype).removeprefix("torch."),
-        versions=versions(),
         prompts="document start" if prompts == "document" else "chat",
         opening=opening,
         more_starts=more_starts,
-        predictions=predictions,
-        top_k=top_k if predictions == "topk" else 0,
+        **of_base,
     )
     pool = start_pool(Path(folder), settings, rows)
-    for shard in pool.shards:
-        pool.verify(shard)
     if pool.rows_written < pool.rows:
         say(f"rows start with {settings.start_text!r}: {found}")
         _fill(pool, model, dtype)
     return ReplayPool.open(folder)
+
+
+def base_settings(model: nn.Module, dtype: torch.dtype, predictions: Predictions, top_k: int) -> dict[str, Any]:
+    """The fields of `PoolSettings` that say which base predicts, how it computes, and what is kept of that.
+
+    Raises:
+        ConfigError: logits that cannot be rebuilt from hidden states, or a `top_k` outside the vocabulary.
+    """
+    check_head(model)
+    vocabulary = causal_model(model).get_output_embeddings().weight.shape[0]
+    if predictions == "topk" and not 1 <= top_k < vocabulary:
+        raise ConfigError(f"top_k is {top_k}", f"give a number from 1 to {vocabulary - 1}, such as 64")
+    name = str(dtype).removeprefix("torch.")
+    return {
+        "base": fingerprint(model),
+        "sampling_dtype": name,
+        "hidden_dtype": name,
+        "versions": versions(),
+        "predictions": predictions,
+        "top_k": top_k if predictions == "topk" else 0,
+    }
 
 
 def _opening(
@@ -152,15 +163,22 @@ def _fill(pool: ReplayPool, model: nn.Module, dtype: torch.dtype) -> None:
     with evaluating(causal), track(label, pool.rows * drawn, "tokens") as progress:
         progress.skip(pool.rows_written * drawn)
         sampler = TorchSampler(causal, dtype=dtype, rows=settings.rows_per_shard, on_token=progress.advance)
-        while pool.rows_written < pool.rows:
-            rows = min(settings.rows_per_shard, pool.rows - pool.rows_written)
+
+        def write(rows: range) -> Tensor:
             seed = _shard_seed(settings.seed, len(pool.shards))
-            turns = range(pool.rows_written, pool.rows_written + rows)
-            tokens_RT1 = sampler.sample(rows, drawn, [openings[turn % len(openings)] for turn in turns], seed)
-            pool.append(
-                tokens_RT1,
-                kept_predictions(causal, tokens_RT1[:, :-1], dtype, settings.predictions, settings.top_k),
-            )
+            return sampler.sample(len(rows), drawn, [openings[row % len(openings)] for row in rows], seed)
+
+        append_shards(pool, causal, dtype, write)
+
+
+def append_shards(pool: ReplayPool, causal: nn.Module, dtype: torch.dtype, rows_of: Callable[[range], Tensor]) -> None:
+    """Append shards until the pool is whole: `rows_of` gives the tokens [R, T + 1] of the rows with these indices."""
+    settings = pool.settings
+    while pool.rows_written < pool.rows:
+        end = min(pool.rows_written + settings.rows_per_shard, pool.rows)
+        tokens_RT1 = rows_of(range(pool.rows_written, end))
+        kept = kept_predictions(causal, tokens_RT1[:, :-1], dtype, settings.predictions, settings.top_k)
+        pool.append(tokens_RT1, kept)
 
 
 def _shard_seed(seed: int, shard: int) -> int:

@@ -7,7 +7,7 @@ to the loss.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from typing import Any
 
 from datasets import Dataset
@@ -71,6 +71,32 @@ def encode(
             task.advance()
     _report(len(dataset), len(columns["document"]), too_long, without_loss, max_length)
     return Dataset.from_dict(columns)
+
+
+def whole_rows(
+    dataset: Dataset, tokenizer: PreTrainedTokenizerBase, *, length: int, document_start: int
+) -> Generator[tuple[str, list[int]]]:
+    """Cut text into rows of one length, for replay and for the meter.
+
+    Each document is cut into consecutive pieces of `length` tokens; what is left after the last whole one is left out.
+
+    Yields:
+        The document's name and `length` + 1 ids: `document_start`, then the piece.
+
+    Raises:
+        ConfigError: the documents are prompts or chats, which cannot be cut.
+    """
+    if "text" not in dataset.column_names:
+        raise ConfigError(
+            f"documents of {' and '.join(n for n in dataset.column_names if n != 'document')} cannot be cut into rows",
+            "give documents of plain text (a column text)",
+        )
+    with track("tokenising", len(dataset), "documents") as task:
+        for document in dataset:
+            for window, _ in _windows(document["text"], tokenizer, length + 1, document_start):
+                if len(window) == length + 1:
+                    yield document["document"], [document_start, *window[1:]]
+            task.advance()
 
 
 def _report(documents: int, rows: int, too_long: list[int], without_loss: int, max_length: int) -> None:

@@ -9,23 +9,26 @@ from keeptune.train.settings import TuneSettings
 
 
 def card(
-    settings: TuneSettings, first: dict[str, Any], last: dict[str, Any], certificate: dict[str, Any] | None = None
+    settings: TuneSettings,
+    first: dict[str, Any],
+    last: dict[str, Any],
+    certificate: dict[str, Any] | None = None,
+    pool_text: str = "self",
 ) -> str:
-    """Markdown from the first and the last reading of the run, and the certificate of its budget."""
-    method = (
-        "plain fine-tuning (λ = 0)"
-        if settings.lambda_ == 0.0
-        else f"self-generated replay, {settings.objective} term, λ = {settings.lambda_:g}"
-    )
+    """Markdown from the first and the last reading of the run, the certificate of its budget, and its pool's text."""
+    own = pool_text == "self"
+    replay = "self-generated replay" if own else f"replay ({pool_text})"
+    method = f"{replay}, {settings.objective} term, λ = {settings.lambda_:g}"
+    if settings.lambda_ == 0.0:
+        method = "plain fine-tuning (λ = 0)"
     if certificate is not None:
-        method = (
-            f"self-generated replay, λ steered from {settings.lambda_:g} to {certificate['lambda']:.3g} by a budget"
-        )
+        method = f"{replay}, λ steered from {settings.lambda_:g} to {certificate['lambda']:.3g} by a budget"
     certified = "" if certificate is None else f"\n{in_words(certificate)}\n"
     tuned = f"rsLoRA, rank {settings.lora}" if settings.lora else "All weights"
     versions = ", ".join(f"{name} {version}" for name, version in last["versions"].items())
     rise = last["L_f"] - last["L_f_base"]
-    on, read = "the base's own text", f"{settings.meter_rows} sampled rows that training never saw"
+    on = "the base's own text" if own else f"replay text ({pool_text})"
+    read = f"{settings.meter_rows} {'sampled rows' if own else 'rows'} that training never saw"
     if settings.meter_text is not None:
         on, read = settings.meter_text, f"{settings.meter_rows} openings of documents at most"
     return f"""---

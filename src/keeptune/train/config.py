@@ -25,7 +25,7 @@ class KeepConfig:
     objective: Literal["kl", "ntp"] = "kl"
     """Replay term: `kl` holds the base's whole distribution at every replay token, `ntp` its sampled tokens only."""
     replay: str | None = None
-    """Folder of a replay pool written by the base; by default the base writes one before training."""
+    """Folder of a pool that keeptune replay made; by default the base writes one before training."""
     replay_tokens: int = 98_304
     """Tokens that the base writes when no pool is given."""
     replay_length: int = 128

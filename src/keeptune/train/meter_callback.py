@@ -34,9 +34,9 @@ class MeterCallback(TrainerCallback):
 
     A row of `runs.jsonl`: `step`; `P`, tuned parameters; `N`, update steps; `L_ft`, task loss, on the evaluation data
     set where the trainer has one (`L_ft_on`: held-out, else train); `L_f`, `L_f_base` and `KL` on old text (`L_f_on`:
-    self, the pool's held-out rows, or the name of a text); all in nats per token; `lambda`; `replay_tokens`, distinct
-    ones to train on; `task_tokens` and `seconds` of training so far and their ratio; what made it; and the `forecast`
-    of the run's end (`keeptune.train.forecast_callback.forecast_row`).
+    self, held-out rows that the base wrote; what else those of the pool are; or the name of a text); all in nats per
+    token; `lambda`; `replay_tokens`, distinct ones to train on; `task_tokens` and `seconds` of training so far and
+    their ratio; what made it; and the `forecast` of the run's end (`keeptune.train.forecast_callback.forecast_row`).
     """
 
     def __init__(self, trainer: KeepSFTTrainer) -> None:
@@ -117,7 +117,7 @@ class MeterCallback(TrainerCallback):
             "L_ft_on": "held-out" if task_loss is not None else "train",
             "L_f": drift["l_f"],
             "L_f_base": drift["l_f_base"],
-            "L_f_on": trainer.keep.meter_text or "self",
+            "L_f_on": trainer.keep.meter_text or trainer.pool.settings.text,
             "KL": drift["kl"],
             "lambda": trainer.lambda_,
             "replay_tokens": trainer.train_rows * trainer.pool.settings.length if trainer.keep.lambda_ else 0,

@@ -7,7 +7,7 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from keeptune.errors import ConfigError
-from keeptune.sources import document_start, encode, load_documents
+from keeptune.sources import document_start, load_documents, whole_rows
 from keeptune.train.config import KeepConfig
 
 
@@ -19,15 +19,13 @@ def old_text(source: str, tokenizer: PreTrainedTokenizerBase, keep: KeepConfig) 
 
     Raises:
         SourceError: no such text.
-        ConfigError: no document is as long as a row.
+        ConfigError: no document is as long as a row, or they are prompts or chats.
     """
     start, _ = document_start(tokenizer, override=keep.document_start)
-    whole = keep.replay_length + 1
-    rows = encode(load_documents(source), tokenizer, max_length=whole, document_start=start)
     firsts: dict[str, list[int]] = {}
-    for document, ids in zip(rows["document"], rows["input_ids"], strict=True):
+    for document, ids in whole_rows(load_documents(source), tokenizer, length=keep.replay_length, document_start=start):
         firsts.setdefault(document, ids)
-    long_enough = [ids for ids in firsts.values() if len(ids) == whole]
+    long_enough = list(firsts.values())
     if not long_enough:
         raise ConfigError(
             f"no document of {source} has {keep.replay_length} tokens to read drift on",

@@ -228,7 +228,8 @@ def save(trainer: KeepSFTTrainer, settings: TuneSettings) -> Path:
     with atomic_folder(folder) as temporary:
         trainer.save_model(str(temporary))
         certificate = read_certificate(out) if settings.budget is not None else None
-        (temporary / "README.md").write_text(card(settings, rows[0], rows[-1], certificate), encoding="utf-8")
+        told = card(settings, rows[0], rows[-1], certificate, trainer.pool.settings.text)
+        (temporary / "README.md").write_text(told, encoding="utf-8")
         (temporary / "training_args.bin").unlink(missing_ok=True)
     for checkpoint in out.glob("checkpoint-*"):
         shutil.rmtree(checkpoint)

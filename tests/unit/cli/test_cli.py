@@ -22,7 +22,7 @@ FLAGS = {
     "plan": {"--model", "--data", "--budget", "--out", "--minutes", "--hours", "--max-rank", "--learning-rate",
              "--batch-size", "--max-length", "--seed"},
     "replay": {"--model", "--out", "--tokens", "--length", "--seed", "--document-start", "--show", "--predictions",
-               "--top-k", "--prompts"},
+               "--top-k", "--prompts", "--text"},
     "audit": {"--base", "--text", "--task", "--items", "--docs", "--max-length", "--windows", "--seed", "--out",
               "--shared-vocabulary", "--lm-eval", "--harmful", "--harmless", "--prompts", "--new-tokens", "--judge",
               "--stages", "--recovery",
@@ -43,7 +43,7 @@ FLAGS = {
 }  # fmt: skip
 PUBLIC = {
     "Drift", "KeepConfig", "KeepSFTTrainer", "KeeptuneError", "ReplayPool", "keep_tuning", "load_documents",
-    "load_model", "load_tokenizer", "measure", "sample_pool",
+    "load_model", "load_tokenizer", "measure", "sample_pool", "text_pool",
 }  # fmt: skip
 
 
