@@ -7,7 +7,7 @@
     ├── PoolError        (ValueError)           a replay pool is damaged or unfinished
     │   └── PoolMismatch                        a replay pool was written by another base model
     ├── OutputExists     (FileExistsError)      the output folder already holds something
-    ├── StorageError     (OSError)              the disk is full or not writable
+    ├── StorageError     (OSError)              the disk is full, or a path cannot be used
     ├── Diverged         (ArithmeticError)      the loss became NaN or infinite
     ├── BoundBroken      (RuntimeError)         a run will surely end beyond a bound
     └── Interrupted      (KeyboardInterrupt)    stopped by the user; says how to continue
@@ -55,7 +55,7 @@ class OutputExists(KeeptuneError, FileExistsError):
 
 
 class StorageError(KeeptuneError, OSError):
-    """The disk is full or refuses the write."""
+    """The disk is full, or the system refuses a path."""
 
 
 class Diverged(KeeptuneError, ArithmeticError):

@@ -1,4 +1,4 @@
-"""Files that are never half-written: temporary file, fsync, rename; checksums to prove it later."""
+"""Files that are never half-written: temporary file, fsync, rename; checksums to prove it; what goes wrong, in words."""
 
 from __future__ import annotations
 
@@ -13,11 +13,24 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from keeptune.errors import SourceError, StorageError
+from keeptune.errors import KeeptuneError, SourceError, StorageError
 
 _CHECKSUM_BLOCK_BYTES = 1 << 20
 # torch.save tells of a failed write in these words, without the system's error number.
 _TORCH_WRITER_MARKS = ("inline_container", "iostream error")
+
+
+_ROOM = "free some space (or choose another output folder) and run the same command again"
+_REFUSALS = {
+    errno.EACCES: ("no permission for {}", "choose a place that you may read and write"),
+    errno.EPERM: ("no permission for {}", "choose a place that you may read and write"),
+    errno.EROFS: ("the file system of {} is read-only", "choose a place that you may write to"),
+    errno.ENOTDIR: ("{} is a file or lies below one, where a folder is needed", "choose another path"),
+    errno.EEXIST: ("{} is a file or lies below one, where a folder is needed", "choose another path"),
+    errno.EISDIR: ("{} is a folder, where a file is needed", "give the path of a file"),
+    errno.ENAMETOOLONG: ("the name is too long: {}", "choose a shorter one"),
+    errno.ELOOP: ("{} is a link that leads back to itself", "choose another path"),
+}
 
 
 @contextmanager
@@ -25,22 +38,46 @@ def storage_errors(path: Path) -> Iterator[None]:
     """Turn write errors below `path` into a `StorageError` that says what to do, whichever library raised them."""
     try:
         yield
-    except StorageError:
+    except KeeptuneError:
         raise
     except Exception as error:
-        if _says(error, errno.ENOSPC) or _says(error, errno.EDQUOT):
-            raise StorageError(
-                f"the disk is full: could not write {path}",
-                "free some space (or choose another output folder) and run the same command again",
-            ) from error
-        if isinstance(error, RuntimeError) and any(mark in str(error) for mark in _TORCH_WRITER_MARKS):
-            raise StorageError(
-                f"could not write {path}: the disk is full or failing",
-                "free some space (or choose another output folder) and run the same command again",
-            ) from error
-        if isinstance(error, OSError) and error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
-            raise StorageError(f"no permission to write {path}", "choose a folder that you may write to") from error
+        known = storage_error(error, path)
+        if known is None:
+            raise
+        raise known from error
+
+
+def storage_error(error: BaseException, path: Path | None = None) -> StorageError | None:
+    """What the disk or the system refused, in words; None where an error is of another kind.
+
+    Args:
+        path: what was to be written, where the error does not name it.
+    """
+    at = path or "the output"
+    if named := getattr(error, "filename", None):
+        # A temporary file's name says nothing to the user.
+        at = path if path is not None and str(named).endswith(".tmp") else named
+    if _says(error, errno.ENOSPC) or _says(error, errno.EDQUOT):
+        return StorageError(f"the disk is full: could not write {path or at}", _ROOM)
+    if isinstance(error, RuntimeError) and any(mark in str(error) for mark in _TORCH_WRITER_MARKS):
+        return StorageError(f"could not write {path or at}: the disk is full or failing", _ROOM)
+    if isinstance(error, OSError) and error.errno in _REFUSALS:
+        what, fix = _REFUSALS[error.errno]
+        return StorageError(what.format(at), fix)
+    return None
+
+
+@contextmanager
+def damaged_json(path: Path, fix: str) -> Iterator[None]:
+    """Turn what comes of reading a JSON file that is cut off or of another shape into a `SourceError` with this fix."""
+    try:
+        yield
+    except KeeptuneError:
         raise
+    except (ValueError, LookupError, TypeError, AttributeError) as error:
+        no_json = isinstance(error, json.JSONDecodeError | UnicodeDecodeError)
+        why = "it is not JSON" if no_json else "it is not what keeptune writes there"
+        raise SourceError(f"{path} is damaged: {why}", fix) from error
 
 
 def _says(error: BaseException | None, number: int) -> bool:
@@ -52,6 +89,14 @@ def _says(error: BaseException | None, number: int) -> bool:
             return True
         error = error.__cause__ or error.__context__
     return False
+
+
+def _make_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except FileNotFoundError as error:
+        # Its parents were just made: some file systems of the system's own, such as /proc, take no folder.
+        raise StorageError(f"no folder can be made at {folder}", "choose another path") from error
 
 
 def _fsync_folder(folder: Path) -> None:
@@ -71,7 +116,7 @@ def atomic_file(path: Path) -> Iterator[Path]:
     """
     path = Path(path)
     with storage_errors(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
+        _make_folder(path.parent)
         handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
         os.close(handle)
         temporary = Path(name)
@@ -91,7 +136,7 @@ def atomic_folder(path: Path) -> Iterator[Path]:
     """Yield a temporary folder beside `path`; on success all of it is fsynced and renamed to `path`."""
     path = Path(path)
     with storage_errors(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
+        _make_folder(path.parent)
         temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent))
         try:
             yield temporary
@@ -123,7 +168,7 @@ def append_line(path: Path, line: str) -> None:
     """Append one line in a single write and fsync it, so that a kill leaves whole lines only."""
     path = Path(path)
     with storage_errors(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
+        _make_folder(path.parent)
         handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
         try:
             os.write(handle, (line + "\n").encode())

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -341,3 +344,50 @@ def test_a_reading_that_is_no_number_ends_the_run_as_diverged(tune: Run, tmp_pat
     assert re.search(r"keeptune: \w+ became (nan|inf) at step [2-8]", lines[-2]), lines[-2]
     readings = [json.loads(line) for path in tmp_path.glob("**/runs.jsonl") for line in path.read_text().splitlines()]
     assert [row["step"] for row in readings] == [0, 1]  # the first step is the warm-up's, at a rate of 0
+
+
+@pytest.fixture
+def verbs(tmp_path: Path, model_folder: Path, texts: Path) -> dict[str, list[str | Path]]:
+    """Verbs that write to --out, on small input."""
+    table = tmp_path / "runs.csv"
+    table.write_text("P,N,L_ft,L_f\n" + "\n".join(f"1e6,{N},{2 - N / 99},{1 + N / 99}" for N in range(10, 60, 10)))
+    small: list[str | Path] = ["--max-length", "32", "--batch-size", "2"]
+    pool: list[str | Path] = ["--replay-tokens", "96", "--replay-length", "16", "--meter-rows", "2"]
+    return {
+        "replay": ["replay", model_folder, "--tokens", "64", "--length", "16"],
+        "tune": ["tune", model_folder, texts, "--steps", "1", *small, *pool],
+        "audit": ["audit", model_folder, model_folder, "--text", f"mine={texts}", "--docs", "3", *small[:2]],
+        "plan": ["plan", model_folder, texts, "--budget", "0.5", "--max-rank", "16", *small],
+        "laws fit": ["laws", "fit", table, "--bootstraps", "0"],
+    }
+
+
+@pytest.mark.parametrize("verb", ["replay", "tune", "audit", "plan", "laws fit"])
+def test_an_output_path_that_cannot_be(
+    keeptune: Run, verbs: dict[str, list[str | Path]], tmp_path: Path, verb: str
+) -> None:
+    file = tmp_path / "notes.txt"
+    file.write_text("mine")
+    refused(keeptune(*verbs[verb], "--out", file / "deep" / "out"), "below", "choose another path")
+    refused(keeptune(*verbs[verb], "--out", file / "out"), str(file), "choose another path")
+    refused(keeptune(*verbs[verb], "--out", tmp_path / ("long" * 80)), "the name is too long", "shorter")
+    assert file.read_text() == "mine"
+
+
+def test_an_output_path_that_cannot_be_in_a_process_of_its_own(
+    verbs: dict[str, list[str | Path]], tmp_path: Path
+) -> None:
+    (tmp_path / "file").write_text("mine")
+    command = [sys.executable, "-m", "keeptune", *map(str, verbs["laws fit"]), "--out", str(tmp_path / "file" / "out")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    refused((done.returncode, done.stderr.splitlines()), "below", "choose another path")
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="the superuser may write everywhere")
+@pytest.mark.parametrize("verb", ["replay", "tune", "audit", "plan", "laws fit"])
+def test_an_output_folder_that_others_own(
+    keeptune: Run, verbs: dict[str, list[str | Path]], tmp_path: Path, verb: str
+) -> None:
+    locked = tmp_path / "locked"
+    locked.mkdir(mode=0o555)
+    refused(keeptune(*verbs[verb], "--out", locked / "out"), "no permission for", "may")

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import errno
+import json
 import math
 from pathlib import Path
 
 import pytest
 
-from keeptune.errors import KeeptuneError, StorageError
+from keeptune.errors import KeeptuneError, SourceError, StorageError
 from keeptune.storage import (
     append_line,
     atomic_file,
     atomic_folder,
+    damaged_json,
     sha256_file,
     storage_errors,
     write_json,
@@ -71,3 +73,40 @@ def test_a_full_disk_is_recognised_behind_other_errors(tmp_path: Path) -> None:
     assert isinstance(caught.value, KeeptuneError)
     with pytest.raises(RuntimeError, match="something else"), storage_errors(tmp_path):
         raise RuntimeError("something else")
+
+
+@pytest.mark.parametrize(
+    ("number", "said"),
+    [(errno.EACCES, "no permission for /a/b"), (errno.EPERM, "no permission for /a/b"), (errno.EROFS, "is read-only")],
+)
+def test_what_the_system_refuses_is_said_with_the_path_that_it_names(tmp_path: Path, number: int, said: str) -> None:
+    with pytest.raises(StorageError, match=said) as caught, storage_errors(tmp_path):
+        raise OSError(number, "refused", "/a/b")
+    assert "choose a place" in caught.value.fix
+
+
+def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("mine")
+    for place in (tmp_path / "file" / "a.json", tmp_path / "file" / "deep" / "a.json"):
+        with pytest.raises(StorageError, match="is a file or lies below one"):
+            write_json(place, {})
+        with pytest.raises(StorageError, match="is a file or lies below one"):
+            append_line(place, "{}")
+    with pytest.raises(StorageError, match="name is too long") as caught:
+        write_json(tmp_path / ("long" * 80), {})
+    assert ".tmp" not in str(caught.value)
+    with pytest.raises(StorageError, match=f"{tmp_path}.* is a folder"), storage_errors(tmp_path):
+        tmp_path.write_text("")
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [('{"steps": 1', "it is not JSON"), ("{}", "not what keeptune writes"), ("[1]", "not what keeptune writes")],
+)
+def test_json_that_is_cut_off_or_of_another_shape_is_damaged(tmp_path: Path, text: str, why: str) -> None:
+    with (
+        pytest.raises(SourceError, match=f"a.json is damaged: .*{why}") as caught,
+        damaged_json(tmp_path / "a.json", "delete it"),
+    ):
+        assert json.loads(text)["steps"] == 1
+    assert caught.value.fix == "delete it"

@@ -13,6 +13,7 @@ from cyclopts.config import Dict
 from keeptune.cli.help import APP, LAWS, LAWS_VERBS, VERBS
 from keeptune.errors import BoundBroken, ConfigError, KeeptuneError
 from keeptune.progress import say
+from keeptune.storage import storage_error
 
 app = App(
     name="keeptune",
@@ -44,9 +45,10 @@ def main() -> NoReturn:
         app.config = (Dict(_run_file(arguments), source="the run file", use_commands_as_keys=False),)
         app(arguments, result_action="return_value", exit_on_error=False)
     except (KeyboardInterrupt, Exception) as error:
-        if debug or not isinstance(error, KeeptuneError | CycloptsError | KeyboardInterrupt):
+        known = error if isinstance(error, KeeptuneError | CycloptsError | KeyboardInterrupt) else storage_error(error)
+        if debug or known is None:
             traceback.print_exc()
-        sys.exit(_explain(error))
+        sys.exit(_explain(known or error))
     sys.exit(0)
 
 
