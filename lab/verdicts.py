@@ -2,7 +2,8 @@
 
     python lab/verdicts.py
 
-An experiment's plot.py has a function `claims(rows)` from the rows of its results.csv to a list of `stats.Claim`.
+An experiment's plot.py has a function `claims(rows)` from the rows of its results.csv to a list of `stats.Claim`; where
+it has a `table(rows)` too, that goes into the experiment's README between the marks below.
 """
 
 from __future__ import annotations
@@ -17,11 +18,13 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 from grid import read_csv
 from stats import RULE, Claim
 
+from keeptune.errors import ConfigError
 from keeptune.progress import say
 from keeptune.storage import write_json, write_text
 
 HERE = Path(__file__).resolve().parent
 START, END = "<!-- verdicts: made by `make verdicts` -->", "<!-- end of verdicts -->"
+TABLE_START, TABLE_END = "<!-- table: made by `make verdicts` -->", "<!-- end of table -->"
 
 
 def collect(lab: Path) -> list[dict[str, Any]]:
@@ -58,6 +61,25 @@ def as_table(verdicts: list[dict[str, Any]]) -> str:
     return "\n".join([*lines, "", RULE])
 
 
+def tables(lab: Path) -> dict[Path, str]:
+    """The table of each experiment that has one, by the README that holds it."""
+    found = {}
+    for script in sorted(lab.glob("*/plot.py")):
+        functions, table = runpy.run_path(str(script)), script.parent / "results.csv"
+        if table.is_file() and "table" in functions:
+            found[script.parent / "README.md"] = functions["table"](read_csv(table))
+    return found
+
+
+def put(page: Path, start: str, text: str, end: str) -> None:
+    """Replace what stands between the two marks."""
+    before, mark, rest = page.read_text(encoding="utf-8").partition(start)
+    _, end_mark, after = rest.partition(end)
+    if not mark or not end_mark:
+        raise ConfigError(f"{page} lacks the lines {start} and {end}", "put both where the table belongs")
+    write_text(page, f"{before}{start}\n{text}\n{end}{after}")
+
+
 def number(value: float) -> str:
     """Three significant digits."""
     text = f"{value:.3g}"
@@ -67,10 +89,9 @@ def number(value: float) -> str:
 def main() -> None:
     verdicts = collect(HERE)
     write_json(HERE / "verdicts.json", verdicts)
-    page = HERE / "README.md"
-    before, _, rest = page.read_text(encoding="utf-8").partition(START)
-    _, _, after = rest.partition(END)
-    write_text(page, f"{before}{START}\n{as_table(verdicts)}\n{END}{after}")
+    put(HERE / "README.md", START, as_table(verdicts), END)
+    for page, text in tables(HERE).items():
+        put(page, TABLE_START, text, TABLE_END)
     for line in verdicts:
         say(f"{line['experiment']}: {line['claim']}: {line['verdict']}")
 

@@ -1,0 +1,230 @@
+"""A cell that fine-tunes a small pretrained model: shared by the experiments on small models.
+
+A method is what the cell's `method` names in METHODS; training is `keeptune.keep_tuning`, pools are keeptune's, and
+what the readings tell is read with the library's own loss: this file only arranges. Losses are in nats per token.
+
+Shapes: B rows, T targets a row.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from corpus import corpus, tokenizer_of
+from grid import Cell, Row, once
+from peft import LoraConfig, OSFConfig, get_peft_model
+from pretraining import old_batches, pretrained
+from readings import Reader
+from torch import Tensor, nn
+from transformers import LlamaForCausalLM
+
+from keeptune import KeepConfig, ReplayPool, keep_tuning, sample_pool, text_pool
+from keeptune.progress import track
+from keeptune.storage import write_json
+from keeptune.train.finch import FinchSchedule
+
+LINEAR = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Method:
+    """How a model is fine-tuned."""
+
+    replay: Literal["none", "self", "real", "task"] = "none"
+    """Whose text the replay term is on: none, the base's own, old text, or the new task's."""
+    objective: Literal["kl", "reverse_kl", "jensen_shannon", "ntp"] = "kl"
+    tuning: Literal["full", "lora", "osft"] = "full"
+    replaces: bool = False
+    """Old rows take the places of a share of each task batch."""
+    finch: bool = False
+    interpolates: bool = False
+    """The end model is read mixed with the base, at several shares."""
+
+
+METHODS = {
+    "standard": Method(),
+    "lora": Method(tuning="lora"),
+    "osft": Method(tuning="osft"),
+    "finch": Method(finch=True),
+    "interpolation": Method(interpolates=True),
+    "replace": Method(replaces=True),
+    "kl_task": Method(replay="task"),
+    "kl_real": Method(replay="real"),
+    "kl_self": Method(replay="self"),
+    "ntp_real": Method(replay="real", objective="ntp"),
+    "ntp_self": Method(replay="self", objective="ntp"),
+    "reverse_kl_self": Method(replay="self", objective="reverse_kl"),
+    "jensen_shannon_self": Method(replay="self", objective="jensen_shannon"),
+}
+_SHARES = [share / 20 for share in range(1, 20)]
+
+
+def run_cell(cell: Cell, home: Path) -> dict[str, Any]:
+    """Fine-tune the cell's model until it has learned what it should, or its steps are over."""
+    # A method may have settings of its own, such as the learning rate of an adapter.
+    cell = {**cell, **cell.get("of_method", {}).get(cell["method"], {})}
+    method = METHODS[cell["method"]]
+    base = LlamaForCausalLM.from_pretrained(pretrained(cell), dtype=torch.float32)
+    base.to("cuda" if torch.cuda.is_available() else "cpu")
+    reader = Reader(base, cell)
+    model, pool, pool_seconds = prepare(base, method, cell, home)
+    found = train(model, pool, method, cell, reader, home.name)
+    if method.interpolates:
+        found["readings"] += mixtures(model, pretrained(cell), reader, found["readings"][-1])
+    return {
+        "parameters": sum(parameter.numel() for parameter in base.parameters()),
+        "tuned_parameters": sum(p.numel() for p in model.parameters() if p.requires_grad),
+        "pool_seconds_a_row": pool_seconds / pool.rows,
+        "pool_rows": pool.rows,
+        **found,
+    }
+
+
+def prepare(base: LlamaForCausalLM, method: Method, cell: Cell, home: Path) -> tuple[nn.Module, ReplayPool, float]:
+    """The model to train, the pool that it replays, and the seconds that the base took to write it."""
+    if method.replay == "none":
+        model = adapted(base, method, cell)
+        return model, two_rows(model, cell, home), 0.0
+    pool, seconds = replay_pool(base, method, cell, home)
+    return adapted(base, method, cell), pool, seconds
+
+
+def adapted(base: LlamaForCausalLM, method: Method, cell: Cell) -> nn.Module:
+    """The base itself, or with a fresh adapter on."""
+    torch.manual_seed(cell["seed"])
+    if method.tuning == "lora":
+        rank = cell["rank"]
+        return get_peft_model(base, LoraConfig(r=rank, lora_alpha=2 * rank, target_modules=LINEAR, lora_dropout=0.0))
+    if method.tuning == "osft":
+        half = dict.fromkeys(LINEAR, cell["width"] // 2)
+        return get_peft_model(base, OSFConfig(target_modules=LINEAR, rank_pattern=half))
+    return base
+
+
+def two_rows(model: nn.Module, cell: Cell, home: Path) -> ReplayPool:
+    """A pool for a run without replay, which the plain loop wants too; it is not read."""
+    tokens_RT1 = corpus(cell, "old").train_RT1[:2]
+    return text_pool(model, tokenizer_of(cell), home / "unread", tokens_RT1, source=cell["old"], dtype=torch.float32)
+
+
+def replay_pool(base: LlamaForCausalLM, method: Method, cell: Cell, home: Path) -> tuple[ReplayPool, float]:
+    """A pool that the cells of one base share, and the processor seconds that its writing took."""
+    rows, temperature, tokenizer = cell["pool_rows"], cell.get("temperature", 1.0), tokenizer_of(cell)
+    which = {"real": "old", "task": "new"}.get(method.replay)
+
+    def make(folder: Path) -> None:
+        start = time.process_time()
+        if which is None:
+            sample_pool(
+                base,
+                tokenizer,
+                folder / "pool",
+                tokens=rows * cell["length"],
+                length=cell["length"],
+                seed=cell["seed"],
+                dtype=torch.float32,
+                temperature=temperature,
+            )
+        else:
+            tokens_RT1 = corpus(cell, which).train_RT1
+            order = torch.randperm(len(tokens_RT1), generator=torch.Generator().manual_seed(cell["seed"]))
+            given = tokens_RT1[order[:rows]]
+            text_pool(base, tokenizer, folder / "pool", given, source=cell[which], dtype=torch.float32)
+        write_json(folder / "seconds.json", time.process_time() - start)
+
+    whose = pretrained(cell)
+    name = f"pool-{method.replay}-{whose.parent.name}-{whose.name}-{rows}-{temperature:g}"
+    folder = once(home.parent / "shared" / name, make)
+    return ReplayPool.open(folder / "pool"), json.loads((folder / "seconds.json").read_text(encoding="utf-8"))
+
+
+def train(model: nn.Module, pool: ReplayPool, method: Method, cell: Cell, reader: Reader, label: str) -> dict[str, Any]:
+    """Readings along the training, and at each the processor seconds that training has taken so far."""
+    weights = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    optimizer = torch.optim.AdamW(weights, lr=cell["learning_rate"], betas=(0.9, 0.999), weight_decay=0.0)
+    keep = KeepConfig(
+        lambda_=0.0 if method.replay == "none" else cell["lambda_"],
+        objective=method.objective,
+        replay_rows=cell["replay_rows"],
+        meter_rows=1,
+    )
+    steps = cell["steps"]
+    training = keep_tuning(
+        model,
+        batches(cell, method),
+        pool,
+        optimizer=optimizer,
+        steps=steps,
+        keep=keep,
+        scheduler=schedule(optimizer, method, cell),
+        seed=cell["seed"],
+    )
+    found, seconds = [{"step": 0, "seconds": 0.0, "share": 1.0, **reader.read(model)}], 0.0
+    with track(label, steps, "steps") as progress:
+        start = time.process_time()
+        for reading in training:
+            if reading.step % cell["eval_every"] == 0 or reading.step.bit_count() == 1 or reading.step == steps:
+                seconds += time.process_time() - start
+                found.append({"step": reading.step, "seconds": round(seconds, 2), "share": 1.0, **reader.read(model)})
+                if found[-1]["new_loss"] < cell["stop_below"]:
+                    break
+                start = time.process_time()
+            progress.advance(note=f"task loss {reading.task_loss:.3f}, old {found[-1]['old_loss']:.3f}")
+    return {"readings": found}
+
+
+def schedule(optimizer: torch.optim.Optimizer, method: Method, cell: Cell) -> Any:
+    """Warm-up and a constant rate, so that a run read half-way is a run half as long; or FINCH's."""
+    if method.finch:
+        return FinchSchedule(optimizer, start=cell["finch"], warmup_steps=cell["warmup"])
+    return torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: min((step + 1) / cell["warmup"], 1.0))
+
+
+def batches(cell: Cell, method: Method) -> Iterator[dict[str, Tensor]]:
+    """Batches of the new text's rows in random order, without end; a share of them old where the method replaces."""
+    new_RT1, size = corpus(cell, "new").train_RT1, cell["batch"]
+    replaced = max(1, round(cell["replaced"] * size)) if method.replaces else 0
+    old = old_batches({**cell, "pretrain_batch": replaced}) if replaced else None
+    generator = torch.Generator().manual_seed(cell["seed"])
+    while True:
+        order = torch.randperm(len(new_RT1), generator=generator)
+        for chosen in order.split(size)[: len(order) // size]:
+            rows_BT1 = new_RT1[chosen]
+            if old is not None:
+                rows_BT1 = torch.cat([rows_BT1[replaced:], next(old)])
+            yield {"input_ids": rows_BT1, "labels": rows_BT1}
+
+
+@torch.no_grad()
+def mixtures(model: nn.Module, base: Path, reader: Reader, end: dict[str, Any]) -> list[dict[str, Any]]:
+    """Readings of the tuned model mixed with the base: a share of the way from the one to the other."""
+    start = LlamaForCausalLM.from_pretrained(base, dtype=torch.float32).to(reader.device).state_dict()
+    tuned = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    found = []
+    for share in _SHARES:
+        model.load_state_dict({name: torch.lerp(start[name], tensor, share) for name, tensor in tuned.items()})
+        found.append({"step": end["step"], "seconds": end["seconds"], "share": share, **reader.read(model)})
+    return found
+
+
+def rows(cell: Cell, kept: dict[str, Any], axes: tuple[str, ...]) -> Iterator[Row]:
+    """A row of the csv for every reading, after the settings that tell the runs apart."""
+    first = kept["readings"][0]
+    for reading in kept["readings"]:
+        yield {
+            **{axis: cell[axis] for axis in axes},
+            "seed": cell["seed"],
+            **reading,
+            "base_new_loss": first["new_loss"],
+            "base_old_loss": first["old_loss"],
+            "task_tokens": reading["step"] * cell["batch"] * cell["length"],
+            "parameters": kept["parameters"],
+            "tuned_parameters": kept["tuned_parameters"],
+            "pool_seconds_a_row": round(kept["pool_seconds_a_row"], 6),
+        }

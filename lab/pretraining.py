@@ -1,0 +1,140 @@
+"""Small models pretrained on the old text: made once for all experiments, whichever needs one first.
+
+The schedule is warm-up, a constant rate, and a linear fall over the last fifth. Models of one run and several lengths
+share the part at the constant rate: that of twice the length goes on from that of half, with its optimizer.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+from corpus import corpus, tokenizer_of
+from decoders import make_decoder
+from grid import Cell, once
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+from transformers import LlamaForCausalLM
+
+from keeptune.progress import track
+from keeptune.sources import cache_folder
+from keeptune.train.loop import task_sum
+
+_FALL = 0.2
+_WARMUP_STEPS = 50
+_LEAST_TOKENS_PER_PARAMETER = 5
+_KEYS = ("old", "new", "vocabulary", "length", "width", "layers", "heads", "pretrain_rate", "pretrain_batch", "seed")
+
+
+def pretrained(cell: Cell) -> Path:
+    """Folder of the model that the cell starts from: `tokens_per_parameter` tokens of the old text a parameter."""
+    length = cell["tokens_per_parameter"]
+
+    def make(folder: Path) -> None:
+        trunk = _trunk(cell, length)
+        model, optimizer = _load(trunk, cell)
+        _train(model, optimizer, cell, steps_of(cell, (1 - _FALL) * length), steps_of(cell, length), falling=True)
+        model.save_pretrained(folder)
+        tokenizer_of(cell).save_pretrained(folder)
+
+    return once(_home(cell) / f"{length:g}", make)
+
+
+def _trunk(cell: Cell, length: float) -> Path:
+    """Model and optimizer at the constant rate, four fifths of `length` tokens a parameter."""
+
+    def make(folder: Path) -> None:
+        shorter = length / 2
+        if shorter < _LEAST_TOKENS_PER_PARAMETER:
+            model, done = untrained(cell), 0
+            optimizer = _optimizer(model, cell)
+        else:
+            model, optimizer = _load(_trunk(cell, shorter), cell)
+            done = steps_of(cell, (1 - _FALL) * shorter)
+        _train(model, optimizer, cell, done, steps_of(cell, (1 - _FALL) * length), falling=False)
+        model.save_pretrained(folder)
+        _save(optimizer, folder / "optimizer.safetensors")
+
+    return once(_home(cell) / f"trunk-{length:g}", make)
+
+
+def _home(cell: Cell) -> Path:
+    settings = {key: cell[key] for key in _KEYS}
+    digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:12]
+    name = f"{cell['old']}-{cell['width']}x{cell['layers']}-seed{cell['seed']}-{digest}".replace("/", "_")
+    return cache_folder() / "lab" / "pretrained" / name
+
+
+def untrained(cell: Cell) -> LlamaForCausalLM:
+    """The decoder before it has read anything."""
+    shape = {key: cell[key] for key in ("vocabulary", "width", "layers", "heads", "seed")}
+    return make_decoder(**shape, length=cell["length"] + 1)
+
+
+def parameters_of(cell: Cell) -> int:
+    """Parameters of the cell's model, all of them."""
+    width, layers, vocabulary = cell["width"], cell["layers"], cell["vocabulary"]
+    return layers * (16 * width**2 + 2 * width) + width + 2 * vocabulary * width
+
+
+def steps_of(cell: Cell, tokens_per_parameter: float) -> int:
+    """Pretraining steps that read so many tokens a parameter."""
+    return math.ceil(tokens_per_parameter * parameters_of(cell) / (cell["pretrain_batch"] * cell["length"]))
+
+
+def _optimizer(model: LlamaForCausalLM, cell: Cell) -> torch.optim.AdamW:
+    return torch.optim.AdamW(model.parameters(), lr=cell["pretrain_rate"], betas=(0.9, 0.999), weight_decay=0.02)
+
+
+def _train(
+    model: LlamaForCausalLM, optimizer: torch.optim.AdamW, cell: Cell, done: int, end: int, *, falling: bool
+) -> None:
+    batches = old_batches(cell, done)
+    model.train()
+    label = f"Pretraining {cell['width']} wide, seed {cell['seed']}"
+    with track(label, end, "steps") as progress:
+        progress.skip(done)
+        for step in range(done, end):
+            share = (end - step) / (end - done) if falling else min((step + 1) / _WARMUP_STEPS, 1.0)
+            for group in optimizer.param_groups:
+                group["lr"] = cell["pretrain_rate"] * share
+            batch_BT1 = next(batches).to(model.device)
+            loss = task_sum(model, {"input_ids": batch_BT1, "labels": batch_BT1}) / batch_BT1[:, 1:].numel()
+            loss.backward()
+            torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+            optimizer.step()
+            optimizer.zero_grad()
+            progress.advance(note=f"loss {loss.item():.3f}")
+
+
+def old_batches(cell: Cell, done: int = 0) -> Iterator[Tensor]:
+    """Batches of old rows, each round in a new order, from step `done` on."""
+    rows_RT1, size = corpus(cell, "old").train_RT1, cell["pretrain_batch"]
+    rounds, skipped = divmod(done, len(rows_RT1) // size)
+    while True:
+        generator = torch.Generator().manual_seed(1_000_003 * rounds + cell["seed"])
+        order = torch.randperm(len(rows_RT1), generator=generator)
+        for chosen in order.split(size)[skipped : len(rows_RT1) // size]:
+            yield rows_RT1[chosen]
+        rounds, skipped = rounds + 1, 0
+
+
+def _save(optimizer: torch.optim.AdamW, file: Path) -> None:
+    state = optimizer.state_dict()["state"]
+    save_file({f"{index} {name}": tensor for index, own in state.items() for name, tensor in own.items()}, file)
+
+
+def _load(folder: Path, cell: Cell) -> tuple[LlamaForCausalLM, torch.optim.AdamW]:
+    model = LlamaForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    model.to("cuda" if torch.cuda.is_available() else "cpu")
+    optimizer = _optimizer(model, cell)
+    state: dict[int, dict[str, Tensor]] = {}
+    for key, tensor in load_file(folder / "optimizer.safetensors").items():
+        index, _, name = key.partition(" ")
+        state.setdefault(int(index), {})[name] = tensor
+    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+    return model, optimizer
