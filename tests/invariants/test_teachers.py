@@ -14,7 +14,7 @@ from keeptune.replay.choice import Room, choose_teacher
 from keeptune.replay.pool import ReplayPool
 from keeptune.replay.teacher import CachedHidden, CachedTopK, frozen_head
 from keeptune.replay.write import sample_pool
-from keeptune.train.config import KeepConfig
+from keeptune.train.config import KeepConfig, Objective
 from keeptune.train.loop import keep_tuning
 from keeptune.train.replay_term import replay_sum
 from keeptune.train.runs import read_rows
@@ -65,11 +65,12 @@ def test_exact_teachers_train_the_same_model(
             assert left["KL"] == pytest.approx(right["KL"], abs=1e-7)
 
 
-def test_top_k_of_almost_every_word_is_the_exact_teacher(pools: dict[str, ReplayPool]) -> None:
+@pytest.mark.parametrize("objective", ["kl", "reverse_kl", "jensen_shannon"])
+def test_top_k_of_almost_every_word_is_the_exact_teacher(pools: dict[str, ReplayPool], objective: Objective) -> None:
     values, gradients = [], []
     for name, teacher in (("hidden", CachedHidden(frozen_head(make_model(), torch.float32))), ("topk", CachedTopK())):
         student = make_model(seed=1)
-        loss = replay_sum(student, pools[name].batch(torch.arange(8)), teacher)
+        loss = replay_sum(student, pools[name].batch(torch.arange(8)), teacher, objective)
         loss.backward()
         values.append(loss.item())
         gradients.append(torch.cat([p.grad.flatten() for p in student.parameters() if p.grad is not None]))

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from itertools import combinations
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import torch
@@ -17,7 +18,7 @@ from keeptune.objective import forward_kl
 from keeptune.replay.pool import ReplayPool
 from keeptune.replay.view import head_of, hidden_states
 from keeptune.replay.write import sample_pool
-from keeptune.train.config import KeepConfig
+from keeptune.train.config import KeepConfig, Objective
 from keeptune.train.loop import keep_tuning
 from keeptune.train.runs import read_rows
 from keeptune.train.trainer import KeepSFTTrainer
@@ -94,7 +95,7 @@ def in_trainer_order(trainer: SFTTrainer) -> list[dict[str, Tensor]]:
     ]
 
 
-@pytest.mark.parametrize("objective", ["kl", "ntp"])
+@pytest.mark.parametrize("objective", get_args(Objective))
 @pytest.mark.parametrize("accumulate", [1, 2])
 def test_plain_loop_equals_trainer(tmp_path: Path, pool: ReplayPool, objective: str, accumulate: int) -> None:
     settings = keep(pool, objective=objective, lambda_=2.0)
@@ -117,6 +118,22 @@ def test_plain_loop_equals_trainer(tmp_path: Path, pool: ReplayPool, objective: 
     assert gap <= 1e-6
     logged = [entry[f"replay_{objective}"] for entry in trainer.state.log_history if f"replay_{objective}" in entry]
     assert logged == pytest.approx([reading.replay_loss for reading in readings], abs=1e-5)
+
+
+def test_readings_are_of_forward_kl_whatever_the_objective(tmp_path: Path, pool: ReplayPool) -> None:
+    weights = []
+    for objective in get_args(Objective):
+        trainer = KeepSFTTrainer(
+            model=make_model(), args=config(tmp_path / objective), keep=keep(pool, objective=objective),
+            train_dataset=task_rows(), processing_class=make_tokenizer(),
+        )  # fmt: skip
+        weights.append(trained(trainer))
+        last = read_rows(tmp_path / objective / "runs.jsonl")[-1]
+        held_out = pool.batch(torch.arange(16, 20)).inputs_BT
+        tuned_NV, base_NV = (m.eval()(input_ids=held_out).logits.flatten(0, 1) for m in (trainer.model, make_model()))
+        assert last["KL"] == pytest.approx(forward_kl(tuned_NV, base_NV).item() / held_out.numel(), rel=1e-4)
+        assert last["objective"] == objective
+    assert min(largest_gap(one, other) for one, other in combinations(weights, 2)) > 1e-4
 
 
 def test_the_replay_term_changes_the_result(tmp_path: Path, pool: ReplayPool) -> None:

@@ -2,11 +2,13 @@
 
 import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 from keeptune.errors import ConfigError
 from keeptune.objective.budget import HIGHEST, LOWEST
 from keeptune.train.bounds import parse_bounds
+
+Objective = Literal["kl", "reverse_kl", "jensen_shannon", "ntp"]
 
 # For each row that the meter reads. KL varies by about its half from row to row and λ aims a tenth below the budget: an
 # interval that tells the two apart needs 100 to 300 rows, more than a meter in the loop can read.
@@ -22,8 +24,10 @@ class KeepConfig:
     budget: float | None = None
     """Steer λ, which starts at `lambda_`, so that KL(base‖tuned) on the base's own text ends within this many nats per
     token, and certify the tuned model on rows that neither training nor λ saw."""
-    objective: Literal["kl", "ntp"] = "kl"
-    """Replay term: `kl` holds the base's whole distribution at every replay token, `ntp` its sampled tokens only."""
+    objective: Objective = "kl"
+    """Replay term: `kl` holds all that the base finds likely at every replay token; `reverse_kl` forbids what it finds
+    unlikely; `jensen_shannon` is between them and bounded, near the base a quarter of them, so that λ wants four times
+    as much; `ntp` holds the replay tokens only, not what the base predicts there. Readings are of `kl` always."""
     replay: str | None = None
     """Folder of a pool that keeptune replay made; by default the base writes one before training."""
     replay_tokens: int = 98_304
@@ -68,8 +72,10 @@ class KeepConfig:
             raise ConfigError(f"replay_length is {self.replay_length}", "give 2 or more")
         if self.teacher not in ("auto", "hidden", "topk", "adapter", "live"):
             raise ConfigError(f"unknown teacher {self.teacher!r}", "choose auto, hidden, topk, adapter or live")
-        if self.objective not in ("kl", "ntp"):
-            raise ConfigError(f"unknown objective {self.objective!r}", "choose kl or ntp")
+        if self.objective not in get_args(Objective):
+            raise ConfigError(
+                f"unknown objective {self.objective!r}", f"choose one of {', '.join(get_args(Objective))}"
+            )
         if self.finch is not None and not 0.0 < self.finch <= 1.0:
             raise ConfigError(f"finch is {self.finch}", "give a fraction of the peak learning rate, such as 0.5")
         if self.budget is not None:

@@ -70,7 +70,7 @@ def keep_tuning(
     keep = keep or KeepConfig()
     pool.check_base(fingerprint(model))
     teacher = None
-    if keep.objective == "kl":
+    if keep.objective != "ntp":
         kind: TeacherKind = "hidden" if keep.teacher == "auto" else keep.teacher
         check_holds(pool, kind)
         teacher = make_teacher(kind, model, dtype)
@@ -97,7 +97,7 @@ def keep_tuning(
             )
             replay_batch = pool.batch(indices).to(device)
             with autocast(device, dtype):
-                replay = replay_sum(model, replay_batch, teacher)
+                replay = replay_sum(model, replay_batch, teacher, keep.objective)
             replay = replay / (accumulate * rows * pool.settings.length)
             (lambda_ * replay).backward()
             replay_total += replay.item()

@@ -7,10 +7,17 @@ from functools import lru_cache
 import torch
 from torch import Tensor, nn
 
-from keeptune.objective import fused_divergence, fused_next_token_ce
+from keeptune.objective import Divergence, fused_divergence, fused_next_token_ce
 from keeptune.replay.pool import ReplayBatch
 from keeptune.replay.teacher import Teacher
 from keeptune.replay.view import head_of, hidden_states
+from keeptune.train.config import Objective
+
+_DIVERGENCES: dict[Objective, Divergence] = {
+    "kl": "forward_kl",
+    "reverse_kl": "reverse_kl",
+    "jensen_shannon": "jensen_shannon",
+}
 
 
 def replay_rows(
@@ -32,13 +39,13 @@ def _order(pool_rows: int, seed: int, round_: int) -> Tensor:
     return torch.randperm(pool_rows, generator=generator)
 
 
-def replay_sum(model: nn.Module, batch: ReplayBatch, teacher: Teacher | None) -> Tensor:
+def replay_sum(model: nn.Module, batch: ReplayBatch, teacher: Teacher | None, objective: Objective = "kl") -> Tensor:
     """Σ R over every target of the batch, in nats, differentiable; divide by the global count of such targets.
 
-    R is KL(base‖model) with a teacher, next-token cross-entropy without.
+    R is next-token cross-entropy without a teacher; with one the objective's divergence, KL(base‖model) unless told.
     """
     target = None if teacher is None else teacher.target(model, batch)
     student_ND = hidden_states(model, batch.inputs_BT).flatten(0, 1)
     if target is None:
         return fused_next_token_ce(student_ND, head_of(model), batch.targets_BT.flatten())
-    return fused_divergence(student_ND, head_of(model), target)
+    return fused_divergence(student_ND, head_of(model), target, _DIVERGENCES[objective])

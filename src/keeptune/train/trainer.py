@@ -255,7 +255,7 @@ class KeepSFTTrainer(SFTTrainer):
 
     def replay_sum(self, model: nn.Module, batch: ReplayBatch) -> Tensor:
         """The replay term's sum over a batch, in nats."""
-        return self.inside(model, lambda inner: replay_sum(inner, batch, self.teacher))
+        return self.inside(model, lambda inner: replay_sum(inner, batch, self.teacher, self.keep.objective))
 
     def inside(self, model: nn.Module, compute: Callable[[nn.Module], _Result]) -> _Result:
         """`compute(unwrapped model)` as if it were the model's forward: with DDP's and FSDP's work around it."""
