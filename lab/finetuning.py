@@ -67,8 +67,7 @@ _SHARES = [share / 20 for share in range(1, 20)]
 
 def run_cell(cell: Cell, home: Path) -> dict[str, Any]:
     """Fine-tune the cell's model until it has learned what it should, or its steps are over."""
-    # A method may have settings of its own, such as the learning rate of an adapter.
-    cell = {**cell, **cell.get("of_method", {}).get(cell["method"], {})}
+    cell = settled(cell)
     method = METHODS[cell["method"]]
     base = LlamaForCausalLM.from_pretrained(pretrained(cell), dtype=torch.float32)
     base.to("cuda" if torch.cuda.is_available() else "cpu")
@@ -84,6 +83,16 @@ def run_cell(cell: Cell, home: Path) -> dict[str, Any]:
         "pool_rows": pool.rows,
         **found,
     }
+
+
+def settled(cell: Cell) -> Cell:
+    """The cell with the settings that a value brings along: an `of_method` has a table for some methods, by name, such
+    as the learning rate of an adapter, an `of_width` for some widths.
+    """
+    for key, tables in cell.items():
+        if key.startswith("of_"):
+            cell = {**cell, **tables.get(str(cell[key.removeprefix("of_")]), {})}
+    return cell
 
 
 def prepare(base: LlamaForCausalLM, method: Method, cell: Cell, home: Path) -> tuple[nn.Module, ReplayPool, float]:

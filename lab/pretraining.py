@@ -2,6 +2,8 @@
 
 The schedule is warm-up, a constant rate, and a linear fall over the last fifth. Models of one run and several lengths
 share the part at the constant rate: that of twice the length goes on from that of half, with its optimizer.
+
+A cell that has a `mixture` is pretrained on both texts: so large a share of every batch's rows is of the new one.
 """
 
 from __future__ import annotations
@@ -63,7 +65,9 @@ def _trunk(cell: Cell, length: float) -> Path:
 
 
 def _home(cell: Cell) -> Path:
-    settings = {key: cell[key] for key in _KEYS}
+    # Models without a mixture have the names that they had before there were mixtures.
+    mixture = {"mixture": cell["mixture"]} if cell.get("mixture") else {}
+    settings = {key: cell[key] for key in _KEYS} | mixture
     digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:12]
     name = f"{cell['old']}-{cell['width']}x{cell['layers']}-seed{cell['seed']}-{digest}".replace("/", "_")
     return cache_folder() / "lab" / "pretrained" / name
@@ -93,7 +97,7 @@ def _optimizer(model: LlamaForCausalLM, cell: Cell) -> torch.optim.AdamW:
 def _train(
     model: LlamaForCausalLM, optimizer: torch.optim.AdamW, cell: Cell, done: int, end: int, *, falling: bool
 ) -> None:
-    batches = old_batches(cell, done)
+    batches = pretraining_batches(cell, done)
     model.train()
     label = f"Pretraining {cell['width']} wide, seed {cell['seed']}"
     with track(label, end, "steps") as progress:
@@ -111,9 +115,22 @@ def _train(
             progress.advance(note=f"loss {loss.item():.3f}")
 
 
+def pretraining_batches(cell: Cell, done: int) -> Iterator[Tensor]:
+    """Batches of old rows and of new ones by the cell's `mixture`, from step `done` on."""
+    size = cell["pretrain_batch"]
+    new = round(cell.get("mixture", 0.0) * size)
+    texts = [_batches(cell, text, rows, done) for text, rows in (("old", size - new), ("new", new)) if rows]
+    while True:
+        yield torch.cat([next(rows) for rows in texts])
+
+
 def old_batches(cell: Cell, done: int = 0) -> Iterator[Tensor]:
     """Batches of old rows, each round in a new order, from step `done` on."""
-    rows_RT1, size = corpus(cell, "old").train_RT1, cell["pretrain_batch"]
+    return _batches(cell, "old", cell["pretrain_batch"], done)
+
+
+def _batches(cell: Cell, text: str, size: int, done: int) -> Iterator[Tensor]:
+    rows_RT1 = corpus(cell, text).train_RT1
     rounds, skipped = divmod(done, len(rows_RT1) // size)
     while True:
         generator = torch.Generator().manual_seed(1_000_003 * rounds + cell["seed"])
