@@ -1,4 +1,4 @@
-"""Files that are never half-written: temporary file, fsync, rename; checksums to prove it; what goes wrong, in words."""
+"""Files never half-written: temporary file, fsync, rename; checksums to prove it; what goes wrong, in words."""
 
 from __future__ import annotations
 
@@ -162,6 +162,16 @@ def write_text(path: Path, text: str) -> None:
 def write_json(path: Path, value: Any) -> None:
     """Write `value` as indented JSON, atomically. NaN and infinity are refused: they are not JSON."""
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def read_json(path: Path, fix: str) -> Any:
+    """What `write_json` wrote.
+
+    Raises:
+        SourceError: it is no longer JSON; with this fix.
+    """
+    with damaged_json(path, fix):
+        return json.loads(path.read_text(encoding="utf-8"))
 
 
 def append_line(path: Path, line: str) -> None:

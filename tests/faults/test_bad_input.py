@@ -13,10 +13,11 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
-from transformers import PreTrainedTokenizerFast
+from transformers import PreTrainedTokenizerFast, TrainerState
 
 from keeptune import cli
 from keeptune.replay.write import sample_pool
+from keeptune.train.callbacks import ProgressCallback
 from tests.conftest import make_model, make_tokenizer
 
 Run = Callable[..., tuple[int, list[str]]]
@@ -145,6 +146,33 @@ def test_output_folder_holds_a_run(tune: Run, tmp_path: Path) -> None:
     refused(tune("--overwrite", "--laws", "nowhere.json"), "no laws at nowhere.json")
     assert (tmp_path / "run" / "model" / "model.safetensors").read_bytes() == saved
     assert tune("--overwrite", "--lambda", "2")[0] == 0
+
+
+def test_a_stopped_run_whose_files_are_damaged(monkeypatch: pytest.MonkeyPatch, tune: Run, tmp_path: Path) -> None:
+    def stop(self: ProgressCallback, args: object, state: TrainerState, *more: object, **named: object) -> None:
+        if state.global_step == 3:
+            raise KeyboardInterrupt
+
+    run, settings = tmp_path / "run", ("--steps", "4", "--budget", "0.5", "--checkpoint-every", "1")
+    with monkeypatch.context() as patched:
+        patched.setattr(ProgressCallback, "on_step_end", stop)
+        assert tune(*settings)[0] == 130
+    state = run / "checkpoint-2" / "trainer_state.json"
+    other = json.loads(state.read_text())
+    other["stateful_callbacks"]["keeptune_budget"]["momentum"] = 0.0
+    for file, text, what, todo in (
+        (run / "run.json", "{", "run.json is damaged: it is not JSON", "--overwrite"),
+        (run / "run.json", '{"settings": 3}', "run.json is damaged: it is not what", "--overwrite"),
+        (run / "runs.jsonl", "[1]\n", "runs.jsonl is damaged", "--overwrite"),
+        (state, "{", "trainer_state.json is damaged", f"delete {state.parent}"),
+        (state, '{"moment": 0}', "trainer_state.json is damaged", f"delete {state.parent}"),
+        (state, json.dumps(other), "the budget is another version's", "start the run anew"),
+    ):
+        whole = file.read_text()
+        file.write_text(text)
+        refused(tune(*settings, "--resume"), what, todo)
+        file.write_text(whole)
+    assert tune(*settings, "--resume")[0] == 0
 
 
 def test_output_folder_holds_something_else(tune: Run, tmp_path: Path) -> None:

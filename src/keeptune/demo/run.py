@@ -20,7 +20,7 @@ from keeptune.progress import say
 from keeptune.replay.precision import suit_attention
 from keeptune.replay.write import sample_pool
 from keeptune.sources import load_model, load_tokenizer
-from keeptune.storage import atomic_folder, write_json, write_text
+from keeptune.storage import atomic_folder, read_json, write_json, write_text
 from keeptune.train.runs import FILE, read_rows
 from keeptune.train.tune import RUN_FILE, tune
 from keeptune.versions import provenance
@@ -86,7 +86,7 @@ def claim(plan: DemoPlan) -> None:
     settings = json.loads(json.dumps({**vars(plan), "out": None}))
     mark = plan.folder / "demo.json"
     if mark.is_file():
-        if json.loads(mark.read_text(encoding="utf-8")) != settings:
+        if read_json(mark, f"delete {plan.folder}, or choose another --out") != settings:
             raise OutputExists(f"{plan.folder} holds a demo of other settings", "choose another --out, or delete it")
         return
     if plan.folder.exists() and any(path.name != "minutes.json" for path in plan.folder.iterdir()):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +16,10 @@ from keeptune.laws.replay_fit import ReplayFit
 from keeptune.laws.robust import Band
 from keeptune.laws.rows import Runs
 from keeptune.laws.surface import Surface
-from keeptune.storage import write_json
+from keeptune.storage import damaged_json, read_json, write_json
 
 FORMAT = 2
+AGAIN = "make it anew with keeptune laws fit"
 # Residuals kept for the intervals of new readings.
 _RESIDUALS = 1000
 
@@ -74,14 +74,10 @@ def read_laws(path: Path) -> tuple[LineFit, JointFit | str]:
         SourceError: not a laws.json of this version.
         ConfigError: it has the replay law.
     """
-    if not path.is_file():
-        raise SourceNotFound(f"no laws at {path}", "make them with: keeptune laws fit RUNS --out laws.json")
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-        if found["format"] != FORMAT:
-            raise ValueError(f"its format is {found['format']}, not {FORMAT}")
-        if "replay" in found:
-            raise ConfigError(f"{path} has the replay law", "give --lambda (0 for none) with --P and --N")
+    found = read_file(path)
+    if "replay" in found:
+        raise ConfigError(f"{path} has the replay law", "give --lambda (0 for none) with --P and --N")
+    with damaged_json(path, AGAIN):
         line, joint = LineFit(), found["joint"]
         restore(line, found["line"])
         line.law_ = LineLaw(**line.params_)
@@ -94,11 +90,24 @@ def read_laws(path: Path) -> tuple[LineFit, JointFit | str]:
         fit.law_, fit.slope_ = JointLaw(**fit.params_), fit.params_["c_f_ft"]
         fit.theta_, fit.weak_, fit.condition_ = np.array(joint["theta"]), joint["weak"], joint["condition"]
         fit.first_N_, fit.base_ = float(found["data"]["N"][0]), found["data"]["base"]
-    except ConfigError:
-        raise
-    except (ValueError, KeyError, TypeError, IndexError) as error:
-        raise SourceError(f"{path} is not a laws.json: {error}", "make it anew with keeptune laws fit") from error
     return line, fit
+
+
+def read_file(path: Path) -> dict[str, Any]:
+    """What a laws.json holds.
+
+    Raises:
+        SourceNotFound: no such file.
+        SourceError: not a laws.json of this version.
+    """
+    if not path.is_file():
+        raise SourceNotFound(f"no laws at {path}", "make them with: keeptune laws fit RUNS --out laws.json")
+    found = read_json(path, AGAIN)
+    if not isinstance(found, dict) or "format" not in found:
+        raise SourceError(f"{path} is not a laws.json", AGAIN)
+    if found["format"] != FORMAT:
+        raise SourceError(f"{path} is not a laws.json of this version: its format is {found['format']}", AGAIN)
+    return found
 
 
 def predict_losses(laws: str, *, P: float, N: float, interval: float) -> Bands:
@@ -137,8 +146,9 @@ def beyond(laws: str, *, P: float, N: float) -> str | None:
     """
     if laws in PUBLISHED:
         return None
-    data = json.loads(Path(laws).read_text(encoding="utf-8"))["data"]
-    sizes, (first, last) = data["P"], data["N"]
+    with damaged_json(Path(laws), AGAIN):
+        data = read_file(Path(laws))["data"]
+        sizes, (first, last) = data["P"], data["N"]
     if sizes[0] <= P <= sizes[-1] and first <= N <= last:
         return None
     seen = f"P from {sizes[0]:,.0f} to {sizes[-1]:,.0f} and N from {first:.0f} to {last:.0f}"

@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from keeptune.errors import ConfigError, SourceError, SourceNotFound
+from keeptune.errors import ConfigError
 from keeptune.laws.fit import Bands
 from keeptune.laws.forms import PUBLISHED
-from keeptune.laws.record import FORMAT, described, restore, shared
+from keeptune.laws.record import AGAIN, FORMAT, described, read_file, restore, shared
 from keeptune.laws.replay_fit import ReplayFit
 from keeptune.laws.replay_heldout import leave_cells_out
 from keeptune.laws.replay_model import Model
 from keeptune.laws.rows import ReplayRuns
+from keeptune.storage import damaged_json
 
 
 def fit_replay_law(runs: ReplayRuns, *, bootstraps: int = 200, seed: int = 0) -> dict[str, Any]:
@@ -50,17 +50,13 @@ def read_replay_law(path: Path) -> ReplayFit:
         SourceError: not a laws.json of this version.
         ConfigError: its runs did not differ in their replay.
     """
-    if not path.is_file():
-        raise SourceNotFound(f"no laws at {path}", "make them with: keeptune laws fit RUNS --out laws.json")
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-        if found["format"] != FORMAT:
-            raise ValueError(f"its format is {found['format']}, not {FORMAT}")
-        if "replay" not in found:
-            raise ConfigError(
-                f"{path} has no replay law: its runs did not differ in λ or replay tokens",
-                "leave out --lambda and --replay-tokens, or fit runs that differ in them",
-            )
+    found = read_file(path)
+    if "replay" not in found:
+        raise ConfigError(
+            f"{path} has no replay law: its runs did not differ in λ or replay tokens",
+            "leave out --lambda and --replay-tokens, or fit runs that differ in them",
+        )
+    with damaged_json(path, AGAIN):
         kept, fit = found["replay"], ReplayFit()
         restore(fit, kept)
         model = kept["model"]
@@ -74,10 +70,6 @@ def read_replay_law(path: Path) -> ReplayFit:
         )
         fit.form_, fit.theta_ = kept["form"], np.array(kept["theta"])
         fit.restore()
-    except ConfigError:
-        raise
-    except (ValueError, KeyError, TypeError, IndexError) as error:
-        raise SourceError(f"{path} is not a laws.json: {error}", "make it anew with keeptune laws fit") from error
     return fit
 
 

@@ -169,6 +169,8 @@ def _file(given: str | Path) -> Path:
 
 
 def _table(path: Path) -> Sequence[dict[str, Any]]:
+    if path.suffix == ".json":
+        raise SourceError(f"{path} is not a table of readings", "give the runs that it comes from: runs.jsonl or a csv")
     try:
         if path.suffix == ".csv":
             with path.open(encoding="utf-8", newline="") as file:

@@ -26,6 +26,8 @@ from __future__ import annotations
 import math
 from dataclasses import asdict, dataclass
 
+from keeptune.errors import ConfigError
+
 AIM = 0.9
 """What λ steers for, as a share of the budget: a certificate needs room for its interval."""
 GAIN = 0.8
@@ -140,9 +142,15 @@ class Budget:
         """Go on from what `export` gave.
 
         Raises:
-            TypeError: it is not such a state.
+            ConfigError: it is not such a state.
         """
-        self.state = BudgetState(**state)
+        try:
+            self.state = BudgetState(**state)
+        except TypeError as error:
+            raise ConfigError(
+                "the checkpoint's state of the budget is another version's",
+                "go on with the version of keeptune that wrote it (run.json has it), or start the run anew",
+            ) from error
 
     def _error(self) -> float:
         state = self.state

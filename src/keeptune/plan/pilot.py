@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import json
-import resource
 import shutil
-import statistics
-import sys
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
@@ -14,23 +10,21 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-import torch
-from transformers import TrainerCallback
-
-from keeptune.errors import ConfigError, Interrupted, OutputExists
+from keeptune.errors import ConfigError, OutputExists
 from keeptune.plan.design import Cell, Design, Pace, design, late
 from keeptune.plan.settings import METER_ROWS, PlanSettings
+from keeptune.plan.timing import Clock, timed
 from keeptune.progress import duration, say
 from keeptune.replay.pool import read_manifest
 from keeptune.replay.precision import suit_attention
 from keeptune.replay.write import sample_pool
 from keeptune.sources import load_model, load_tokenizer
-from keeptune.storage import write_json
+from keeptune.storage import damaged_json, read_json, write_json
 from keeptune.train.runs import FILE, read_rows
-from keeptune.train.settings import TuneSettings
-from keeptune.train.tune import MODEL, RUN_FILE, task_rows, tune
+from keeptune.train.tune import MODEL, RUN_FILE, task_rows
 
 _PILOT, _PACE, _CELL = "pilot.json", "pace.json", "cell.json"
+_DELETE = "delete it and run the same command again: what it says is measured anew"
 _PROBE_STEPS = 3
 _PROBE_ROWS = 16
 
@@ -88,8 +82,8 @@ def pilot(settings: PlanSettings) -> Pilot:
     """Run whatever of the pilot is not done yet.
 
     Raises:
-        SourceError: no such model or data; before anything is written.
         OutputExists: the folder holds something else, or the pilot of other settings.
+        SourceError: a file that the pilot has kept is damaged, or there is no such model or data.
         ConfigError: the minutes are too few for one run.
         Interrupted, StorageError, Diverged: as their names say.
     """
@@ -120,12 +114,13 @@ def check(settings: PlanSettings) -> None:
 
     Raises:
         OutputExists: it does.
+        SourceError: what says which pilot it holds is damaged.
     """
     folder, mark = settings.folder, settings.folder / _PILOT
     if folder.exists() and not folder.is_dir():
         raise OutputExists(f"{folder} is a file", "choose another --out")
     if mark.is_file():
-        if json.loads(mark.read_text(encoding="utf-8")) != settings.identity():
+        if read_json(mark, f"delete {folder}, or choose another --out") != settings.identity():
             raise OutputExists(f"{folder} holds a pilot of other settings", "choose another --out, or delete it")
     elif folder.is_dir() and any(folder.iterdir()):
         raise OutputExists(f"{folder} is not empty and holds no plan", "choose another --out")
@@ -150,8 +145,9 @@ def _known(settings: PlanSettings) -> tuple[Pace, int] | None:
     file = settings.folder / _PACE
     if not file.is_file():
         return None
-    found = json.loads(file.read_text(encoding="utf-8"))
-    return Pace(**found["pace"]), found["pass_steps"]
+    with damaged_json(file, _DELETE):
+        found = read_json(file, _DELETE)
+        return Pace(**found["pace"]), int(found["pass_steps"])
 
 
 def _probed(settings: PlanSettings) -> tuple[Pace, int]:
@@ -171,8 +167,8 @@ def _probed(settings: PlanSettings) -> tuple[Pace, int]:
     _write_pool(settings, tokens, model, tokenizer)
     per_token = (time.monotonic() - began) / tokens
     del model
-    clock = _Clock()
-    wall, _ = _timed(run, "Probe", clock)
+    clock = Clock()
+    wall, _ = timed(run, "Probe", clock)
     shutil.rmtree(probe / MODEL, ignore_errors=True)
     replay_step = clock.step
     pace = Pace(
@@ -231,9 +227,10 @@ class _Work:
             left = duration(max(60 * self.settings.minutes - self.spent, 0.0))
             say(f"Pilot run {place} of {plan.runs}: {cell}, {plan.steps} steps, {duration(to_come)} of {left} left")
             self._run(cell, home, f"Pilot {place}/{plan.runs}")
-        kept = json.loads((home / _CELL).read_text(encoding="utf-8"))
-        self.runs.append(Run(cell=cell, rows=read_rows(home / FILE), **kept))
-        self.spent += kept["wall"]
+        with damaged_json(home / _CELL, _DELETE):
+            kept = read_json(home / _CELL, _DELETE)
+            self.runs.append(Run(cell=cell, rows=read_rows(home / FILE), **kept))
+        self.spent += self.runs[-1].wall
 
     def _run(self, cell: Cell, home: Path, label: str) -> None:
         tuned = self.settings.tune_settings(
@@ -247,7 +244,7 @@ class _Work:
         if not (home / RUN_FILE).is_file():
             # A kill can leave the folder without it, and tuning would take that for someone else's.
             shutil.rmtree(home, ignore_errors=True)
-        wall, memory = _timed(tuned, label)
+        wall, memory = timed(tuned, label)
         # Only its readings matter.
         shutil.rmtree(home / MODEL, ignore_errors=True)
         tokens = _train_tokens(self.settings) if cell.lambda_ else 0
@@ -259,60 +256,8 @@ class _Work:
         return alike[-1] if alike else self.plan.seconds(self.pace, cell)
 
 
-def _timed(run: TuneSettings, label: str, *callbacks: TrainerCallback) -> tuple[float, int]:
-    """Train, going on where a stopped run left a checkpoint; returns seconds and the peak of memory in bytes."""
-    if torch.cuda.is_available():
-        torch.cuda.reset_peak_memory_stats()
-    begin = time.monotonic()
-    try:
-        tune(run, resume=(Path(run.out) / RUN_FILE).is_file(), label=label, extra_callbacks=list(callbacks))
-    except Interrupted as error:
-        raise Interrupted(error.what, "run the same command again to go on") from error
-    return time.monotonic() - begin, peak_memory()
-
-
-def peak_memory() -> int:
-    """Bytes: what torch held on the GPU since it was last asked, or what this process ever held."""
-    if torch.cuda.is_available():
-        return torch.cuda.max_memory_allocated()
-    unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
-
-
 def _train_tokens(settings: PlanSettings) -> int:
     standing = read_manifest(settings.pool)
     if standing is None:
         raise ConfigError(f"the replay pool {settings.pool} is gone", "delete the plan's folder and start again")
     return standing.tokens - METER_ROWS * settings.max_length
-
-
-class _Clock(TrainerCallback):
-    """Times steps and the last reading; its turn comes after the meter's."""
-
-    def __init__(self) -> None:
-        self._begin = self._ended = self._step = 0.0
-        self._steps: list[float] = []
-        self.reading = self.inside = 0.0
-
-    @property
-    def step(self) -> float:
-        """Seconds of a step, the first left out where there are more: it warms up."""
-        return statistics.median(self._steps[1:] or self._steps)
-
-    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """After the first reading."""
-        self._begin = time.monotonic()
-
-    def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Start the step's clock."""
-        self._step = time.monotonic()
-
-    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Stop it."""
-        self._ended = time.monotonic()
-        self._steps.append(self._ended - self._step)
-
-    def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """After the last reading."""
-        now = time.monotonic()
-        self.reading, self.inside = now - self._ended, now - self._begin

@@ -35,7 +35,7 @@ from keeptune.progress import say
 from keeptune.replay.pool import ReplayPool
 from keeptune.replay.write import sample_pool
 from keeptune.sources import load_model, load_tokenizer
-from keeptune.storage import write_json
+from keeptune.storage import read_json, write_json
 from keeptune.train.runs import FILE, read_rows
 from keeptune.train.settings import TuneSettings
 from keeptune.train.tune import RUN_FILE, task_rows, tune
@@ -265,7 +265,7 @@ def _claim(plan: CapacityPlan) -> None:
     settings = json.loads(json.dumps({**vars(plan), "out": None}))
     mark = plan.folder / "plan.json"
     if mark.is_file():
-        if json.loads(mark.read_text(encoding="utf-8")) != settings:
+        if read_json(mark, f"delete {plan.folder}, or choose another --out") != settings:
             raise OutputExists(f"{plan.folder} holds a probe of other settings", "choose another --out, or delete it")
         return
     if plan.folder.exists() and any(plan.folder.iterdir()):

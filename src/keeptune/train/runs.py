@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from keeptune.errors import SourceError
 from keeptune.storage import append_line, read_lines, write_text
 
 FILE = "runs.jsonl"
@@ -20,9 +21,13 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
     """All readings of a run, in the order of writing; a last line cut short by a kill is left out.
 
     Raises:
-        SourceError: a line in the middle is not JSON.
+        SourceError: a line in the middle is not JSON, or is no reading.
     """
-    return read_lines(path) if path.is_file() else []
+    rows = read_lines(path) if path.is_file() else []
+    for number, row in enumerate(rows, start=1):
+        if not isinstance(row, dict) or "step" not in row:
+            raise SourceError(f"{path} is damaged: its reading {number} is none", "start the run anew (--overwrite)")
+    return rows
 
 
 def rewind(path: Path, step: int) -> None:

@@ -16,7 +16,8 @@ import torch
 from accelerate import PartialState
 from datasets import Dataset
 from peft import LoraConfig
-from transformers import PreTrainedModel, PreTrainedTokenizerBase, PrinterCallback, set_seed
+from transformers import PreTrainedModel, PreTrainedTokenizerBase, PrinterCallback, TrainerState, set_seed
+from transformers.trainer import TRAINER_STATE_NAME
 from trl import SFTConfig
 
 from keeptune.errors import BoundBroken, ConfigError, Diverged, Interrupted, OutputExists
@@ -25,7 +26,7 @@ from keeptune.replay.precision import has_bf16, suit_attention
 from keeptune.replay.view import fingerprint
 from keeptune.sources import document_start, encode, load_documents, load_model, load_tokenizer, split_documents
 from keeptune.sources.loading import quiet
-from keeptune.storage import atomic_folder, storage_errors, write_json
+from keeptune.storage import atomic_folder, damaged_json, read_json, storage_errors, write_json
 from keeptune.train.advice import advise
 from keeptune.train.callbacks import (
     CheckpointCallback,
@@ -109,6 +110,8 @@ def tune(
         checkpoint = last_good_checkpoint(out) if resume else None
         if resume and is_main:
             say(f"continuing from {checkpoint}" if checkpoint else "no checkpoint yet: starting from the base")
+        if checkpoint is not None:
+            check_state(checkpoint)
         try:
             with stop.on_signals(), quiet():
                 trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
@@ -142,7 +145,9 @@ def check_folder(out: Path, settings: TuneSettings, *, resume: bool, overwrite: 
     if not run_file.is_file():
         raise OutputExists(f"{out} is not empty and holds no run of keeptune", "choose another --out")
     if resume:
-        before = json.loads(run_file.read_text(encoding="utf-8"))["settings"]
+        anew = "start the run anew (--overwrite), or choose another --out"
+        with damaged_json(run_file, anew):
+            before = dict(read_json(run_file, anew)["settings"])
         now = json.loads(json.dumps(dataclasses.asdict(settings)))
         changed = [key for key, value in now.items() if before.get(key) != value and key not in _CHANGEABLE]
         if changed:
@@ -159,6 +164,13 @@ def check_folder(out: Path, settings: TuneSettings, *, resume: bool, overwrite: 
             f"{out} already holds a run",
             "add --resume to go on with it, --overwrite to replace it, or choose another --out",
         )
+
+
+def check_state(checkpoint: Path) -> None:
+    """Refuse a checkpoint whose state no training can go on from."""
+    state = checkpoint / TRAINER_STATE_NAME
+    with damaged_json(state, f"delete {checkpoint} and run the same command again: it goes on from one before"):
+        TrainerState.load_from_json(str(state))
 
 
 def claim_folder(out: Path, settings: TuneSettings, *, resume: bool) -> None:

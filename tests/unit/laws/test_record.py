@@ -10,7 +10,7 @@ import pytest
 from keeptune.errors import ConfigError, SourceError, SourceNotFound
 from keeptune.laws.figures import drawing
 from keeptune.laws.fit import JointFit
-from keeptune.laws.record import beyond, fit_laws, predict_losses, predict_on_line, read_laws, write_laws
+from keeptune.laws.record import FORMAT, beyond, fit_laws, predict_losses, predict_on_line, read_laws, write_laws
 from keeptune.laws.words import print_laws
 from tests.unit.laws.synthetic import OPENORCA, readings
 
@@ -79,10 +79,20 @@ def test_files_that_are_no_laws(tmp_path: Path) -> None:
     path = tmp_path / "laws.json"
     with pytest.raises(SourceNotFound, match="no laws at"):
         read_laws(path)
-    for text in ("oops", "[]", "{}", json.dumps({"format": 99}), json.dumps({"format": 1, "joint": "x", "line": {}})):
+    found = {"format": FORMAT, "joint": "x", "line": {}, "data": {}}
+    for text, why in (
+        ("oops", "damaged: it is not JSON"),
+        ("[]", "is not a laws"),
+        ("{}", "is not a laws"),
+        (json.dumps({"format": 99}), "its format is 99"),
+        (json.dumps(found), "damaged: it is not what keeptune writes there"),
+    ):
         path.write_text(text)
-        with pytest.raises(SourceError, match="is not a laws"):
+        with pytest.raises(SourceError, match=why) as caught:
             read_laws(path)
+        assert "make it anew" in caught.value.fix
+    with pytest.raises(SourceError, match="damaged: it is not what"):
+        beyond(str(path), P=1, N=1)
 
 
 def test_a_figure_has_each_runs_readings_in_order_and_the_law_through_them() -> None:

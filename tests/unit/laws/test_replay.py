@@ -149,9 +149,10 @@ def test_files_without_a_replay_law(tmp_path: Path) -> None:
     path = tmp_path / "laws.json"
     with pytest.raises(SourceNotFound):
         read_replay_law(path)
-    path.write_text('{"format": 2, "replay": {}}')
-    with pytest.raises(SourceError, match="is not a laws"):
-        read_replay_law(path)
+    for text, why in (('{"format": 2, "replay": {}}', "is damaged: it is not what"), ("{}", "is not a laws")):
+        path.write_text(text)
+        with pytest.raises(SourceError, match=why):
+            read_replay_law(path)
     write_laws(path, fit_laws(joint_readings(ranks=(8,)), bootstraps=0))
     with pytest.raises(ConfigError, match="did not differ"):
         predict_with_replay(str(path), P=1, N=1, lambda_=1, tokens=None, interval=0.9)

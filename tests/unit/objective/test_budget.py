@@ -9,6 +9,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
+from keeptune.errors import ConfigError
 from keeptune.objective.budget import HIGHEST, LOWEST, Budget
 
 NOISE = 0.3  # of the KL of a few rows, relative
@@ -165,5 +166,6 @@ def test_restored_it_goes_on_to_the_same_bits() -> None:
         second.update(kl)
         assert second.lambda_ == whole.lambda_
     assert second.export() == whole.export()
-    with pytest.raises(TypeError):
-        second.restore({"step": 1.0})
+    for other in ({"step": 1.0}, {**first.export(), "momentum": 0.0}):
+        with pytest.raises(ConfigError, match="another version's"):
+            second.restore(other)

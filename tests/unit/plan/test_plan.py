@@ -12,8 +12,7 @@ import pytest
 
 from keeptune import cli
 from keeptune.errors import ConfigError, OutputExists, SourceError
-from keeptune.plan import law
-from keeptune.plan import pilot as pilot_module
+from keeptune.plan import law, timing
 from keeptune.plan.run import plan
 from keeptune.plan.settings import PlanSettings
 
@@ -36,7 +35,7 @@ def test_a_whole_plan_stopped_resumed_asked_again_and_its_command(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], settings: PlanSettings, tmp_path: Path
 ) -> None:
     monkeypatch.setattr(law.PilotLaw.fit.__func__, "__kwdefaults__", {"bootstraps": 12})
-    tune, calls = pilot_module.tune, []
+    tune, calls = timing.tune, []
 
     def stopped_in_the_third_run(*given: Any, **named: Any) -> Path:
         calls.append(named["label"])
@@ -48,7 +47,7 @@ def test_a_whole_plan_stopped_resumed_asked_again_and_its_command(
             raise KeyboardInterrupt
         return tune(*given, **named)
 
-    monkeypatch.setattr(pilot_module, "tune", stopped_in_the_third_run)
+    monkeypatch.setattr(timing, "tune", stopped_in_the_third_run)
     assert run(monkeypatch, *flags(settings)) == 130
     assert calls == ["Probe", "Pilot 1/5", "Pilot 2/5", "Pilot 3/5"]
     assert not (settings.folder / "plan.json").exists()
@@ -74,6 +73,20 @@ def test_a_whole_plan_stopped_resumed_asked_again_and_its_command(
         plan(replace(settings, budget=1e-7))
     with pytest.raises(OutputExists, match="other settings"):
         plan(replace(settings, seed=1))
+
+    for file, text in (("pace.json", '{"pace": {'), ("pace.json", '{"pace": 3}'), ("pilot.json", "")):
+        whole = (settings.folder / file).read_text()
+        (settings.folder / file).write_text(text)
+        assert run(monkeypatch, *flags(settings)) == 2
+        error = capsys.readouterr().err
+        assert f"{file} is damaged" in error
+        assert "→ delete" in error
+        (settings.folder / file).write_text(whole)
+    for cell in settings.folder.glob("cells/rank4-lambda0-*/cell.json"):
+        cell.write_text("{}")
+    with pytest.raises(SourceError, match=r"cell\.json is damaged"):
+        plan(settings)
+    assert len(calls) == 7
 
     # Few steps tell that the command runs; what it comes to is another matter.
     words = shlex.split(found["command"])

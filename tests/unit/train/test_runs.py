@@ -28,3 +28,11 @@ def test_a_broken_line_in_the_middle_is_named(tmp_path: Path) -> None:
     path.write_text('{"step": 0}\nnonsense\n{"step": 1}\n')
     with pytest.raises(SourceError, match="line 2"):
         read_rows(path)
+
+
+@pytest.mark.parametrize("line", ["[1]", "7", '{"KL": 0.1}'])
+def test_a_line_that_is_no_reading_is_told(tmp_path: Path, line: str) -> None:
+    path = tmp_path / "runs.jsonl"
+    path.write_text(f'{{"step": 0}}\n{line}\n')
+    with pytest.raises(SourceError, match="its reading 2 is none"):
+        rewind(path, 5)
