@@ -23,8 +23,9 @@ is done.
 """,
     "replay": """Let a base model write the text that will protect it.
 
-The text is drawn from the model's own distribution (temperature 1, nothing cut off) and stored with the model's final
-hidden states, so that training needs no second model. No data is needed. Stopped, it goes on where it was.
+The text is drawn from the model's own distribution (nothing cut off, temperature 1 unless told) and stored with the
+model's final hidden states, so that training needs no second model. No data is needed. Stopped, it goes
+on where it was.
 
     keeptune replay smollm2 --out pool --tokens 100000 --show 3
 

@@ -28,6 +28,9 @@ def replay(
         Literal["document", "chat"],
         Parameter(help="Rows start as a document does, or as a chat: the model then writes the user's words too."),
     ] = "document",
+    temperature: Annotated[
+        float, Parameter(help="Of drawing: below 1 likelier text, above 1 less likely. What is kept is of 1 always.")
+    ] = 1.0,
     predictions: Annotated[
         Literal["hidden", "topk", "none"],
         Parameter(help="Kept of the base's predictions: hidden states (exact), topk words (small), or none."),
@@ -47,8 +50,11 @@ def replay(
         raise ConfigError(
             f"cannot write {tokens} tokens in rows of {length}", "give 1 token or more, rows of 2 or more"
         )
-    if text is not None and prompts == "chat":
-        raise ConfigError("real text is read as it is, and does not start as a chat", "leave out --text or --prompts")
+    if text is not None and (prompts == "chat" or temperature != 1.0):
+        raise ConfigError(
+            "real text is read as it is: it does not start as a chat, and nothing is drawn at a temperature",
+            "leave out --text, or --prompts and --temperature",
+        )
     tokenizer = load_tokenizer(model)
     how: dict[str, Any] = {"length": length, "seed": seed, "start": document_start}
     rows = None if text is None else text_rows(text, tokenizer, tokens=tokens, **how)
@@ -56,7 +62,7 @@ def replay(
     suit_attention(base, length)  # as training does, or the base would differ from its own stored states
     kept: dict[str, Any] = {"predictions": predictions, "top_k": top_k}
     if rows is None:
-        pool = sample_pool(base, tokenizer, out, tokens=tokens, prompts=prompts, **how, **kept)
+        pool = sample_pool(base, tokenizer, out, tokens=tokens, prompts=prompts, temperature=temperature, **how, **kept)
     else:
         pool = text_pool(base, tokenizer, out, rows, source=str(text), **kept)
     size = sum(file.stat().st_size for file in out.iterdir())

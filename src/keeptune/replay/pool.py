@@ -31,12 +31,20 @@ from keeptune.storage import atomic_file, sha256_file, write_json
 
 Predictions = Literal["hidden", "topk", "none"]
 
-# How the base writes on its own: the default of `PoolSettings.sampling`.
-SAMPLING = "ancestral, temperature 1, no top-k, no top-p, nothing stops a row"
 
 _FORMAT = 1
 _MANIFEST = "manifest.json"
 _KEPT = {"hidden": ("hidden",), "topk": ("top_ids", "top_log_probs"), "none": ()}
+
+
+def sampling_words(temperature: float) -> str:
+    """How the base writes, for `PoolSettings.sampling`."""
+    number = str(float(temperature)).removesuffix(".0")
+    return f"ancestral, temperature {number}, no top-k, no top-p, nothing stops a row"
+
+
+# How the base writes on its own.
+SAMPLING = sampling_words(1.0)
 
 
 @dataclass(frozen=True, kw_only=True)

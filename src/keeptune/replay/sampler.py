@@ -1,4 +1,4 @@
-"""The base writes its own text: ancestral samples, temperature 1, no top-k, no top-p, nothing stops a row.
+"""The base writes its own text: ancestral samples, temperature 1 unless told, no top-k, no top-p, nothing stops a row.
 
 Source: Marek et al. 2026 (arXiv 2605.26097).
 Shapes: B rows, G given and T drawn tokens, V vocabulary, K blocks of the vocabulary.
@@ -38,6 +38,7 @@ class TorchSampler:
         dtype: to sample in; default the model's own.
         rows: how many rows will be drawn together, for the layout of the copy's weights on a CPU.
         on_token: called with the number of rows after each step, for progress.
+        temperature: divides the logits; 1 is the base's own distribution.
     """
 
     def __init__(
@@ -47,10 +48,12 @@ class TorchSampler:
         dtype: torch.dtype | None = None,
         rows: int = 64,
         on_token: Callable[[int], None] | None = None,
+        temperature: float = 1.0,
     ) -> None:
         self.device = next(model.parameters()).device
         self.writer = make_writer(model, dtype or next(model.parameters()).dtype, rows)
         self.on_token = on_token
+        self.temperature = temperature
 
     @torch.inference_mode()
     def sample(self, rows: int, length: int, opening: Opening, seed: int) -> Tensor:
@@ -68,21 +71,25 @@ class TorchSampler:
         for drawn in range(length):
             end = given + drawn
             logits_BV = self.writer.step(tokens[:, end - 1 : end])
-            tokens[:, end] = draw(logits_BV, uniform_TB[drawn])
+            tokens[:, end] = draw(logits_BV, uniform_TB[drawn], self.temperature)
             if self.on_token is not None:
                 self.on_token(rows)
         return tokens.cpu()
 
 
-def draw(logits_BV: Tensor, uniform_B: Tensor) -> Tensor:
-    """One exact draw a row from softmax(logits) by inverting its cumulative distribution; ids [B].
+def draw(logits_BV: Tensor, uniform_B: Tensor, temperature: float = 1.0) -> Tensor:
+    """One exact draw a row from softmax(logits / temperature) by inverting its cumulative distribution; ids [B].
 
     `uniform_B` is fp64 in [0, 1). The vocabulary is summed in blocks first: one pass over V, then two short searches,
     where `torch.multinomial` needs several passes and a random number for each word.
     """
     rows, vocabulary = logits_BV.shape
     weight_BV = logits_BV.float()
-    weight_BV = (weight_BV - weight_BV.amax(dim=-1, keepdim=True)).exp_()
+    weight_BV = weight_BV - weight_BV.amax(dim=-1, keepdim=True)
+    if temperature != 1.0:
+        # fp32 holds neither extreme; so far out only the likeliest word is left, or all words are alike.
+        weight_BV.div_(min(max(temperature, 1e-30), 1e30))
+    weight_BV.exp_()
     if vocabulary % _BLOCK:
         weight_BV = nn.functional.pad(weight_BV, (0, _BLOCK - vocabulary % _BLOCK))
     weight_BKC = weight_BV.view(rows, -1, _BLOCK)

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from keeptune.errors import ConfigError
 from keeptune.memory import free_bytes
 from keeptune.progress import say, track
-from keeptune.replay.pool import PoolSettings, Predictions, ReplayPool, read_manifest, start_pool
+from keeptune.replay.pool import PoolSettings, Predictions, ReplayPool, read_manifest, sampling_words, start_pool
 from keeptune.replay.precision import training_dtype
 from keeptune.replay.prompts import Prompts, chat_opening
 from keeptune.replay.sampler import TorchSampler
@@ -36,6 +36,7 @@ def sample_pool(
     seed: int = 0,
     start: str | int | Sequence[str | int] | None = None,
     prompts: Prompts = "document",
+    temperature: float = 1.0,
     dtype: torch.dtype | None = None,
     predictions: Predictions = "hidden",
     top_k: int = 64,
@@ -51,6 +52,8 @@ def sample_pool(
         start: the document-start token, as text or id, where the one found is not the right one; of several, rows
             start with each in turn.
         prompts: rows start with that token, or as a chat: with what the chat template puts before a user's words.
+        temperature: divides the logits that are drawn from: below 1 the text is likelier than what the base writes on
+            its own, above 1 less likely. What is kept are its predictions at temperature 1 all the same.
         dtype: of sampling and of the stored states; default the one that training multiplies in.
         predictions: what to keep of the base's predictions: `hidden` states (exact), the `topk` words (small), `none`.
         top_k: words to keep of each, with topk.
@@ -58,8 +61,10 @@ def sample_pool(
     Raises:
         OutputExists: `folder` holds something else.
         ConfigError: no document start or chat template, an opening as long as a row, an architecture whose logits
-            cannot be rebuilt from its hidden states, or no memory for a single row.
+            cannot be rebuilt from its hidden states, a temperature that is not positive, or no memory for a single row.
     """
+    if not 0.0 < temperature < math.inf:
+        raise ConfigError(f"temperature is {temperature}", "give a positive number; 1 is the base's own distribution")
     dtype = dtype or training_dtype(model)
     of_base = base_settings(model, dtype, predictions, top_k)
     (start_token, *more_starts), opening, found = _opening(tokenizer, prompts, start)
@@ -79,12 +84,13 @@ def sample_pool(
         prompts="document start" if prompts == "document" else "chat",
         opening=opening,
         more_starts=more_starts,
+        sampling=sampling_words(temperature),
         **of_base,
     )
     pool = start_pool(Path(folder), settings, rows)
     if pool.rows_written < pool.rows:
         say(f"rows start with {settings.start_text!r}: {found}")
-        _fill(pool, model, dtype)
+        _fill(pool, model, dtype, temperature)
     return ReplayPool.open(folder)
 
 
@@ -155,14 +161,20 @@ def rows_that_fit(model: nn.Module, length: int, dtype: torch.dtype) -> int:
     return min(2 ** (int(fits).bit_length() - 1), _MOST_ROWS.get(weight.device.type, _MOST_ROWS["cpu"]))
 
 
-def _fill(pool: ReplayPool, model: nn.Module, dtype: torch.dtype) -> None:
+def _fill(pool: ReplayPool, model: nn.Module, dtype: torch.dtype, temperature: float) -> None:
     causal, settings = causal_model(model), pool.settings
     openings = [[start, *settings.opening] for start in (settings.start_token, *settings.more_starts)]
     drawn = settings.length + 1 - len(openings[0])
     label = "The base writes replay text" if settings.prompts == "document start" else "The base writes chats"
     with evaluating(causal), track(label, pool.rows * drawn, "tokens") as progress:
         progress.skip(pool.rows_written * drawn)
-        sampler = TorchSampler(causal, dtype=dtype, rows=settings.rows_per_shard, on_token=progress.advance)
+        sampler = TorchSampler(
+            causal,
+            dtype=dtype,
+            rows=settings.rows_per_shard,
+            on_token=progress.advance,
+            temperature=temperature,
+        )
 
         def write(rows: range) -> Tensor:
             seed = _shard_seed(settings.seed, len(pool.shards))

@@ -22,7 +22,7 @@ FLAGS = {
     "plan": {"--model", "--data", "--budget", "--out", "--minutes", "--hours", "--max-rank", "--learning-rate",
              "--batch-size", "--max-length", "--seed"},
     "replay": {"--model", "--out", "--tokens", "--length", "--seed", "--document-start", "--show", "--predictions",
-               "--top-k", "--prompts", "--text"},
+               "--top-k", "--prompts", "--text", "--temperature"},
     "audit": {"--base", "--text", "--task", "--items", "--docs", "--max-length", "--windows", "--seed", "--out",
               "--shared-vocabulary", "--lm-eval", "--harmful", "--harmless", "--prompts", "--new-tokens", "--judge",
               "--stages", "--recovery",

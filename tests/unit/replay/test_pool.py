@@ -67,6 +67,31 @@ def test_rows_start_with_each_of_several_tokens_in_turn(tmp_path: Path) -> None:
         make_pool(tmp_path / "pool", start=[5, 9, 7])
 
 
+def test_a_lower_temperature_writes_likelier_text(tmp_path: Path) -> None:
+    surprisals = []
+    for temperature in (0.5, 1.0, 2.0):
+        pool = make_pool(tmp_path / str(temperature), rows=40, temperature=temperature)
+        batch = pool.batch(torch.arange(40))
+        with torch.no_grad():
+            log_probs_BTV = make_model()(input_ids=batch.inputs_BT).logits.log_softmax(-1)
+            # What is kept is the base's at temperature 1.
+            torch.testing.assert_close(batch.hidden_BTD, hidden_states(make_model(), batch.inputs_BT))
+        surprisals.append(-log_probs_BTV.gather(-1, batch.targets_BT[..., None]).mean().item())
+    assert surprisals[0] < surprisals[1] - 0.3 < surprisals[1] < surprisals[2] - 0.1
+    assert "temperature 0.5," in ReplayPool.open(tmp_path / "0.5").settings.text
+    assert bytes_of(make_pool(tmp_path / "default", rows=40).folder) == bytes_of(tmp_path / "1.0")
+    assert ReplayPool.open(tmp_path / "1.0").settings.text == "self"
+    with pytest.raises(OutputExists, match=r"\(sampling\)"):
+        make_pool(tmp_path / "0.5", rows=60, temperature=0.50000001)
+
+
+@pytest.mark.parametrize("temperature", [0.0, -1.0, float("inf"), float("nan")])
+def test_a_temperature_that_is_none_is_refused(tmp_path: Path, temperature: float) -> None:
+    with pytest.raises(ConfigError, match="temperature is"):
+        make_pool(tmp_path / "pool", temperature=temperature)
+    assert not (tmp_path / "pool").exists()
+
+
 def test_an_interrupted_pool_is_finished_with_the_same_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = make_pool(tmp_path / "whole")
     append, calls = ReplayPool.append, []

@@ -27,6 +27,21 @@ def test_draw_inverts_the_cumulative_distribution(vocabulary: int) -> None:
     assert ((drawn_B - expected_B).abs() <= 1).all()
 
 
+@pytest.mark.parametrize("temperature", [0.3, 1.0, 4.0])
+def test_a_temperature_divides_the_logits(temperature: float) -> None:
+    logits_V = torch.randn(300, generator=torch.Generator().manual_seed(1)) * 3
+    drawn_B = draw(logits_V.expand(4000, -1), uniforms(4000), temperature)
+    assert goodness_of_fit(drawn_B, (logits_V.double() / temperature).softmax(-1)) > 1e-3
+    assert goodness_of_fit(drawn_B, (logits_V.double() / (0.7 * temperature)).softmax(-1)) < 1e-6
+
+
+def test_extreme_temperatures_take_the_likeliest_word_or_any() -> None:
+    logits_BV = torch.tensor([[1.0, 3.0, 3.0 - 1e-6, -torch.inf]]).expand(1000, -1)
+    assert (draw(logits_BV, uniforms(1000), 1e-300) == 1).all()
+    assert torch.bincount(draw(logits_BV, uniforms(1000), 1e300), minlength=4).min() == 0
+    assert torch.bincount(draw(logits_BV, uniforms(1000), 1e300))[:3].min() > 250
+
+
 def test_draw_never_takes_a_word_of_zero_probability() -> None:
     logits_BV = torch.full((3, 600), float("-inf"))
     logits_BV[:, 299] = 0.0

@@ -197,10 +197,12 @@ def test_tune_replays_a_pool_of_text(
     assert "self-generated" not in card and "own text" not in card
 
 
-def test_real_text_does_not_start_as_a_chat(
+def test_real_text_is_not_drawn(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], model_folder: Path, texts: str, tmp_path: Path
 ) -> None:
     command = ["replay", model_folder, "--text", texts, "--out", tmp_path / "pool"]
     assert run(monkeypatch, *command, "--prompts", "chat") == 2
     assert "does not start as a chat" in capsys.readouterr().err
+    assert run(monkeypatch, *command, "--temperature", 0.5) == 2
+    assert "at a temperature" in capsys.readouterr().err
     assert read_manifest(tmp_path / "pool") is None
