@@ -56,6 +56,29 @@ def mixed_path(run: Run) -> Run:
     ]
 
 
+def by_seed(group: Sequence[Run], target: float, of: Callable[[Row], float] = forgetting) -> dict[int, float]:
+    """`of` each run of one setting where it reaches the target, by the run's seed; without those that do not."""
+    found = ((run[0]["seed"], at_loss(run, target, of)) for run in group)
+    return {seed: value for seed, value in found if value is not None}
+
+
+def paired(first: dict[int, float], second: dict[int, float], by: Callable[[float, float], float]) -> list[float]:
+    """Two settings against each other, a seed at a time, where both have a value."""
+    return [by(first[seed], second[seed]) for seed in sorted(first.keys() & second.keys())]
+
+
+def rows_used(row: Row) -> int:
+    """Rows of the pool replayed by now, each counted once; one row of a pool is kept out of training."""
+    used: int = min(row["step"] * row["replay_rows"], row["pool_rows"] - 1)
+    return used
+
+
+def whole_seconds(row: Row) -> float:
+    """Processor seconds of the training so far and of making what it replayed: its sampling, the base's predictions."""
+    total: float = row["seconds"] + rows_used(row) * row["pool_seconds_a_row"]
+    return total
+
+
 def mean_at(
     group: Sequence[Run], target: float, of: Callable[[Row], float] = forgetting
 ) -> tuple[Interval | None, int]:
