@@ -24,8 +24,8 @@ is done.
     "replay": """Let a base model write the text that will protect it.
 
 The text is drawn from the model's own distribution (nothing cut off, temperature 1 unless told) and stored with the
-model's final hidden states, so that training needs no second model. No data is needed. Stopped, it goes
-on where it was.
+model's final hidden states, so that training needs no second model. No data is needed. Stopped, the same command goes
+on.
 
     keeptune replay smollm2 --out pool --tokens 100000 --show 3
 
@@ -156,6 +156,6 @@ Forgetting against task loss with the line; task loss and forgetting against ste
     keeptune laws plot run-r8 run-r32 run-r128 --out laws.html
 
 A name that ends in .svg or .png gives a picture for a paper; with --style frontier, each run's way from a high task
-loss to a low one and what it forgets on it.
+loss to a low one and what it forgets on it, or, of runs that differ in λ, the frontier that λ traces: where each ends.
 """,
 }

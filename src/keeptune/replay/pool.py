@@ -31,7 +31,6 @@ from keeptune.storage import atomic_file, sha256_file, write_json
 
 Predictions = Literal["hidden", "topk", "none"]
 
-
 _FORMAT = 1
 _MANIFEST = "manifest.json"
 _KEPT = {"hidden": ("hidden",), "topk": ("top_ids", "top_log_probs"), "none": ()}

@@ -87,7 +87,7 @@ def draw(logits_BV: Tensor, uniform_B: Tensor, temperature: float = 1.0) -> Tens
     weight_BV = logits_BV.float()
     weight_BV = weight_BV - weight_BV.amax(dim=-1, keepdim=True)
     if temperature != 1.0:
-        # fp32 holds neither extreme; so far out only the likeliest word is left, or all words are alike.
+        # Beyond these the likeliest word alone is left, or all are alike, and fp32 would make them 0 and infinite.
         weight_BV.div_(min(max(temperature, 1e-30), 1e30))
     weight_BV.exp_()
     if vocabulary % _BLOCK:
