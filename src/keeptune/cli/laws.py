@@ -90,8 +90,8 @@ def plot(
 ) -> None:
     """Draw the laws; see `keeptune.cli.help`."""
     from keeptune.errors import ConfigError
-    from keeptune.laws.figures import drawing
-    from keeptune.laws.rows import read_runs
+    from keeptune.laws.figures import drawing, run_ends
+    from keeptune.laws.rows import ReplayRuns, read_any_runs, read_runs
     from keeptune.plot_style import check_suffix, save
     from keeptune.progress import say
     from keeptune.storage import write_text
@@ -99,13 +99,18 @@ def plot(
     check_suffix(out, (".html",))
     if out.suffix == ".html" and style == "frontier":
         raise ConfigError("a page has no style frontier", "give --out a name that ends in .svg or .png")
-    drawn = drawing(read_runs(runs, after=after))
     if out.suffix == ".html":
         from keeptune.audit.page.laws import render_laws
 
-        write_text(out, render_laws(drawn))
+        write_text(out, render_laws(drawing(read_runs(runs, after=after))))
     else:
-        from keeptune.laws.plots import frontier_figure, laws_figure
+        from keeptune.laws.plots import frontier_figure, laws_figure, replay_frontier_figure
 
-        save(laws_figure(drawn) if style == "laws" else frontier_figure(drawn), out)
+        if style == "laws":
+            figure = laws_figure(drawing(read_runs(runs, after=after)))
+        elif isinstance(readings := read_any_runs(runs, after=after), ReplayRuns):
+            figure = replay_frontier_figure(run_ends(readings))
+        else:
+            figure = frontier_figure(drawing(readings))
+        save(figure, out)
     say(f"The picture: {out}")

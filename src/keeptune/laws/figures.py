@@ -1,4 +1,4 @@
-"""What a figure of the laws shows, as numbers: points by P, the line, and the joint law along the steps."""
+"""What figures of the laws show, as numbers: points by P, the line, the joint law along the steps; the ends of runs."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy as np
 
 from keeptune.errors import ConfigError
 from keeptune.laws.fit import JointFit, LineFit
-from keeptune.laws.rows import Runs
+from keeptune.laws.rows import ReplayRuns, Runs
 
 _POINTS = 100
 
@@ -36,6 +36,22 @@ def drawing(runs: Runs) -> dict[str, Any]:
         "line": {**line.params_, "r2": line.r2_, "L_ft": [float(runs.L_ft.min()), float(runs.L_ft.max())]},
         "joint": said,
     }
+
+
+def run_ends(runs: ReplayRuns) -> dict[str, Any]:
+    """Where runs of different replay end.
+
+    Returns:
+        `runs`: of each run its `P`, `tokens`, `lambda` and, at its last step, `L_ft` and `L_f`, ascending in the first
+        three; and `L_f_base`. Losses in nats per token.
+    """
+    found = []
+    for run in sorted(set(runs.run.tolist())):
+        own = np.flatnonzero(runs.run == run)
+        last = int(own[np.argmax(runs.N[own])])
+        columns = {"P": runs.P, "tokens": runs.tokens, "lambda": runs.lambda_, "L_ft": runs.L_ft, "L_f": runs.L_f}
+        found.append({name: float(column[last]) for name, column in columns.items()})
+    return {"runs": sorted(found, key=lambda of: tuple(of.values())), "L_f_base": runs.L_f_base}
 
 
 def _of_size(runs: Runs, size: float, joint: JointFit | None) -> dict[str, Any]:

@@ -4,6 +4,7 @@
   both losses along the steps, readings dotted, the joint law solid, a colour a rank.
 - `frontier_figure`: Marek et al. 2026 (arXiv 2605.26097): each run walks from the base towards a lower task loss, and
   how far it rises on the way is what it forgets.
+- `replay_frontier_figure`: the frontier that λ traces, there too: where runs of different λ end.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from keeptune.plot_style import COLOURS, COLUMN, GREY, MARKS, PAGE, style
 _TASK = "task loss $L_{ft}$ (nats per token)"
 _FORGETTING = "forgetting $L_f$ (nats per token)"
 _STEPS = "update steps $N$"
+_SMALL: dict[str, Any] = {"textcoords": "offset points", "fontsize": 6, "color": GREY}
 # More readings than this are drawn without their marks along a run.
 _MARKED = 40
 
@@ -92,6 +94,46 @@ def frontier_figure(drawing: Mapping[str, Any]) -> Figure:
     return figure
 
 
+def replay_frontier_figure(ends: Mapping[str, Any]) -> Figure:
+    """One panel: a point where each run ends, its look by λ; runs of one size and pool are joined in the order of λ.
+
+    Args:
+        ends: what `keeptune.laws.figures.run_ends` gives.
+    """
+    with style():
+        figure = Figure(figsize=(COLUMN, 3.1))
+        panel = figure.subplots()
+        runs = ends["runs"]
+        ways = sorted({(of["P"], of["tokens"]) for of in runs if of["lambda"] > 0})
+        for P, tokens in ways:
+            task, forgetting = _way(runs, P, tokens)
+            panel.plot(task, forgetting, color=GREY, linewidth=0.8, linestyle=":", zorder=1)
+            if len(ways) > 1:
+                size = f"$P$ {_size(P)}, " if len({P for P, _ in ways}) > 1 else ""
+                panel.annotate(f"{size}{_size(tokens)} tokens", (task[-1], forgetting[-1]), xytext=(-2, -9), **_SMALL)
+        for place, weight in enumerate(sorted({of["lambda"] for of in runs})):
+            task, forgetting = ([of[name] for of in runs if of["lambda"] == weight] for name in ("L_ft", "L_f"))
+            panel.plot(task, forgetting, linestyle="none", label=f"{weight:g}", **_look(place))
+        panel.axhline(ends["L_f_base"], color=GREY, linewidth=0.8, linestyle="--")
+        across = ("axes fraction", "data")
+        panel.annotate("the base", (0.0, ends["L_f_base"]), xycoords=across, xytext=(3, 3), **_SMALL)
+        panel.set(xlabel=_TASK + ", better →", ylabel=_FORGETTING, title="Where runs of different $λ$ end")
+        panel.invert_xaxis()
+        legend(figure, panel, columns=6, title="weight of the replay term $λ$")
+    return figure
+
+
+def _way(runs: Sequence[Mapping[str, Any]], P: float, tokens: float) -> tuple[list[float], list[float]]:
+    """Medians of both losses by λ, from no replay on."""
+    own = [of for of in runs if of["P"] == P and (of["tokens"] == tokens or of["lambda"] == 0)]
+    weights = sorted({of["lambda"] for of in own})
+    task, forgetting = (
+        [float(np.median([of[loss] for of in own if of["lambda"] == weight])) for weight in weights]
+        for loss in ("L_ft", "L_f")
+    )
+    return task, forgetting
+
+
 def _look(place: int) -> dict[str, Any]:
     return {"color": COLOURS[place % len(COLOURS)], "marker": MARKS[place % len(MARKS)]}
 
@@ -115,8 +157,7 @@ def _size(P: float) -> str:
     return f"{P:.0f}"
 
 
-def legend(figure: Figure, panel: Any, columns: int) -> None:
-    """The sizes that `panel` has marks of, below all panels."""
+def legend(figure: Figure, panel: Any, columns: int, title: str = "tuned parameters $P$") -> None:
+    """What `panel` has marks of, below all panels."""
     handles, labels = panel.get_legend_handles_labels()
-    title = "tuned parameters $P$"
     figure.legend(handles, labels, title=title, title_fontsize=7, loc="outside lower center", ncols=columns)

@@ -5,12 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 
 import matplotlib as mpl
+import numpy as np
 import pytest
 
 from keeptune.errors import ConfigError
-from keeptune.laws.figures import drawing
-from keeptune.laws.plots import frontier_figure, laws_figure
+from keeptune.laws.figures import drawing, run_ends
+from keeptune.laws.plots import frontier_figure, laws_figure, replay_frontier_figure
 from keeptune.plot_style import COLOURS, check_suffix, save
+from tests.unit.laws.replay_synthetic import POOLS, WEIGHTS
+from tests.unit.laws.replay_synthetic import readings as replay_readings
 from tests.unit.laws.synthetic import readings
 
 
@@ -49,6 +52,28 @@ def test_the_frontier_walks_along_each_run_with_an_arrow_in_time() -> None:
     assert [label for label in labels if not label.startswith("_")] == [
         "20 M", "40 M", "80 M", "160 M", "320 M", "640 M"
     ]  # fmt: skip
+
+
+def test_the_frontier_of_lambda_has_a_point_where_each_run_ends() -> None:
+    runs = replay_readings()
+    ends = run_ends(runs)
+    assert len(ends["runs"]) == runs.count == 16
+    at_end = runs.where(np.equal(runs.N, runs.N.max()))
+    assert sorted(of["L_ft"] for of in ends["runs"]) == sorted(at_end.L_ft.tolist())
+    (panel,) = replay_frontier_figure(ends).axes
+    joined, points = panel.lines[: len(POOLS)], panel.lines[len(POOLS) : -1]
+    assert [line.get_label() for line in points] == ["0", "0.1", "0.3", "1", "3", "10"]
+    for weight, line in zip((0.0, *WEIGHTS), points, strict=True):
+        own = at_end.where(np.equal(at_end.lambda_, weight))
+        assert sorted(zip(line.get_xdata(), line.get_ydata(), strict=True)) == sorted(
+            zip(own.L_ft.tolist(), own.L_f.tolist(), strict=True)
+        )
+    for tokens, line in zip(POOLS, joined, strict=True):
+        own = at_end.where(np.isin(at_end.tokens, (0.0, tokens)))
+        assert list(line.get_ydata()) == own.L_f[np.argsort(own.lambda_)].tolist()
+    assert list(panel.lines[-1].get_ydata()) == [runs.L_f_base] * 2
+    assert [text.get_text() for text in panel.texts] == ["1 k tokens", "8 k tokens", "64 k tokens", "the base"]
+    assert panel.xaxis_inverted()
 
 
 @pytest.mark.parametrize("suffix", [".svg", ".png"])
