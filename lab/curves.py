@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from itertools import pairwise
-from typing import Any
+from typing import Any, NamedTuple
 
 from grid import Row
 from stats import Interval, over_seeds
@@ -85,6 +85,34 @@ def mean_at(
     """Mean over runs that reach the target, with its interval, and how many do; None where none does."""
     reached = [value for run in group if (value := at_loss(run, target, of)) is not None]
     return (over_seeds(reached) if reached else None), len(reached)
+
+
+class Best(NamedTuple):
+    """What a model forgets under the λ that suits it."""
+
+    lambda_: float | None
+    """None where no λ reaches the target with every seed."""
+    by_seed: dict[int, float]
+    """Forgetting at the target, nats per token; empty where it is not reached."""
+
+    @property
+    def interval(self) -> Interval | None:
+        """Mean over the seeds; None where the target is not reached."""
+        return over_seeds(list(self.by_seed.values())) if self.by_seed else None
+
+
+def best_at(rows: list[Row], target: float, lambdas: Sequence[float], **setting: Any) -> Best:
+    """Of the λ with which every seed learns the target, the one that forgets least there on the mean over seeds.
+
+    One λ for all seeds: the least of each seed's own would be low by their noise.
+    """
+    found = []
+    for lambda_ in lambdas:
+        group = runs(rows, lambda_=lambda_, **setting)
+        at = {run[0]["seed"]: value for run in group if (value := at_loss(run, target)) is not None}
+        if group and len(at) == len(group):
+            found.append(Best(lambda_, at))
+    return min(found, key=lambda best: sum(best.by_seed.values()) / len(best.by_seed), default=Best(None, {}))
 
 
 def told(interval: Interval | None, digits: int = 3) -> str:

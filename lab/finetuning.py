@@ -8,6 +8,7 @@ Shapes: B rows, T targets a row.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import time
 from collections.abc import Iterator
@@ -26,6 +27,7 @@ from transformers import LlamaForCausalLM
 
 from keeptune import KeepConfig, ReplayPool, keep_tuning, sample_pool, text_pool
 from keeptune.progress import track
+from keeptune.sources import cache_folder
 from keeptune.storage import write_json
 from keeptune.train.finch import FinchSchedule
 
@@ -83,6 +85,20 @@ def run_cell(cell: Cell, home: Path) -> dict[str, Any]:
         "pool_rows": pool.rows,
         **found,
     }
+
+
+def run_shared(cell: Cell, home: Path) -> dict[str, Any]:
+    """As `run_cell`, but a run that several experiments have a cell of is made by the first of them for all."""
+    cell = settled(cell)
+    settings = {key: value for key, value in cell.items() if key != "target" and not key.startswith("of_")}
+    digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:12]
+
+    def make(folder: Path) -> None:
+        write_json(folder / "found.json", run_cell(cell, home))
+
+    folder = once(cache_folder() / "lab" / "tuned" / f"{pretrained(cell).parent.name}-{digest}", make)
+    found: dict[str, Any] = json.loads((folder / "found.json").read_text(encoding="utf-8"))
+    return found
 
 
 def settled(cell: Cell) -> Cell:
