@@ -13,8 +13,9 @@ help:
 demo: .venv/installed
 	$(BIN)/keeptune demo
 
+# Whole files go to a worker, so that what a module makes once is made once; the long ones come first in the tree.
 test: .venv/installed-dev
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 check: .venv/installed-dev
 	$(BIN)/ruff check

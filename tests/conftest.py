@@ -9,6 +9,9 @@ from pathlib import Path
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+if "PYTEST_XDIST_WORKER" in os.environ:
+    # Workers share the machine; the processes that they start inherit this.
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
 import torch
