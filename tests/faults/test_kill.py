@@ -52,12 +52,12 @@ def start(*arguments: str | Path, launcher: list[str] = PLAIN) -> subprocess.Pop
 
 
 def finish(process: subprocess.Popen[str]) -> tuple[int, str]:
-    _, error = process.communicate(timeout=120)
+    _, error = process.communicate(timeout=300)
     return process.returncode, error
 
 
 def wait_for(path: Path, process: subprocess.Popen[str]) -> None:
-    deadline = time.monotonic() + 90
+    deadline = time.monotonic() + 300
     while not list(path.parent.glob(path.name)):
         assert process.poll() is None, process.communicate()
         assert time.monotonic() < deadline, f"{path} did not appear"
@@ -76,7 +76,7 @@ def assert_equal(left: dict[str, torch.Tensor], right: dict[str, torch.Tensor], 
 
 def killed_at(step: int, run: Path, process: subprocess.Popen[str]) -> None:
     """SIGKILL to the launcher and to every worker, in the middle of whatever comes after the reading of `step`."""
-    deadline = time.monotonic() + 90
+    deadline = time.monotonic() + 300
     while not any(row["step"] >= step for row in read_rows(run / "runs.jsonl")):
         assert process.poll() is None, process.communicate()
         assert time.monotonic() < deadline, f"step {step} did not come"

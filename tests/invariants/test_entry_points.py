@@ -72,7 +72,7 @@ def execute(run: Run, out: Path, adapter: list[str], base: Path, texts: Path) ->
     command = [*run.launcher, "tune", base, texts / "*.txt", *SETTINGS, *adapter, "--config", file, "--out", out]
     command += ["--batch-size", rows, "--accumulate", micros]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"}
-    done = subprocess.run([str(part) for part in command], capture_output=True, text=True, env=environment, timeout=240)
+    done = subprocess.run([str(part) for part in command], capture_output=True, text=True, env=environment, timeout=600)
     assert done.returncode == 0, done.stderr[-3000:]
     return Finished(out, done.stderr)
 

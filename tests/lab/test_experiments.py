@@ -33,7 +33,7 @@ def start(name: str, out: Path, *arguments: str) -> subprocess.Popen[str]:
 
 def run(name: str, out: Path, *arguments: str) -> tuple[int, str]:
     process = start(name, out, *arguments)
-    _, error = process.communicate(timeout=300)
+    _, error = process.communicate(timeout=600)
     return process.returncode, error
 
 
