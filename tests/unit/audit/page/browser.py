@@ -16,7 +16,7 @@ _SWITCHES = (
     *("--disable-background-networking", "--disable-component-update", "--hide-scrollbars", "--remote-debugging-pipe"),
 )
 _KEYS = {"Tab": 9, "Enter": 13, "Space": 32}
-_DEADLINE = 60.0
+_DEADLINE = 240.0
 
 
 class Browser:
