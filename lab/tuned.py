@@ -21,10 +21,15 @@ _FIELDS = {field.name for field in dataclasses.fields(TuneSettings)}
 def run_cell(cell: Cell, home: Path) -> dict[str, Any]:
     """Tune as the cell says, into `run` in its folder; a stopped run goes on from its last checkpoint."""
     model = str(once(home.parent / "shared" / "tiny", tiny_base)) if cell["model"] == "tiny" else cell["model"]
-    settings = {key: value for key, value in cell.items() if key in _FIELDS}
-    settings |= {"model": model, "data": source_of(cell["data"]), "out": str(home / "run")}
-    tune(TuneSettings(**settings), resume=(home / "run").is_dir(), label=home.name)
+    settings = settings_of(cell, model=model, out=str(home / "run"))
+    tune(settings, resume=(home / "run").is_dir(), label=home.name)
     return {"readings": len(read_lines(home / "run" / "runs.jsonl"))}
+
+
+def settings_of(cell: Cell, **own: Any) -> TuneSettings:
+    """What a run is told: those of the cell's settings that `keeptune tune` knows, and the run's own."""
+    settings = {key: value for key, value in cell.items() if key in _FIELDS}
+    return TuneSettings(**{**settings, "data": source_of(cell["data"]), **own})
 
 
 def readings(home: Path, columns: tuple[str, ...], **own: Any) -> Iterator[Row]:
