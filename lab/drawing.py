@@ -28,3 +28,9 @@ def note(axis: Any, place: float, height: float, text: str, **look: Any) -> None
     """A small word beside a point, a little to its right and above unless `offset` says otherwise."""
     offset = look.pop("offset", (4, 3))
     axis.annotate(text, (place, height), xytext=offset, textcoords="offset points", fontsize=6.5, **look)
+
+
+def logarithmic(axis: Any) -> None:
+    """A logarithmic second axis, unless all that is drawn is below 0: models of a smoke run forget nothing."""
+    if axis.dataLim.y1 > 0:
+        axis.set_yscale("log", nonpositive="clip")

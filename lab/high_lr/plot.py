@@ -14,7 +14,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import numpy as np
 from curves import by_seed, mean_at, paired, runs, told, whole_seconds
-from drawing import note
+from drawing import logarithmic, note
 from grid import Row, draw
 from stats import Claim, Interval, over_seeds
 
@@ -57,7 +57,7 @@ def figure(rows: list[Row]) -> Any:
         for method, (colour, mark) in looks.items():
             draw_family(axis, rows, method, seconds, color=colour, marker=mark)
         axis.set_xscale("log")
-        axis.set_yscale("log", nonpositive="clip")
+        logarithmic(axis)
         axis.set_title(title)
         axis.set_xlabel(f"processor seconds to a new loss of {rows[0]['target']:g}")
     axes[0].set_ylabel("forgetting there: rise of the old loss,\nnats per token, mean and 95 % intervals")

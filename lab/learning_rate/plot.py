@@ -12,7 +12,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from curves import by_seed, forgetting, mean_at, paired, runs, told
-from drawing import whiskers
+from drawing import logarithmic, whiskers
 from grid import Row, draw
 from stats import Claim, over_seeds
 
@@ -67,7 +67,7 @@ def figure(rows: list[Row]) -> Any:
     for axis in (left, right):
         axis.set_xscale("log")
         axis.legend()
-    right.set_yscale("log", nonpositive="clip")
+    logarithmic(right)
     return drawn
 
 

@@ -12,7 +12,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from curves import by_seed, mean_at, paired, runs, told
-from drawing import whiskers
+from drawing import logarithmic, whiskers
 from grid import Row, draw
 from stats import Claim, Interval, over_seeds
 
@@ -59,7 +59,7 @@ def figure(rows: list[Row]) -> Any:
     left.set_xscale("log")
     left.set_xticks([*sizes, 4 * sizes[-1]], [*(f"{size:,}" for size in sizes), "fresh,\nused once"])
     left.minorticks_off()
-    left.set_yscale("log", nonpositive="clip")
+    logarithmic(left)
     if plain is not None:
         left.axhline(plain.value, color=GREY, linewidth=0.9, linestyle="--", label="no replay")
     left.set_xlabel("distinct replay tokens")

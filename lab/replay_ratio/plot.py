@@ -13,7 +13,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import numpy as np
 from curves import Run, by_seed, mean_at, paired, runs, told, whole_seconds
-from drawing import note, whiskers
+from drawing import logarithmic, note, whiskers
 from grid import Row, draw
 from stats import Claim, Interval, over_seeds
 
@@ -40,7 +40,7 @@ def figure(rows: list[Row]) -> Any:
     left.set_xscale("log")
     left.set_xticks(counts, [str(count) for count in counts])
     left.minorticks_off()
-    left.set_yscale("log", nonpositive="clip")
+    logarithmic(left)
     left.set_xlabel(f"replay rows a step, beside {rows[0]['batch']} task rows")
     left.set_ylabel("forgetting: rise of the old loss,\nnats per token, mean and 95 % interval")
     left.set_title(f"where the new loss is {target:g}")

@@ -12,7 +12,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from curves import Run, by_seed, mean_at, paired, runs, told
-from drawing import whiskers
+from drawing import logarithmic, whiskers
 from grid import Row, draw
 from stats import Claim, over_seeds
 
@@ -51,7 +51,7 @@ def figure(rows: list[Row]) -> Any:
         axis.set_xscale("log")
         axis.set_xticks(places, [f"{place:g}" for place in places])
         axis.minorticks_off()
-        axis.set_yscale("log", nonpositive="clip")
+        logarithmic(axis)
         axis.set_xlabel("temperature of the replay text")
     left.set_ylabel("forgetting: rise of the old loss,\nnats per token, mean and 95 % interval")
     left.set_title(f"where the new loss is {target:g}")
