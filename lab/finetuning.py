@@ -19,7 +19,7 @@ from typing import Any, Literal
 import torch
 from corpus import corpus, tokenizer_of
 from grid import Cell, Row, once
-from peft import LoraConfig, OSFConfig, get_peft_model
+from peft import IA3Config, LoraConfig, OSFConfig, get_peft_model
 from pretraining import old_batches, pretrained
 from readings import Reader
 from torch import Tensor, nn
@@ -31,7 +31,9 @@ from keeptune.sources import cache_folder
 from keeptune.storage import write_json
 from keeptune.train.finch import FinchSchedule
 
-LINEAR = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
+ATTENTION = ["q_proj", "k_proj", "v_proj", "o_proj"]
+MLP = ["gate_proj", "up_proj", "down_proj"]
+LINEAR = [*ATTENTION, *MLP]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,7 +43,8 @@ class Method:
     replay: Literal["none", "self", "real", "task"] = "none"
     """Whose text the replay term is on: none, the base's own, old text, or the new task's."""
     objective: Literal["kl", "reverse_kl", "jensen_shannon", "ntp"] = "kl"
-    tuning: Literal["full", "lora", "osft"] = "full"
+    tuning: Literal["full", "lora", "attention", "ia3", "osft", "top"] = "full"
+    """All weights; LoRA on all linear layers or on attention alone; IA³; OSFT; or the top layers alone."""
     replaces: bool = False
     """Old rows take the places of a share of each task batch."""
     finch: bool = False
@@ -52,6 +55,9 @@ class Method:
 METHODS = {
     "standard": Method(),
     "lora": Method(tuning="lora"),
+    "attention": Method(tuning="attention"),
+    "ia3": Method(tuning="ia3"),
+    "top": Method(tuning="top"),
     "osft": Method(tuning="osft"),
     "finch": Method(finch=True),
     "interpolation": Method(interpolates=True),
@@ -121,11 +127,19 @@ def prepare(base: LlamaForCausalLM, method: Method, cell: Cell, home: Path) -> t
 
 
 def adapted(base: LlamaForCausalLM, method: Method, cell: Cell) -> nn.Module:
-    """The base itself, or with a fresh adapter on."""
+    """The base itself, or with a fresh adapter on, or with its lower layers frozen."""
     torch.manual_seed(cell["seed"])
-    if method.tuning == "lora":
-        rank = cell["rank"]
-        return get_peft_model(base, LoraConfig(r=rank, lora_alpha=2 * rank, target_modules=LINEAR, lora_dropout=0.0))
+    if method.tuning in ("lora", "attention"):
+        rank, modules = cell["rank"], LINEAR if method.tuning == "lora" else ATTENTION
+        return get_peft_model(base, LoraConfig(r=rank, lora_alpha=2 * rank, target_modules=modules, lora_dropout=0.0))
+    if method.tuning == "ia3":
+        modules = cell["scaled"]
+        scaled = IA3Config(target_modules=modules, feedforward_modules=[name for name in modules if name in MLP])
+        return get_peft_model(base, scaled)
+    if method.tuning == "top":
+        base.requires_grad_(False)
+        base.model.layers[-cell["top_layers"] :].requires_grad_(True)
+        return base
     if method.tuning == "osft":
         half = dict.fromkeys(LINEAR, cell["width"] // 2)
         return get_peft_model(base, OSFConfig(target_modules=LINEAR, rank_pattern=half))

@@ -127,9 +127,9 @@ def table(rows: list[Row], names: dict[str, str]) -> str:
         cells += [_told(counted(rows, method, value)) for value in (same_answer, right_answer)] if asked else []
         lines.append(f"| {' | '.join([*cells, _told(odds_change(rows, method)[1], '+.2f')])} |")
     base = of(rows, methods(rows)[0], "task")
-    tokens = sum(row["tokens"] for row in base)
-    loss = sum(row["base_loss"] * row["tokens"] for row in base) / tokens
-    right = [f"{np.mean([row['base_chosen'] == row['right'] for row in of(rows, methods(rows)[0], 'arc')]):.3f}"]
+    loss = sum(row["base_loss"] * row["tokens"] for row in base) / sum(row["tokens"] for row in base)
+    items = of(rows, methods(rows)[0], "arc")
+    right = [f"{np.mean([row['base_chosen'] == row['right'] for row in items]):.3f}"] if asked else []
     lines.append(f"| the base | 0 | {loss:.3f} | {' | '.join([*['0'] * 3, *(['1', *right] if asked else []), '0'])} |")
     return "\n".join(lines)
 
@@ -163,13 +163,13 @@ def figure(rows: list[Row], names: dict[str, str]) -> Any:
     drawn.legend(handles, labels, loc="outside lower left", ncols=3)
     shares = [counted(rows, method, same_answer) for method in shown]
     _points(answers, [value for value in shares if value is not None], heights[: len(shown)], GREY, "o", "")
-    answers.set_xlabel("share of the items")
-    answers.set_title("ARC-Challenge: same answer")
+    answers.set_xlabel("share of the questions")
+    answers.set_title("ARC: the base's answer")
     prompts = "harmful" if odds_change(rows, shown[0])[0] == "refusals" else "harmless"
     _points(odds, [odds_change(rows, method)[1] for method in shown], heights, GREY, "o", "")
     odds.axvline(0, color=GREY, linewidth=0.8)
-    odds.set_xlabel("change of log-odds, nats")
-    odds.set_title(f"refusing {prompts} prompts")
+    odds.set_xlabel(f"change of log-odds, nats,\n{prompts} prompts")
+    odds.set_title("odds of a refusal")
     drift.set_yticks(heights, [names[method] for method in shown])
     drift.set_ylim(-0.6, len(shown) - 0.4)
     return drawn

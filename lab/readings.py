@@ -7,8 +7,10 @@ from corpus import corpus
 from grid import Cell
 from torch import Tensor, nn
 
+from keeptune.audit.meter import MEASURES, token_drift
 from keeptune.replay.pool import ReplayBatch
 from keeptune.replay.teacher import evaluating, kept_predictions, make_teacher
+from keeptune.replay.view import head_of, hidden_states
 from keeptune.train.loop import held_out_kl, task_sum
 
 
@@ -17,7 +19,7 @@ class Reader:
 
     Args:
         base: before any training of it.
-        cell: its `eval_rows` are how many rows of either text are read.
+        cell: its `eval_rows` are how many rows of either text are read; `reads_l_f` adds L_f to a reading.
     """
 
     def __init__(self, base: nn.Module, cell: Cell) -> None:
@@ -28,13 +30,25 @@ class Reader:
             kept = kept_predictions(base, old_RT1[:, :-1], torch.float32, "hidden", 0)
         self.old = ReplayBatch(tokens_BT1=old_RT1, kept=kept).to(self.device)
         self.teacher = make_teacher("hidden", base, torch.float32)
+        self.reads_l_f = cell.get("reads_l_f", False)
 
     def read(self, model: nn.Module) -> dict[str, float]:
-        """`new_loss`, `old_loss` and `kl` on the old text, nats per token."""
+        """`new_loss`, `old_loss` and `kl` on the old text, nats per token; `l_f` and `l_f_base` where asked for."""
         with evaluating(model), torch.no_grad():
             found = {"new_loss": mean_loss(model, self.new_RT1), "old_loss": mean_loss(model, self.old.tokens_BT1)}
             found["kl"] = held_out_kl(model, self.old, self.teacher, torch.float32)
+            if self.reads_l_f:
+                found |= self.l_f(model)
         return {name: round(value, 5) for name, value in found.items()}
+
+    def l_f(self, model: nn.Module) -> dict[str, float]:
+        """Cross-entropy on the old text against the base's likeliest token: the model's and the base's own."""
+        target = self.teacher.target(model, self.old)
+        hidden_ND = hidden_states(model, self.old.inputs_BT).flatten(0, 1)
+        targets_N = self.old.targets_BT.flatten()
+        value_NM = token_drift(hidden_ND, head_of(model), target.hidden_ND, target.head, targets_N)
+        means = dict(zip(MEASURES, value_NM.mean(dim=0).tolist(), strict=True))
+        return {"l_f": means["l_f"], "l_f_base": means["l_f_base"]}
 
 
 def mean_loss(model: nn.Module, rows_RT1: Tensor) -> float:
