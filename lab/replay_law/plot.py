@@ -26,8 +26,8 @@ from keeptune.laws.rows import ReplayRuns
 from keeptune.plot_style import COLOURS, GREY, MARKS, PAGE
 
 HERE = Path(__file__).resolve().parent
-# The rate warms up over the first five steps.
-AFTER = 5
+# The rate warms up over the first ten steps.
+AFTER = 10
 RIVALS = {
     "no_tokens": "a law that knows λ but no pool",
     "power": "forgetting divided by 1 + λ/λ0",
@@ -38,6 +38,7 @@ RIVALS = {
 
 def figure(rows: list[Row]) -> Figure:
     """Forgetting and task loss at the end of every run, with the law, by λ and pool."""
+    rows = centred(rows)
     last = max(row["N"] for row in rows)
     ends = [row for row in rows if row["N"] == last]
     weights = sorted({row["lambda"] for row in ends})
@@ -52,7 +53,7 @@ def figure(rows: list[Row]) -> Figure:
         for panel, name in ((forgotten, "L_f"), (learned, "L_ft")):
             less = own[0]["L_f_base"] if name == "L_f" else 0.0
             if weight == 0:
-                panel.axhline(own[0][name] - less, color=GREY, linestyle="--", label="no replay")
+                panel.axhline(np.mean([row[name] for row in own]) - less, color=GREY, linestyle="--", label="no replay")
             else:
                 seen = [row["replay_tokens"] for row in own], [row[name] - less for row in own]
                 panel.plot(*seen, linestyle="none", marker=MARKS[place - 1], color=colour, label=f"λ = {weight:g}")
@@ -86,8 +87,14 @@ def claims(rows: list[Row]) -> list[Claim]:
     ]
 
 
+def centred(rows: list[Row]) -> list[Row]:
+    """The rows with each base's own L_f moved to the mean of the bases: a law has one base, each seed its own."""
+    mean = float(np.mean([row["L_f_base"] for row in rows]))
+    return [{**row, "L_f": row["L_f"] - row["L_f_base"] + mean, "L_f_base": mean} for row in rows]
+
+
 def _runs(rows: list[Row]) -> ReplayRuns:
-    late = [row for row in rows if row["N"] > AFTER]
+    late = [row for row in centred(rows) if row["N"] > AFTER]
     names = list(dict.fromkeys(row["run"] for row in late))
     columns = {name: np.array([row[name] for row in late], dtype=np.float64) for name in ("P", "N", "L_ft", "L_f")}
     return ReplayRuns(
