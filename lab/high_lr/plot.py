@@ -27,12 +27,20 @@ FAMILIES = {
 }
 SLOW, FAST = 3e-5, 1e-3
 """Learning rates: that of the paper's first way to forget less, and that of replay."""
+EVEN = "kl_self-lambda10-rows16"
+"""As many replay rows as task rows."""
 
 
 def training_seconds(row: Row) -> float:
     """Processor seconds of the training alone."""
     seconds: float = row["seconds"]
     return seconds
+
+
+def sampling_share(row: Row) -> float:
+    """Of the processor seconds so far, those that made the replay text."""
+    whole = whole_seconds(row)
+    return 1 - training_seconds(row) / whole if whole else 0.0
 
 
 def cases(rows: list[Row], method: str) -> list[Row]:
@@ -171,19 +179,14 @@ def claims(rows: list[Row]) -> list[Claim]:
                     above=bound,
                 )
             )
-    case = cheapest(rows, "kl_self", whole_seconds)
-    if case is not None:
-        shares = by_seed(
-            runs(rows, case=case),
-            rows[0]["target"],
-            lambda row: 1 - row["seconds"] / whole_seconds(row) if row["step"] else 0.0,
-        )
+    shares = list(by_seed(runs(rows, case=EVEN), rows[0]["target"], sampling_share).values())
+    if shares:
         found.append(
             Claim(
-                claim="sampling is the lesser part of what self-replay costs",
+                claim="with as many replay rows as task rows, sampling is the lesser part of the time",
                 paper="not counted",
-                measure=f"share of the processor seconds that writing the replay text takes ({case})",
-                ours=over_seeds(list(shares.values())),
+                measure=f"share of the processor seconds that making the replay text takes ({EVEN})",
+                ours=over_seeds(shares),
                 below=0.5,
             )
         )
