@@ -120,7 +120,7 @@ def figure(rows: list[Row]) -> Any:
     fits.set_xlim(-0.02, 1.02)
     fits.set_xlabel("$R^2$ of $L_f$, mean and 95 % interval over seeds")
     fits.set_title("how well the laws fit")
-    fits.legend(loc="lower left")
+    drawn.legend(*fits.get_legend_handles_labels(), loc="outside lower right", ncols=2)
     return drawn
 
 
