@@ -30,7 +30,21 @@ def note(axis: Any, place: float, height: float, text: str, **look: Any) -> None
     axis.annotate(text, (place, height), xytext=offset, textcoords="offset points", fontsize=6.5, **look)
 
 
-def logarithmic(axis: Any) -> None:
-    """A logarithmic second axis, unless all that is drawn is below 0: models of a smoke run forget nothing."""
-    if axis.dataLim.y1 > 0:
-        axis.set_yscale("log", nonpositive="clip")
+def logarithmic(axis: Any, *which: str) -> None:
+    """Logarithmic axes, "x" or "y" or both, with plain numbers; not where all that is drawn is below 0, as what models
+    of a smoke run forget."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter  # noqa: PLC0415 — claims need no pictures
+
+    for name in which:
+        own, end = (axis.xaxis, axis.dataLim.x1) if name == "x" else (axis.yaxis, axis.dataLim.y1)
+        if end <= 0:
+            continue
+        axis.set(**{f"{name}scale": "log"})
+        own.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+        own.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        own.set_minor_formatter(NullFormatter())
+
+
+def rate_word(rate: float) -> str:
+    """A learning rate as people write it: `1e-3`."""
+    return f"{rate:.0e}".replace("e-0", "e-")

@@ -14,7 +14,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import numpy as np
 from curves import by_seed, mean_at, paired, runs, told, whole_seconds
-from drawing import logarithmic, note
+from drawing import logarithmic, note, rate_word
 from grid import Row, draw
 from stats import Claim, Interval, over_seeds
 
@@ -64,8 +64,7 @@ def figure(rows: list[Row]) -> Any:
     for axis, (seconds, title) in zip(axes, panels, strict=True):
         for method, (colour, mark) in looks.items():
             draw_family(axis, rows, method, seconds, color=colour, marker=mark)
-        axis.set_xscale("log")
-        logarithmic(axis)
+        logarithmic(axis, "x", "y")
         axis.set_title(title)
         axis.set_xlabel(f"processor seconds to a new loss of {rows[0]['target']:g}")
     axes[0].set_ylabel("forgetting there: rise of the old loss,\nnats per token, mean and 95 % intervals")
@@ -98,7 +97,8 @@ def draw_family(axis: Any, rows: list[Row], method: str, seconds: Callable[[Row]
             **look,
         )
         label = None
-        note(axis, times.value, forgotten.value, word(case), color=look["color"])
+        place = {"ha": "right", "offset": (-5, -8)} if method == "kl_real" else {}
+        note(axis, times.value, forgotten.value, word(case), color=look["color"], **place)
     if method in ("standard", "replace") and places:
         axis.plot(*zip(*places, strict=True), linewidth=0.9, color=look["color"])
 
@@ -106,7 +106,7 @@ def draw_family(axis: Any, rows: list[Row], method: str, seconds: Callable[[Row]
 def word(case: Row) -> str:
     """What tells a setting from the others of its method."""
     if case["method"] == "standard":
-        return f"{case['learning_rate']:g}"
+        return rate_word(case["learning_rate"])
     if case["method"] == "replace":
         return f"1/{1 / case['replaced']:g}"
     return f"{case['lambda_']:g} × {case['replay_rows']}"

@@ -12,7 +12,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from curves import by_seed, forgetting, mean_at, paired, runs, told
-from drawing import logarithmic, whiskers
+from drawing import logarithmic, rate_word, whiskers
 from grid import Row, draw
 from stats import Claim, over_seeds
 
@@ -47,7 +47,7 @@ def figure(rows: list[Row]) -> Any:
         ("kl_self", "KL on the base's own text", COLOURS[0], "^"),
     ):
         points = [(rate, mean_at(setting(rows, method, rate, USUAL), target, old_loss)[0]) for rate in pretrained]
-        whiskers(left, points, color=colour, marker=mark, label=f"{name}, fine-tuned at {USUAL:g}")
+        whiskers(left, points, color=colour, marker=mark, label=f"{name}, fine-tuned at {rate_word(USUAL)}")
     left.set_xlabel("learning rate of pretraining")
     left.set_ylabel("old loss, nats per token, mean and 95 % interval")
     left.set_title(f"where the new loss is {target:g}")
@@ -57,17 +57,19 @@ def figure(rows: list[Row]) -> Any:
                 (own, mean_at(setting(rows, method, rate, own), target)[0])
                 for own in rates(rows, "learning_rate", method)
             ]
-            label = f"pretrained at {rate:g}" if method == "standard" else None
+            label = f"pretrained at {rate_word(rate)}" if method == "standard" else None
             whiskers(right, points, color=colour, marker=mark, linestyle=line, label=label)
     right.plot([], [], color=GREY, label="no replay")
     right.plot([], [], color=GREY, linestyle="--", label="KL on the base's own text")
     right.set_xlabel("learning rate of fine-tuning")
     right.set_ylabel("forgetting: rise of the old loss, nats per token")
     right.set_title(f"where the new loss is {target:g}")
-    for axis in (left, right):
+    for axis, marked in ((left, pretrained), (right, rates(rows, "learning_rate"))):
         axis.set_xscale("log")
+        axis.set_xticks(marked, [rate_word(rate) for rate in marked])
+        axis.minorticks_off()
         axis.legend()
-    logarithmic(right)
+    logarithmic(right, "y")
     return drawn
 
 
@@ -88,7 +90,7 @@ def table(rows: list[Row]) -> str:
     target, names = rows[0]["target"], {"standard": "no replay", "kl_self": "KL, self-replay"}
     lines = [
         f"| forgetting at a new loss of {target:g} | "
-        + " | ".join(f"pretrained at {rate:g}" for rate in pretrained)
+        + " | ".join(f"pretrained at {rate_word(rate)}" for rate in pretrained)
         + " |",
         "|---" * (1 + len(pretrained)) + "|",
         "| (old loss before) | " + " | ".join(told(base_of(rows, rate), 2) for rate in pretrained) + " |",
@@ -96,7 +98,7 @@ def table(rows: list[Row]) -> str:
     for method, name in names.items():
         for own in reversed(rates(rows, "learning_rate", method)):
             values = [told(mean_at(setting(rows, method, rate, own), target)[0]) for rate in pretrained]
-            lines.append(f"| {name}, fine-tuned at {own:g} | " + " | ".join(values) + " |")
+            lines.append(f"| {name}, fine-tuned at {rate_word(own)} | " + " | ".join(values) + " |")
     return "\n".join(lines)
 
 
@@ -116,31 +118,31 @@ def claims(rows: list[Row]) -> list[Claim]:
         (
             "a higher pretraining rate leaves a lower old loss",
             "3.99 → 3.68 from 2e-4 to 1e-2",
-            f"old loss, pretrained at {low:g} minus at {high:g}, no replay, nats",
+            f"old loss, pretrained at {rate_word(low)} minus at {rate_word(high)}, no replay, nats",
             difference(at("standard", low, USUAL, old_loss), at("standard", high, USUAL, old_loss)),
         ),
         (
             "a higher pretraining rate forgets less",
             "old losses only",
-            f"forgetting, pretrained at {low:g} minus at {high:g}, no replay, nats",
+            f"forgetting, pretrained at {rate_word(low)} minus at {rate_word(high)}, no replay, nats",
             difference(at("standard", low, USUAL), at("standard", high, USUAL)),
         ),
         (
             "a lower fine-tuning rate forgets less",
             "3.962 → 3.678 from 1e-3 to 1e-4",
-            f"forgetting, fine-tuned at {USUAL:g} minus at {tuned[0]:g}, no replay, nats",
+            f"forgetting, fine-tuned at {rate_word(USUAL)} minus at {rate_word(tuned[0])}, no replay, nats",
             difference(at("standard", middle, USUAL), at("standard", middle, tuned[0])),
         ),
         (
             "KL on self-replay keeps more than a tenth of the rate",
             "figure, replay of old text",
-            f"forgetting, at {tuned[0]:g} without replay minus with KL at {USUAL:g}, nats",
+            f"forgetting, at {rate_word(tuned[0])} without replay minus with KL at {rate_word(USUAL)}, nats",
             difference(at("standard", middle, tuned[0]), at("kl_self", middle, USUAL)),
         ),
         (
             "with KL too, a lower rate forgets less",
             "not measured",
-            f"forgetting, fine-tuned at {usual[-1]:g} minus at {usual[0]:g}, with KL, nats",
+            f"forgetting, fine-tuned at {rate_word(usual[-1])} minus at {rate_word(usual[0])}, with KL, nats",
             difference(at("kl_self", middle, usual[-1]), at("kl_self", middle, usual[0])),
         ),
     ]

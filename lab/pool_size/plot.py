@@ -59,7 +59,7 @@ def figure(rows: list[Row]) -> Any:
     left.set_xscale("log")
     left.set_xticks([*sizes, 4 * sizes[-1]], [*(f"{size:,}" for size in sizes), "fresh,\nused once"])
     left.minorticks_off()
-    logarithmic(left)
+    logarithmic(left, "y")
     if plain is not None:
         left.axhline(plain.value, color=GREY, linewidth=0.9, linestyle="--", label="no replay")
     left.set_xlabel("distinct replay tokens")
@@ -67,7 +67,7 @@ def figure(rows: list[Row]) -> Any:
     left.set_title(f"where the new loss is {target:g}")
     left.legend()
     right.axhline(0, color=GREY, linewidth=0.8)
-    right.set_xscale("log")
+    logarithmic(right, "x")
     right.set_xlabel("times that each replay row has been used")
     right.set_ylabel("forgetting above that with fresh text,\nas a share of that without replay")
     right.set_title("what reuse brings back")

@@ -51,7 +51,7 @@ def figure(rows: list[Row]) -> Any:
         axis.set_xscale("log")
         axis.set_xticks(places, [f"{place:g}" for place in places])
         axis.minorticks_off()
-        logarithmic(axis)
+        logarithmic(axis, "y")
         axis.set_xlabel("temperature of the replay text")
     left.set_ylabel("forgetting: rise of the old loss,\nnats per token, mean and 95 % interval")
     left.set_title(f"where the new loss is {target:g}")
