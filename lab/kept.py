@@ -144,6 +144,7 @@ def _told(interval: Interval | None, digits: str = ".3f") -> str:
 def figure(rows: list[Row], names: dict[str, str]) -> Any:
     """Drift on three texts, answers that stayed the base's, and the odds of a refusal, a line a method."""
     import matplotlib.pyplot as plt  # noqa: PLC0415 — claims need no pictures
+    from matplotlib.ticker import LogLocator, NullFormatter  # noqa: PLC0415
 
     from keeptune.plot_style import BLUE, GREEN, GREY, MARKS, ORANGE, PAGE  # noqa: PLC0415
 
@@ -157,6 +158,9 @@ def figure(rows: list[Row], names: dict[str, str]) -> Any:
         values = [mean(rows, method, text, "kl") for method in shown]
         _points(drift, values, heights + 0.2 * (1 - number), colour, MARKS[number], TEXTS[text])
     drift.set_xscale("log")
+    drift.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+    drift.xaxis.set_major_formatter("{x:g}")
+    drift.xaxis.set_minor_formatter(NullFormatter())
     drift.set_xlabel("KL(base‖tuned), nats per token")
     drift.set_title("drift on text")
     handles, labels = drift.get_legend_handles_labels()
