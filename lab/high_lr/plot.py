@@ -25,6 +25,8 @@ FAMILIES = {
     "kl_real": "KL on old text, λ × rows",
     "kl_self": "KL on the base's own text, λ × rows",
 }
+# Where words stand beside their points, so that those of neighbours stay apart.
+BESIDE = {"replace": {"ha": "right", "offset": (-6, -2)}, "kl_real": {"ha": "center", "offset": (0, -12)}}
 SLOW, FAST = 3e-5, 1e-3
 """Learning rates: that of the paper's first way to forget less, and that of replay."""
 EVEN = "kl_self-lambda10-rows16"
@@ -97,8 +99,7 @@ def draw_family(axis: Any, rows: list[Row], method: str, seconds: Callable[[Row]
             **look,
         )
         label = None
-        place = {"ha": "right", "offset": (-5, -8)} if method == "kl_real" else {}
-        note(axis, times.value, forgotten.value, word(case), color=look["color"], **place)
+        note(axis, times.value, forgotten.value, word(case), color=look["color"], **BESIDE.get(method, {}))
     if method in ("standard", "replace") and places:
         axis.plot(*zip(*places, strict=True), linewidth=0.9, color=look["color"])
 
