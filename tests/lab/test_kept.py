@@ -1,0 +1,82 @@
+"""Readings of chat models against each other, unit by unit; a run that ends where it has learned enough; L_f."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+
+sys.path.insert(0, str(Path(__file__).parents[2] / "lab"))
+
+import instructed
+import kept
+import readings
+from corpus import Corpus
+
+from keeptune.storage import append_line
+from tests.conftest import make_model
+
+
+def row(method: str, reading: str, unit: int, **values: Any) -> dict[str, Any]:
+    return {"method": method, "seed": 0, "reading": reading, "unit": unit, **values}
+
+
+def test_drifts_are_compared_by_tokens_whatever_the_order_of_rows() -> None:
+    rows = [row("plain", "chat", unit, tokens=tokens, kl=kl) for unit, tokens, kl in ((0, 100, 0.1), (1, 300, 0.3))]
+    rows += [row("kl", "chat", unit, tokens=tokens, kl=kl) for unit, tokens, kl in ((1, 300, 0.03), (0, 100, 0.01))]
+    assert kept.mean(rows, "plain", "chat", "kl").value == pytest.approx(0.25)
+    ours = kept.drift_ratio(rows, "kl", "plain", "chat")
+    # A tenth in every document: whatever is drawn, so is the ratio.
+    assert ours[:3] == pytest.approx((0.1, 0.1, 0.1))
+    assert ours.units == 2
+
+
+def test_answers_are_compared_item_by_item() -> None:
+    base = ["A", "B", "C", "D"]
+    answers = {"plain": "ABDD", "kl": "ABCD"}
+    rows = [
+        row(method, "arc", unit, right="A", chosen=chosen, base_chosen=base[unit])
+        for method, letters in answers.items()
+        for unit, chosen in enumerate(letters)
+    ]
+    assert kept.difference(rows, "kl", "plain", "arc", kept.same_answer).value == 0.25
+    assert kept.difference(rows, "kl", "plain", "arc", kept.right_answer)[:3] == (0.0, 0.0, 0.0)
+    shares = kept.counted(rows, "plain", kept.same_answer)
+    assert shares is not None
+    assert shares.value == 0.75
+    assert kept.counted(rows, "none", kept.same_answer) is None
+
+
+@pytest.mark.parametrize(("loss", "stops"), [(1.31, False), (1.29, True)])
+def test_a_run_ends_where_it_has_learned_enough(tmp_path: Path, loss: float, stops: bool) -> None:
+    for step, value in ((0, 2.0), (5, loss)):
+        append_line(tmp_path / "runs.jsonl", f'{{"step": {step}, "L_ft": {value}}}')
+    ends = instructed.Learned(0.7)
+    args = SimpleNamespace(output_dir=str(tmp_path))
+    for step, asked in ((6, False), (5, stops)):
+        control = SimpleNamespace(should_training_stop=False)
+        ends.on_step_end(args, SimpleNamespace(global_step=step), control)
+        assert control.should_training_stop is asked
+
+
+def test_l_f_is_the_cross_entropy_against_the_bases_likeliest_token(monkeypatch: pytest.MonkeyPatch) -> None:
+    generator = torch.Generator().manual_seed(0)
+    rows_RT1 = torch.randint(200, (3, 9), generator=generator)
+    monkeypatch.setattr(readings, "corpus", lambda *_: Corpus(train_RT1=rows_RT1, held_out_RT1=rows_RT1))
+    base, tuned = make_model(), make_model()
+    with torch.no_grad():
+        for weight in tuned.parameters():
+            weight.add_(0.05 * torch.randn(weight.shape, generator=generator))
+    reader = readings.Reader(base, {"eval_rows": 3, "reads_l_f": True})
+    of_base, of_tuned = reader.read(base), reader.read(tuned)
+    with torch.no_grad():
+        first_RT = base(input_ids=rows_RT1[:, :-1]).logits.argmax(-1)
+        log_probs_RTV = tuned(input_ids=rows_RT1[:, :-1]).logits.log_softmax(-1)
+    expected = -log_probs_RTV.gather(-1, first_RT[..., None]).mean().item()
+    assert of_tuned["l_f"] == pytest.approx(expected, abs=2e-5)
+    assert of_tuned["l_f_base"] == of_base["l_f_base"] == pytest.approx(of_base["l_f"], abs=2e-5)
+    assert "l_f" not in readings.Reader(base, {"eval_rows": 3}).read(base)
