@@ -32,8 +32,6 @@ AIM = 0.9
 """What λ steers for, as a share of the budget: a certificate needs room for its interval."""
 GAIN = 0.8
 LOWEST, HIGHEST = 1e-3, 1e2
-_START = 0.1
-"""λ · budget at the first step, nats per token: what is forgotten while λ finds its place is slow to come back."""
 _SLACK, _MOST_SLACK, _SLACK_PRIOR_STEPS = 1.0, 4.0, 3.0
 _NO_SLACK_FROM = 0.75
 _LARGEST_MOVE = 0.35
@@ -80,18 +78,17 @@ class Budget:
 
     Args:
         budget: bound on KL(base‖tuned), nats per token, above 0.
+        start: λ of the first step, above 0.
         steps: optimizer steps of the whole run: a longer one is steered more slowly.
-        start: λ of the first step, above 0; by default a smaller budget starts with a larger one.
     """
 
-    def __init__(self, budget: float, *, steps: int, start: float | None = None) -> None:
+    def __init__(self, budget: float, *, start: float, steps: int) -> None:
         self.aim = AIM * budget
         self.steps = steps
         self.rate = min(max(8.0 / steps, 0.01), 0.1)
-        log_start = min(max(math.log(start or _START / budget), math.log(LOWEST)), math.log(HIGHEST))
+        log_start = min(max(math.log(start), math.log(LOWEST)), math.log(HIGHEST))
         # At first KL is far below, and the proportional part must not move λ away from where it is told to start.
-        integral = log_start - GAIN * _FAR_BELOW
-        self.state = BudgetState(log_lambda=log_start, integral=integral, inverse=math.exp(-log_start))
+        self.state = BudgetState(log_lambda=log_start, integral=log_start - GAIN * _FAR_BELOW, inverse=1 / start)
 
     @property
     def lambda_(self) -> float:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 from keeptune.errors import ConfigError
+from keeptune.objective.budget import HIGHEST, LOWEST
 from keeptune.train.bounds import parse_bounds
 
 Objective = Literal["kl", "reverse_kl", "jensen_shannon", "ntp"]
@@ -21,8 +22,8 @@ class KeepConfig:
     lambda_: float = 1.0
     """Weight λ of the replay term; 0 is plain fine-tuning, larger keeps more and learns a little slower."""
     budget: float | None = None
-    """Steer λ, in place of a fixed `lambda_`, so that KL(base‖tuned) on the base's own text ends within this many nats
-    per token, and certify the tuned model on rows that neither training nor λ saw."""
+    """Steer λ, which starts at `lambda_`, so that KL(base‖tuned) on the base's own text ends within this many nats per
+    token, and certify the tuned model on rows that neither training nor λ saw."""
     objective: Objective = "kl"
     """Replay term: `kl` holds all that the base finds likely at every replay token; `reverse_kl` forbids what it finds
     unlikely; `jensen_shannon` is between them and bounded, near the base a quarter of them, so that λ wants four times
@@ -87,10 +88,12 @@ class KeepConfig:
             raise ConfigError(f"budget is {budget}", "give a positive number of nats per token, such as 0.01")
         if self.objective != "kl":
             raise ConfigError(f"a budget bounds a KL, and the objective is {self.objective}", "choose kl")
-        if self.lambda_ != 1.0:
+        if self.lambda_ == 0.0:
+            raise ConfigError("lambda 0 switches replay off, and a budget steers it", "leave lambda out")
+        if not LOWEST <= self.lambda_ <= HIGHEST:
             raise ConfigError(
-                f"lambda is {self.lambda_:g} and a budget is given, which finds lambda itself",
-                "leave out the one or the other",
+                f"a budget steers lambda between {LOWEST:g} and {HIGHEST:g}, and it starts at {self.lambda_:g}",
+                "give a start in between, or leave lambda out",
             )
 
     def certificate_rows(self, pool_rows: int) -> int:

@@ -75,8 +75,8 @@ def keep_tuning(
         check_holds(pool, kind)
         teacher = make_teacher(kind, model, dtype)
     train_rows = pool.rows - keep.meter_rows - keep.certificate_rows(pool.rows)
-    budget = None if keep.budget is None else Budget(keep.budget, steps=steps)
-    lambda_ = keep.lambda_ if budget is None else budget.lambda_
+    lambda_ = keep.lambda_
+    budget = None if keep.budget is None else Budget(keep.budget, start=lambda_, steps=steps)
     device = next(model.parameters()).device
     stream = iter(batches)
     model.train()

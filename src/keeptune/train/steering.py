@@ -48,7 +48,7 @@ class SteeringCallback(TrainerCallback):
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Start, or go on from the checkpoint's state."""
-        self._budget = Budget(self._bound, steps=state.max_steps)
+        self._budget = Budget(self._bound, start=self.trainer.keep.lambda_, steps=state.max_steps)
         self._window_kl = 0.0
         if state.global_step:
             if _STATE not in state.stateful_callbacks:

@@ -126,11 +126,6 @@ def test_a_pool_that_is_learned_does_not_hide_what_is_forgotten(steps: int) -> N
     assert np.mean([share < 1.4 for share in shares]) >= 0.9
 
 
-def test_a_smaller_budget_starts_with_a_larger_lambda() -> None:
-    starts = [Budget(bound, steps=100).lambda_ for bound in (1e-6, 0.005, 0.05, 1e4)]
-    assert starts == pytest.approx([HIGHEST, 20.0, 2.0, LOWEST])
-
-
 def test_early_on_lambda_stays_where_it_starts() -> None:
     budget = Budget(0.02, start=1.0, steps=400)
     for step in range(40):  # KL has yet to grow
