@@ -60,8 +60,9 @@ def figure(rows: list[Row]) -> Any:
         panel(axis, rows, length)
         axis.set_xlabel("loss on the new text, nats per token")
         axis.set_title(f"base of {length:g} tokens per parameter")
-        axis.legend(loc="upper right")
     axes[0][0].set_ylabel("loss on the old text, nats per token")
+    handles, labels = axes[0][0].get_legend_handles_labels()
+    drawn.legend(handles, labels, loc="outside lower center", ncols=2)
     return drawn
 
 
@@ -75,12 +76,19 @@ def panel(axis: Any, rows: list[Row], length: float) -> None:
         if other == length == longest and style == "--":
             continue
         path = [middle(own) for own in points.values()]
-        axis.plot(*zip(*path, strict=True), style, color=GREY, marker="s", label=f"pretrained on mixtures, {other:g}")
+        axis.plot(
+            *zip(*path, strict=True),
+            style,
+            color=GREY,
+            marker="s",
+            label=f"mixtures by share of new text, {other:g} tokens per parameter",
+        )
         if other == length:
             for share, place in zip(points, path, strict=True):
-                note(axis, f"{100 * share:.2g} %", place, GREY, (-4, -4), ha="right", va="top")
+                note(axis, f"{100 * share:.3g} %", place, GREY, (0, 4), ha="left", va="bottom")
     base = middle(mixtures(rows, length)[0.0])[1]
     axis.axhline(base, color=ORANGE, linewidth=0.9, linestyle=":", label="old loss of the base")
+    axis.margins(x=0.12)
     groups = tuned(rows, length)
     path = [middle([run[-1] for run in group]) for group in groups.values()]
     axis.plot(*zip(*path, strict=True), "o-", color=BLUE, label="fine-tuned with KL, by λ")
@@ -124,7 +132,7 @@ def table(rows: list[Row]) -> str:
     lines = ["| tokens a parameter | model | new loss | old loss | forgetting |", "|---|---|---|---|---|"]
     for length in lengths(rows):
         for share, own in mixtures(rows, length).items():
-            name = f"pretrained, {100 * share:.2g} % new" if share else "the base"
+            name = f"pretrained, {100 * share:.3g} % new" if share else "the base"
             lines.append(f"| {length:g} | {name} | {mean_of(own, 'new_loss')} | {mean_of(own, 'old_loss')} | – |")
         for lambda_, group in tuned(rows, length).items():
             own = [run[-1] for run in group]

@@ -88,6 +88,7 @@ def draw_points(axis: Any, rows: list[Row]) -> None:
     smallest = parameters(rows, widths(rows)[0])
     plain = [(width, best_at(rows, rows[0]["target"], [0.0], width=width)) for width in widths(rows)]
     kept = [(width, best(rows, width)) for width in widths(rows)]
+    shown: list[Any] = []
     for found, name, colour, mark in (
         (plain, "standard fine-tuning", look.ORANGE, "s"),
         (kept, "KL, self-replay, best λ", look.BLUE, "o"),
@@ -96,6 +97,7 @@ def draw_points(axis: Any, rows: list[Row]) -> None:
         if not reached:
             continue
         sizes = [size for size, _ in reached]
+        shown += [interval for _, interval in reached]
         axis.plot(sizes, [interval.value for _, interval in reached], mark + "-", color=colour, label=name)
         for size, (_, low, high, _) in reached:
             if low is not None and high is not None:
@@ -122,6 +124,7 @@ def draw_points(axis: Any, rows: list[Row]) -> None:
     axis.set_xscale("log")
     # Noise may bring forgetting below 0.
     axis.set_yscale("symlog", linthresh=0.005)
+    axis.set_ylim(bottom=min([0.0, *(interval.value if interval.low is None else interval.low for interval in shown)]))
     axis.set_xticks(*ticks([parameters(rows, width) / smallest for width in widths(rows)]))
     axis.minorticks_off()
     axis.set_xlabel(f"parameters, multiples of {thousands(smallest)}")

@@ -57,6 +57,7 @@ def figure(rows: list[Row]) -> Any:
         axis.legend()
     both.set_xticks(lengths(rows), [f"{length:g}" for length in lengths(rows)])
     both.minorticks_off()
+    both.set_xlim(lengths(rows)[0] / 1.3, lengths(rows)[-1] * 1.3)
     both.set_ylabel("forgetting: rise of the old loss,\nnats per token, 95 % intervals")
     both.set_title(f"where the new loss is {rows[0]['target']:g}")
     kept.set_title("with KL alone, beside the paper's")
