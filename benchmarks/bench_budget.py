@@ -2,7 +2,7 @@
 
 python benchmarks/bench_budget.py --model tiny --quick       # two minutes, prints one JSON line last, writes nothing
 python benchmarks/bench_budget.py --model tiny               # writes results/bench_budget_tiny.json
-python benchmarks/bench_budget.py --model smollm2 --jobs 2   # about 20 minutes on two cores
+python benchmarks/bench_budget.py --model smollm2 --jobs 2   # about 40 minutes on two cores
 
 Runs of `keeptune tune` on one pool, one thread each: five with a fixed λ, three with a budget. KL is read on the same
 rows in all of them, which neither training nor λ saw. At the KL of a budget's run the fixed λ's task loss is
@@ -166,13 +166,14 @@ def result_of(work: Path, name: str) -> dict[str, Any]:
     return result
 
 
-def interpolated(fixed: list[dict[str, Any]], kl: float) -> float | None:
-    """Task loss of a fixed λ that ends at `kl`: linear in log KL; None outside the sweep."""
+def best_fixed(fixed: list[dict[str, Any]], kl: float) -> float | None:
+    """Task loss of a fixed λ that ends at `kl`: linear in log KL, above the sweep that of its largest; None where no λ
+    keeps as much."""
     points = sorted((math.log(run["KL"]), run["task_loss"]) for run in fixed)
     for (left, low), (right, high) in pairwise(points):
         if left <= math.log(kl) <= right:
             return low + (high - low) * (math.log(kl) - left) / (right - left)
-    return None
+    return points[-1][1] if math.log(kl) > points[-1][0] else None
 
 
 def main() -> None:
@@ -197,7 +198,7 @@ def main() -> None:
     for run in runs.values():
         if "budget" in run:
             run["KL_over_budget"] = round(run["KL"] / run["budget"], 3)
-            best = interpolated(fixed, run["KL"])
+            best = best_fixed(fixed, run["KL"])
             run["task_loss_over_fixed"] = None if best is None else round(run["task_loss"] - best, 4)
     said = vars(size) | {"data": size.data.replace(STDLIB, "the standard library")}
     result = {"model": model, **said, "seed_of_runs": arguments.seed, "runs": runs}

@@ -28,6 +28,7 @@ from keeptune.plot_style import COLOURS, GREY, MARKS, PAGE
 HERE = Path(__file__).resolve().parent
 # The rate warms up over the first ten steps.
 AFTER = 10
+BOOTSTRAPS = 40
 RIVALS = {
     "no_tokens": "a law that knows λ but no pool",
     "power": "forgetting divided by 1 + λ/λ0",
@@ -115,4 +116,4 @@ def _law(rows: list[Row]) -> Any:
 if __name__ == "__main__":
     draw(HERE, figure)
     if len(sys.argv) == 1:
-        write_laws(HERE / "laws.json", fit_replay_law(_runs(read_csv(HERE / "results.csv"))))
+        write_laws(HERE / "laws.json", fit_replay_law(_runs(read_csv(HERE / "results.csv")), bootstraps=BOOTSTRAPS))
