@@ -90,6 +90,8 @@ def test_the_verdicts_are_those_of_the_committed_rows() -> None:
     assert [(line["claim"], line["verdict"]) for line in found] == [(line["claim"], line["verdict"]) for line in kept]
     assert verdicts.as_table(found) in (LAB / "README.md").read_text(), "run: make verdicts"
     assert {line["experiment"] for line in found} == set(WITH_RESULTS)
+    for page, table in verdicts.tables(LAB).items():
+        assert table in page.read_text(), f"{page}: run: make verdicts"
 
 
 def test_a_killed_cell_goes_on_from_its_last_task(tmp_path: Path, smoke: dict[str, Path]) -> None:
