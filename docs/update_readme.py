@@ -129,7 +129,8 @@ def laws_section(laws: dict[str, Any], forecasts: dict[str, Any], budgets: dict[
         steered = [run for run in result["runs"].values() if "budget" in run]
         shares_kept = ", ".join(f"{run['KL_over_budget']:.2f}" for run in steered)
         over = ", ".join(
-            "–" if run["task_loss_over_fixed"] is None else f"{run['task_loss_over_fixed']:+.3f}" for run in steered
+            "no λ keeps as much" if run["task_loss_over_fixed"] is None else f"{run['task_loss_over_fixed']:+.3f}"
+            for run in steered
         )
         asked = ", ".join(f"{run['budget']:g}" for run in steered)
         verdicts = ", ".join(run["certificate"]["verdict"].partition(":")[0] for run in steered)
