@@ -69,7 +69,7 @@ def figure(rows: list[Row]) -> Any:
     points.set_yticks(range(len(order)), [NAMES[method] for method in order])
     points.set_ylim(-0.7, len(order) - 0.3)
     points.set_xlabel("forgetting, nats per token")
-    points.set_title(f"where the new loss is {target:g}: seeds, 95 % interval")
+    points.set_title(f"at a new loss of {target:g}, 95 % intervals")
     return drawn
 
 
