@@ -71,7 +71,7 @@ def figure(rows: list[Row]) -> Any:
     right.set_xlabel("times that each replay row has been used")
     right.set_ylabel("forgetting above that with fresh text,\nas a share of that without replay")
     right.set_title("what reuse brings back")
-    right.legend()
+    right.legend(loc="upper left")
     return drawn
 
 
