@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import gzip
+import itertools
+import json
 import re
 import subprocess
 import sys
@@ -10,20 +12,37 @@ import sysconfig
 import tarfile
 import tempfile
 from pathlib import Path
+from typing import NamedTuple
 
 from keeptune.errors import SourceError
 from keeptune.progress import say
 from keeptune.sources import cache_folder
-from keeptune.storage import atomic_folder, sha256_file, write_text
+from keeptune.sources.data import hub_rows
+from keeptune.storage import atomic_file, atomic_folder, sha256_file, write_text
 
 _DJANGO, _DJANGO_SHA256 = "Django==5.2", "1a47f7a7a3d43ce64570d350e008d2949abe8c7e21737b351b6a1611277c6d89"
 _PACKAGE, _TEXT = "debian-reference-es", "usr/share/debian-reference/debian-reference.es.txt.gz"
 # A section starts with its number and title at the left margin, twice numbered: `9.4. La supervisión ...`.
 _SECTION = re.compile(r"^(?=\d+\.\d+\. \S)", re.MULTILINE)
 _LEAST_CHARACTERS = 600
-_C4 = {
-    "c4-en": "en/c4-train.00000-of-01024.json.gz",
-    "c4-es": "multilingual/c4-es.tfrecord-00000-of-02048.json.gz",
+_HUB_DOCUMENTS = 400_000
+
+
+class HubText(NamedTuple):
+    """Part of a data set of the hub: its name, files and column of text."""
+
+    name: str
+    files: str | None
+    column: str = "text"
+
+
+HUB = {
+    "c4-en": HubText("allenai/c4", "en/c4-train.00000-of-01024.json.gz"),
+    "c4-es": HubText("allenai/c4", "multilingual/c4-es.tfrecord-00000-of-02048.json.gz"),
+    "fineweb-edu": HubText("HuggingFaceFW/fineweb-edu", "sample/10BT/*.parquet"),
+    # Open to those who have accepted its terms on the hub: log in with `hf auth login`.
+    "nemotron-math": HubText("nvidia/Nemotron-CC-Math-v1", "4plus/*.parquet"),
+    "pyranet": HubText("bnadimi/PyraNet-Verilog", None, "code"),
 }
 
 
@@ -35,7 +54,7 @@ def english() -> str:
     say(f"fetching the source of {_DJANGO}")
     with tempfile.TemporaryDirectory() as temporary:
         options = ["--no-deps", "--no-binary=:all:", "--no-input", "--quiet", "--dest", temporary]
-        subprocess.run([sys.executable, "-m", "pip", "download", *options, _DJANGO], check=True)
+        fetch([sys.executable, "-m", "pip", "download", *options, _DJANGO], temporary)
         source = next(Path(temporary).glob("*.tar.gz"))
         if sha256_file(source) != _DJANGO_SHA256:
             raise SourceError(f"{source.name} is not the published file", "check where pip fetches packages from")
@@ -55,9 +74,8 @@ def spanish() -> str:
         return str(folder)
     say(f"fetching Debian's package {_PACKAGE}")
     with tempfile.TemporaryDirectory() as temporary:
-        subprocess.run(["apt-get", "download", "-q", _PACKAGE], cwd=temporary, check=True, capture_output=True)
-        package = next(Path(temporary).glob("*.deb"))
-        subprocess.run(["dpkg-deb", "-x", str(package), temporary], check=True)
+        fetch(["apt-get", "download", "-q", _PACKAGE], temporary)
+        fetch(["dpkg-deb", "-x", str(next(Path(temporary).glob("*.deb"))), temporary], temporary)
         text = gzip.decompress((Path(temporary) / _TEXT).read_bytes()).decode("utf-8")
     # The table of contents names every section first, in a line or two.
     sections = [section for section in _SECTION.split(text) if len(section) >= _LEAST_CHARACTERS][1:]
@@ -67,17 +85,34 @@ def spanish() -> str:
     return str(folder)
 
 
-def c4(name: str) -> str:
-    """A jsonl file of the first part of C4 in a language, of the hub: 356 thousand English pages, or Spanish ones."""
-    import datasets  # noqa: PLC0415 — seconds, for machines with a hub
+def fetch(command: list[str], folder: str) -> None:
+    """Run a package manager's command in a folder.
 
-    file = cache_folder() / "lab" / f"{name}.jsonl"
+    Raises:
+        SourceError: it is not on this machine, or fails.
+    """
+    try:
+        subprocess.run(command, cwd=folder, check=True, capture_output=True, text=True)
+    except FileNotFoundError as error:
+        raise SourceError(
+            f"there is no {command[0]} here", "run this experiment on Debian or a system like it"
+        ) from error
+    except subprocess.CalledProcessError as error:
+        reason = (error.stderr.strip().splitlines() or ["it says nothing"])[-1]
+        raise SourceError(f"{' '.join(command)} failed: {reason}", "check network and package sources") from error
+
+
+def hub_text(name: str) -> str:
+    """A jsonl file of the first 400 thousand documents of a text of the hub."""
+    file, text = cache_folder() / "lab" / f"{name}.jsonl", HUB[name]
     if not file.is_file():
-        loaded = datasets.load_dataset("allenai/c4", data_files={"train": _C4[name]}, split="train")
-        lines = loaded.select_columns(["text"])
-        file.parent.mkdir(parents=True, exist_ok=True)
-        lines.to_json(file.with_suffix(".part"))
-        file.with_suffix(".part").rename(file)
+        say(f"fetching the first {_HUB_DOCUMENTS:,} documents of {text.name} from the hub")
+        rows = itertools.islice(hub_rows(text.name, "train", files=text.files, stream=True), _HUB_DOCUMENTS)
+        with atomic_file(file) as made, made.open("w", encoding="utf-8") as lines:
+            for place, row in rows:
+                if text.column not in row:
+                    raise SourceError(f"{text.name}, {place} has no column {text.column}", "mend HUB in lab/texts.py")
+                lines.write(json.dumps({"text": row[text.column]}) + "\n")
     return str(file)
 
 
@@ -90,7 +125,7 @@ SOURCES = {
     "english": english,
     "spanish": spanish,
     "python": python,
-    **{name: lambda name=name: c4(name) for name in _C4},
+    **{name: lambda name=name: hub_text(name) for name in HUB},
 }
 
 

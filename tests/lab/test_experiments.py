@@ -27,7 +27,8 @@ WITH_RESULTS = [name for name in EXPERIMENTS if (LAB / name / "results.csv").is_
 
 def start(name: str, out: Path, *arguments: str) -> subprocess.Popen[str]:
     command = [sys.executable, str(LAB / name / "run.py"), "--size", "smoke", "--out", str(out), *arguments]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    # What experiments share is made once a test run, and leaves the user's cache alone.
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "KEEPTUNE_CACHE": str(out.parent / "cache")}
     return subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment)
 
 

@@ -232,15 +232,24 @@ def _documents_of(name: str, split: str) -> Iterator[_Row]:
         yield f"{name}:{place.split()[-1]}", f"{name}, {place}", row
 
 
-def hub_rows(name: str, split: str, config: str | None = None) -> Iterator[tuple[str, dict[str, Any]]]:
+def hub_rows(
+    name: str, split: str, config: str | None = None, *, files: str | None = None, stream: bool = False
+) -> Iterator[tuple[str, dict[str, Any]]]:
     """Every row of a hub data set with its place in it, such as `row 3`.
+
+    Args:
+        files: read these files of it alone: a name or a pattern.
+        stream: fetch no more of it than rows are asked for, and keep nothing: for sets larger than a disk.
 
     Raises:
         SourceNotFound: no such data set, or the hub cannot be reached.
         SourceError: it cannot be read.
     """
+    data_files = None if files is None else {split: files}
     try:
-        rows = datasets.load_dataset(name, config, split=split)
+        rows = datasets.load_dataset(name, config, split=split, data_files=data_files, streaming=stream)
+        for number, row in enumerate(rows, start=1):
+            yield f"row {number}", row
     except (OSError, ValueError, RuntimeError, DatasetsError) as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         missing = isinstance(error, (FileNotFoundError, ConnectionError))
@@ -248,8 +257,6 @@ def hub_rows(name: str, split: str, config: str | None = None) -> Iterator[tuple
             f"cannot load split {split} of the hub data set {name}: {reason}",
             "check name, split (org/name:split) and network, or name a local file",
         ) from error
-    for number, row in enumerate(rows, start=1):
-        yield f"row {number}", row
 
 
 def _verilog() -> Iterator[_Row]:
