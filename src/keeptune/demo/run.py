@@ -70,7 +70,7 @@ class Clock:
         self.path = folder / "minutes.json"
         self.minutes: dict[str, float] = {}
         if self.path.is_file():
-            self.minutes = json.loads(self.path.read_text(encoding="utf-8"))
+            self.minutes = read_json(self.path, f"delete {self.path}: only the times of what is done are lost")
         self._since = time.monotonic()
 
     def mark(self, stage: str) -> None:
@@ -138,7 +138,9 @@ def readings(plan: DemoPlan, base: PreTrainedModel, tokenizer: PreTrainedTokeniz
             if tuned is not None and not files[text].is_file():
                 drift = measure(base, tuned, rows, label=f"{model_name} on {text}")
                 write_json(files[text], drift.as_dict())
-            drifts.setdefault(text, {})[model_name] = Drift.from_dict(json.loads(files[text].read_text("utf-8")))
+            drifts.setdefault(text, {})[model_name] = Drift.from_dict(
+                read_json(files[text], f"delete {files[text]}: it is read again")
+            )
     return drifts
 
 
@@ -148,7 +150,7 @@ def continuations_of(plan: DemoPlan, base: PreTrainedModel, tokenizer: PreTraine
     if not file.is_file():
         tuned = {name: load_model(str(plan.folder / MODELS[name])) for name in ("plain", "replay")}
         write_json(file, continuations({"base": base, **tuned}, tokenizer))
-    texts: list[dict[str, str]] = json.loads(file.read_text(encoding="utf-8"))
+    texts: list[dict[str, str]] = read_json(file, f"delete {file}: it is written again")
     return texts
 
 

@@ -295,5 +295,5 @@ def _readings(
             drift = measure(base, tuned, of_text, label=f"{run} on {text}")
             require_finite(drift, text)
             write_json(file, drift.as_dict())
-        drifts[text] = Drift.from_dict(json.loads(file.read_text(encoding="utf-8")))
+        drifts[text] = Drift.from_dict(read_json(file, f"delete {file}: it is read again"))
     return drifts

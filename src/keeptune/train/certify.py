@@ -5,7 +5,6 @@ The meter's rows steer λ (`keeptune.train.steering`), so others are read here.
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +15,7 @@ from keeptune.audit.meter import MEASURES
 from keeptune.audit.stats import Interval, bootstrap_ratio
 from keeptune.audit.verdict import MIN_DOCUMENTS
 from keeptune.replay.pool import ReplayBatch
+from keeptune.storage import read_json
 from keeptune.train.meter_callback import drift_of_tokens
 from keeptune.versions import versions
 
@@ -68,8 +68,13 @@ def certify(trainer: KeepSFTTrainer, batch: ReplayBatch) -> dict[str, Any]:
 
 
 def read_certificate(folder: Path) -> dict[str, Any]:
-    """The certificate in a run's folder."""
-    certificate: dict[str, Any] = json.loads((folder / FILE).read_text(encoding="utf-8"))
+    """The certificate in a run's folder.
+
+    Raises:
+        SourceError: it is damaged.
+    """
+    file = folder / FILE
+    certificate: dict[str, Any] = read_json(file, f"delete {file} and resume the run: it certifies again")
     return certificate
 
 
