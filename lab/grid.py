@@ -64,16 +64,17 @@ def experiment(
         ]
         # One cell of many leaves the csv to whoever runs them all.
         if table and not given.cell:
-            keep(home / csv_name(given.size), table, sources(folder, given.size, runs))
+            whole = not missing(folder, given.size, runs)
+            keep(home / csv_name(given.size), table, sources(folder, given.size, runs), whole=whole)
     except KeeptuneError as error:
         say(f"lab: {error.what}")
         say(f"  → {error.fix}")
         sys.exit(2)
 
 
-def keep(path: Path, table: list[Row], made: dict[str, Any]) -> None:
-    """Write the rows and what they were made with, unless the rows that stand there are more: those of a whole grid."""
-    if path.is_file() and len(read_csv(path)) > len(table):
+def keep(path: Path, table: list[Row], made: dict[str, Any], *, whole: bool) -> None:
+    """Write the rows and what they were made with: of the whole grid, or of a part of it where no more stand there."""
+    if not whole and path.is_file() and len(read_csv(path)) > len(table):
         say(f"{path.name} is kept: it has more rows than the cells that are finished here")
         return
     write_csv(path, table)

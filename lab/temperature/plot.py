@@ -17,7 +17,7 @@ from grid import Row, draw
 from stats import Claim, over_seeds
 
 HERE = Path(__file__).resolve().parent
-NAMES = {"kl_self": "KL", "ntp_self": "next-token loss"}
+NAMES = {"kl_self": "KL, λ = 10", "ntp_self": "next-token loss, λ = 3"}
 
 
 def temperatures(rows: list[Row]) -> list[float]:

@@ -103,8 +103,15 @@ def test_a_csv_comes_back_as_it_went(tmp_path: Path) -> None:
 
 def test_a_grid_done_in_part_leaves_the_whole_ones_rows_alone(tmp_path: Path) -> None:
     table, rows = tmp_path / "results.csv", [{"run": f"cell {number}", "loss": 0.5} for number in range(3)]
-    grid.keep(table, rows, {"cell 0": {}})
-    grid.keep(table, rows[:2], {})
+    grid.keep(table, rows, {"cell 0": {}}, whole=False)
+    grid.keep(table, rows[:2], {}, whole=False)
     assert len(grid.read_csv(table)) == 3
-    grid.keep(table, [*rows, {"run": "cell 3", "loss": 0.5}], {})
+    grid.keep(table, [*rows, {"run": "cell 3", "loss": 0.5}], {}, whole=False)
     assert len(grid.read_csv(table)) == 4
+
+
+def test_a_whole_grid_takes_the_place_of_a_longer_one(tmp_path: Path) -> None:
+    table, rows = tmp_path / "results.csv", [{"run": f"cell {number}", "loss": 0.5} for number in range(3)]
+    grid.keep(table, rows, {}, whole=True)
+    grid.keep(table, rows[:2], {}, whole=True)
+    assert grid.read_csv(table) == rows[:2]
