@@ -23,7 +23,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import torch
 from decoders import make_decoder
 from grid import Cell, Row, experiment, once
-from tasks import ANSWER, LENGTH, TASKS, WORDS, make_rows, make_tokenizer
+from tasks import ABOVE_999, ANSWER, LENGTH, TASKS, WORDS, held_out_rows, make_rows, make_tokenizer
 from torch import Tensor
 from transformers import LlamaForCausalLM
 
@@ -91,7 +91,7 @@ def replays(stage: int, cell: Cell) -> bool:
 
 def learn(model: LlamaForCausalLM, stage: int, cell: Cell, pool: ReplayPool) -> dict[str, Any]:
     """Train on one task, in place; the readings on all four and the processor time that it took, reading included."""
-    held_out = {task: make_rows(task, cell["eval_rows"], _EVAL_SEED + cell["seed"]) for task in TASKS}
+    held_out = held_out_rows(cell["eval_rows"], _EVAL_SEED + cell["seed"])
     steps, before = cell["steps"][TASKS[stage]], sum(cell["steps"][task] for task in TASKS[:stage])
     optimizer = torch.optim.AdamW(model.parameters(), lr=cell["learning_rate"], betas=(0.9, 0.99), weight_decay=0.02)
 
@@ -138,7 +138,7 @@ def batches(task: str, cell: Cell, stage: int) -> Iterator[dict[str, Tensor]]:
 
 @torch.no_grad()
 def accuracies(model: LlamaForCausalLM, held_out: dict[str, Tensor]) -> dict[str, float]:
-    """The share of rows, by task, whose answer and end are all right under greedy decoding.
+    """The share of each set of rows whose answer and end are all right under greedy decoding.
 
     Given the right tokens before it, every token of a right answer is the likeliest one, and the other way round: one
     pass tells what decoding token by token would.
@@ -157,7 +157,7 @@ def accuracies(model: LlamaForCausalLM, held_out: dict[str, Tensor]) -> dict[str
 def cell_rows(cell: Cell, kept: dict[str, Any], home: Path) -> Iterator[Row]:
     """A row for every reading of every task."""
     for reading in kept["readings"]:
-        for task in TASKS:
+        for task in (*TASKS, ABOVE_999):
             yield {
                 "method": cell["method"],
                 "seed": cell["seed"],

@@ -12,6 +12,7 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerFast
 
 TASKS = ("add", "reversal", "sort", "modadd")
+ABOVE_999 = "add, above 999"
 DIGITS = 3
 MODULUS = 10**DIGITS
 BLANK, END = "_", "end"
@@ -48,6 +49,17 @@ def make_rows(task: str, rows: int, seed: int) -> Tensor:
     given = second + zero if two_numbers else column(BLANK).expand(-1, DIGITS)
     parts = [column(task), first + zero, column("+"), given, column("="), answer + zero, column(END)]
     return torch.cat(parts, dim=1)
+
+
+def held_out_rows(rows: int, seed: int) -> dict[str, Tensor]:
+    """Rows to read a model on, int64 [R, T]: of each task, and of addition where the sum is above 999.
+
+    The other half of addition's questions has modadd's answers: a model that has forgotten addition, and takes them for
+    modadd's, gets these right.
+    """
+    found = {task: make_rows(task, rows, seed) for task in TASKS}
+    many = make_rows("add", 4 * rows, seed)
+    return {**found, ABOVE_999: many[many[:, ANSWER.start] != _IDS["0"]][:rows]}
 
 
 def _number(digits_RD: Tensor) -> Tensor:

@@ -29,7 +29,11 @@ def replay(
         Parameter(help="Rows start as a document does, or as a chat: the model then writes the user's words too."),
     ] = "document",
     temperature: Annotated[
-        float, Parameter(help="Of drawing: below 1 likelier text, above 1 less likely. What is kept is of 1 always.")
+        float,
+        Parameter(
+            help="Of drawing: below 1 likelier text, above 1 less likely. What is kept is of 1 always. Next-token "
+            "replay wants 1."
+        ),
     ] = 1.0,
     predictions: Annotated[
         Literal["hidden", "topk", "none"],

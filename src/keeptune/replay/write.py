@@ -53,7 +53,8 @@ def sample_pool(
             start with each in turn.
         prompts: rows start with that token, or as a chat: with what the chat template puts before a user's words.
         temperature: divides the logits that are drawn from: below 1 the text is likelier than what the base writes on
-            its own, above 1 less likely. What is kept are its predictions at temperature 1 all the same.
+            its own, above 1 less likely. What is kept are its predictions at temperature 1 all the same. Leave it at 1
+            for next-token replay, which learns the text's distribution (lab/temperature).
         dtype: of sampling and of the stored states; default the one that training multiplies in.
         predictions: what to keep of the base's predictions: `hidden` states (exact), the `topk` words (small), `none`.
         top_k: words to keep of each, with topk.
