@@ -37,6 +37,16 @@ def figure(rows: list[Row]) -> Any:
                 note(right, seconds.value, forgotten.value, str(count), color=colour)
         whiskers(left, [(count, at(rows, count, lambda_)) for count in counts], label=f"λ = {lambda_:g}", **look)
         whiskers(right, places, label=f"λ = {lambda_:g}", **look)
+        for count in (count for count in counts if at(rows, count, lambda_) is None):
+            left.annotate(
+                f"λ = {lambda_:g}: not reached",
+                (count, 0.03),
+                xycoords=("data", "axes fraction"),
+                rotation=90,
+                ha="center",
+                fontsize=6.5,
+                color=colour,
+            )
     left.set_xscale("log")
     left.set_xticks(counts, [str(count) for count in counts])
     left.minorticks_off()
@@ -44,7 +54,8 @@ def figure(rows: list[Row]) -> Any:
     left.set_xlabel(f"replay rows a step, beside {rows[0]['batch']} task rows")
     left.set_ylabel("forgetting: rise of the old loss,\nnats per token, mean and 95 % interval")
     left.set_title(f"where the new loss is {target:g}")
-    left.legend()
+    left.legend(loc="lower right", bbox_to_anchor=(1, 0.35))
+    right.margins(x=0.1)
     logarithmic(right, "x")
     right.set_xlabel("processor seconds to get there, sampling counted in")
     right.set_title("what it costs; numbers are replay rows a step")
