@@ -54,7 +54,8 @@ def figure(rows: list[Row]) -> Any:
         axis.axhline(0, color=GREY, linewidth=0.8)
         axis.set_xscale("log")
         axis.set_xlabel("length of pretraining, tokens per parameter")
-        axis.legend()
+    both.legend()
+    kept.legend(loc="lower right")
     both.set_xticks(lengths(rows), [f"{length:g}" for length in lengths(rows)])
     both.minorticks_off()
     both.set_xlim(lengths(rows)[0] / 1.3, lengths(rows)[-1] * 1.3)
@@ -73,8 +74,10 @@ def draw_line(axis: Any, rows: list[Row], among: list[float], colour: str, mark:
         [interval.value for _, interval in reached],
         mark + "-",
         color=colour,
-        label=name,
+        label=name if reached else f"{name}: target not reached",
     )
+    if not reached:
+        return
     for length, (_, low, high, _) in reached:
         if low is not None and high is not None:
             axis.plot([length, length], [low, high], color=colour, linewidth=1.2)
