@@ -85,15 +85,15 @@ def panel(axis: Any, rows: list[Row], length: float) -> None:
         )
         if other == length:
             for share, place in zip(points, path, strict=True):
-                note(axis, f"{100 * share:.3g} %", place, GREY, (0, 4), ha="left", va="bottom")
+                note(axis, f"{100 * share:g} %", place, GREY, (0, -5), ha="center", va="top")
     base = middle(mixtures(rows, length)[0.0])[1]
     axis.axhline(base, color=ORANGE, linewidth=0.9, linestyle=":", label="old loss of the base")
-    axis.margins(x=0.12)
+    axis.margins(x=0.12, y=0.1)
     groups = tuned(rows, length)
     path = [middle([run[-1] for run in group]) for group in groups.values()]
     axis.plot(*zip(*path, strict=True), "o-", color=BLUE, label="fine-tuned with KL, by λ")
     for (lambda_, group), place in zip(groups.items(), path, strict=True):
-        note(axis, f"λ = {lambda_:g}", place, BLUE, (5, 3), ha="left", va="bottom")
+        note(axis, f"λ = {lambda_:g}", place, BLUE, (6, 0 if 0 < lambda_ < 1 else 7), ha="left", va="center")
         axis.plot(
             [run[-1]["new_loss"] for run in group],
             [run[-1]["old_loss"] for run in group],

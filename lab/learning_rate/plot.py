@@ -12,7 +12,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from curves import by_seed, forgetting, mean_at, paired, runs, told
-from drawing import logarithmic, rate_word, whiskers
+from drawing import rate_word, whiskers
 from grid import Row, draw
 from stats import Claim, over_seeds
 
@@ -68,8 +68,11 @@ def figure(rows: list[Row]) -> Any:
         axis.set_xscale("log")
         axis.set_xticks(marked, [rate_word(rate) for rate in marked])
         axis.minorticks_off()
-        axis.legend()
-    logarithmic(right, "y")
+    right.axhline(0, color=GREY, linewidth=0.8)
+    left.margins(y=0.22)
+    left.legend(loc="lower left")
+    right.set_ylim(top=1.55 * right.get_ylim()[1])
+    right.legend(loc="upper left", ncols=2, columnspacing=1.0)
     return drawn
 
 
