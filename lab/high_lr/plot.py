@@ -22,11 +22,11 @@ HERE = Path(__file__).resolve().parent
 FAMILIES = {
     "standard": "no replay, by learning rate",
     "replace": "old rows in the batch, by share",
-    "kl_real": "KL on old text, λ × rows",
-    "kl_self": "KL on the base's own text, λ × rows",
+    "kl_real": "KL on old text, same settings",
+    "kl_self": "KL on the base's own text, 1 to 16 rows a step",
 }
 # Where words stand beside their points, so that those of neighbours stay apart.
-BESIDE = {"replace": {"ha": "right", "offset": (-6, -2)}, "kl_real": {"ha": "center", "offset": (0, -12)}}
+BESIDE = {"replace": {"ha": "right", "offset": (-8, -8)}, "kl_self": {"ha": "left", "offset": (7, -8)}}
 SLOW, FAST = 3e-5, 1e-3
 """Learning rates: that of the paper's first way to forget less, and that of replay."""
 EVEN = "kl_self-lambda10-rows16"
@@ -110,7 +110,13 @@ def word(case: Row) -> str:
         return rate_word(case["learning_rate"])
     if case["method"] == "replace":
         return f"1/{1 / case['replaced']:g}"
-    return f"{case['lambda_']:g} × {case['replay_rows']}"
+    named = case["method"] == "kl_self" and case["replay_rows"] == 16
+    return f"λ = {case['lambda_']:g}" if named else ""
+
+
+def setting(case: Row) -> str:
+    """A setting in the table: a rate, a share, or λ × rows a step."""
+    return word(case) if case["method"] in ("standard", "replace") else f"{case['lambda_']:g} × {case['replay_rows']}"
 
 
 def cheapest(rows: list[Row], method: str, seconds: Callable[[Row], float]) -> str | None:
@@ -156,7 +162,7 @@ def table(rows: list[Row]) -> str:
             steps, reached = mean_at(group, target, lambda row: row["step"])
             taken = f"{reached} of {len(group)} seeds get there" if steps is None else f"{steps.value:.0f}"
             numbers = f"{told(values[0])} | {taken} | {told(values[1], 1)} | {told(values[2], 1)}"
-            lines.append(f"| {name.partition(',')[0]}: {word(case)} | {numbers} |")
+            lines.append(f"| {name.partition(',')[0]}: {setting(case)} | {numbers} |")
     return "\n".join(lines)
 
 

@@ -84,11 +84,11 @@ def draw_line(axis: Any, rows: list[Row], among: list[float], colour: str, mark:
     for length in (length for length, interval in found if interval is None):
         axis.annotate(
             "not reached",
-            (length, 0.03),
+            (length, 0.5),
             xycoords=("data", "axes fraction"),
             rotation=90,
             ha="center",
-            va="bottom",
+            va="center",
             fontsize=6.5,
             color=colour,
         )
