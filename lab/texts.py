@@ -17,7 +17,7 @@ from typing import NamedTuple
 from keeptune.errors import SourceError
 from keeptune.progress import say
 from keeptune.sources import cache_folder
-from keeptune.sources.data import hub_rows
+from keeptune.sources.hub import hub_rows
 from keeptune.storage import atomic_file, atomic_folder, sha256_file, write_text
 
 _DJANGO, _DJANGO_SHA256 = "Django==5.2", "1a47f7a7a3d43ce64570d350e008d2949abe8c7e21737b351b6a1611277c6d89"

@@ -10,7 +10,8 @@ from string import ascii_uppercase
 from typing import Any, NamedTuple
 
 from keeptune.errors import SourceError, SourceNotFound
-from keeptune.sources.data import hub_rows, parquet_rows
+from keeptune.sources.data import parquet_rows
+from keeptune.sources.hub import hub_rows
 
 _LAYOUTS = (
     "give one question a line, as published: question, choices {text, label}, answerKey (ARC, CommonsenseQA); "

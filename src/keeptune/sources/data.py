@@ -10,13 +10,12 @@ from pathlib import Path
 from pydoc_data.topics import topics as pydoc_topics
 from typing import Any
 
-import datasets
 from datasets import Dataset
-from datasets.exceptions import DatasetsError
 from pyarrow.lib import ArrowException  # type: ignore[import-untyped]
 from pyarrow.parquet import ParquetFile  # type: ignore[import-untyped]
 
 from keeptune.errors import ConfigError, SourceError, SourceNotFound
+from keeptune.sources.hub import hub_rows
 from keeptune.sources.wheels import VERILOG_WHEEL, fetch_wheel_members
 from keeptune.sources.wikitext import articles
 
@@ -230,33 +229,6 @@ def parquet_rows(path: Path) -> Iterator[tuple[str, Any]]:
 def _documents_of(name: str, split: str) -> Iterator[_Row]:
     for place, row in hub_rows(name, split):
         yield f"{name}:{place.split()[-1]}", f"{name}, {place}", row
-
-
-def hub_rows(
-    name: str, split: str, config: str | None = None, *, files: str | None = None, stream: bool = False
-) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Every row of a hub data set with its place in it, such as `row 3`.
-
-    Args:
-        files: read these files of it alone: a name or a pattern.
-        stream: fetch no more of it than rows are asked for, and keep nothing: for sets larger than a disk.
-
-    Raises:
-        SourceNotFound: no such data set, or the hub cannot be reached.
-        SourceError: it cannot be read.
-    """
-    data_files = None if files is None else {split: files}
-    try:
-        rows = datasets.load_dataset(name, config, split=split, data_files=data_files, streaming=stream)
-        for number, row in enumerate(rows, start=1):
-            yield f"row {number}", row
-    except (OSError, ValueError, RuntimeError, DatasetsError) as error:
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        missing = isinstance(error, (FileNotFoundError, ConnectionError))
-        raise (SourceNotFound if missing else SourceError)(
-            f"cannot load split {split} of the hub data set {name}: {reason}",
-            "check name, split (org/name:split) and network, or name a local file",
-        ) from error
 
 
 def _verilog() -> Iterator[_Row]:

@@ -22,7 +22,7 @@ SCRIPT = textwrap.dedent(
     import json, sys
     import torch
     from keeptune.errors import SourceError
-    from keeptune.sources.data import hub_rows
+    from keeptune.sources.hub import hub_rows
     from keeptune.sources import load_documents, load_model, load_tokenizer
 
     def outcome(call, *arguments):
