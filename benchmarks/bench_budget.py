@@ -67,7 +67,8 @@ def tiny_base(folder: Path) -> Path:
     sys.path.insert(0, str(ROOT))
     import torch
 
-    from keeptune.sources import encode, load_documents
+    from keeptune.data.documents import load_documents
+    from keeptune.data.encode import encode
     from keeptune.storage import atomic_folder
     from keeptune.train.loop import task_sum
     from tests.conftest import make_model, make_tokenizer
@@ -114,11 +115,11 @@ def names(size: Size) -> dict[str, tuple[str, ...]]:
     """Each run and its own flags; fixed λ and budgets take turns, so that a stopped benchmark has some of both."""
     fixed = [
         # The meter reads at the start and the end, on the rows that the certificates are about.
-        (f"lambda-{value:g}", ("--lambda", f"{value:g}", "--meter-every", "0", "--meter-rows", str(CERTIFICATE_ROWS)))
+        (f"lambda-{value:g}", ("--lambda", f"{value:g}", "--drift-every", "0", "--drift-rows", str(CERTIFICATE_ROWS)))
         for value in size.lambdas
     ]
     steered = [
-        (f"budget-{value:g}", ("--budget", f"{value:g}", "--meter-rows", str(METER_ROWS))) for value in size.budgets
+        (f"budget-{value:g}", ("--budget", f"{value:g}", "--drift-rows", str(METER_ROWS))) for value in size.budgets
     ]
     order = [fixed[0], fixed[-1]]
     for pair in zip(steered, fixed[1:-1], strict=False):

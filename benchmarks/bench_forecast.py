@@ -42,7 +42,7 @@ def rates_of(end: int) -> list[float]:
 
 def forecasts(rows: list[dict[str, Any]], name: str) -> list[dict[str, Any]]:
     """Every measure at every share: the forecast, the truth, and the error of taking the latest reading for it."""
-    from keeptune.laws.forecast import forecast
+    from keeptune.laws.forecast.forecast import forecast
 
     end = rows[-1]["N"]
     rates = rates_of(end)
@@ -72,9 +72,9 @@ def forecasts_with_law(runs: dict[str, list[dict[str, Any]]]) -> list[dict[str, 
     """L_ft and the rise of L_f of each run, from the law of the others and its own readings."""
     import numpy as np
 
-    from keeptune.laws.experience import forecast_with_law
-    from keeptune.laws.fit import JointFit
-    from keeptune.laws.rows import Runs
+    from keeptune.laws.forecast.experience import forecast_with_law
+    from keeptune.laws.joint.fit import JointFit
+    from keeptune.laws.readings import Runs
 
     found = []
     for name, rows in runs.items():

@@ -37,7 +37,7 @@ def drawn(name: str, apart: float, seed: int, seeds: int = 3, steps: int = 22) -
     import numpy as np
 
     from keeptune.laws.forms import LLAMA_2_7B_PARAMETERS_PER_RANK, PUBLISHED
-    from keeptune.laws.rows import Runs
+    from keeptune.laws.readings import Runs
 
     generator = np.random.default_rng(seed)
     run, N = (axis.ravel() for axis in np.meshgrid(range(len(RANKS) * seeds), np.linspace(50, 260, steps)))
@@ -53,8 +53,8 @@ def one(task: tuple[str, int]) -> dict[str, Any]:
     """One fit: for each place and loss the relative error, and whether the interval holds the truth."""
     import numpy as np
 
-    from keeptune.laws.fit import JointFit
     from keeptune.laws.forms import LLAMA_2_7B_PARAMETERS_PER_RANK, PUBLISHED
+    from keeptune.laws.joint.fit import JointFit
 
     scenario, seed = task
     name, apart = SCENARIOS[scenario]
@@ -88,7 +88,7 @@ def summary(fits: list[dict[str, Any]]) -> dict[str, Any]:
 
 def timed() -> dict[str, Any]:
     """Seconds for 10 020 readings, without and with 200 replicates."""
-    from keeptune.laws.fit import JointFit
+    from keeptune.laws.joint.fit import JointFit
 
     readings = drawn("llama2-7b-chat/openorca", 0.0, 0, seeds=10, steps=167)
     seconds = {}

@@ -24,8 +24,8 @@ def works(device: str, *, quick: bool) -> tuple[int, dict[str, Callable[[], Any]
 
     from keeptune import load_documents, load_model, load_tokenizer, measure
     from keeptune.audit.meter import _batches, pad_rows
-    from keeptune.replay.precision import autocast, training_dtype
-    from keeptune.sources import encode
+    from keeptune.data.encode import encode
+    from keeptune.models.modeling import autocast, training_dtype
 
     base = load_model("smollm2").to(device)
     tuned = copy.deepcopy(base)

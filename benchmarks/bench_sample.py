@@ -31,8 +31,8 @@ def time_once(method: str, model_source: str, rows: int, length: int) -> float:
         _prepare_process()
     import torch
 
-    from keeptune.replay.sampler import TorchSampler
-    from keeptune.sources import load_model
+    from keeptune.models.loading import load_model
+    from keeptune.replay.engines.torch import TorchEngine
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
     model: Any = load_model(model_source, dtype=torch.bfloat16).to(device)
@@ -52,7 +52,7 @@ def time_once(method: str, model_source: str, rows: int, length: int) -> float:
         )
         written.cpu()  # the sampler's rows are on the host too
 
-    sampler = TorchSampler(model, rows=rows) if method == KEEPTUNE else None
+    sampler = TorchEngine(model, rows=rows) if method == KEEPTUNE else None
 
     def sample(tokens: int) -> None:
         sampler.sample(rows, tokens, [0], seed=0)

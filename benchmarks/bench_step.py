@@ -92,11 +92,11 @@ def term_rows(rows: int) -> int:
 def our_model(base: Any, lora: bool = False) -> Any:
     from peft import get_peft_model
 
-    from keeptune.replay.precision import suit_attention
-    from keeptune.train.tune import lora_config
+    from keeptune.models.modeling import select_attention
+    from keeptune.runs.run import lora_config
 
     model = copy.deepcopy(base)
-    suit_attention(model, T)
+    select_attention(model, T)
     return get_peft_model(model, lora_config(16)) if lora else model
 
 
@@ -112,7 +112,7 @@ def trainers(base: Any, tokenizer: Any, pool: Any, rows: int, folder: str) -> di
     data = task_rows(rows + replay)
     shared = {"train_dataset": data, "processing_class": tokenizer}
     plain = SFTTrainer(model=copy.deepcopy(base), args=sft_arguments(f"{folder}/plain", rows + replay), **shared)
-    settings = KeepConfig(replay=str(pool.folder), replay_rows=replay, meter_rows=1)
+    settings = KeepConfig(replay=str(pool.folder), replay_rows=replay, drift_rows=1)
     keep = KeepSFTTrainer(model=our_model(base), args=sft_arguments(f"{folder}/keep", rows), keep=settings, **shared)
     indices = torch.arange(replay)
     whole, part, few = (as_batch(data, count) for count in (rows + replay, rows, QUICK_PLAIN_ROWS))
@@ -135,9 +135,9 @@ def our_terms(base: Any, pools: dict[str, Any], replay: int, device: Any) -> dic
     """The replay term with every other teacher, on the model itself and on a LoRA over it."""
     import torch
 
+    from keeptune.models.modeling import autocast
     from keeptune.objective import fused
-    from keeptune.replay.precision import autocast
-    from keeptune.replay.teacher import make_teacher
+    from keeptune.replay.teachers import make_teacher
     from keeptune.train.replay_term import replay_sum
 
     def term(model: Any, kind: Any, pool: Any) -> Work:
@@ -181,8 +181,8 @@ def dense_term(student: Any, teacher: Any, inputs: Any) -> Work:
     """The paper's form: both models' whole logits, the teacher run anew."""
     import torch
 
+    from keeptune.models.modeling import autocast
     from keeptune.objective import forward_kl
-    from keeptune.replay.precision import autocast
 
     def work() -> None:
         with autocast(inputs.device, torch.bfloat16):
@@ -268,7 +268,7 @@ def plain_worker(kind: str, rows: int, steps: int, *, wait: bool) -> float:
         shared = {"train_dataset": data, "processing_class": tokenizer, "args": sft_arguments(folder, rows)}
         if kind == "keeptune":
             pool = sample_pool(base, tokenizer, f"{folder}/pool", tokens=16, length=8)
-            keep = KeepConfig(lambda_=0.0, replay=str(pool.folder), meter_rows=1)
+            keep = KeepConfig(lambda_=0.0, replay=str(pool.folder), drift_rows=1)
             trainer = KeepSFTTrainer(model=our_model(base), keep=keep, **shared)
         else:
             trainer = SFTTrainer(model=base, **shared)

@@ -23,8 +23,8 @@ def readings(model: Any, pools: dict[Any, Any], base_head: Any, rows: int, step:
     """KL and gradient at the hidden states for every K, against the exact ones."""
     import torch
 
-    from keeptune.replay.teacher import CachedHidden, CachedTopK
-    from keeptune.replay.view import head_of, hidden_states
+    from keeptune.models.modeling import head_of, hidden_states
+    from keeptune.replay.teachers import CachedHidden, CachedTopK
 
     found: dict[Any, tuple[float, Any]] = {}
     head = head_of(model).detached()
@@ -68,13 +68,13 @@ def main() -> None:
 
     from keeptune import KeepConfig, keep_tuning, load_documents, load_model, load_tokenizer, sample_pool
     from keeptune.cli import _prepare_process
-    from keeptune.replay.precision import suit_attention
-    from keeptune.replay.teacher import frozen_head
-    from keeptune.sources import encode
+    from keeptune.data.encode import encode
+    from keeptune.models.modeling import select_attention
+    from keeptune.replay.teachers import frozen_head
 
     _prepare_process()
     model, tokenizer = load_model("smollm2").to(device), load_tokenizer("smollm2")
-    suit_attention(model, LENGTH)
+    select_attention(model, LENGTH)
     base_head = frozen_head(model, torch.float32).detached()
     task = encode(load_documents("verilog"), tokenizer, max_length=LENGTH, document_start=0)
     task = task.filter(lambda row: len(row["input_ids"]) == LENGTH).shuffle(seed=0)
@@ -87,7 +87,7 @@ def main() -> None:
             kept = {"predictions": "topk", "top_k": words}
             pools[words] = sample_pool(model, tokenizer, f"{folder}/{words}", **shared, **kept)
         optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4)
-        keep = KeepConfig(lambda_=0.0, meter_rows=1)
+        keep = KeepConfig(lambda_=0.0, drift_rows=1)
         steps = keep_tuning(
             model, batches, pools["hidden"], optimizer=optimizer, steps=max(stops), keep=keep, dtype=torch.bfloat16
         )

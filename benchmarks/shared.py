@@ -26,7 +26,7 @@ def finish(name: str, result: dict[str, Any], *, quick: bool) -> None:
     """Print the result on one line; in full mode write it to results/, a GPU's beside a CPU's."""
     import torch
 
-    from keeptune.versions import provenance
+    from keeptune.system import provenance
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
     whole = {"benchmark": name, "device": device, **result, **provenance(0)}

@@ -17,7 +17,8 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerFast
 
 from keeptune import load_documents
-from keeptune.sources import cache_folder, split_documents
+from keeptune.data.documents import split_documents
+from keeptune.models.wheels import cache_folder
 
 START = "<|endoftext|>"
 _HELD_OUT = 0.1

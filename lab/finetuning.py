@@ -26,8 +26,8 @@ from torch import Tensor, nn
 from transformers import LlamaForCausalLM
 
 from keeptune import KeepConfig, ReplayPool, keep_tuning, sample_pool, text_pool
-from keeptune.progress import track
-from keeptune.sources import cache_folder
+from keeptune.log import track
+from keeptune.models.wheels import cache_folder
 from keeptune.storage import write_json
 from keeptune.train.finch import FinchSchedule
 
@@ -191,7 +191,7 @@ def train(model: nn.Module, pool: ReplayPool, method: Method, cell: Cell, reader
         lambda_=0.0 if method.replay == "none" else cell["lambda_"],
         objective=method.objective,
         replay_rows=cell["replay_rows"],
-        meter_rows=1,
+        drift_rows=1,
     )
     steps = cell["steps"]
     training = keep_tuning(

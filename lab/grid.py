@@ -25,9 +25,9 @@ from pathlib import Path
 from typing import Any
 
 from keeptune.errors import ConfigError, KeeptuneError
-from keeptune.progress import duration, say
+from keeptune.log import duration, say
 from keeptune.storage import atomic_folder, storage_errors, write_json, write_text
-from keeptune.versions import provenance
+from keeptune.system import provenance
 
 Cell = dict[str, Any]
 Row = dict[str, Any]

@@ -30,17 +30,19 @@ from keeptune.audit.answers import answer
 from keeptune.audit.meter import measure
 from keeptune.audit.safety import load_prompts
 from keeptune.audit.safety.detectors import opening_log_odds
-from keeptune.audit.steps import Steps
 from keeptune.audit.tasks import load_tasks, measure_task
 from keeptune.audit.texts import self_rows, text_rows
 from keeptune.audit.turns import rendered, tokenised
-from keeptune.progress import say
-from keeptune.replay import text as pool_text
-from keeptune.replay.precision import suit_attention
-from keeptune.replay.prompts import chat_opening
-from keeptune.sources import cache_folder, document_start, load_model, load_tokenizer
+from keeptune.log import say
+from keeptune.models.loading import load_model, load_tokenizer
+from keeptune.models.modeling import select_attention
+from keeptune.models.vocabulary import document_start
+from keeptune.models.wheels import cache_folder
+from keeptune.replay.openings import chat_opening
+from keeptune.replay.text import text_rows as real_rows
+from keeptune.runs.run import task_rows, tune
 from keeptune.storage import read_lines, write_text
-from keeptune.train.tune import task_rows, tune
+from keeptune.workspace import Steps
 
 _FRESH_SEED = 1_000
 _NEW_TOKENS = 48
@@ -182,15 +184,15 @@ def _tune(cell: Cell, folder: Path) -> None:
 def _pool(cell: Cell, method: Method, folder: Path) -> None:
     """Rows for every step, none used twice, and the meter's; a run without replay needs these alone."""
     base, tokenizer = load_model(_model(cell)), load_tokenizer(_model(cell))
-    suit_attention(base, cell["replay_length"])
-    rows = cell["meter_rows"] + (0 if method.text == "none" else cell["steps"] * cell["replay_rows"])
+    select_attention(base, cell["replay_length"])
+    rows = cell["drift_rows"] + (0 if method.text == "none" else cell["steps"] * cell["replay_rows"])
     how: dict[str, Any] = {
         "tokens": rows * cell["replay_length"],
         "length": cell["replay_length"],
         "seed": cell["seed"],
     }
     if method.text == "foreign":
-        tokens_RT1 = pool_text.text_rows(source_of(cell["foreign"]), tokenizer, **how)
+        tokens_RT1 = real_rows(source_of(cell["foreign"]), tokenizer, **how)
         text_pool(base, tokenizer, folder / "pool", tokens_RT1, source=cell["foreign"])
     elif method.prompts == "mixed":
         starts = [document_start(tokenizer)[0], chat_opening(tokenizer)[0]]

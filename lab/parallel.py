@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 from keeptune.errors import ConfigError, KeeptuneError
-from keeptune.progress import track
+from keeptune.log import track
 
 _LAST_LINES = 15
 

@@ -22,8 +22,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import LlamaForCausalLM
 
-from keeptune.progress import track
-from keeptune.sources import cache_folder
+from keeptune.log import track
+from keeptune.models.wheels import cache_folder
 from keeptune.train.loop import task_sum
 
 _FALL = 0.2

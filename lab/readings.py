@@ -8,9 +8,10 @@ from grid import Cell
 from torch import Tensor, nn
 
 from keeptune.audit.meter import MEASURES, token_drift
+from keeptune.models.adapters import evaluating
+from keeptune.models.modeling import head_of, hidden_states
 from keeptune.replay.pool import ReplayBatch
-from keeptune.replay.teacher import evaluating, kept_predictions, make_teacher
-from keeptune.replay.view import head_of, hidden_states
+from keeptune.replay.teachers import make_teacher, teacher_outputs
 from keeptune.train.loop import held_out_kl, task_sum
 
 
@@ -27,7 +28,7 @@ class Reader:
         self.new_RT1 = corpus(cell, "new").held_out_RT1[: cell["eval_rows"]].to(self.device)
         old_RT1 = corpus(cell, "old").held_out_RT1[: cell["eval_rows"]]
         with evaluating(base):
-            kept = kept_predictions(base, old_RT1[:, :-1], torch.float32, "hidden", 0)
+            kept = teacher_outputs(base, old_RT1[:, :-1], torch.float32, "hidden", 0)
         self.old = ReplayBatch(tokens_BT1=old_RT1, kept=kept).to(self.device)
         self.teacher = make_teacher("hidden", base, torch.float32)
         self.reads_l_f = cell.get("reads_l_f", False)

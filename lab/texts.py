@@ -14,10 +14,10 @@ import tempfile
 from pathlib import Path
 from typing import NamedTuple
 
+from keeptune.data.hub import hub_rows
 from keeptune.errors import SourceError
-from keeptune.progress import say
-from keeptune.sources import cache_folder
-from keeptune.sources.hub import hub_rows
+from keeptune.log import say
+from keeptune.models.wheels import cache_folder
 from keeptune.storage import atomic_file, atomic_folder, sha256_file, write_text
 
 _DJANGO, _DJANGO_SHA256 = "Django==5.2", "1a47f7a7a3d43ce64570d350e008d2949abe8c7e21737b351b6a1611277c6d89"

@@ -11,9 +11,9 @@ from decoders import tiny_base
 from grid import Cell, Row, once
 from texts import source_of
 
+from keeptune.runs.run import tune
+from keeptune.runs.settings import TuneSettings
 from keeptune.storage import read_lines
-from keeptune.train.settings import TuneSettings
-from keeptune.train.tune import tune
 
 _FIELDS = {field.name for field in dataclasses.fields(TuneSettings)}
 

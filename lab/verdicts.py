@@ -19,7 +19,7 @@ from grid import read_csv
 from stats import RULE, Claim
 
 from keeptune.errors import ConfigError
-from keeptune.progress import say
+from keeptune.log import say
 from keeptune.storage import write_json, write_text
 
 HERE = Path(__file__).resolve().parent

@@ -19,11 +19,11 @@ from matplotlib.figure import Figure
 from stats import Claim, Interval, bootstrap
 
 from keeptune.laws.figures import drawing
-from keeptune.laws.fit import JointFit, LineFit
+from keeptune.laws.joint.fit import JointFit, LineFit
+from keeptune.laws.joint.record import fit_laws
 from keeptune.laws.plots import laws_panels, legend
-from keeptune.laws.record import fit_laws
+from keeptune.laws.readings import Runs
 from keeptune.laws.robust import r_squared
-from keeptune.laws.rows import Runs
 from keeptune.plot_style import PAGE
 from keeptune.storage import write_json
 

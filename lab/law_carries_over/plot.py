@@ -18,8 +18,8 @@ from grid import Row, draw
 from stats import Claim, Interval, over_seeds
 
 from keeptune.errors import ConfigError
-from keeptune.laws.fit import JointFit, LineFit
-from keeptune.laws.rows import Runs
+from keeptune.laws.joint.fit import JointFit, LineFit
+from keeptune.laws.readings import Runs
 
 HERE = Path(__file__).resolve().parent
 # The first tenth of a run is left out of fits: the rate warms up, and L_ft is the base's. The paper leaves out a fifth.

@@ -25,7 +25,7 @@ import torch
 from grid import Cell, Row, experiment
 from torch import Tensor
 
-from keeptune.progress import track
+from keeptune.log import track
 
 HERE = Path(__file__).resolve().parent
 OLD, NEW = (-3.2, -0.08), (0.28, 3.2)

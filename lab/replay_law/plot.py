@@ -18,11 +18,11 @@ from grid import Row, draw, read_csv
 from matplotlib.figure import Figure
 from stats import Claim, Interval
 
-from keeptune.laws.record import write_laws
-from keeptune.laws.replay_fit import ReplayFit
-from keeptune.laws.replay_heldout import leave_cells_out
-from keeptune.laws.replay_record import fit_replay_law
-from keeptune.laws.rows import ReplayRuns
+from keeptune.laws.joint.record import write_laws
+from keeptune.laws.readings import ReplayRuns
+from keeptune.laws.replay.fit import ReplayFit
+from keeptune.laws.replay.heldout import leave_cells_out
+from keeptune.laws.replay.record import fit_replay_law
 from keeptune.plot_style import COLOURS, GREY, MARKS, PAGE
 
 HERE = Path(__file__).resolve().parent

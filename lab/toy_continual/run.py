@@ -28,7 +28,7 @@ from torch import Tensor
 from transformers import LlamaForCausalLM
 
 from keeptune import KeepConfig, ReplayPool, keep_tuning, sample_pool
-from keeptune.progress import track
+from keeptune.log import track
 from keeptune.storage import write_json
 
 HERE = Path(__file__).resolve().parent
@@ -102,7 +102,7 @@ def learn(model: LlamaForCausalLM, stage: int, cell: Cell, pool: ReplayPool) -> 
         lambda_=cell["lambda_"] if replays(stage, cell) else 0.0,
         objective="ntp" if cell["method"] == "ntp" else "kl",
         replay_rows=cell["replay_rows"],
-        meter_rows=1,
+        drift_rows=1,
     )
     start, readings = time.process_time(), []
     if stage == 0:

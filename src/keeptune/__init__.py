@@ -13,11 +13,12 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from keeptune.audit.meter import Drift, measure
+    from keeptune.data.documents import load_documents
     from keeptune.errors import KeeptuneError
+    from keeptune.models.loading import load_model, load_tokenizer
+    from keeptune.replay.generate import sample_pool
     from keeptune.replay.pool import ReplayPool
     from keeptune.replay.text import text_pool
-    from keeptune.replay.write import sample_pool
-    from keeptune.sources import load_documents, load_model, load_tokenizer
     from keeptune.train.config import KeepConfig
     from keeptune.train.loop import keep_tuning
     from keeptune.train.trainer import KeepSFTTrainer
@@ -46,11 +47,11 @@ _HOMES = {
     "KeeptuneError": "keeptune.errors",
     "ReplayPool": "keeptune.replay.pool",
     "keep_tuning": "keeptune.train.loop",
-    "load_documents": "keeptune.sources",
-    "load_model": "keeptune.sources",
-    "load_tokenizer": "keeptune.sources",
+    "load_documents": "keeptune.data.documents",
+    "load_model": "keeptune.models.loading",
+    "load_tokenizer": "keeptune.models.loading",
     "measure": "keeptune.audit.meter",
-    "sample_pool": "keeptune.replay.write",
+    "sample_pool": "keeptune.replay.generate",
     "text_pool": "keeptune.replay.text",
 }
 

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from tests.conftest import make_model, make_tokenizer
-from tests.faults.test_kill import finish, start
+from tests.helpers.models import make_model, make_tokenizer
+from tests.helpers.processes import finish, start
 
 QUESTION = {"question": "Which is one?", "choices": ["one", "two", "three"], "answer": 0}
 

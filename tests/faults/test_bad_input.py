@@ -16,9 +16,9 @@ from safetensors.torch import load_file
 from transformers import PreTrainedTokenizerFast, TrainerState
 
 from keeptune import cli
-from keeptune.replay.write import sample_pool
-from keeptune.train.callbacks import ProgressCallback
-from tests.conftest import make_model, make_tokenizer
+from keeptune.replay.generate import sample_pool
+from keeptune.train.callbacks.progress import ProgressCallback
+from tests.helpers.models import make_model, make_tokenizer
 
 Run = Callable[..., tuple[int, list[str]]]
 
@@ -61,7 +61,7 @@ def texts(tmp_path: Path) -> Path:
 def tune(keeptune: Run, model_folder: Path, texts: Path, tmp_path: Path) -> Run:
     def run(*more: str | Path, model: str | Path = model_folder, data: str | Path = texts) -> tuple[int, list[str]]:
         small = {"--steps": "2", "--batch-size": "2", "--max-length": "32", "--replay-tokens": "96"}
-        small |= {"--replay-length": "16", "--meter-rows": "2", "--held-out-rows": "4"}
+        small |= {"--replay-length": "16", "--drift-rows": "2", "--held-out-rows": "4"}
         unsaid = [word for flag, value in small.items() if flag not in more for word in (flag, value)]
         return keeptune("tune", model, data, "--out", tmp_path / "run", *unsaid, *more)
 
@@ -142,7 +142,7 @@ def test_output_folder_holds_a_run(tune: Run, tmp_path: Path) -> None:
     refused(tune(), "already holds a run", "--overwrite")
     assert (tmp_path / "run" / "model" / "model.safetensors").read_bytes() == saved
     refused(tune("--resume", "--lambda", "2"), "another lambda_", "resume with the settings")
-    refused(tune("--overwrite", "--meter-text", "nowhere.txt"), "no data at nowhere.txt")
+    refused(tune("--overwrite", "--drift-text", "nowhere.txt"), "no data at nowhere.txt")
     refused(tune("--overwrite", "--laws", "nowhere.json"), "no laws at nowhere.json")
     assert (tmp_path / "run" / "model" / "model.safetensors").read_bytes() == saved
     assert tune("--overwrite", "--lambda", "2")[0] == 0
@@ -190,7 +190,7 @@ def test_loss_that_becomes_nan_names_step_and_checkpoint(
     tune: Run, tmp_path: Path, every: str, what: str, steps_back: int
 ) -> None:
     wild = ("--steps", "9", "--learning-rate", "1e18", "--checkpoint-every", "1", "--lambda", "0")
-    result = tune(*wild, "--meter-every", every)
+    result = tune(*wild, "--drift-every", every)
     refused(result, what, "at step", "learning rate")
     step = int(re.findall(r"at step (\d+)", result[1][-2])[0])
     kept = tmp_path / "run" / f"checkpoint-{step - steps_back}"
@@ -355,7 +355,7 @@ def test_precision_is_recorded(tune: Run, tmp_path: Path) -> None:
 
 
 def test_what_a_run_is_told_to_read_is_looked_at_before_the_pool_is_written(tune: Run, tmp_path: Path) -> None:
-    refused(tune("--meter-text", "nowhere.txt"), "nowhere.txt")
+    refused(tune("--drift-text", "nowhere.txt"), "nowhere.txt")
     refused(tune("--overwrite", "--laws", "nowhere.json"), "nowhere.json")
     assert not list(tmp_path.glob("**/manifest.json"))
 
@@ -380,7 +380,7 @@ def verbs(tmp_path: Path, model_folder: Path, texts: Path) -> dict[str, list[str
     table = tmp_path / "runs.csv"
     table.write_text("P,N,L_ft,L_f\n" + "\n".join(f"1e6,{N},{2 - N / 99},{1 + N / 99}" for N in range(10, 60, 10)))
     small: list[str | Path] = ["--max-length", "32", "--batch-size", "2"]
-    pool: list[str | Path] = ["--replay-tokens", "96", "--replay-length", "16", "--meter-rows", "2"]
+    pool: list[str | Path] = ["--replay-tokens", "96", "--replay-length", "16", "--drift-rows", "2"]
     return {
         "replay": ["replay", model_folder, "--tokens", "64", "--length", "16"],
         "tune": ["tune", model_folder, texts, "--steps", "1", *small, *pool],

@@ -10,7 +10,6 @@ from peft import LoraConfig
 from torch import Tensor
 
 from keeptune.audit.meter import measure
-from keeptune.memory import free_bytes
 from keeptune.objective import (
     Divergence,
     Head,
@@ -24,13 +23,14 @@ from keeptune.objective import (
     reverse_kl,
     top_k,
 )
-from keeptune.replay.sampler import TorchSampler
-from keeptune.replay.write import sample_pool
+from keeptune.replay.engines.torch import TorchEngine
+from keeptune.replay.generate import sample_pool
+from keeptune.system import free_bytes
 from keeptune.train.config import KeepConfig
-from keeptune.train.runs import read_rows
+from keeptune.train.readings import read_rows
 from keeptune.train.trainer import KeepSFTTrainer
-from tests.conftest import make_model, make_tokenizer
-from tests.invariants.test_training import config, task_rows
+from tests.helpers.models import make_model, make_tokenizer
+from tests.helpers.training import config, task_rows
 
 N, V, D = 300, 5003, 64
 DENSE = {
@@ -103,7 +103,7 @@ def test_memory_is_a_chunks_and_not_a_tables() -> None:
 
 def test_samples_follow_the_bases_distribution() -> None:
     model = make_model().cuda()
-    tokens = TorchSampler(model).sample(rows=20_000, length=1, opening=[5], seed=0)
+    tokens = TorchEngine(model).sample(rows=20_000, length=1, opening=[5], seed=0)
     with torch.no_grad():
         expected = model(torch.tensor([[5]], device="cuda")).logits[0, -1].double().softmax(-1).cpu() * 20_000
     counts = torch.bincount(tokens[:, 1], minlength=len(expected)).double()
@@ -128,7 +128,7 @@ def test_training_on_a_gpu_keeps(tmp_path: Path, lora: bool, teacher: str) -> No
         run = KeepSFTTrainer(
             model=make_model(),
             args=config(tmp_path / f"{lambda_}", use_cpu=False, bf16=True, max_steps=20),
-            keep=KeepConfig(replay=str(pool.folder), meter_rows=4, lambda_=lambda_, teacher=teacher),  # type: ignore[arg-type]
+            keep=KeepConfig(replay=str(pool.folder), drift_rows=4, lambda_=lambda_, teacher=teacher),  # type: ignore[arg-type]
             train_dataset=task_rows(80),
             processing_class=make_tokenizer(),
             peft_config=LoraConfig(r=8, target_modules="all-linear") if lora else None,

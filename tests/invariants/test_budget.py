@@ -12,21 +12,25 @@ from datasets import Dataset
 from trl import SFTConfig
 
 from keeptune.errors import ConfigError
+from keeptune.replay.generate import sample_pool
 from keeptune.replay.pool import ReplayPool
-from keeptune.replay.write import sample_pool
-from keeptune.train.certify import FILE
+from keeptune.train.budget.certificate import FILE
 from keeptune.train.config import KeepConfig
 from keeptune.train.loop import keep_tuning
-from keeptune.train.runs import read_rows
+from keeptune.train.readings import read_rows
 from keeptune.train.trainer import KeepSFTTrainer
-from tests.conftest import make_model, make_tokenizer
-from tests.faults.test_kill import PLAIN, TORCHRUN, finish, goes_on, killed_at, start, weights
-from tests.faults.test_kill import TUNE as SHARED
-from tests.faults.test_kill import task as task
-from tests.invariants.test_training import config, in_trainer_order, keep, largest_gap, task_rows, trained
+from tests.helpers.models import make_model, make_tokenizer
+from tests.helpers.processes import PLAIN, TORCHRUN, Task, finish, goes_on, killed_at, make_task, start, weights
+from tests.helpers.processes import TUNE as SHARED
+from tests.helpers.training import config, in_trainer_order, keep, largest_gap, task_rows, trained
 
 BUDGET = 0.02
 TUNE = [*SHARED, "--budget", str(BUDGET)]
+
+
+@pytest.fixture(scope="module")
+def task(tmp_path_factory: pytest.TempPathFactory) -> Task:
+    return make_task(tmp_path_factory.mktemp("task"))
 
 
 @pytest.fixture
@@ -37,7 +41,7 @@ def pool(tmp_path: Path) -> ReplayPool:
 
 
 def steered(folder: Path, pool: ReplayPool, rows: Dataset | None = None, **settings: Any) -> KeepSFTTrainer:
-    kept = {name: settings.pop(name) for name in ("meter_every", "replay_rows", "meter_text") if name in settings}
+    kept = {name: settings.pop(name) for name in ("drift_every", "replay_rows", "drift_text") if name in settings}
     args: SFTConfig = config(folder, train_sampling_strategy="sequential", **settings)
     return KeepSFTTrainer(
         model=make_model(), args=args, keep=keep(pool, budget=BUDGET, **kept),
@@ -52,7 +56,7 @@ def walk(trainer: KeepSFTTrainer) -> list[float]:
 @pytest.mark.parametrize("accumulate", [1, 2])
 def test_plain_loop_walks_as_the_trainer(tmp_path: Path, pool: ReplayPool, accumulate: int) -> None:
     shared = {"gradient_accumulation_steps": accumulate, "max_steps": 5, "lr_scheduler_type": "constant"}
-    trainer = steered(tmp_path / "run", pool, meter_every=2, **shared)
+    trainer = steered(tmp_path / "run", pool, drift_every=2, **shared)
     model = make_model()
     readings = list(
         keep_tuning(
@@ -125,8 +129,8 @@ def test_rows_tell_lambda_and_budget_and_the_certificate_is_of_other_rows(tmp_pa
 
 def test_a_meter_on_another_text_does_not_steer(tmp_path: Path, pool: ReplayPool) -> None:
     (tmp_path / "old.txt").write_text("Old text that the meter reads, and nothing else. " * 40)
-    plain = steered(tmp_path / "plain", pool, meter_every=2)
-    other = steered(tmp_path / "other", pool, meter_every=2, meter_text=str(tmp_path / "old.txt"))
+    plain = steered(tmp_path / "plain", pool, drift_every=2)
+    other = steered(tmp_path / "other", pool, drift_every=2, drift_text=str(tmp_path / "old.txt"))
     assert largest_gap(trained(plain), trained(other)) == 0.0
     assert walk(plain) == walk(other)
 

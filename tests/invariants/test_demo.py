@@ -10,7 +10,7 @@ import pytest
 from keeptune.demo.plan import DemoPlan
 from keeptune.demo.run import MODELS, demo
 from keeptune.errors import OutputExists
-from keeptune.train.runs import read_rows
+from keeptune.train.readings import read_rows
 
 
 @pytest.fixture

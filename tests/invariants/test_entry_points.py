@@ -2,42 +2,15 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from pathlib import Path
-from typing import NamedTuple
 
 import pytest
 import torch
-from safetensors.torch import load_file
-from torch import Tensor
 
-from keeptune.train.runs import read_rows
-from tests.conftest import make_model, make_tokenizer
-
-SETTINGS = ["--max-length", "32", "--replay-length", "16", "--replay-tokens", "640", "--meter-rows", "4", "--seed", "3"]
-SETTINGS += ["--held-out-rows", "5", "--meter-every", "3", "--steps", "6", "--checkpoint-every", "4"]
-RECIPE = Path(__file__).parents[2] / "recipes" / "fsdp2.yaml"
-
-PYTHON = [sys.executable]
-TORCHRUN = [*PYTHON, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-ACCELERATE = [*PYTHON, "-m", "accelerate.commands.launch", "--config_file", str(RECIPE), "--main_process_port", "0"]
-ACCELERATE += ["--mixed_precision", "no"]
-KEEPTUNE = ["-m", "keeptune"]
-FSDP_ON_CPU = [str(Path(__file__).with_name("fsdp_on_cpu.py"))]
-
-
-class Run(NamedTuple):
-    """How a run is started, its cut of four task rows a step, and its table [sft]."""
-
-    launcher: list[str]
-    cut: tuple[int, int]
-    """Rows of a micro-batch on each process, micro-batches to a step."""
-    sft: str = ""
-
+from keeptune.train.readings import read_rows
+from tests.helpers.launchers import ACCELERATE, FSDP_ON_CPU, KEEPTUNE, PYTHON, TORCHRUN, Finished, Run, execute
+from tests.helpers.models import make_model, make_tokenizer
 
 CHECKPOINTING = "gradient_checkpointing = true\n"
 PACKING = "packing = true\n"
@@ -53,28 +26,6 @@ RUNS = {
 }
 ADAPTERS: dict[str, list[str]] = {"full": [], "lora": ["--lora", "4"]}
 ONLY_FULL = ("recipe without a GPU", "packed", "packed, two processes")
-
-
-class Finished(NamedTuple):
-    folder: Path
-    message: str
-
-    @property
-    def weights(self) -> dict[str, Tensor]:
-        (file,) = (self.folder / "model").glob("*.safetensors")
-        return load_file(file)
-
-
-def execute(run: Run, out: Path, adapter: list[str], base: Path, texts: Path) -> Finished:
-    file = out.with_suffix(".toml")
-    file.write_text(f"[sft]\nbf16 = false\n{run.sft}")
-    rows, micros = (str(number) for number in run.cut)
-    command = [*run.launcher, "tune", base, texts / "*.txt", *SETTINGS, *adapter, "--config", file, "--out", out]
-    command += ["--batch-size", rows, "--accumulate", micros]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"}
-    done = subprocess.run([str(part) for part in command], capture_output=True, text=True, env=environment, timeout=600)
-    assert done.returncode == 0, done.stderr[-3000:]
-    return Finished(out, done.stderr)
 
 
 @pytest.fixture(scope="module")

@@ -18,10 +18,10 @@ from transformers import (
     PhiConfig,
 )
 
+from keeptune.models.modeling import check_head, hidden_states
 from keeptune.objective import forward_kl
 from keeptune.replay.pool import ReplayBatch
-from keeptune.replay.teacher import LiveCopy
-from keeptune.replay.view import check_head, hidden_states
+from keeptune.replay.teachers import LiveCopy
 from keeptune.train.replay_term import replay_sum
 
 SHAPE: dict[str, Any] = {

@@ -11,12 +11,12 @@ from datasets import Dataset
 from torch import Tensor
 from trl import SFTTrainer
 
+from keeptune.replay.generate import sample_pool
 from keeptune.replay.pool import ReplayPool
-from keeptune.replay.write import sample_pool
-from keeptune.train.runs import read_rows
+from keeptune.train.readings import read_rows
 from keeptune.train.trainer import KeepSFTTrainer
-from tests.conftest import make_model, make_tokenizer
-from tests.invariants.test_training import config, keep, largest_gap, trained
+from tests.helpers.models import make_model, make_tokenizer
+from tests.helpers.training import config, keep, largest_gap, trained
 
 LENGTHS = [5, 24, 11, 17, 3, 9, 30, 14, 2, 31, 8, 20]
 PACKED_LENGTH = 32

@@ -10,17 +10,17 @@ import torch
 from peft import LoraConfig, get_peft_model
 
 from keeptune.errors import ConfigError
-from keeptune.replay.choice import Room, choose_teacher
+from keeptune.replay.choose import Room, choose_teacher
+from keeptune.replay.generate import sample_pool
 from keeptune.replay.pool import ReplayPool
-from keeptune.replay.teacher import CachedHidden, CachedTopK, frozen_head
-from keeptune.replay.write import sample_pool
+from keeptune.replay.teachers import CachedHidden, CachedTopK, frozen_head
 from keeptune.train.config import KeepConfig, Objective
 from keeptune.train.loop import keep_tuning
+from keeptune.train.readings import read_rows
 from keeptune.train.replay_term import replay_sum
-from keeptune.train.runs import read_rows
 from keeptune.train.trainer import KeepSFTTrainer
-from tests.conftest import make_model, make_tokenizer
-from tests.invariants.test_training import config, largest_gap, task_rows, trained
+from tests.helpers.models import make_model, make_tokenizer
+from tests.helpers.training import config, largest_gap, task_rows, trained
 
 VOCABULARY = make_model().config.vocab_size
 
@@ -45,7 +45,7 @@ def lora(**settings: Any) -> LoraConfig:
 
 
 def trainer(folder: Path, pool: ReplayPool, teacher: str, model: Any = None, **settings: Any) -> KeepSFTTrainer:
-    keep = KeepConfig(replay=str(pool.folder), meter_rows=4, meter_every=3, replay_rows=2, teacher=teacher)
+    keep = KeepConfig(replay=str(pool.folder), drift_rows=4, drift_every=3, replay_rows=2, teacher=teacher)
     return KeepSFTTrainer(
         model=model or make_model(), args=config(folder), keep=keep, train_dataset=task_rows(),
         processing_class=make_tokenizer(), **settings,
@@ -81,7 +81,7 @@ def test_top_k_of_almost_every_word_is_the_exact_teacher(pools: dict[str, Replay
 def test_top_k_trains_and_holds(tmp_path: Path, pools: dict[str, ReplayPool]) -> None:
     drift = {}
     for lambda_ in (0.0, 10.0):
-        keep = KeepConfig(replay=str(pools["topk"].folder), meter_rows=4, lambda_=lambda_)
+        keep = KeepConfig(replay=str(pools["topk"].folder), drift_rows=4, lambda_=lambda_)
         run = KeepSFTTrainer(
             model=make_model(), args=config(tmp_path / str(lambda_)), train_dataset=task_rows(), keep=keep,
             processing_class=make_tokenizer(),
@@ -97,7 +97,7 @@ def test_the_plain_loop_takes_the_same_teachers(pools: dict[str, ReplayPool], te
     model = make_model()
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
     batch = {name: torch.tensor(task_rows(4)[name]) for name in ("input_ids", "labels")}
-    keep = KeepConfig(meter_rows=4, teacher=teacher)  # type: ignore[arg-type]
+    keep = KeepConfig(drift_rows=4, teacher=teacher)  # type: ignore[arg-type]
     readings = list(keep_tuning(model, [batch] * 3, pool, optimizer=optimizer, steps=3, keep=keep))
     assert abs(readings[0].replay_loss) < 1e-6 < readings[-1].replay_loss
 
@@ -122,7 +122,7 @@ def test_an_adapter_whose_off_state_is_not_the_base_is_refused(
         with pytest.raises(ConfigError, match="with its adapter off is not the base"):
             trainer(tmp_path / "run", pools["none"], teacher, peft_config=lora(init_lora_weights=kind))
     already_on = get_peft_model(make_model(), lora(init_lora_weights=kind))
-    keep = KeepConfig(replay_tokens=64, replay_length=16, meter_rows=2)
+    keep = KeepConfig(replay_tokens=64, replay_length=16, drift_rows=2)
     with pytest.raises(ConfigError, match="switching its adapter off changes its predictions"):
         KeepSFTTrainer(
             model=already_on, args=config(tmp_path / "own"), keep=keep, train_dataset=task_rows(),
@@ -141,8 +141,8 @@ def test_such_an_adapter_trains_against_a_pool_of_the_raw_base(tmp_path: Path, p
 def test_drift_on_a_text_needs_a_base_that_an_adapter_has_not_changed(
     tmp_path: Path, pools: dict[str, ReplayPool]
 ) -> None:
-    keep = KeepConfig(replay=str(pools["hidden"].folder), meter_rows=2, meter_text="old.txt")
-    with pytest.raises(ConfigError, match="drift on meter_text needs the base"):
+    keep = KeepConfig(replay=str(pools["hidden"].folder), drift_rows=2, drift_text="old.txt")
+    with pytest.raises(ConfigError, match="drift on drift_text needs the base"):
         KeepSFTTrainer(
             model=make_model(), args=config(tmp_path / "run"), keep=keep, train_dataset=task_rows(),
             processing_class=make_tokenizer(), peft_config=lora(init_lora_weights="olora"),

@@ -10,67 +10,19 @@ import pytest
 import torch
 from datasets import Dataset
 from peft import LoraConfig
-from torch import Tensor, nn
+from torch import nn
 from transformers import LlamaForCausalLM
-from trl import SFTConfig, SFTTrainer
+from trl import SFTTrainer
 
+from keeptune.models.modeling import head_of, hidden_states
 from keeptune.objective import forward_kl
 from keeptune.replay.pool import ReplayPool
-from keeptune.replay.view import head_of, hidden_states
-from keeptune.replay.write import sample_pool
 from keeptune.train.config import KeepConfig, Objective
 from keeptune.train.loop import keep_tuning
-from keeptune.train.runs import read_rows
+from keeptune.train.readings import read_rows
 from keeptune.train.trainer import KeepSFTTrainer
-from tests.conftest import make_model, make_tokenizer
-
-STEPS = 6
-
-
-def task_rows(count: int = 40) -> Dataset:
-    generator = torch.Generator().manual_seed(1)
-    rows = [torch.randint(3, 259, (24,), generator=generator).tolist() for _ in range(count)]
-    return Dataset.from_dict({"input_ids": rows, "labels": [[-100, -100, *row[2:]] for row in rows]})
-
-
-def config(folder: Path, **settings: Any) -> SFTConfig:
-    defaults: dict[str, Any] = {
-        "output_dir": str(folder),
-        "max_steps": STEPS,
-        "per_device_train_batch_size": 4,
-        "learning_rate": 3e-3,
-        # Where gradients are near zero, Adam's default would blow their rounding up to whole steps.
-        "adam_epsilon": 1e-4,
-        "bf16": False,
-        "gradient_checkpointing": False,
-        "use_cpu": True,
-        "save_strategy": "no",
-        "logging_steps": 1,
-        "disable_tqdm": True,
-        "dataloader_pin_memory": False,
-    }
-    return SFTConfig(**{**defaults, **settings})
-
-
-def keep(pool: ReplayPool, **settings: Any) -> KeepConfig:
-    return KeepConfig(**{"replay": str(pool.folder), "meter_rows": 4, "meter_every": 3, "replay_rows": 2, **settings})
-
-
-def trained(trainer: SFTTrainer) -> dict[str, Tensor]:
-    trainer.train()
-    return {name: value.detach().clone() for name, value in trainer.model.state_dict().items()}
-
-
-def largest_gap(left: dict[str, Tensor], right: dict[str, Tensor]) -> float:
-    assert left.keys() == right.keys()
-    return max(float((left[name] - right[name]).abs().max()) for name in left)
-
-
-@pytest.fixture
-def pool(tmp_path: Path) -> ReplayPool:
-    return sample_pool(
-        make_model(), make_tokenizer(), tmp_path / "pool", tokens=20 * 16, length=16, dtype=torch.float32
-    )
+from tests.helpers.models import make_model, make_tokenizer
+from tests.helpers.training import config, in_trainer_order, keep, largest_gap, task_rows, trained
 
 
 @pytest.mark.parametrize("lora", [False, True])
@@ -86,12 +38,6 @@ def test_lambda_zero_is_sft_trainer_bit_for_bit(tmp_path: Path, pool: ReplayPool
     assert all(torch.equal(plain_weights[name], our_weights[name]) for name in plain_weights)
     assert [e["loss"] for e in plain.state.log_history if "loss" in e] == [
         e["loss"] for e in ours.state.log_history if "loss" in e
-    ]
-
-
-def in_trainer_order(trainer: SFTTrainer) -> list[dict[str, Tensor]]:
-    return [
-        {k: v for k, v in batch.items() if k in ("input_ids", "labels")} for batch in trainer.get_train_dataloader()
     ]
 
 
@@ -219,7 +165,7 @@ def test_the_meter_takes_no_random_numbers_from_training(tmp_path: Path, pool: R
         "peft_config": LoraConfig(r=4, target_modules="all-linear", lora_dropout=0.3),
     }  # fmt: skip
     plain = trained(SFTTrainer(model=make_model(), args=config(tmp_path / "plain"), **shared))
-    settings = keep(pool, lambda_=0.0, meter_every=1)
+    settings = keep(pool, lambda_=0.0, drift_every=1)
     ours = trained(KeepSFTTrainer(model=make_model(), args=config(tmp_path / "ours"), keep=settings, **shared))
     assert largest_gap(plain, ours) == 0.0
 
@@ -282,7 +228,7 @@ def test_drop_in_for_a_trl_script_writes_its_own_pool(tmp_path: Path, rows: list
     trainer = KeepSFTTrainer(
         model=make_model(),
         args=config(tmp_path / "run", max_steps=2, max_length=64),
-        keep=KeepConfig(replay_tokens=160, replay_length=16, meter_rows=2),
+        keep=KeepConfig(replay_tokens=160, replay_length=16, drift_rows=2),
         train_dataset=Dataset.from_list(rows),
         processing_class=make_tokenizer(),
         peft_config=LoraConfig(r=4, target_modules="all-linear") if lora else None,

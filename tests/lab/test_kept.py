@@ -18,7 +18,7 @@ import readings
 from corpus import Corpus
 
 from keeptune.storage import append_line
-from tests.conftest import make_model
+from tests.helpers.models import make_model
 
 
 def row(method: str, reading: str, unit: int, **values: Any) -> dict[str, Any]:

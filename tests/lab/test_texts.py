@@ -14,7 +14,7 @@ sys.path.insert(0, str(Path(__file__).parents[2] / "lab"))
 import texts
 
 from keeptune.errors import SourceError
-from tests.hub import Hub, hub, online
+from tests.helpers.hub import Hub, hub, online
 
 __all__ = ["hub"]
 LAB = Path(__file__).parents[2] / "lab"

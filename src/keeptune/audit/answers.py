@@ -8,7 +8,7 @@ from contextlib import contextmanager
 import torch
 from transformers import GenerationConfig, PreTrainedModel
 
-from keeptune.progress import track
+from keeptune.log import track
 
 _ROWS = 50
 

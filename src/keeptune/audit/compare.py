@@ -23,7 +23,7 @@ from keeptune.audit.reports import OF_BASE, Report, read_reports
 from keeptune.audit.verdict import change
 from keeptune.errors import ConfigError
 from keeptune.storage import write_json, write_text
-from keeptune.versions import provenance
+from keeptune.system import provenance
 
 COMPARISON = "compare.json"
 PAGE = "compare.html"

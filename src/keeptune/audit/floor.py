@@ -15,8 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from keeptune.audit.meter import Drift, measure
-from keeptune.replay.precision import autocast, training_dtype
-from keeptune.replay.view import hidden_states
+from keeptune.models.modeling import autocast, hidden_states, training_dtype
 
 FLOOR_DOCUMENTS = 8
 FLOOR_MEASURES = ("kl", "l_f_rise", "ce_change", "agreement")

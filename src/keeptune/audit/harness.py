@@ -18,11 +18,11 @@ from rich.table import Table
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from keeptune.audit.paired import mcnemar
-from keeptune.audit.stats import bootstrap_ratio
-from keeptune.audit.steps import Steps
 from keeptune.audit.verdict import MIN_DOCUMENTS, NO_EVIDENCE
 from keeptune.errors import ConfigError, SourceError, SourceNotFound
-from keeptune.progress import say
+from keeptune.log import say
+from keeptune.stats import bootstrap_ratio
+from keeptune.workspace import Steps
 
 # Of an item: the value of each metric.
 Scores = dict[str, dict[str, float]]

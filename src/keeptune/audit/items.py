@@ -9,9 +9,9 @@ from pathlib import Path
 from string import ascii_uppercase
 from typing import Any, NamedTuple
 
+from keeptune.data.documents import parquet_rows
+from keeptune.data.hub import hub_rows
 from keeptune.errors import SourceError, SourceNotFound
-from keeptune.sources.data import parquet_rows
-from keeptune.sources.hub import hub_rows
 
 _LAYOUTS = (
     "give one question a line, as published: question, choices {text, label}, answerKey (ARC, CommonsenseQA); "

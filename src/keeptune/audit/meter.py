@@ -16,11 +16,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from keeptune.audit.stats import Array, Interval, bootstrap_ratio
-from keeptune.audit.tokens import MEASURES, token_drift
-from keeptune.progress import track
-from keeptune.replay.precision import autocast, training_dtype
-from keeptune.replay.view import head_of, hidden_states
+from keeptune.log import track
+from keeptune.models.modeling import autocast, head_of, hidden_states, training_dtype
+from keeptune.objective.drift import MEASURES, token_drift
+from keeptune.stats import Array, Interval, bootstrap_ratio
 
 __all__ = ["DESCRIPTIONS", "MEASURES", "Drift", "measure", "token_drift"]
 
@@ -99,7 +98,7 @@ def measure(
     Args:
         base, tuned: causal models over the same vocabulary, put in evaluation mode here. They multiply in the
             dtype that training multiplies in; their logits and all that follows are summed in fp32 or wider.
-        rows: as `keeptune.sources.encode` gives them: `input_ids`, `labels` (−100: no target), `document`.
+        rows: as `keeptune.data.encode` gives them: `input_ids`, `labels` (−100: no target), `document`.
         tuned_states: another way to compute the tuned model's final hidden states: (model, input_BT, mask_BT, whose
             T − 1 columns tell which of the input's first T − 1 positions predict a target) → the masked states [N, D].
         on_tokens: is given each row, the longest first, with the measures of its targets, fp64 [N, M].

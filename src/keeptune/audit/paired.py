@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.special import bdtr
 
-from keeptune.audit.stats import LEVEL
+from keeptune.stats import LEVEL
 
 Indices = npt.NDArray[np.int64]
 

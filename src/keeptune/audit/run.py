@@ -14,11 +14,8 @@ from keeptune.audit.gate import Bound, check
 from keeptune.audit.harness import check_harness, measure_harness
 from keeptune.audit.meter import DESCRIPTIONS, measure
 from keeptune.audit.page.audit import audit_page
-from keeptune.audit.pair import Vocabularies, check_vocabularies, share_vocabulary, vocabularies
 from keeptune.audit.safety import PromptSet, load_prompts, measure_safety
 from keeptune.audit.settings import AuditSettings
-from keeptune.audit.stats import LEVEL, RESAMPLES
-from keeptune.audit.steps import Steps
 from keeptune.audit.tasks import load_tasks, measure_tasks
 from keeptune.audit.texts import SELF, Row, text_rows, text_sources, without_tokens
 from keeptune.audit.verdict import RULE, require_finite, verdicts
@@ -26,13 +23,15 @@ from keeptune.audit.where.collector import Where, where_section
 from keeptune.audit.where.continuations import continuations
 from keeptune.audit.where.layers import layer_profile
 from keeptune.errors import ConfigError, SourceError
-from keeptune.memory import release
-from keeptune.progress import say
-from keeptune.replay.prompts import chat_opening
-from keeptune.replay.view import fingerprint
-from keeptune.sources import load_model, load_tokenizer
+from keeptune.log import say
+from keeptune.models.loading import load_model, load_tokenizer
+from keeptune.models.modeling import fingerprint
+from keeptune.models.vocabulary import Vocabularies, check_vocabularies, share_vocabulary, vocabularies
+from keeptune.replay.openings import chat_opening
+from keeptune.stats import LEVEL, RESAMPLES
 from keeptune.storage import write_json, write_text
-from keeptune.versions import commit, provenance, versions
+from keeptune.system import commit, provenance, release, versions
+from keeptune.workspace import Steps
 
 REPORT = "report.json"
 PAGE = "report.html"
@@ -64,7 +63,7 @@ def audit(
 
     Args:
         bounds: on what is measured; the report says what became of them.
-        probe: `keeptune.train.recovery.recovery_probe`, for settings that ask for it: it trains, and so stands above.
+        probe: `keeptune.probes.recovery.recovery_probe`, for settings that ask for it: it trains, and so stands above.
 
     Raises:
         ConfigError: models with other vocabularies, or texts or tasks named badly.

@@ -25,13 +25,13 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from keeptune.audit.items import Item, read_items
 from keeptune.audit.meter import measure
 from keeptune.audit.paired import compare
-from keeptune.audit.stats import Array
-from keeptune.audit.steps import Steps
 from keeptune.audit.texts import named_sources
 from keeptune.audit.turns import rendered
+from keeptune.data.encode import IGNORED_LABEL
 from keeptune.errors import SourceError
-from keeptune.progress import say
-from keeptune.sources.encode import IGNORED_LABEL
+from keeptune.log import say
+from keeptune.stats import Array
+from keeptune.workspace import Steps
 
 HEADLINE = "per_character"
 SCORINGS = {

@@ -10,11 +10,12 @@ from typing import Any
 from datasets import Dataset
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from keeptune.data.documents import load_documents
+from keeptune.data.encode import IGNORED_LABEL, encode
 from keeptune.errors import ConfigError
-from keeptune.replay.prompts import Prompts
-from keeptune.replay.write import sample_pool
-from keeptune.sources import document_start, encode, load_documents
-from keeptune.sources.encode import IGNORED_LABEL
+from keeptune.models.vocabulary import document_start
+from keeptune.replay.generate import sample_pool
+from keeptune.replay.openings import Prompts
 
 SELF = "self"
 SELF_CHAT = "self-chat"

@@ -12,7 +12,7 @@ from cyclopts.config import Dict
 
 from keeptune.cli.help import APP, LAWS, LAWS_VERBS, VERBS
 from keeptune.errors import BoundBroken, ConfigError, KeeptuneError
-from keeptune.progress import say
+from keeptune.log import say
 from keeptune.storage import storage_error
 
 app = App(

@@ -57,8 +57,8 @@ def audit(
     from keeptune.audit.tasks import print_tasks
     from keeptune.audit.where.terminal import print_where
     from keeptune.errors import ConfigError
-    from keeptune.progress import say
-    from keeptune.train.recovery import recovery_probe
+    from keeptune.log import say
+    from keeptune.probes.recovery import recovery_probe
 
     if junit and not fail_above:
         raise ConfigError("--junit writes a testcase for each bound, and there is none", "add --fail-above kl=0.02")

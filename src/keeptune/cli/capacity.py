@@ -5,7 +5,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from keeptune.train.capacity import CapacityPlan
+from keeptune.probes.capacity import CapacityPlan
 
 Hidden = Parameter(parse=False)
 
@@ -29,8 +29,8 @@ def capacity(
     plan: _Flags | None = None,
 ) -> None:
     """Run the probe; see `keeptune.cli.help`."""
-    from keeptune.train.capacity import capacity_probe
-    from keeptune.train.capacity_words import print_capacity
+    from keeptune.probes.capacity import capacity_probe
+    from keeptune.probes.describe import print_capacity
 
     plan = replace(plan or _Flags(), model=model, data=data)
     print_capacity(capacity_probe(plan))

@@ -17,7 +17,7 @@ def compare(
     """Compare audited models; see `keeptune.cli.help`."""
     from keeptune.audit.compare import compare as run
     from keeptune.audit.compare import print_comparison
-    from keeptune.progress import say
+    from keeptune.log import say
 
     print_comparison(run(reports, learned=learned, forgot=forgot, out=out))
     say(f"The picture: {out}/compare.html")

@@ -21,11 +21,11 @@ def fit(
 ) -> None:
     """Fit the laws; see `keeptune.cli.help`."""
     from keeptune.errors import ConfigError
-    from keeptune.laws.record import fit_laws, write_laws
-    from keeptune.laws.replay_record import fit_replay_law
-    from keeptune.laws.rows import ReplayRuns, read_any_runs
-    from keeptune.laws.words import print_laws
-    from keeptune.progress import say
+    from keeptune.laws.describe import print_laws
+    from keeptune.laws.joint.record import fit_laws, write_laws
+    from keeptune.laws.readings import ReplayRuns, read_any_runs
+    from keeptune.laws.replay.record import fit_replay_law
+    from keeptune.log import say
 
     # The far replicates of fewer are no ends of 90 %.
     if 0 < bootstraps < _LEAST_BOOTSTRAPS:
@@ -57,10 +57,10 @@ def predict(
 ) -> None:
     """Predict; see `keeptune.cli.help`."""
     from keeptune.errors import ConfigError
-    from keeptune.laws.record import beyond, predict_losses, predict_on_line
-    from keeptune.laws.replay_record import predict_with_replay
-    from keeptune.laws.words import print_bands
-    from keeptune.progress import say
+    from keeptune.laws.describe import print_bands
+    from keeptune.laws.joint.record import beyond, predict_losses, predict_on_line
+    from keeptune.laws.replay.record import predict_with_replay
+    from keeptune.log import say
 
     if L_ft is not None and P is None and N is None and lambda_ is None and replay_tokens is None:
         print_bands({"L_f": predict_on_line(laws, L_ft=L_ft, interval=interval)}, interval)
@@ -91,9 +91,9 @@ def plot(
     """Draw the laws; see `keeptune.cli.help`."""
     from keeptune.errors import ConfigError
     from keeptune.laws.figures import drawing, run_ends
-    from keeptune.laws.rows import ReplayRuns, read_any_runs, read_runs
+    from keeptune.laws.readings import ReplayRuns, read_any_runs, read_runs
+    from keeptune.log import say
     from keeptune.plot_style import check_suffix, save
-    from keeptune.progress import say
     from keeptune.storage import write_text
 
     check_suffix(out, (".html",))

@@ -29,9 +29,9 @@ def plan(
     settings: _Flags,
 ) -> None:
     """Plan a fine-tuning; see `keeptune.cli.help`."""
+    from keeptune.log import say
     from keeptune.plan.report import print_plan
     from keeptune.plan.run import plan as run
-    from keeptune.progress import say
 
     settings = replace(settings, model=model, data=data)
     print_plan(run(settings))

@@ -44,11 +44,11 @@ def replay(
 ) -> None:
     """Write a replay pool; see `keeptune.cli.help`."""
     from keeptune.errors import ConfigError
-    from keeptune.progress import say
-    from keeptune.replay.precision import suit_attention
+    from keeptune.log import say
+    from keeptune.models.loading import load_model, load_tokenizer
+    from keeptune.models.modeling import select_attention
+    from keeptune.replay.generate import sample_pool
     from keeptune.replay.text import text_pool, text_rows
-    from keeptune.replay.write import sample_pool
-    from keeptune.sources import load_model, load_tokenizer
 
     if tokens < 1 or length < 2:
         raise ConfigError(
@@ -63,7 +63,7 @@ def replay(
     how: dict[str, Any] = {"length": length, "seed": seed, "start": document_start}
     rows = None if text is None else text_rows(text, tokenizer, tokens=tokens, **how)
     base = load_model(model)
-    suit_attention(base, length)  # as training does, or the base would differ from its own stored states
+    select_attention(base, length)  # as training does, or the base would differ from its own stored states
     kept: dict[str, Any] = {"predictions": predictions, "top_k": top_k}
     if rows is None:
         pool = sample_pool(base, tokenizer, out, tokens=tokens, prompts=prompts, temperature=temperature, **how, **kept)

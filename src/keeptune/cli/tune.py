@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 from cyclopts import Parameter
 
-from keeptune.train.settings import TuneSettings
+from keeptune.runs.settings import TuneSettings
 
 Hidden = Parameter(parse=False)
 
@@ -36,9 +36,9 @@ def tune(
     overwrite: Annotated[bool, Parameter(help="Replace the run that stands in --out.", negative="")] = False,
 ) -> None:
     """Run a fine-tuning; see `keeptune.cli.help`."""
-    from keeptune.progress import say
-    from keeptune.train.runs import FILE, read_rows
-    from keeptune.train.tune import tune as run
+    from keeptune.log import say
+    from keeptune.runs.run import tune as run
+    from keeptune.train.readings import FILE, read_rows
 
     sft = tomllib.loads(config.read_text(encoding="utf-8")).get("sft", {}) if config is not None else {}
     settings = replace(settings, model=model, data=data, sft=sft)

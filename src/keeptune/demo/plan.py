@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from keeptune.train.settings import TuneSettings
+from keeptune.runs.settings import TuneSettings
 
 LENGTH = 128
 TASK_ROWS = 8
@@ -65,8 +65,8 @@ class DemoPlan:
             replay_rows=REPLAY_ROWS,
             batch_size=TASK_ROWS,
             max_length=LENGTH,
-            meter_rows=METER_ROWS,
-            meter_every=max(1, self.steps // 3),
+            drift_rows=METER_ROWS,
+            drift_every=max(1, self.steps // 3),
             checkpoint_every=0,
             seed=self.seed,
         )

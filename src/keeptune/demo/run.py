@@ -11,19 +11,19 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainerCallba
 
 from keeptune.audit.meter import Drift, measure
 from keeptune.audit.page.demo import demo_page
-from keeptune.audit.stats import bootstrap_ratio
 from keeptune.audit.texts import self_rows, text_rows
 from keeptune.demo.content import continuations, page_content, print_summary
 from keeptune.demo.plan import LENGTH, DemoPlan
 from keeptune.errors import Interrupted, OutputExists
-from keeptune.progress import say
-from keeptune.replay.precision import suit_attention
-from keeptune.replay.write import sample_pool
-from keeptune.sources import load_model, load_tokenizer
+from keeptune.log import say
+from keeptune.models.loading import load_model, load_tokenizer
+from keeptune.models.modeling import select_attention
+from keeptune.replay.generate import sample_pool
+from keeptune.runs.run import RUN_FILE, tune
+from keeptune.stats import bootstrap_ratio
 from keeptune.storage import atomic_folder, read_json, write_json, write_text
-from keeptune.train.runs import FILE, read_rows
-from keeptune.train.tune import RUN_FILE, tune
-from keeptune.versions import provenance
+from keeptune.system import provenance
+from keeptune.train.readings import FILE, read_rows
 
 FRESH_SEED = 1_000
 EQUAL_WITHIN = 0.01  # nats per token: task losses closer than this count as equal
@@ -44,7 +44,7 @@ def demo(plan: DemoPlan) -> dict[str, Any]:
     base, tokenizer = load_model(plan.model), load_tokenizer(plan.model)
     clock.mark("model")
     say("2/5  Replay: the base writes text of its own")
-    suit_attention(base, LENGTH)  # as training does, or the base would differ from its own stored states
+    select_attention(base, LENGTH)  # as training does, or the base would differ from its own stored states
     sample_pool(base, tokenizer, plan.pool, tokens=plan.pool_tokens, length=LENGTH, seed=plan.seed)
     clock.mark("replay")
     for number, run in ((3, "plain"), (4, "replay")):

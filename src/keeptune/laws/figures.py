@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 
 from keeptune.errors import ConfigError
-from keeptune.laws.fit import JointFit, LineFit
-from keeptune.laws.rows import ReplayRuns, Runs
+from keeptune.laws.joint.fit import JointFit, LineFit
+from keeptune.laws.readings import ReplayRuns, Runs
 
 _POINTS = 100
 

@@ -4,7 +4,7 @@ The bootstrap is the wild one for clusters: each replicate adds to what the law 
 times one random number of mean 0 and variance 1, and refits. No rank ever drops out, and a run's readings stay as alike
 as they are. The number is one of six (Webb 2023, doi:10.1111/caje.12661), for with few runs two signs alone would
 repeat. Residuals are first freed of what the fit hides of them, and deviations from the estimate are widened by t/z
-with the degrees of freedom of what is predicted (`keeptune.laws.leverage`).
+with the degrees of freedom of what is predicted (`keeptune.laws.joint.leverage`).
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from scipy import optimize, stats
 
 from keeptune.errors import ConfigError
 from keeptune.laws.forms import Floats
-from keeptune.progress import track
+from keeptune.log import track
 
 _MAD_TO_SD = 1.4826
 # Residuals of noiseless data are no scale; below this part of the spread of the losses they count as it.

@@ -4,7 +4,7 @@ from keeptune.objective.block import Divergence
 from keeptune.objective.divergence import forward_kl, jensen_shannon, next_token_ce, reverse_kl
 from keeptune.objective.fused import fused_divergence, fused_next_token_ce
 from keeptune.objective.head import Head
-from keeptune.objective.target import HiddenTarget, Target, TopKTarget, top_k
+from keeptune.objective.targets import HiddenTarget, Target, TopKTarget, top_k
 
 __all__ = [
     "Divergence",

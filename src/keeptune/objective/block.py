@@ -13,7 +13,7 @@ from typing import Literal, Protocol
 import torch
 from torch import Tensor
 
-from keeptune.objective.target import ChunkTarget, Target
+from keeptune.objective.targets import ChunkTarget, Target
 
 Divergence = Literal["forward_kl", "reverse_kl", "jensen_shannon"]
 

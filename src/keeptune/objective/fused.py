@@ -21,7 +21,7 @@ from torch import Tensor
 from keeptune.errors import ConfigError
 from keeptune.objective.block import ChunkLoss, Divergence, NextTokenLoss, divergence_loss
 from keeptune.objective.head import Head, compute_dtype
-from keeptune.objective.target import Target
+from keeptune.objective.targets import Target
 
 # Bytes of tokens × vocabulary tables that a chunk may take, by device; gradients of the head come on top.
 MEMORY_BUDGET = {"cpu": 256 * 2**20, "cuda": 2**30}

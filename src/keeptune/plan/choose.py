@@ -12,8 +12,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from keeptune.errors import ConfigError
 from keeptune.laws.forms import Floats
-from keeptune.objective.budget import AIM
 from keeptune.plan.law import Said
+from keeptune.train.budget.controller import AIM
 
 FARTHEST = 10
 """The law is asked for at most so many times the pilot's steps."""

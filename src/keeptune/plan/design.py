@@ -143,7 +143,7 @@ def late(spent: float, to_come: float, settings: PlanSettings) -> bool:
 
 def readings(every: int, steps: int) -> int:
     """Readings of a run after its first step, by the meter's own rule; the last step is always read."""
-    keep = KeepConfig(meter_every=every)
+    keep = KeepConfig(drift_every=every)
     return sum(keep.reads_after(step, steps) for step in range(1, steps)) + 1
 
 

@@ -10,10 +10,10 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from keeptune.errors import ConfigError
-from keeptune.laws.fit import LineFit
 from keeptune.laws.forms import Floats
-from keeptune.laws.replay_fit import ReplayFit
-from keeptune.laws.rows import ReplayRuns
+from keeptune.laws.joint.fit import LineFit
+from keeptune.laws.readings import ReplayRuns
+from keeptune.laws.replay.fit import ReplayFit
 from keeptune.plan.pilot import Run
 from keeptune.plan.settings import WARMUP_STEPS
 
@@ -38,7 +38,7 @@ class Said(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class PilotLaw:
-    """The replay law (`keeptune.laws.replay`) of L_ft and √KL, and the line of L_f in KL.
+    """The replay law (`keeptune.laws.replay.law`) of L_ft and √KL, and the line of L_f in KL.
 
     KL(base‖tuned) is to second order the square of a distance between the models, and its noise grows with it. Its
     square root follows the law in P and N as L_f does; KL itself starts too flat for a shifted power, and least squares

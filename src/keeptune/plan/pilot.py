@@ -11,17 +11,17 @@ from pathlib import Path
 from typing import Any
 
 from keeptune.errors import ConfigError, OutputExists
+from keeptune.log import duration, say
+from keeptune.models.loading import load_model, load_tokenizer
+from keeptune.models.modeling import select_attention
 from keeptune.plan.design import Cell, Design, Pace, design, late
 from keeptune.plan.settings import METER_ROWS, PlanSettings
 from keeptune.plan.timing import Clock, timed
-from keeptune.progress import duration, say
+from keeptune.replay.generate import sample_pool
 from keeptune.replay.pool import read_manifest
-from keeptune.replay.precision import suit_attention
-from keeptune.replay.write import sample_pool
-from keeptune.sources import load_model, load_tokenizer
+from keeptune.runs.run import MODEL, RUN_FILE, task_rows
 from keeptune.storage import damaged_json, read_json, write_json
-from keeptune.train.runs import FILE, read_rows
-from keeptune.train.tune import MODEL, RUN_FILE, task_rows
+from keeptune.train.readings import FILE, read_rows
 
 _PILOT, _PACE, _CELL = "pilot.json", "pace.json", "cell.json"
 _DELETE = "delete it and run the same command again: what it says is measured anew"
@@ -186,7 +186,7 @@ def _probed(settings: PlanSettings) -> tuple[Pace, int]:
 
 
 def _write_pool(settings: PlanSettings, tokens: int, model: Any, tokenizer: Any) -> None:
-    suit_attention(model, settings.max_length)  # as training does, or the base would differ from its own stored states
+    select_attention(model, settings.max_length)  # as training does: stored states match
     sample_pool(model, tokenizer, settings.pool, tokens=tokens, length=settings.max_length, seed=settings.seed)
 
 

@@ -7,16 +7,16 @@ import shlex
 import sys
 from typing import Any
 
+from keeptune.log import duration
 from keeptune.plan.choose import FARTHEST
 from keeptune.plan.settings import CONSTANT, PlanSettings
-from keeptune.progress import duration
 
 RUN = "run.toml"
 
 
 def run_file(settings: PlanSettings, steps: int) -> str:
     """The run file of the planned run: what pilot and plan have in common, as TOML."""
-    shared = {**settings.shared(), "meter_every": max(20, steps // 20)}
+    shared = {**settings.shared(), "drift_every": max(20, steps // 20)}
     lines = ["# Written by keeptune plan. A constant rate, as the pilot had: the laws speak of such runs."]
     lines += [f"{name.replace('_', '-')} = {json.dumps(value)}" for name, value in shared.items()]
     lines += ["", "[sft]", *(f"{name} = {json.dumps(value)}" for name, value in CONSTANT.items())]

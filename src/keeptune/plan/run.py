@@ -6,7 +6,7 @@ from dataclasses import asdict
 from typing import Any
 
 from keeptune.errors import ConfigError
-from keeptune.laws.forecast import forecast
+from keeptune.laws.forecast.forecast import forecast
 from keeptune.plan.choose import FARTHEST, Candidates, Reach, candidates, choose, frontier, steered
 from keeptune.plan.design import ROUNDS, WEIGHTS, readings
 from keeptune.plan.law import PilotLaw, misses
@@ -16,8 +16,8 @@ from keeptune.plan.report import RUN, command, notes, run_file
 from keeptune.plan.settings import METER_ROWS, PlanSettings
 from keeptune.plot_style import save
 from keeptune.storage import write_json, write_text
+from keeptune.system import provenance
 from keeptune.train.config import CERTIFICATE_ROWS
-from keeptune.versions import provenance
 
 PASSES = 3
 """The plan goes through the data at most so often: the pilot does not see what repetition does."""

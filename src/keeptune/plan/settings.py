@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from keeptune.errors import ConfigError
-from keeptune.train.settings import DEFAULT_LR, TuneSettings
+from keeptune.runs.settings import DEFAULT_LR, TuneSettings
 
 METER_ROWS = 16
 HELD_OUT_ROWS = 16
@@ -94,7 +94,7 @@ class PlanSettings:
             "batch_size": self.batch_size,
             "max_length": self.max_length,
             "replay_length": self.max_length,
-            "meter_rows": METER_ROWS,
+            "drift_rows": METER_ROWS,
             "held_out_rows": HELD_OUT_ROWS,
             "seed": self.seed,
         }
@@ -111,7 +111,7 @@ class PlanSettings:
             learning_rate=rate,
             lambda_=lambda_,
             steps=steps,
-            meter_every=every,
+            drift_every=every,
             replay=str(self.pool),
             checkpoint_every=0,
             sft=dict(CONSTANT),

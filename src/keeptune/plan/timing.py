@@ -13,8 +13,8 @@ import torch
 from transformers import TrainerCallback
 
 from keeptune.errors import Interrupted
-from keeptune.train.settings import TuneSettings
-from keeptune.train.tune import RUN_FILE, tune
+from keeptune.runs.run import RUN_FILE, tune
+from keeptune.runs.settings import TuneSettings
 
 
 def timed(run: TuneSettings, label: str, *callbacks: TrainerCallback) -> tuple[float, int]:

@@ -19,14 +19,15 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
+from keeptune.data.documents import load_documents
+from keeptune.data.encode import whole_rows
 from keeptune.errors import ConfigError
-from keeptune.progress import say, track
+from keeptune.log import say, track
+from keeptune.models.adapters import causal_model, evaluating
+from keeptune.models.modeling import training_dtype
+from keeptune.models.vocabulary import document_start
+from keeptune.replay.generate import append_shards, base_settings
 from keeptune.replay.pool import PoolSettings, Predictions, ReplayPool, start_pool
-from keeptune.replay.precision import training_dtype
-from keeptune.replay.teacher import evaluating
-from keeptune.replay.view import causal_model
-from keeptune.replay.write import append_shards, base_settings
-from keeptune.sources import document_start, load_documents, whole_rows
 
 # Read and written together; a kill loses at most these.
 _ROWS_PER_SHARD = 64

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import NamedTuple, get_args
 
 from keeptune.errors import ConfigError
-from keeptune.laws.forecast import Measure
+from keeptune.laws.forecast.forecast import Measure
 
 MEASURES: tuple[Measure, ...] = get_args(Measure)
 _EXAMPLES = "write --stop-if-forecast kl=0.05, l_f_rise=0.1 or l_ft=1.8 (nats per token)"

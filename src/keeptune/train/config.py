@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 from keeptune.errors import ConfigError
-from keeptune.objective.budget import HIGHEST, LOWEST
 from keeptune.train.bounds import parse_bounds
+from keeptune.train.budget.controller import HIGHEST, LOWEST
 
 Objective = Literal["kl", "reverse_kl", "jensen_shannon", "ntp"]
 
@@ -43,11 +43,11 @@ class KeepConfig:
     """Words that the topk teacher keeps of each prediction."""
     document_start: str | None = None
     """Token that starts a document, as text, where the one found for the tokenizer is not the right one."""
-    meter_every: int = 20
+    drift_every: int = 20
     """Steps between readings of held-out task loss and drift; 0 reads at the start and the end only."""
-    meter_rows: int = 32
+    drift_rows: int = 32
     """Rows of the pool kept out of training, on which drift is read."""
-    meter_text: str | None = None
+    drift_text: str | None = None
     """Old text on which drift is read, named as DATA is; by default the rows of the pool kept out of training."""
 
     finch: float | None = None
@@ -63,9 +63,9 @@ class KeepConfig:
 
     def __post_init__(self) -> None:
         """Refuse values that cannot be meant."""
-        if parse_bounds(self.stop_if_forecast) and self.meter_every == 0:
-            raise ConfigError("a run without readings has no forecast to stop it", "give meter_every 1 or more")
-        for name, low in (("lambda_", 0.0), ("meter_every", 0), ("meter_rows", 1), ("replay_tokens", 1), ("top_k", 1)):
+        if parse_bounds(self.stop_if_forecast) and self.drift_every == 0:
+            raise ConfigError("a run without readings has no forecast to stop it", "give drift_every 1 or more")
+        for name, low in (("lambda_", 0.0), ("drift_every", 0), ("drift_rows", 1), ("replay_tokens", 1), ("top_k", 1)):
             if not getattr(self, name) >= low:
                 raise ConfigError(f"{name.rstrip('_')} is {getattr(self, name)}", f"give a number of {low} or more")
         if self.replay_length < 2:
@@ -100,11 +100,11 @@ class KeepConfig:
         """How many of a pool's rows are kept for the certificate of the budget: none without one."""
         if self.budget is None:
             return 0
-        return min(CERTIFICATE_ROWS * self.meter_rows, max(pool_rows - self.meter_rows, 0) // 4)
+        return min(CERTIFICATE_ROWS * self.drift_rows, max(pool_rows - self.drift_rows, 0) // 4)
 
     def reads_after(self, step: int, end: int) -> bool:
-        """Whether the meter reads after a step: every `meter_every`, at the powers of two before, and at a tenth."""
+        """Whether the meter reads after a step: every `drift_every`, at the powers of two before, and at a tenth."""
         # Laws and forecasts are straight in the logarithm of steps: the first steps tell as much as all the others.
-        early = step < self.meter_every and step.bit_count() == 1
+        early = step < self.drift_every and step.bit_count() == 1
         early |= step == -(-end // 10)  # the first forecast is made there
-        return bool(self.meter_every) and (early or step % self.meter_every == 0)
+        return bool(self.drift_every) and (early or step % self.drift_every == 0)

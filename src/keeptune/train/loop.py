@@ -15,12 +15,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from keeptune.models.modeling import autocast, fingerprint, head_of, hidden_states
 from keeptune.objective import fused_next_token_ce
-from keeptune.objective.budget import Budget
 from keeptune.replay.pool import ReplayBatch, ReplayPool
-from keeptune.replay.precision import autocast
-from keeptune.replay.teacher import Teacher, TeacherKind, check_holds, make_teacher
-from keeptune.replay.view import fingerprint, head_of, hidden_states
+from keeptune.replay.teachers import Teacher, TeacherKind, check_holds, make_teacher
+from keeptune.train.budget.controller import Budget
 from keeptune.train.config import KeepConfig
 from keeptune.train.finch import FinchSchedule
 from keeptune.train.replay_term import replay_rows, replay_sum
@@ -74,7 +73,7 @@ def keep_tuning(
         kind: TeacherKind = "hidden" if keep.teacher == "auto" else keep.teacher
         check_holds(pool, kind)
         teacher = make_teacher(kind, model, dtype)
-    train_rows = pool.rows - keep.meter_rows - keep.certificate_rows(pool.rows)
+    train_rows = pool.rows - keep.drift_rows - keep.certificate_rows(pool.rows)
     lambda_ = keep.lambda_
     budget = None if keep.budget is None else Budget(keep.budget, start=lambda_, steps=steps)
     device = next(model.parameters()).device
@@ -112,7 +111,7 @@ def keep_tuning(
         if budget is not None:
             budget.update(replay_total)
             if keep.reads_after(step + 1, steps):
-                held_out = pool.batch(torch.arange(train_rows, train_rows + keep.meter_rows)).to(device)
+                held_out = pool.batch(torch.arange(train_rows, train_rows + keep.drift_rows)).to(device)
                 rounds = (step + 1) * accumulate * rows / train_rows
                 budget.compare(held_out_kl(model, held_out, teacher, dtype), rounds)
             lambda_ = budget.lambda_

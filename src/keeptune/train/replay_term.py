@@ -7,10 +7,10 @@ from functools import lru_cache
 import torch
 from torch import Tensor, nn
 
+from keeptune.models.modeling import head_of, hidden_states
 from keeptune.objective import Divergence, fused_divergence, fused_next_token_ce
 from keeptune.replay.pool import ReplayBatch
-from keeptune.replay.teacher import Teacher
-from keeptune.replay.view import head_of, hidden_states
+from keeptune.replay.teachers import Teacher
 from keeptune.train.config import Objective
 
 _DIVERGENCES: dict[Objective, Divergence] = {

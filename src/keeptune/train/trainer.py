@@ -14,29 +14,23 @@ from trl import SFTTrainer
 from trl.models.utils import _ForwardRedirection
 
 from keeptune.errors import ConfigError, Diverged
-from keeptune.memory import free_bytes
-from keeptune.progress import say
-from keeptune.replay.choice import Room, TeacherChoice, choose_teacher
+from keeptune.log import say
+from keeptune.models.adapters import adapter_mismatch, adapter_off, causal_model, evaluating
+from keeptune.models.modeling import check_head, fingerprint
+from keeptune.replay.choose import Room, TeacherChoice, choose_teacher
+from keeptune.replay.generate import sample_pool
 from keeptune.replay.pool import ReplayBatch, ReplayPool, read_manifest
-from keeptune.replay.teacher import (
-    LiveCopy,
-    adapter_off,
-    evaluating,
-    kept_predictions,
-    make_teacher,
-    off_fault,
-)
-from keeptune.replay.view import causal_model, check_head, fingerprint
-from keeptune.replay.write import sample_pool
+from keeptune.replay.teachers import LiveCopy, make_teacher, teacher_outputs
 from keeptune.storage import free_disk
+from keeptune.system import free_bytes
+from keeptune.train.budget.steering import SteeringCallback
+from keeptune.train.callbacks.drift import MeterCallback
+from keeptune.train.callbacks.forecast import ForecastCallback
 from keeptune.train.config import CERTIFICATE_ROWS, KeepConfig
+from keeptune.train.distributed import check_sharding, main_process_first, on_device, teachers_head
+from keeptune.train.drift_text import old_text
 from keeptune.train.finch import FinchCallback, FinchSchedule
-from keeptune.train.forecast_callback import ForecastCallback
-from keeptune.train.meter_callback import MeterCallback
-from keeptune.train.old_text import old_text
-from keeptune.train.processes import check_sharding, main_process_first, on_device, teachers_head
 from keeptune.train.replay_term import replay_rows, replay_sum
-from keeptune.train.steering import SteeringCallback
 
 _Result = TypeVar("_Result")
 _REPLAY_KEY = "keeptune_replay"
@@ -79,35 +73,35 @@ class KeepSFTTrainer(SFTTrainer):
         if mark != self.base_fingerprint:
             fault = "putting the adapter on changed the weights under it (PiSSA, OLoRA and their kind)"
         elif not known and pool is None:
-            fault = off_fault(inner)
-        if fault and self.keep.meter_text is not None:
+            fault = adapter_mismatch(inner)
+        if fault and self.keep.drift_text is not None:
             raise ConfigError(
-                f"drift on meter_text needs the base, and {fault}",
-                "leave meter_text out, or put on an adapter that starts as nothing, such as LoRA's default",
+                f"drift on drift_text needs the base, and {fault}",
+                "leave drift_text out, or put on an adapter that starts as nothing, such as LoRA's default",
             )
         choice = self._choose_teacher(inner, pool or read_manifest(self._pool_folder), fault)
         self.forecast = ForecastCallback(self)  # what its settings name, and the old text, is read before hours pass
         text = None
-        if self.keep.meter_text is not None:
-            text = ReplayBatch(tokens_BT1=old_text(self.keep.meter_text, self.processing_class, self.keep))
+        if self.keep.drift_text is not None:
+            text = ReplayBatch(tokens_BT1=old_text(self.keep.drift_text, self.processing_class, self.keep))
         self.pool = pool or self._write_pool(inner, choice)
         if self.pool.settings.predictions != choice.predictions:  # another rank saw less room, and wrote it
             choice = self._choose_teacher(inner, self.pool, fault)
         if self.keep.lambda_ and self.is_world_process_zero():
             say(str(choice))
         certificate = self.keep.certificate_rows(self.pool.rows)
-        self.train_rows = self.pool.rows - self.keep.meter_rows - certificate
+        self.train_rows = self.pool.rows - self.keep.drift_rows - certificate
         if self.train_rows < (1 if self.keep.lambda_ else 0) or (self.keep.budget is not None and not certificate):
             raise ConfigError(
-                f"the replay pool has {self.pool.rows} rows and {self.keep.meter_rows} of them are kept for the meter",
-                "make a larger pool or lower meter_rows",
+                f"the replay pool has {self.pool.rows} rows and {self.keep.drift_rows} of them are kept for the meter",
+                "make a larger pool or lower drift_rows",
             )
         self.teacher_head = teachers_head(inner, self)
         self.teacher = make_teacher(choice.kind, inner, self.compute_dtype, self.teacher_head) if choice.kind else None
         if isinstance(self.teacher, LiveCopy):
             self.teacher.copy.to(self.args.device)
         self.meter_batch = (
-            self.held_out(inner, 0, self.keep.meter_rows) if text is None else self.with_base_states(inner, text)
+            self.held_out(inner, 0, self.keep.drift_rows) if text is None else self.with_base_states(inner, text)
         )
         self.steering: SteeringCallback | None = None
         if self.keep.budget is not None:
@@ -139,7 +133,7 @@ class KeepSFTTrainer(SFTTrainer):
     @property
     def _tokens_to_write(self) -> int:
         # A plain run needs the rows that the meter reads, and no others.
-        held_out = self.keep.meter_rows * (1 + (CERTIFICATE_ROWS if self.keep.budget is not None else 0))
+        held_out = self.keep.drift_rows * (1 + (CERTIFICATE_ROWS if self.keep.budget is not None else 0))
         return (self.keep.replay_tokens if self.keep.lambda_ else 0) + held_out * self.keep.replay_length
 
     def _write_pool(self, model: nn.Module, choice: TeacherChoice) -> ReplayPool:
@@ -167,7 +161,7 @@ class KeepSFTTrainer(SFTTrainer):
         """The batch with the base's hidden states, computed now where no pool keeps them: before training only."""
         if "hidden" not in batch.kept:
             with on_device(model, self.args.device), adapter_off(model), evaluating(model):
-                kept = kept_predictions(model, batch.inputs_BT, self.compute_dtype, "hidden", 0)
+                kept = teacher_outputs(model, batch.inputs_BT, self.compute_dtype, "hidden", 0)
             batch = replace(batch, kept=kept)
         return batch
 

@@ -8,7 +8,7 @@ from transformers import LlamaForCausalLM
 
 from keeptune.audit import answers
 from keeptune.audit.answers import answer
-from tests.conftest import make_model
+from tests.helpers.models import make_model
 
 PROMPTS = [list(range(10, 10 + length)) for length in (1, 2, 3, 17, 5, 40, 8, 23, 11)] + [
     [7, 7, 7],

@@ -16,13 +16,13 @@ from keeptune.audit.distinct import FIRST, OVERLAP, SECOND
 from keeptune.audit.floor import noise_floor
 from keeptune.audit.items import Item
 from keeptune.audit.meter import measure
-from keeptune.audit.steps import Steps
 from keeptune.audit.tasks import Task, measure_task
 from keeptune.audit.verdict import NO_EVIDENCE
 from keeptune.errors import ConfigError, SourceError, SourceNotFound
-from keeptune.replay.view import fingerprint
+from keeptune.models.modeling import fingerprint
 from keeptune.storage import write_json
-from tests.conftest import make_model, make_tokenizer
+from keeptune.workspace import Steps
+from tests.helpers.models import make_model, make_tokenizer
 
 FLOORS = {measure: {"floor": 0.001} for measure in ("kl", "l_f_rise", "ce_change", "agreement")}
 Interval = tuple[float, float | None, float | None]

@@ -11,7 +11,7 @@ import torch
 from keeptune.audit import floor, meter
 from keeptune.audit.floor import FLOOR_DOCUMENTS, bound_of, noise_floor, other_states, part
 from keeptune.audit.meter import measure
-from tests.conftest import make_model
+from tests.helpers.models import make_model
 
 
 def make_rows(documents: int = 12, windows: int = 2) -> list[dict[str, Any]]:

@@ -9,9 +9,9 @@ import pytest
 
 from keeptune.audit import harness
 from keeptune.audit.harness import check_harness, compared, measure_harness, print_harness
-from keeptune.audit.steps import Steps
 from keeptune.errors import ConfigError, SourceError, SourceNotFound
-from tests.conftest import make_model, make_tokenizer
+from keeptune.workspace import Steps
+from tests.helpers.models import make_model, make_tokenizer
 
 ITEMS = 12
 

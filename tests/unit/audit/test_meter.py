@@ -9,11 +9,12 @@ import pytest
 import torch
 from torch.nn.functional import cross_entropy, kl_div
 
-from keeptune.audit import meter, tokens
+from keeptune.audit import meter
 from keeptune.audit.meter import MEASURES, measure
-from keeptune.audit.tokens import Tiling, token_drift
 from keeptune.objective import Head
-from tests.conftest import make_model
+from keeptune.objective import drift as tokens
+from keeptune.objective.drift import Tiling, token_drift
+from tests.helpers.models import make_model
 
 
 def make_rows() -> list[dict[str, Any]]:

@@ -15,10 +15,10 @@ from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 from keeptune import cli
 from keeptune.audit import meter, tasks
 from keeptune.audit.items import Item
-from keeptune.audit.steps import Steps
 from keeptune.audit.tasks import Task, load_tasks, measure_task, score_choices
 from keeptune.errors import ConfigError, SourceError, SourceNotFound
-from tests.conftest import make_model, make_tokenizer
+from keeptune.workspace import Steps
+from tests.helpers.models import make_model, make_tokenizer
 
 ITEMS = [
     Item(name="colour", question="Which colour is the sky?", choices=("blue", "blue and red", "green"), right=0),

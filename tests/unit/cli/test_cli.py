@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 import keeptune
-from keeptune import cli
-from tests.conftest import make_model, make_tokenizer
+from tests.helpers.cli import run
+from tests.helpers.models import make_model, make_tokenizer
 
 COMMON = {"--help"}
 FLAGS = {
@@ -34,8 +34,8 @@ FLAGS = {
     "laws plot": {"--out", "--style", "--after"},
     "tune": {
         "--model", "--data", "--out", "--lambda", "--budget", "--objective", "--replay", "--replay-tokens",
-        "--replay-length", "--replay-rows", "--teacher", "--top-k", "--document-start", "--meter-every",
-        "--meter-rows", "--meter-text", "--finch", "--lora", "--steps", "--learning-rate",
+        "--replay-length", "--replay-rows", "--teacher", "--top-k", "--document-start", "--drift-every",
+        "--drift-rows", "--drift-text", "--finch", "--lora", "--steps", "--learning-rate",
         "--batch-size", "--accumulate", "--max-length", "--held-out", "--held-out-rows", "--seed",
         "--checkpoint-every", "--laws", "--stop-if-forecast", "--config", "--resume", "--overwrite",
     },
@@ -44,13 +44,6 @@ PUBLIC = {
     "Drift", "KeepConfig", "KeepSFTTrainer", "KeeptuneError", "ReplayPool", "keep_tuning", "load_documents",
     "load_model", "load_tokenizer", "measure", "sample_pool", "text_pool",
 }  # fmt: skip
-
-
-def run(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> int:
-    monkeypatch.setattr("sys.argv", ["keeptune", *map(str, arguments)])
-    with pytest.raises(SystemExit) as stopped:
-        cli.main()
-    return int(stopped.value.code or 0)
 
 
 @pytest.mark.parametrize("verb", sorted(FLAGS))
@@ -99,7 +92,7 @@ def test_replay_tune_and_audit_work_together(
     pool, out = tmp_path / "pool", tmp_path / "run"
     assert run(monkeypatch, "replay", model_folder, "--out", pool, "--tokens", 400, "--length", 16, "--show", 2) == 0
     assert capsys.readouterr().out.count("── sample") == 2
-    small = ["--steps", 6, "--batch-size", 2, "--max-length", 32, "--meter-rows", 4, "--meter-every", 3, "--lora", 4]
+    small = ["--steps", 6, "--batch-size", 2, "--max-length", 32, "--drift-rows", 4, "--drift-every", 3, "--lora", 4]
     data = tmp_path / "*.txt"
     assert run(monkeypatch, "tune", model_folder, data, "--out", out, "--replay", pool, *small) == 0
     assert (out / "model" / "adapter_model.safetensors").is_file()

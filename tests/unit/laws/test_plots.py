@@ -12,9 +12,9 @@ from keeptune.errors import ConfigError
 from keeptune.laws.figures import drawing, run_ends
 from keeptune.laws.plots import frontier_figure, laws_figure, replay_frontier_figure
 from keeptune.plot_style import COLOURS, check_suffix, save
-from tests.unit.laws.replay_synthetic import POOLS, WEIGHTS
-from tests.unit.laws.replay_synthetic import readings as replay_readings
-from tests.unit.laws.synthetic import readings
+from tests.helpers.laws import readings
+from tests.helpers.replay_laws import POOLS, WEIGHTS
+from tests.helpers.replay_laws import readings as replay_readings
 
 
 def test_the_laws_are_drawn_with_readings_line_and_curves_by_rank() -> None:

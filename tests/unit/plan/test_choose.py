@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from keeptune.errors import ConfigError
-from keeptune.objective.budget import AIM
 from keeptune.plan.choose import EQUAL, Candidates, Reach, candidates, choose, frontier, steered
 from keeptune.plan.law import Said
+from keeptune.train.budget.controller import AIM
 
 SPREAD = 1.2
 

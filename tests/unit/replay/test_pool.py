@@ -10,13 +10,13 @@ import pytest
 import torch
 
 from keeptune.errors import ConfigError, OutputExists, PoolError, PoolMismatch, SourceNotFound
-from keeptune.progress import Task
-from keeptune.replay import write
+from keeptune.log import Task
+from keeptune.models.modeling import check_head, fingerprint, hidden_states
+from keeptune.replay import generate as write
+from keeptune.replay.generate import sample_pool
 from keeptune.replay.pool import ReplayPool
-from keeptune.replay.view import check_head, fingerprint, hidden_states
-from keeptune.replay.write import sample_pool
 from keeptune.storage import sha256_file
-from tests.conftest import make_model, make_tokenizer
+from tests.helpers.models import make_model, make_tokenizer
 
 
 def make_pool(folder: Path, rows: int = 10, seed: int = 0, model: Any = None, **settings: Any) -> ReplayPool:

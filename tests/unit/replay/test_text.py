@@ -12,13 +12,13 @@ from torch import Tensor
 
 from keeptune import cli
 from keeptune.errors import ConfigError, OutputExists, PoolError, PoolMismatch, SourceNotFound
+from keeptune.models.modeling import fingerprint, hidden_states
 from keeptune.replay import text as text_module
+from keeptune.replay.generate import sample_pool
 from keeptune.replay.pool import ReplayPool, read_manifest
 from keeptune.replay.text import text_pool, text_rows
-from keeptune.replay.view import fingerprint, hidden_states
-from keeptune.replay.write import sample_pool
 from keeptune.storage import sha256_file
-from tests.conftest import make_model, make_tokenizer
+from tests.helpers.models import make_model, make_tokenizer
 
 LENGTH = 12
 
@@ -187,7 +187,7 @@ def test_tune_replays_a_pool_of_text(
 ) -> None:
     pool, out = tmp_path / "pool", tmp_path / "run"
     assert run(monkeypatch, "replay", model_folder, "--text", texts, "--out", pool, "--length", LENGTH) == 0
-    small = ["--steps", 4, "--batch-size", 2, "--max-length", 32, "--meter-rows", 4]
+    small = ["--steps", 4, "--batch-size", 2, "--max-length", 32, "--drift-rows", 4]
     assert run(monkeypatch, "tune", model_folder, texts, "--out", out, "--replay", pool, *small, *more) == 0
     first, *_, last = map(json.loads, (out / "runs.jsonl").read_text().splitlines())
     assert abs(first["KL"]) < 1e-6 < last["KL"]

@@ -12,16 +12,14 @@ from torch import nn
 
 from keeptune.errors import ConfigError
 from keeptune.replay.pool import ReplayPool
+from keeptune.runs.settings import TuneSettings
 from keeptune.train.config import KeepConfig
 from keeptune.train.finch import FinchSchedule
 from keeptune.train.loop import keep_tuning
-from keeptune.train.settings import TuneSettings
 from keeptune.train.trainer import KeepSFTTrainer
-from tests.conftest import make_model, make_tokenizer
-from tests.invariants.test_entry_points import KEEPTUNE, PYTHON, TORCHRUN, Run, execute
-from tests.invariants.test_training import config, in_trainer_order, keep, largest_gap, pool, task_rows, trained
-
-__all__ = ["pool"]
+from tests.helpers.launchers import KEEPTUNE, PYTHON, TORCHRUN, Run, execute
+from tests.helpers.models import make_model, make_tokenizer
+from tests.helpers.training import config, in_trainer_order, keep, largest_gap, task_rows, trained
 
 PEAK = 3e-3
 

@@ -10,11 +10,11 @@ from torch import Tensor
 
 from keeptune.objective import forward_kl, jensen_shannon, next_token_ce, reverse_kl
 from keeptune.replay.pool import ReplayBatch
-from keeptune.replay.teacher import LiveCopy
+from keeptune.replay.teachers import LiveCopy
 from keeptune.train.config import Objective
 from keeptune.train.loop import held_out_kl
 from keeptune.train.replay_term import replay_rows, replay_sum
-from tests.conftest import make_model
+from tests.helpers.models import make_model
 
 DENSE: dict[Objective, Callable[[Tensor, Tensor], Tensor]] = {
     "kl": forward_kl,

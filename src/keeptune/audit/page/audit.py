@@ -13,7 +13,7 @@ from keeptune.audit.page.shell import render
 from keeptune.audit.page.tasks import tasks_view
 from keeptune.audit.page.texts import texts_view
 from keeptune.audit.page.where import where_view
-from keeptune.audit.stats import LEVEL
+from keeptune.stats import LEVEL
 
 
 def audit_page(report: dict[str, Any]) -> str:

@@ -9,7 +9,7 @@ from keeptune.audit.page.demo_charts import charts
 from keeptune.audit.page.shell import render
 from keeptune.audit.page.table import Column, Table, count, interval, number, text
 from keeptune.audit.page.words import IN_WORDS, TEXTS, UNITS
-from keeptune.audit.stats import LEVEL, RESAMPLES
+from keeptune.stats import LEVEL, RESAMPLES
 
 _RUNS = {"plain": "plain", "replay": "replay", "replay_matched": "replay, matched steps"}
 

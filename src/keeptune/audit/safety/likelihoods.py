@@ -15,13 +15,12 @@ from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from keeptune.audit.meter import MEASURES
-from keeptune.audit.stats import Array
-from keeptune.audit.tokens import token_drift
 from keeptune.audit.turns import rendered, tokenised
 from keeptune.errors import Diverged
-from keeptune.progress import track
-from keeptune.replay.precision import autocast, training_dtype
-from keeptune.replay.view import head_of, hidden_states
+from keeptune.log import track
+from keeptune.models.modeling import autocast, head_of, hidden_states, training_dtype
+from keeptune.objective.drift import token_drift
+from keeptune.stats import Array
 
 _BATCH_TOKENS = 4096
 

@@ -26,13 +26,13 @@ from keeptune.audit.safety.detectors import (
 from keeptune.audit.safety.prompt_sets import PromptSet
 from keeptune.audit.safety.rules import refuses, repeats
 from keeptune.audit.safety.transitions import RULE, compare_refusals
-from keeptune.audit.stats import bootstrap_ratio
-from keeptune.audit.steps import Steps
 from keeptune.audit.turns import rendered, style_of, tokenised
 from keeptune.errors import SourceError
-from keeptune.progress import say
-from keeptune.replay.view import fingerprint
-from keeptune.sources import load_model, load_tokenizer
+from keeptune.log import say
+from keeptune.models.loading import load_model, load_tokenizer
+from keeptune.models.modeling import fingerprint
+from keeptune.stats import bootstrap_ratio
+from keeptune.workspace import Steps
 
 _LONGEST_OPENING = 32
 Pair = dict[str, list[Any]]

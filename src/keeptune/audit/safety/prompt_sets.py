@@ -13,9 +13,8 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 from keeptune.errors import ConfigError, SourceError, SourceNotFound
-from keeptune.progress import say
-from keeptune.sources import fetch_wheel_members
-from keeptune.sources.wheels import PinnedWheel
+from keeptune.log import say
+from keeptune.models.wheels import PinnedWheel, fetch_wheel_members
 
 Kind = Literal["harmful", "harmless"]
 

@@ -20,16 +20,16 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from keeptune.audit.floor import noise_floor
 from keeptune.audit.items import Item
 from keeptune.audit.meter import Drift, measure
-from keeptune.audit.pair import check_vocabularies, vocabularies
 from keeptune.audit.stages.matrix import Column
-from keeptune.audit.steps import Steps
 from keeptune.audit.tasks import Task, score_choices
 from keeptune.audit.texts import Row
 from keeptune.audit.verdict import require_finite
 from keeptune.errors import SourceError
-from keeptune.progress import say
-from keeptune.replay.view import fingerprint
-from keeptune.sources import load_model, load_tokenizer
+from keeptune.log import say
+from keeptune.models.loading import load_model, load_tokenizer
+from keeptune.models.modeling import fingerprint
+from keeptune.models.vocabulary import check_vocabularies, vocabularies
+from keeptune.workspace import Steps
 
 
 @dataclass(frozen=True, kw_only=True)

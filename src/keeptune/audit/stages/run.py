@@ -13,16 +13,16 @@ from keeptune.audit.run import PAGE, REPORT, SAMPLES, STEPS
 from keeptune.audit.settings import AuditSettings
 from keeptune.audit.stages.matrix import DEFINITIONS, Column, cells, summary
 from keeptune.audit.stages.measure import Readings, floors_of, read_checkpoint, task_column, text_column
-from keeptune.audit.stats import LEVEL, RESAMPLES
-from keeptune.audit.steps import Steps
 from keeptune.audit.tasks import load_tasks
 from keeptune.audit.texts import FRESH, text_rows, text_sources
 from keeptune.audit.verdict import verdict
 from keeptune.errors import ConfigError
-from keeptune.replay.view import fingerprint
-from keeptune.sources import load_model, load_tokenizer, resolve_model
+from keeptune.models.loading import load_model, load_tokenizer, resolve_model
+from keeptune.models.modeling import fingerprint
+from keeptune.stats import LEVEL, RESAMPLES
 from keeptune.storage import write_json, write_text
-from keeptune.versions import provenance, versions
+from keeptune.system import provenance, versions
+from keeptune.workspace import Steps
 
 KIND = "stages"
 UNITS = {"texts": "−CE, nats per token", "tasks": "accuracy, the likeliest option per character, asked plainly"}

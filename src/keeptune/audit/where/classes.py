@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 from transformers import PreTrainedTokenizerBase
 
-from keeptune.audit.stats import Array
+from keeptune.stats import Array
 
 Classes = npt.NDArray[np.int64]
 

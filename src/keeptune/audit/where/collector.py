@@ -11,7 +11,6 @@ import numpy as np
 from transformers import PreTrainedTokenizerBase
 
 from keeptune.audit.meter import MEASURES
-from keeptune.audit.stats import Array, bootstrap_ratio
 from keeptune.audit.verdict import has_evidence
 from keeptune.audit.where.classes import (
     KINDS,
@@ -23,7 +22,8 @@ from keeptune.audit.where.classes import (
     probability_classes,
 )
 from keeptune.audit.where.passages import WorstPassages, worst
-from keeptune.sources.encode import IGNORED_LABEL
+from keeptune.data.encode import IGNORED_LABEL
+from keeptune.stats import Array, bootstrap_ratio
 
 GROUPS = {"probability": PROBABILITIES, "position": POSITIONS, "kind": KINDS}
 

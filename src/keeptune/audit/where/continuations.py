@@ -8,8 +8,8 @@ from typing import Any
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from keeptune.audit.answers import answer
-from keeptune.audit.steps import Steps
-from keeptune.sources.encode import IGNORED_LABEL
+from keeptune.data.encode import IGNORED_LABEL
+from keeptune.workspace import Steps
 
 CONTINUATIONS = 6
 PROMPT_TOKENS = 24

@@ -18,10 +18,10 @@ from torch import Tensor, nn
 
 from keeptune.audit.floor import part
 from keeptune.audit.meter import MEASURES, pad_rows, target_states, token_drift
-from keeptune.audit.stats import Array, bootstrap_ratio
-from keeptune.progress import track
-from keeptune.replay.precision import training_dtype
-from keeptune.replay.view import causal_model, head_of
+from keeptune.log import track
+from keeptune.models.adapters import causal_model
+from keeptune.models.modeling import head_of, training_dtype
+from keeptune.stats import Array, bootstrap_ratio
 
 WINDOWS = 12
 WINDOW_TOKENS = 96

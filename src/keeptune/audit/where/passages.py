@@ -12,8 +12,8 @@ import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 from transformers import PreTrainedTokenizerBase
 
-from keeptune.audit.stats import Array
 from keeptune.audit.where.classes import Classes
+from keeptune.stats import Array
 
 PASSAGE_TOKENS = 32
 PASSAGES = 20

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.unit.audit.page.browser import Browser
+from tests.helpers.browser import Browser
 
 
 @pytest.fixture(scope="session")

@@ -14,8 +14,8 @@ import pytest
 
 import keeptune.audit.page
 from keeptune.audit.page.audit import audit_page
-from tests.unit.audit.page.example import full_report, interval, prompts
-from tests.unit.audit.page.reader import Page, words
+from tests.helpers.audit_report import full_report, interval, prompts
+from tests.helpers.pages import Page, words
 
 SECTIONS = ("tasks", "lm_eval", "safety", "where", "recovery", "gate")
 

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from keeptune.audit.page.audit import audit_page
-from tests.unit.audit.page.browser import Browser
-from tests.unit.audit.page.example import FORMULA, HOSTILE, full_report, hostile_report
-from tests.unit.audit.page.reader import Page
+from tests.helpers.audit_report import FORMULA, HOSTILE, full_report, hostile_report
+from tests.helpers.browser import Browser
+from tests.helpers.pages import Page
 
 CHARTS = 7
 DARK_INK = "rgb(231, 233, 236)"

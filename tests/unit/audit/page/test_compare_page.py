@@ -13,8 +13,8 @@ import pytest
 
 from keeptune.audit.distinct import RULES, better
 from keeptune.audit.page.compare import compare_page, number_places
-from tests.unit.audit.page.browser import Browser
-from tests.unit.audit.page.reader import HOSTILE, LINK, Page, words
+from tests.helpers.browser import Browser
+from tests.helpers.pages import HOSTILE, LINK, Page, words
 
 
 def place(value: float, width: float | None = 0.05) -> dict[str, Any]:

@@ -14,8 +14,8 @@ import pytest
 
 from keeptune.audit.meter import DESCRIPTIONS
 from keeptune.audit.page.demo import demo_page
-from tests.unit.audit.page.browser import Browser
-from tests.unit.audit.page.reader import HOSTILE, LINK, Page, words
+from tests.helpers.browser import Browser
+from tests.helpers.pages import HOSTILE, LINK, Page, words
 
 MEASURES = ("kl", "l_f_rise", "ce_change", "agreement")
 CHARTS = ("task-loss", "drift", "trade-off")

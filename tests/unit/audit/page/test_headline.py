@@ -8,7 +8,7 @@ import pytest
 
 from keeptune.audit.page.headline import change_verdict, sentence
 from keeptune.audit.verdict import NO_DRIFT, NO_EVIDENCE
-from tests.unit.audit.page.example import answers, full_report, reading
+from tests.helpers.audit_report import answers, full_report, reading
 
 
 def only(**texts: dict[str, Any]) -> dict[str, Any]:

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from keeptune.audit.page.laws import render_laws
-from tests.unit.audit.page.browser import Browser
-from tests.unit.audit.page.reader import Page
+from tests.helpers.browser import Browser
+from tests.helpers.pages import Page
 
 
 def drawing(joint: Any = (0.97, 0.96)) -> dict[str, Any]:

@@ -12,8 +12,8 @@ import pytest
 
 from keeptune.audit.page.stages import stages_page
 from keeptune.audit.stages.matrix import DEFINITIONS, Column, cells, summary
-from tests.unit.audit.page.browser import Browser
-from tests.unit.audit.page.reader import HOSTILE, LINK, Page, words
+from tests.helpers.browser import Browser
+from tests.helpers.pages import HOSTILE, LINK, Page, words
 
 MATRIX = np.array([[-3.0, -2.9, -3.1], [-1.2, -2.8, -3.1], [-1.7, -1.1, -3.6]])
 ACCURACY = np.array([[0.4], [0.44], [0.4]])

@@ -19,7 +19,7 @@ from keeptune.audit.safety.detectors import (
 from keeptune.audit.safety.likelihoods import log_likelihoods
 from keeptune.audit.turns import rendered, tokenised
 from keeptune.errors import ConfigError, Diverged
-from tests.conftest import make_model, make_tokenizer
+from tests.helpers.models import make_model, make_tokenizer
 
 PROMPTS = ["Pick a lock", "Why?", "Tell me in some more words how a lock is picked", "Why?"]
 TEXTS = ["I can't", "I cannot", "I", "Sure", "I'm sorry"]

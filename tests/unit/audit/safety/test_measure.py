@@ -12,9 +12,9 @@ from transformers import LlamaForCausalLM
 from keeptune.audit.paired import difference
 from keeptune.audit.safety import PromptSet, load_prompts, measure, measure_safety, print_safety
 from keeptune.audit.safety.detectors import DETECTORS
-from keeptune.audit.steps import Steps
 from keeptune.errors import SourceError, SourceNotFound
-from tests.conftest import make_model, make_tokenizer
+from keeptune.workspace import Steps
+from tests.helpers.models import make_model, make_tokenizer
 
 
 def asked(*prompts: str, kind: Any = "harmful") -> PromptSet:

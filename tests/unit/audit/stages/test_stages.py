@@ -23,7 +23,7 @@ from keeptune.audit.stages.run import audit_stages, stages_of
 from keeptune.audit.stages.table import print_stages
 from keeptune.audit.verdict import NO_EVIDENCE
 from keeptune.errors import ConfigError, Diverged, SourceError, SourceNotFound
-from tests.conftest import make_model, make_tokenizer
+from tests.helpers.models import make_model, make_tokenizer
 
 TEXTS = ("first", "second", "old")
 DOCUMENTS = 12

@@ -14,7 +14,7 @@ from keeptune.audit.where.classes import (
     position_classes,
     probability_classes,
 )
-from tests.conftest import make_tokenizer
+from tests.helpers.models import make_tokenizer
 
 
 @pytest.mark.parametrize(

@@ -13,9 +13,9 @@ from torch.nn.functional import kl_div
 
 from keeptune.audit import meter
 from keeptune.audit.meter import measure
-from keeptune.audit.stats import bootstrap_ratio
 from keeptune.audit.where.collector import Where, where_section
-from tests.conftest import make_model, make_tokenizer
+from keeptune.stats import bootstrap_ratio
+from tests.helpers.models import make_model, make_tokenizer
 
 TEXT = "Ten words, 42 numbers;\n and naïve bytes: if (x[3] != y) { return 日本; }  "
 

@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 import torch
 
-from keeptune.audit.steps import Steps
 from keeptune.audit.where import continuations as module
 from keeptune.audit.where.continuations import beginnings, continuations
-from tests.conftest import make_model, make_tokenizer
+from keeptune.workspace import Steps
+from tests.helpers.models import make_model, make_tokenizer
 
 
 def make_rows(documents: int) -> list[dict[str, Any]]:

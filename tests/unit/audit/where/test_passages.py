@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from keeptune.audit.where.passages import OF_ONE_DOCUMENT, PASSAGES, WorstPassages, pieces, worst
-from tests.conftest import make_tokenizer
+from tests.helpers.models import make_tokenizer
 
 LENGTH = 32
 Window = tuple[str, list[int], np.ndarray, np.ndarray]

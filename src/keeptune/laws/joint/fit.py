@@ -1,0 +1,278 @@
+"""Laws fitted to runs, in scikit-learn's manner: settings in __init__, `fit` returns self, learned values end in _."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from keeptune.errors import ConfigError
+from keeptune.laws.forms import Floats, LineLaw
+from keeptune.laws.joint.leverage import Leverage
+from keeptune.laws.joint.surface import NAMES, READABLE, Surface, readable, readable_jacobian
+from keeptune.laws.readings import Runs
+from keeptune.laws.robust import Band, band, ends, r_squared, replicates, root_weights, scale_of, solve
+
+# Starts are compared on so many readings; the best is then fitted to all.
+_START_READINGS = 400
+# So many evaluations tell a good start from a bad one; a replicate starts at the estimate and needs few.
+_START_EVALUATIONS, _REPLICATE_EVALUATIONS = 60, 40
+_REPLICATE_TOLERANCE = 1e-5
+# An exponent is weakly identified where its 90 % range spans more than this factor.
+_WEAK_FACTOR = 2.0
+_NORMAL_90 = 1.645
+_LEAST_SIZES = 3
+
+
+class Bands(NamedTuple):
+    """Predictions of both losses."""
+
+    L_ft: Band
+    L_f: Band
+
+
+@dataclass(kw_only=True)
+class LineFit:
+    """The line `L_f = −c·L_ft + s` (eq. 4) fitted to runs of any ranks.
+
+    Attributes after `fit`: `law_`, a `LineLaw`; `params_`, its parameters; `spread_`, their 90 % ranges (empty without
+    replicates); `r2_`, of L_f on the readings fitted to; `runs_`, how many; `residuals_` and `draws_`, what intervals
+    are made of.
+    """
+
+    bootstraps: int = 200
+    """Replicates for the intervals; 0 for none. One run alone gives none either."""
+    seed: int = 0
+    """Of the replicates."""
+
+    def fit(self, runs: Runs) -> LineFit:
+        """Fit to all readings.
+
+        Raises:
+            ConfigError: fewer than three readings, or all at one task loss or one forgetting.
+        """
+        if len(runs) < 3 or np.ptp(runs.L_ft) == 0 or np.ptp(runs.L_f) == 0:
+            task, forgetting = len(set(runs.L_ft.tolist())), len(set(runs.L_f.tolist()))
+            raise ConfigError(
+                f"{len(runs)} readings with {task} values of L_ft and {forgetting} of L_f give no line",
+                "give three readings or more, taken as the task loss falls (--drift-every)",
+            )
+        design = np.stack([-runs.L_ft, np.ones(len(runs))], axis=1)
+        first = np.asarray(np.linalg.lstsq(design, runs.L_f, rcond=None)[0], dtype=np.float64)
+        scale = scale_of(design @ first - runs.L_f, runs.L_f)
+
+        def refit(seen: Floats, start: Floats = first) -> Floats:
+            return solve(lambda t: (design @ t - seen) / scale, lambda _: design / scale, start)
+
+        best = refit(runs.L_f)
+        said = design @ best
+        self.leverage_, self.residuals_ = unhidden(runs.L_f - said, design, np.full(len(runs), scale), runs.run)
+        self.draws_: Floats = replicates(
+            runs.run, self.bootstraps, self.seed, lambda factors: refit(said + factors * self.residuals_, best)
+        )
+        self.runs_ = runs.count
+        self.law_ = LineLaw(c=float(best[0]), s=float(best[1]))
+        self.params_ = asdict(self.law_)
+        self.spread_ = _ranges(("c", "s"), best, self.draws_, self.leverage_.freedom(np.eye(2)))
+        self.r2_ = self.score(runs)
+        return self
+
+    def predict(self, *, L_ft: ArrayLike, interval: float | None = None) -> Band:
+        """L_f where the task loss is L_ft, fp64, nats per token.
+
+        Raises:
+            ConfigError: an interval outside 0 … 1.
+        """
+        draws = [LineLaw(c=c, s=s).predict(L_ft=L_ft) for c, s in self.draws_]
+        losses = np.asarray(L_ft, dtype=np.float64)
+        gradients = np.stack([-losses.ravel(), np.ones(losses.size)], axis=1)
+        freedom = self.leverage_.freedom(gradients).reshape(losses.shape)
+        return band(self.law_.predict(L_ft=losses), draws, self.residuals_, interval, freedom)
+
+    def score(self, runs: Runs) -> float:
+        """R² of L_f."""
+        return r_squared(runs.L_f, self.law_.predict(L_ft=runs.L_ft))
+
+
+@dataclass(kw_only=True)
+class JointFit:
+    """The joint law (eqs. 5 and 6) fitted to runs of at least three P; c_f_ft is that of the line (4).
+
+    Attributes after `fit`, beside those of `LineFit`: `params_` has c_ft = 2^−rho, since data cannot determine it;
+    `weak_` names the exponents and slopes (`surface.readable`) that the runs do not determine within a
+    factor of two; `spread_` has 90 % ranges of the others and of both limits, `s_ft` of L_ft and `t_f` of L_f;
+    `condition_` is that of the Jacobian with columns of length 1; `r2_` is of L_ft and L_f; `first_N_` the earliest
+    step that was fitted to and `base_` the base's fingerprint.
+    """
+
+    bootstraps: int = 200
+    """Replicates for the intervals; 0 for none."""
+    seed: int = 0
+    """Of the replicates."""
+
+    def fit(self, runs: Runs) -> JointFit:
+        """Fit to all readings.
+
+        Raises:
+            ConfigError: fewer than three distinct P or N, fewer readings than parameters, or forgetting that does not
+                rise as the task loss falls.
+        """
+        refuse_few(runs)
+        slope = LineFit(bootstraps=0).fit(runs).law_.c
+        if slope <= 0:
+            raise ConfigError(
+                "forgetting does not rise as the task loss falls, as the joint law has it",
+                "read the line alone, or leave out early readings with --after",
+            )
+        surface = Surface.of(runs.P, runs.N)
+        first = _first(runs, surface)
+        problem = _Problem(surface, runs, surface.losses(first))
+        problem = _Problem(surface, runs, surface.losses(problem.solve(first)))
+        best = problem.solve(first)
+        self.surface_, self.theta_, self.slope_, self.runs_ = surface, best, slope, runs.count
+        self.first_N_, self.base_ = float(runs.N.min()), runs.base
+        said, both = surface.losses(best), np.tile(runs.run, 2)
+        self.leverage_, residuals = unhidden(problem.seen - said, surface.jacobian(best), problem.scale, both)
+        self.residuals_: Floats = residuals.reshape(2, -1)
+        self.draws_: Floats = replicates(
+            both,
+            self.bootstraps,
+            self.seed,
+            lambda factors: problem.solve(
+                best, said + factors * residuals, evaluations=_REPLICATE_EVALUATIONS, tolerance=_REPLICATE_TOLERANCE
+            ),
+        )
+        self.condition_ = problem.condition(best)
+        self.law_ = surface.law(best, slope)
+        self.params_ = asdict(self.law_)
+        self.spread_, self.weak_ = _known(best, self.draws_, self.leverage_, problem.weak(best))
+        self.r2_ = self.score(runs)
+        return self
+
+    def predict(self, *, P: ArrayLike, N: ArrayLike, interval: float | None = None) -> Bands:
+        """Both losses, fp64 in the shape of P and N together, nats per token.
+
+        Args:
+            P, N: tuned parameters and update steps.
+            interval: such as 0.9, for the ends of the bands.
+
+        Raises:
+            ConfigError: a P or N not above 0, or an interval outside 0 … 1.
+        """
+        value = self.law_.predict(P=P, N=N)
+        draws = [self.surface_.law(theta, self.slope_).predict(P=P, N=N) for theta in self.draws_]
+        gradients = self.surface_.at(P, N).jacobian(self.theta_)
+        freedom = self.leverage_.freedom(gradients).reshape(2, *value.L_ft.shape)
+        bands = [
+            band(value[side], [draw[side] for draw in draws], self.residuals_[side], interval, freedom[side])
+            for side in (0, 1)
+        ]
+        return Bands(*bands)
+
+    def score(self, runs: Runs) -> tuple[float, float]:
+        """R² of L_ft and of L_f."""
+        said = self.law_.predict(P=runs.P, N=runs.N)
+        return r_squared(runs.L_ft, said.L_ft), r_squared(runs.L_f, said.L_f)
+
+
+def refuse_few(runs: Runs) -> None:
+    """Whether these runs can determine the joint law.
+
+    Raises:
+        ConfigError: they cannot.
+    """
+    sizes, steps = len(runs.sizes), len(set(runs.N.tolist()))
+    if sizes < _LEAST_SIZES or steps < _LEAST_SIZES:
+        raise ConfigError(
+            f"the joint law needs three P (ranks) and three N (steps); here are {sizes} and {steps}",
+            "add runs of other ranks, read at several steps",
+        )
+    if 2 * len(runs) <= len(NAMES):
+        raise ConfigError(f"{len(runs)} readings cannot determine {len(NAMES)} parameters", "read more often")
+
+
+class _Problem:
+    """Least squares of both losses, each in units of its own noise."""
+
+    def __init__(self, surface: Surface, runs: Runs, said: Floats) -> None:
+        self.surface = surface
+        self.seen = np.concatenate([runs.L_ft, runs.L_f])
+        self.bounds = surface.bounds(runs.L_ft, runs.L_f)
+        errors = (self.seen - said).reshape(2, -1)
+        scales = [scale_of(errors[0], runs.L_ft), scale_of(errors[1], runs.L_f)]
+        self.scale = np.repeat(scales, len(runs))
+
+    def residuals(self, theta: Floats, seen: Floats | None = None) -> Floats:
+        return (self.surface.losses(theta) - (self.seen if seen is None else seen)) / self.scale
+
+    def jacobian(self, theta: Floats) -> Floats:
+        return self.surface.jacobian(theta) / self.scale[:, None]
+
+    def solve(self, start: Floats, seen: Floats | None = None, **limits: Any) -> Floats:
+        return solve(lambda theta: self.residuals(theta, seen), self.jacobian, start, self.bounds, **limits)
+
+    def condition(self, theta: Floats) -> float:
+        columns = self.jacobian(theta)
+        lengths = np.linalg.norm(columns, axis=0)
+        return float(np.linalg.cond(columns / np.where(lengths > 0, lengths, 1.0)))
+
+    def weak(self, theta: Floats) -> list[str]:
+        """Exponents and slopes whose 90 % range, judged from the curvature alone, spans more than a factor of two.
+
+        Replicates start at the estimate and stop where the valley is flat; only the curvature knows how long it is.
+        """
+        curvature = self.jacobian(theta).T @ self.jacobian(theta)
+        floor = np.finfo(np.float64).eps * np.diag(curvature).max() * np.eye(len(theta))
+        by_log = readable_jacobian(theta)
+        spread = np.sqrt(np.diag(by_log @ np.linalg.inv(curvature + floor) @ by_log.T))
+        factors = np.exp(np.minimum(2 * _NORMAL_90 * spread, 700))
+        return [name for name, factor in zip(READABLE, factors, strict=True) if factor > _WEAK_FACTOR]
+
+
+def _first(runs: Runs, surface: Surface) -> Floats:
+    """The best of the starts, each followed for a while on a part of the readings."""
+    some = np.unique(np.linspace(0, len(runs) - 1, _START_READINGS).astype(int))
+    few = Surface(p=surface.p[some], n=surface.n[some], mean_log_P=surface.mean_log_P, mean_log_N=surface.mean_log_N)
+    part = runs.where(np.isin(np.arange(len(runs)), some))
+    means = np.repeat([part.L_ft.mean(), part.L_f.mean()], len(part))
+    # Before any fit, a tenth of the losses' own spread stands for the noise.
+    problem = _Problem(few, part, means)
+    problem.scale = 0.1 * problem.scale
+    whole = surface.bounds(runs.L_ft, runs.L_f)
+    problem.bounds = whole
+    ways = [problem.solve(start, evaluations=_START_EVALUATIONS) for start in few.starts(part.L_ft, part.L_f)]
+    return min(ways, key=lambda theta: float(np.sum(np.abs(problem.residuals(theta)))))
+
+
+def unhidden(residuals: Floats, jacobian: Floats, scale: Floats, run: NDArray[np.int64]) -> tuple[Leverage, Floats]:
+    """What each run tells, and the residuals with the spread of the errors, nats per token."""
+    roots = root_weights(residuals / scale)
+    weighed = jacobian * (roots / scale)[:, None]
+    leverage = Leverage.of(weighed, run)
+    return leverage, leverage.unhidden(residuals * roots / scale, weighed, run) * scale / roots
+
+
+def _known(
+    best: Floats, draws: Floats, leverage: Leverage, weak: list[str]
+) -> tuple[dict[str, tuple[float, float]], list[str]]:
+    """90 % ranges of what is determined, and the names of what is not: `weak`, and what replicates spread."""
+    if not len(draws):
+        return {}, weak
+    logs = _ranges(READABLE, readable(best[None])[0], readable(draws), leverage.freedom(readable_jacobian(best)))
+    wide = {name for name, (low, high) in logs.items() if high - low > math.log(_WEAK_FACTOR)}
+    unknown = [name for name in READABLE if name in wide.union(weak)]
+    ranges = {name: (math.exp(low), math.exp(high)) for name, (low, high) in logs.items() if name not in unknown}
+    limits = leverage.freedom(np.eye(len(NAMES))[-2:])
+    return ranges | _ranges(NAMES[-2:], best[-2:], draws[:, -2:], limits), unknown
+
+
+def _ranges(names: Sequence[str], best: Floats, draws: Floats, freedom: Floats) -> dict[str, tuple[float, float]]:
+    """90 % ranges by name; none without replicates."""
+    if not len(draws):
+        return {}
+    low, high = ends(best, draws, 0.9, freedom)
+    return {name: (float(low[place]), float(high[place])) for place, name in enumerate(names)}

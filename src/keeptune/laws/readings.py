@@ -1,0 +1,255 @@
+"""Readings that the laws are fitted to: `runs.jsonl` of `keeptune tune`, or a csv with P, N, L_ft and L_f."""
+
+from __future__ import annotations
+
+import csv
+import math
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from keeptune.errors import ConfigError, SourceError, SourceNotFound
+from keeptune.laws.forms import Floats
+from keeptune.storage import read_lines
+
+COLUMNS = ("P", "N", "L_ft", "L_f")
+# A law holds for one base and one way of training; runs that differ here lie on different curves.
+_SAME = ("base", "data", "objective", "learning_rate", "L_ft_on", "L_f_on")
+_REPLAY = ("lambda", "replay_tokens")
+_NUMBERS = ("learning_rate", *_REPLAY)
+_Table = tuple[Path, Sequence[dict[str, Any]]]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Runs:
+    """Readings of training runs: columns of one length, a value a reading."""
+
+    P: Floats
+    """Tuned parameters."""
+    N: Floats
+    """Update steps, above 0."""
+    L_ft: Floats
+    """Task loss, nats per token."""
+    L_f: Floats
+    """Forgetting loss, nats per token."""
+    run: NDArray[np.int64]
+    """Which run took the reading."""
+    dropped: int = 0
+    """Readings left out because a value was missing, NaN or infinite."""
+    left_out: int = 0
+    """Readings left out because they were taken too early."""
+    base: str | None = None
+    """The base's fingerprint, where the files have it."""
+
+    def __len__(self) -> int:
+        return len(self.P)
+
+    @property
+    def sizes(self) -> list[float]:
+        """The distinct P, ascending; for LoRA, one a rank."""
+        return sorted(set(self.P.tolist()))
+
+    @property
+    def count(self) -> int:
+        """How many runs."""
+        return len(set(self.run.tolist()))
+
+    def where(self, mask: NDArray[np.bool_]) -> Runs:
+        """Only the readings where `mask` is true."""
+        columns = [field.name for field in fields(self) if isinstance(getattr(self, field.name), np.ndarray)]
+        return replace(self, **{name: getattr(self, name)[mask] for name in columns})
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class ReplayRuns(Runs):
+    """Readings of runs that differ in their replay."""
+
+    lambda_: Floats
+    """Weight of the replay term, the same all through a run."""
+    tokens: Floats
+    """Distinct replay tokens; 0 where λ is 0."""
+    L_f_base: float
+    """The base's own forgetting loss on the same text, nats per token."""
+
+    @property
+    def cells(self) -> list[tuple[float, float]]:
+        """The distinct (λ, replay tokens), ascending."""
+        return sorted(set(zip(self.lambda_.tolist(), self.tokens.tolist(), strict=True)))
+
+    def where(self, mask: NDArray[np.bool_]) -> ReplayRuns:
+        """Only the readings where `mask` is true."""
+        return cast(ReplayRuns, super().where(mask))
+
+
+def read_runs(paths: Iterable[str | Path], *, after: int = 0) -> Runs:
+    """Read runs of one λ and one amount of replay.
+
+    Args:
+        paths: `runs.jsonl` files, folders that hold one, or csv files with the columns P, N (or step), L_ft, L_f
+            and, optionally, run, seed, base, data, objective, learning_rate, lambda, replay_tokens. Rows of one file
+            with the same P, run and seed are one run.
+        after: readings up to this step are left out; the paper leaves out 50 of 260. The base itself (step 0) always
+            is, for the laws begin at the first step.
+
+    Raises:
+        SourceNotFound: no such file.
+        SourceError: a file that is not such a table, or one without a usable reading.
+        ConfigError: runs of different bases or ways of training, or an `after` below 0.
+    """
+    tables = [(path, _table(path)) for path in map(_file, paths)]
+    _refuse_mixtures(tables, (*_SAME, *_REPLAY))
+    return Runs(**_usable(tables, after, _values)[0])
+
+
+def read_any_runs(paths: Iterable[str | Path], *, after: int = 0) -> Runs | ReplayRuns:
+    """Read runs as `read_runs` does; those that differ in λ or replay tokens as `ReplayRuns`.
+
+    These need the columns lambda, replay_tokens (in rows with a λ above 0) and L_f_base.
+
+    Raises:
+        SourceNotFound: no such file.
+        SourceError: a file that is not such a table, or one without a usable reading.
+        ConfigError: runs of different bases or ways of training, or of a λ that moves, or an `after` below 0.
+    """
+    tables = [(path, _table(path)) for path in map(_file, paths)]
+    _refuse_mixtures(tables, _SAME)
+    if not any(len(_distinct(tables, name)) > 1 for name in _REPLAY):
+        return Runs(**_usable(tables, after, _values)[0])
+    named, (lambda_, tokens, L_f_base) = _usable(tables, after, _replay_values)
+    runs = ReplayRuns(**named, lambda_=lambda_, tokens=tokens, L_f_base=float(np.median(L_f_base)))
+    for run in set(runs.run.tolist()):
+        if len(runs.where(np.equal(runs.run, run)).cells) > 1:
+            raise ConfigError(
+                "λ or the replay tokens move within a run, as a budget has it",
+                "fit the replay law to runs of a fixed --lambda; in a csv, tell them apart in a column run",
+            )
+    return runs
+
+
+def _usable(
+    tables: Sequence[_Table], after: int, values_of: Callable[[Path, int, dict[str, Any]], list[float]]
+) -> tuple[dict[str, Any], Floats]:
+    """What a `Runs` is made of, from the readings that can be used, and what `values_of` gives beyond four columns."""
+    if after < 0:
+        raise ConfigError(f"no reading lies up to step {after}", "give --after 0 or more")
+    numbers: dict[tuple[Any, ...], int] = {}
+    kept, dropped, left_out = [], 0, 0
+    for path, rows in tables:
+        for place, row in enumerate(rows, start=1):
+            values = values_of(path, place, row)
+            if not all(map(math.isfinite, values)):
+                dropped += 1
+            elif values[1] <= after:
+                left_out += 1
+            else:
+                key = (path, values[0], str(row.get("run")), str(row.get("seed")))
+                kept.append((numbers.setdefault(key, len(numbers)), *values))
+    if not kept:
+        raise SourceError(
+            f"no usable reading: {dropped} without a number in {', '.join(COLUMNS)}, {left_out} too early",
+            "give runs.jsonl of runs with an evaluation data set and --drift-every, or a csv with those columns",
+        )
+    run, *columns = np.array(kept, dtype=np.float64).T
+    named: dict[str, Any] = dict(zip(COLUMNS, columns[:4], strict=True))
+    base = next((row["base"] for _, rows in tables for row in rows if row.get("base")), None)
+    named |= {"run": run.astype(np.int64), "dropped": dropped, "left_out": left_out, "base": base}
+    return named, np.array(columns[4:], dtype=np.float64)
+
+
+def _file(given: str | Path) -> Path:
+    path = Path(given)
+    path = path / "runs.jsonl" if path.is_dir() else path
+    if not path.is_file():
+        raise SourceNotFound(f"no readings at {path}", "give runs.jsonl, the folder of a run, or a csv")
+    return path
+
+
+def _table(path: Path) -> Sequence[dict[str, Any]]:
+    if path.suffix == ".json":
+        raise SourceError(f"{path} is not a table of readings", "give the runs that it comes from: runs.jsonl or a csv")
+    try:
+        if path.suffix == ".csv":
+            with path.open(encoding="utf-8", newline="") as file:
+                rows: list[dict[str, Any]] = list(csv.DictReader(file))
+        else:
+            rows = read_lines(path)
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise SourceError(f"{path} is not a table of readings: {error}", "give runs.jsonl or a csv") from error
+    if not all(isinstance(row, dict) for row in rows):
+        raise SourceError(f"{path}: a line is not an object", "give runs.jsonl as `keeptune tune` writes it")
+    return rows
+
+
+def _values(path: Path, place: int, row: dict[str, Any]) -> list[float]:
+    """P, N, L_ft and L_f; NaN for what the run did not measure."""
+    steps = "N" if "N" in row else "step"
+    missing = [name for name in ("P", steps, "L_ft", "L_f") if name not in row]
+    if missing:
+        raise SourceError(
+            f"{path}, row {place}: no column {', '.join(missing)}", f"name the columns {', '.join(COLUMNS)}"
+        )
+    try:
+        values = [math.nan if row[name] in (None, "") else float(row[name]) for name in ("P", steps, "L_ft", "L_f")]
+    except (TypeError, ValueError, OverflowError) as error:
+        raise SourceError(f"{path}, row {place}: {error}", "give numbers") from error
+    if values[0] <= 0:
+        raise SourceError(f"{path}, row {place}: P = {row['P']}", "give P, the number of tuned parameters, above 0")
+    if values[2] <= 0:
+        raise SourceError(f"{path}, row {place}: L_ft = {row['L_ft']}", "give the task loss in nats per token")
+    if values[3] <= 0:
+        raise SourceError(
+            f"{path}, row {place}: L_f = {row['L_f']}", "give the forgetting loss itself, not its rise over the base's"
+        )
+    return values
+
+
+def _replay_values(path: Path, place: int, row: dict[str, Any]) -> list[float]:
+    """`_values`, then λ, distinct replay tokens and L_f_base; NaN for what the run did not measure."""
+    read: dict[str, float] = {}
+    for name in ("lambda", "replay_tokens", "L_f_base"):
+        without = name == "replay_tokens" and read["lambda"] == 0
+        if not without and name not in row:
+            raise SourceError(
+                f"{path}, row {place}: no column {name}",
+                "runs that differ in λ or replay tokens need lambda, replay_tokens and L_f_base",
+            )
+        try:
+            read[name] = 0.0 if without else math.nan if row[name] in (None, "") else float(row[name])
+        except (TypeError, ValueError, OverflowError) as error:
+            raise SourceError(f"{path}, row {place}: {error}", "give numbers") from error
+        if read[name] < 0 or (name == "replay_tokens" and read[name] == 0 and not without):
+            raise SourceError(f"{path}, row {place}: {name} = {row[name]}", "give 0 or more, with a λ a pool above 0")
+    return [*_values(path, place, row), *read.values()]
+
+
+def _refuse_mixtures(tables: Sequence[_Table], names: Sequence[str]) -> None:
+    for name in names:
+        found = _distinct(tables, name)
+        if len(found) > 1:
+            (one, first), (other, second) = list(found.items())[:2]
+            raise ConfigError(
+                f"the runs differ in {name}: {one} in {first}, {other} in {second}",
+                "a law holds for one base and one way of training: fit each alone",
+            )
+
+
+def _distinct(tables: Sequence[_Table], name: str) -> dict[str, Path]:
+    """The distinct values of a column, each with a file that has it."""
+    found: dict[str, Path] = {}
+    for path, rows in tables:
+        for row in rows:
+            if row.get(name) not in (None, ""):
+                found.setdefault(_alike(row[name]) if name in _NUMBERS else str(row[name]), path)
+    return found
+
+
+def _alike(value: Any) -> str:
+    """0, 0.0 and "0" are one value."""
+    try:
+        return f"{float(value):g}"
+    except (TypeError, ValueError):
+        return str(value)

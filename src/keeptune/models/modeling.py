@@ -1,0 +1,139 @@
+"""A model as (final hidden states, head), its fingerprint, and how it computes: dtype and attention.
+
+Shapes: B rows, T positions, D width, V vocabulary.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.distributed.tensor import DTensor, Partial
+
+from keeptune.errors import ConfigError
+from keeptune.models.adapters import base_parameters, causal_model
+from keeptune.objective import Head
+
+_FINGERPRINT_VALUES = 4096
+_HEAD_CHECK_TOKENS = 8
+_HEAD_TOLERANCE = 1e-3
+_SHORT_ROW = 256
+
+
+def hidden_states(model: nn.Module, input_BT: Tensor, position_BT: Tensor | None = None) -> Tensor:
+    """The final hidden states, after the last norm and before the head: [B, T, D].
+
+    `position_BT` are the positions of documents packed into a row, each from 0: none of them sees another.
+    """
+    output = causal_model(model).get_decoder()(input_ids=input_BT, position_ids=position_BT, use_cache=False)
+    hidden: Tensor = output.last_hidden_state
+    return hidden
+
+
+def head_of(model: nn.Module) -> Head:
+    """The model's output layer, live: its weight is the model's own parameter, gathered where FSDP has it in shards."""
+    causal = causal_model(model)
+    layer = causal.get_output_embeddings()
+    config = causal.config.get_text_config()
+    scale = 1.0 / float(getattr(config, "logits_scaling", None) or 1.0)
+    for name in ("logit_scale", "output_multiplier", "lm_head_multiplier"):
+        scale *= float(getattr(config, name, None) or 1.0)
+    return Head(
+        weight_VD=_whole(layer.weight),
+        bias_V=None if getattr(layer, "bias", None) is None else _whole(layer.bias),
+        scale=scale,
+        softcap=getattr(config, "final_logit_softcapping", None),
+    )
+
+
+def _whole(parameter: Tensor) -> Tensor:
+    """The parameter, or its gathered shards; a gradient goes back to the shards as FSDP's own do: averaged."""
+    if not isinstance(parameter, DTensor):
+        return parameter
+    mesh = parameter.device_mesh
+    whole: Tensor = parameter.full_tensor(grad_placements=[Partial()] * mesh.ndim)
+    if whole.requires_grad:
+        whole.register_hook(lambda gradient: gradient / mesh.size())
+    return whole
+
+
+@torch.no_grad()
+def check_head(model: nn.Module) -> None:
+    """Prove once that (hidden states, head) rebuild the model's own logits.
+
+    Raises:
+        ConfigError: they do not: the architecture does something to its logits that keeptune does not know.
+    """
+    causal = causal_model(model)
+    weight = causal.get_output_embeddings().weight
+    vocabulary = weight.shape[0]
+    input_BT = torch.arange(_HEAD_CHECK_TOKENS, device=weight.device).remainder(vocabulary)[None]
+    was_training = causal.training
+    causal.eval()
+    try:
+        own = causal(input_ids=input_BT, use_cache=False).logits.float()
+        rebuilt = head_of(model).logits(hidden_states(model, input_BT)).float()
+    finally:
+        causal.train(was_training)
+    if own.shape != rebuilt.shape or (own - rebuilt).abs().max() > _HEAD_TOLERANCE * own.abs().max().clamp(min=1.0):
+        raise ConfigError(
+            f"the logits of {type(causal).__name__} cannot be rebuilt from its hidden states and its head",
+            "this architecture is not supported yet: please report it with the model's name",
+        )
+
+
+@torch.no_grad()
+def fingerprint(model: nn.Module) -> str:
+    """A mark of the base weights: sha256 over every tensor's name, shape and evenly spaced values, as bfloat16.
+
+    Adapters on the model do not enter it, and neither does the dtype it was loaded in (up to bfloat16).
+    """
+    digest = hashlib.sha256()
+    for name, tensor in sorted(base_parameters(model)):
+        flat = tensor.detach().reshape(-1)
+        step = max(1, flat.numel() // _FINGERPRINT_VALUES)
+        values = flat[::step].to("cpu", torch.bfloat16).view(torch.int16).numpy().tobytes()
+        digest.update(f"{name}{tuple(tensor.shape)}".encode())
+        digest.update(values)
+    return digest.hexdigest()
+
+
+def has_bf16(device: torch.device | str) -> bool:
+    """Whether the device has bfloat16 matrix instructions, so that autocast pays."""
+    kind = torch.device(device).type
+    if kind == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    if kind == "cpu":
+        return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
+    return False
+
+
+def training_dtype(model: nn.Module) -> torch.dtype:
+    """bfloat16 where the machine has it (autocast over fp32 weights, or bfloat16 weights), else the model's own."""
+    parameter = next(model.parameters())
+    if parameter.dtype == torch.float32 and has_bf16(parameter.device):
+        return torch.bfloat16
+    return parameter.dtype
+
+
+def autocast(device: torch.device, dtype: torch.dtype) -> torch.autocast:
+    """Autocast to `dtype` on `device`; off when `dtype` is no 16-bit one.
+
+    Cast weights are kept for the backward pass only: where there is none, a second copy of the model is of no use.
+    """
+    narrow = dtype.itemsize == 2
+    return torch.autocast(
+        device.type, dtype if narrow else torch.bfloat16, enabled=narrow, cache_enabled=torch.is_grad_enabled()
+    )
+
+
+def select_attention(model: Any, longest_row: int) -> None:
+    """On a CPU, rows of at most 256 tokens attend through plain matrix products.
+
+    There the backward pass of torch's flash attention in bfloat16 takes several times as long as theirs; longer rows
+    keep it, for it needs no tables of row × row. The values are the same up to rounding.
+    """
+    if model.device.type == "cpu" and longest_row <= _SHORT_ROW and model.config._attn_implementation == "sdpa":
+        model.set_attn_implementation("eager")

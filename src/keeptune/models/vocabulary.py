@@ -1,0 +1,161 @@
+"""Tokens by id: the one that starts a document, and whether two models predict over the same ones."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from keeptune.errors import ConfigError
+
+_SHOWN_TOKENS = 5
+_START_NAMES = ("<|endoftext|>", "<|begin_of_text|>", "<s>", "<bos>", "<|startoftext|>")
+_CHAT_MARK = re.compile(r"im_|turn|header|role|user|assistant|system|inst", re.IGNORECASE)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Vocabularies:
+    """What two models' tokens have in common."""
+
+    words: int
+    """Ids below it have an output in both models."""
+    differing: dict[int, tuple[str | None, str | None]]
+    """Ids that stand for another token in each: the base's and the tuned model's, None for no token."""
+    sizes: tuple[int, int]
+    """Outputs of the base and of the tuned model."""
+
+    @property
+    def same(self) -> bool:
+        """Whether both models predict over the same tokens."""
+        return not self.differing and self.sizes[0] == self.sizes[1]
+
+    def __str__(self) -> str:
+        """In words."""
+        named = [f"{index}: {left!r} and {right!r}" for index, (left, right) in sorted(self.differing.items())]
+        more = f" and {len(named) - _SHOWN_TOKENS} more" if len(named) > _SHOWN_TOKENS else ""
+        tokens = f"; tokens that differ, {', '.join(named[:_SHOWN_TOKENS])}{more}" if named else ""
+        return f"{self.sizes[0]} and {self.sizes[1]} outputs{tokens}"
+
+
+def vocabularies(
+    base: PreTrainedModel,
+    tuned: PreTrainedModel,
+    base_tokenizer: PreTrainedTokenizerBase,
+    tuned_tokenizer: PreTrainedTokenizerBase,
+) -> Vocabularies:
+    """Compare two models' tokens by id."""
+    sizes = (_outputs(base), _outputs(tuned))
+    left, right = _by_id(base_tokenizer), _by_id(tuned_tokenizer)
+    differing = {
+        index: (left.get(index), right.get(index))
+        for index in left.keys() | right.keys()
+        if left.get(index) != right.get(index)
+    }
+    return Vocabularies(words=min(sizes), differing=differing, sizes=sizes)
+
+
+def check_vocabularies(found: Vocabularies) -> None:
+    """Refuse models whose predictions are not over the same tokens.
+
+    Raises:
+        ConfigError: they are not.
+    """
+    if not found.same:
+        raise ConfigError(
+            f"the models have different vocabularies ({found})",
+            "compare a tuned model with the base it was tuned from, or add --shared-vocabulary to compare them on the "
+            "tokens and the texts that both have",
+        )
+
+
+def share_vocabulary(base: PreTrainedModel, tuned: PreTrainedModel, found: Vocabularies) -> None:
+    """Cut both models' vocabularies to the tokens that both have: their predictions are then among these.
+
+    Raises:
+        ConfigError: most tokens differ, so that the same text is not the same tokens.
+    """
+    if sum(index < found.words for index in found.differing) > found.words // 2:
+        raise ConfigError(
+            f"the models cut text into different tokens ({found})", "compare models that share a tokenizer"
+        )
+    for model in (base, tuned):
+        if _outputs(model) > found.words:
+            model.resize_token_embeddings(found.words, mean_resizing=False)
+
+
+def _outputs(model: PreTrainedModel) -> int:
+    return len(model.get_output_embeddings().weight)
+
+
+def _by_id(tokenizer: PreTrainedTokenizerBase) -> dict[int, str]:
+    return {index: token for token, index in tokenizer.get_vocab().items()}
+
+
+def document_start(
+    tokenizer: PreTrainedTokenizerBase,
+    model: PreTrainedModel | None = None,
+    override: str | int | None = None,
+) -> tuple[int, str]:
+    """Find the token that starts a document in pretraining text.
+
+    Instruct models often name a chat mark as their `bos_token`, which starts a turn and not a document.
+
+    Args:
+        tokenizer: the base's tokenizer.
+        model: the base; its configuration is asked too, and its vocabulary bounds the id.
+        override: text or id of the token, decided by the user.
+
+    Returns:
+        The token's id, and one line that says how it was found.
+
+    Raises:
+        ConfigError: the override is not in the vocabulary, or no token can be found.
+    """
+    size = len(tokenizer) if model is None else min(len(tokenizer), model.get_input_embeddings().num_embeddings)
+    if override is not None:
+        return _overridden_start(tokenizer, override, size)
+    vocabulary = tokenizer.get_vocab()
+    special = _special_tokens(tokenizer)
+    bos = tokenizer.bos_token
+    trusted = bos is not None and (bos in _START_NAMES or not _is_chat_mark(tokenizer, bos))
+    if trusted and vocabulary.get(bos, size) < size:
+        return vocabulary[bos], f"document start: {bos}, the tokenizer's bos_token"
+    flaw = "a chat mark" if not trusted else "beyond the model's vocabulary"
+    why_not = "the tokenizer has no bos_token" if bos is None else f"bos_token {bos} is {flaw}"
+    for name in _START_NAMES:
+        if name in special and vocabulary.get(name, size) < size:
+            return vocabulary[name], f"document start: {name}, found by name ({why_not})"
+    configured = None if model is None else model.config.get_text_config().bos_token_id
+    if isinstance(configured, int) and 0 <= configured < size:
+        token = str(tokenizer.convert_ids_to_tokens(configured))
+        if token in special and not _is_chat_mark(tokenizer, token):
+            return configured, f"document start: {token}, the model's bos_token_id ({why_not})"
+    eos = tokenizer.eos_token
+    if vocabulary.get(eos, size) < size:
+        return vocabulary[eos], f"document start: {eos}, the eos_token, for want of a better one ({why_not})"
+    raise ConfigError(
+        "the tokenizer has neither a token that starts a document nor an eos_token",
+        "name the token yourself: --document-start TOKEN",
+    )
+
+
+def _overridden_start(tokenizer: PreTrainedTokenizerBase, override: str | int, size: int) -> tuple[int, str]:
+    index = tokenizer.get_vocab().get(override, -1) if isinstance(override, str) else override
+    if isinstance(override, bool) or not 0 <= index < size:
+        raise ConfigError(
+            f"the document start {override!r} is not in the vocabulary of {size} tokens",
+            "give the text of one token exactly as the vocabulary has it, or its id",
+        )
+    return index, f"document start: {tokenizer.convert_ids_to_tokens(index)}, as asked for"
+
+
+def _special_tokens(tokenizer: PreTrainedTokenizerBase) -> set[str]:
+    added = {str(token) for token in tokenizer.added_tokens_decoder.values() if token.special}
+    return added | set(tokenizer.all_special_tokens)
+
+
+def _is_chat_mark(tokenizer: PreTrainedTokenizerBase, token: str) -> bool:
+    template = tokenizer.chat_template
+    templates = template.values() if isinstance(template, dict) else (template or "",)
+    return bool(_CHAT_MARK.search(token)) or any(token in text for text in templates)

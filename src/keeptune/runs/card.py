@@ -1,0 +1,56 @@
+"""The card saved with a tuned model: what it is, and what it forgot."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from keeptune.runs.settings import TuneSettings
+from keeptune.train.budget.certificate import in_words
+
+
+def card(
+    settings: TuneSettings,
+    first: dict[str, Any],
+    last: dict[str, Any],
+    certificate: dict[str, Any] | None = None,
+    pool_text: str = "self",
+) -> str:
+    """Markdown from the first and the last reading of the run, the certificate of its budget, and its pool's text."""
+    own = pool_text == "self"
+    replay = "self-generated replay" if own else f"replay ({pool_text})"
+    method = f"{replay}, {settings.objective} term, λ = {settings.lambda_:g}"
+    if settings.lambda_ == 0.0:
+        method = "plain fine-tuning (λ = 0)"
+    if certificate is not None:
+        method = f"{replay}, λ steered from {settings.lambda_:g} to {certificate['lambda']:.3g} by a budget"
+    certified = "" if certificate is None else f"\n{in_words(certificate)}\n"
+    tuned = f"rsLoRA, rank {settings.lora}" if settings.lora else "All weights"
+    versions = ", ".join(f"{name} {version}" for name, version in last["versions"].items())
+    rise = last["L_f"] - last["L_f_base"]
+    on = "the base's own text" if own else f"replay text ({pool_text})"
+    read = f"{settings.drift_rows} {'sampled rows' if own else 'rows'} that training never saw"
+    if settings.drift_text is not None:
+        on, read = settings.drift_text, f"{settings.drift_rows} openings of documents at most"
+    return f"""---
+base_model: {settings.model}
+library_name: {"peft" if settings.lora else "transformers"}
+tags: [keeptune, sft]
+---
+
+# {settings.model}, fine-tuned on {settings.data}
+
+{tuned} ({last["P"]:,} parameters), {last["step"]} steps, {method}.
+
+| nats per token | base | tuned |
+|---|---|---|
+| task loss, {last["L_ft_on"]} documents | {_number(first["L_ft"])} | {_number(last["L_ft"])} |
+| forgetting: KL(base‖tuned) on {on} | 0 | {last["KL"]:.4f} |
+| forgetting: L_f, cross-entropy against the base's favourite token | {last["L_f_base"]:.4f} | {last["L_f"]:.4f} |
+{certified}
+L_f rose by {rise:+.4f} nats per token. Read on {on}: {read}.
+Seed {settings.seed}; {versions}. Measure it on other text with `keeptune audit BASE TUNED --text NAME=SOURCE`.
+"""
+
+
+def _number(value: float | None) -> str:
+    return "–" if value is None else f"{value:.4f}"

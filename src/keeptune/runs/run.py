@@ -1,0 +1,250 @@
+"""One fine-tuning run from names to a saved model: what `keeptune tune` does.
+
+The run's folder: run.json (settings), runs.jsonl (readings), replay/ (the pool, unless one was given),
+checkpoint-*/ (while it runs), model/ (the tuned model or adapter with its card).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import PartialState
+from datasets import Dataset
+from peft import LoraConfig
+from transformers import PreTrainedModel, PreTrainedTokenizerBase, PrinterCallback, TrainerState, set_seed
+from transformers.trainer import TRAINER_STATE_NAME
+from trl import SFTConfig
+
+from keeptune.data.documents import load_documents, split_documents
+from keeptune.data.encode import encode
+from keeptune.errors import BoundBroken, ConfigError, Diverged, Interrupted, OutputExists
+from keeptune.log import say
+from keeptune.models.gguf import quiet
+from keeptune.models.loading import load_model, load_tokenizer
+from keeptune.models.modeling import fingerprint, has_bf16, select_attention
+from keeptune.models.vocabulary import document_start
+from keeptune.runs.advice import advise
+from keeptune.runs.card import card
+from keeptune.runs.settings import TuneSettings
+from keeptune.storage import atomic_folder, damaged_json, read_json, storage_errors, write_json
+from keeptune.system import versions
+from keeptune.train.budget.certificate import read_certificate
+from keeptune.train.callbacks.checkpoint import (
+    CheckpointCallback,
+    StopCallback,
+    forget_checkpoint,
+    last_good_checkpoint,
+)
+from keeptune.train.callbacks.forecast import law_of
+from keeptune.train.callbacks.progress import ProgressCallback
+from keeptune.train.drift_text import old_text
+from keeptune.train.readings import FILE, read_rows
+from keeptune.train.trainer import KeepSFTTrainer
+
+RUN_FILE = "run.json"
+MODEL = "model"
+# Of no influence on the weights: a resume may change it.
+_CHANGEABLE = ("stop_if_forecast", "laws")
+
+
+def tune(
+    settings: TuneSettings,
+    *,
+    resume: bool = False,
+    overwrite: bool = False,
+    label: str = "Tuning",
+    with_advice: bool = False,
+    extra_callbacks: list[Any] | None = None,
+) -> Path:
+    """Fine-tune as `settings` say; returns the folder of the saved model.
+
+    Raises:
+        OutputExists: the folder holds a run and neither `resume` nor `overwrite` is set.
+        Interrupted: by Ctrl-C or SIGTERM, after a checkpoint.
+        BoundBroken: the forecast surely breaks a bound of `stop_if_forecast`, after a checkpoint.
+        Diverged: the loss became NaN or infinite; the last good checkpoint stays.
+        SourceError, PoolError, ConfigError, StorageError: as their names say.
+    """
+    out = Path(settings.out)
+    args = settings.sft_config(bf16=has_bf16(torch.accelerator.current_accelerator() or "cpu"))
+    is_main = args.process_index == 0
+    if args.fsdp and not torch.distributed.is_initialized():
+        raise ConfigError(
+            "[sft] fsdp shards over several processes, and this is one",
+            "start it with: accelerate launch --config_file recipes/fsdp2.yaml -m keeptune tune ...",
+        )
+    if is_main:
+        check_folder(out, settings, resume=resume, overwrite=overwrite)
+    if resume and (out / MODEL).is_dir():
+        if is_main:
+            say(f"this run is finished: {out / MODEL}")
+        return out / MODEL
+    set_seed(settings.seed)
+    model, tokenizer = load_model(settings.model), load_tokenizer(settings.model)
+    select_attention(model, max(settings.max_length, settings.replay_length))
+    train_rows, held_out_rows = task_rows(settings, tokenizer)
+    # What cannot be read is told before --overwrite takes the run that stands there away.
+    if settings.drift_text is not None:
+        old_text(settings.drift_text, tokenizer, settings)
+    if settings.laws is not None:
+        law_of(settings.laws, fingerprint(model))
+    for line in advise(settings, args, len(train_rows)) if with_advice and is_main else ():
+        say(f"advice: {line}")
+    with storage_errors(out):
+        if is_main:
+            claim_folder(out, settings, resume=resume)
+        PartialState().wait_for_everyone()
+        trainer = build_trainer(settings, args, model, tokenizer, train_rows, held_out_rows)
+        trainer.remove_callback(PrinterCallback)
+        stop = StopCallback()
+        for callback in (
+            ProgressCallback(label, trainer.forecast),
+            CheckpointCallback(),
+            stop,
+            *(extra_callbacks or []),
+        ):
+            trainer.add_callback(callback)
+        checkpoint = last_good_checkpoint(out) if resume else None
+        if resume and is_main:
+            say(f"continuing from {checkpoint}" if checkpoint else "no checkpoint yet: starting from the base")
+        if checkpoint is not None:
+            check_state(checkpoint)
+        try:
+            with stop.on_signals(), quiet():
+                trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+        except Diverged as error:
+            forget_checkpoint(out, trainer.state.global_step)  # its weights are those that gave this loss
+            good = last_good_checkpoint(out)
+            kept = f"the last good checkpoint is {good}" if good else "no checkpoint was written before it"
+            raise Diverged(f"{error.what}; {kept}", error.fix) from error
+        if trainer.forecast.stopped:
+            raise BoundBroken(
+                f"stopped after step {trainer.state.global_step} of {trainer.state.max_steps}, checkpoint kept: "
+                f"{trainer.forecast.stopped}",
+                "change the run, or go on all the same: the same command with --resume and without --stop-if-forecast",
+            )
+        if stop.asked and trainer.state.global_step < trainer.state.max_steps:
+            raise Interrupted(
+                f"stopped after step {trainer.state.global_step} of {trainer.state.max_steps}, checkpoint kept",
+                "run the same command with --resume to go on",
+            )
+        with quiet():
+            return save(trainer, settings)
+
+
+def check_folder(out: Path, settings: TuneSettings, *, resume: bool, overwrite: bool) -> None:
+    """Refuse a folder that the run must not write to. Changes nothing."""
+    if out.exists() and not out.is_dir():
+        raise OutputExists(f"{out} is a file", "choose another --out")
+    if not out.is_dir() or not any(out.iterdir()):
+        return
+    run_file = out / RUN_FILE
+    if not run_file.is_file():
+        raise OutputExists(f"{out} is not empty and holds no run of keeptune", "choose another --out")
+    if resume:
+        anew = "start the run anew (--overwrite), or choose another --out"
+        with damaged_json(run_file, anew):
+            before = dict(read_json(run_file, anew)["settings"])
+        now = json.loads(json.dumps(dataclasses.asdict(settings)))
+        changed = [key for key, value in now.items() if before.get(key) != value and key not in _CHANGEABLE]
+        if changed:
+            raise ConfigError(
+                f"the run in {out} was started with another {', '.join(changed)}",
+                "resume with the settings it was started with, or choose another --out",
+            )
+    elif overwrite and settings.replay and Path(settings.replay).resolve().is_relative_to(out.resolve()):
+        raise ConfigError(
+            f"--overwrite would delete the replay pool {settings.replay}", "move the pool out of the run's folder first"
+        )
+    elif not overwrite:
+        raise OutputExists(
+            f"{out} already holds a run",
+            "add --resume to go on with it, --overwrite to replace it, or choose another --out",
+        )
+
+
+def check_state(checkpoint: Path) -> None:
+    """Refuse a checkpoint whose state no training can go on from."""
+    state = checkpoint / TRAINER_STATE_NAME
+    with damaged_json(state, f"delete {checkpoint} and run the same command again: it goes on from one before"):
+        TrainerState.load_from_json(str(state))
+
+
+def claim_folder(out: Path, settings: TuneSettings, *, resume: bool) -> None:
+    """Make the folder this run's: empty but for run.json, unless it goes on."""
+    if resume and (out / RUN_FILE).is_file():
+        return
+    for path in out.iterdir() if out.is_dir() else ():
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
+    write_json(out / RUN_FILE, {"versions": versions(), "settings": dataclasses.asdict(settings)})
+
+
+def task_rows(settings: TuneSettings, tokenizer: PreTrainedTokenizerBase) -> tuple[Dataset, Dataset]:
+    """Encoded rows to train on, and held-out rows of other documents."""
+    documents, held_out = split_documents(load_documents(settings.data), settings.held_out, settings.seed)
+    start, _ = document_start(tokenizer, override=settings.document_start)
+    rows = encode(documents, tokenizer, max_length=settings.max_length, document_start=start)
+    held_out_rows = encode(held_out, tokenizer, max_length=settings.max_length, document_start=start)
+    return rows, evenly_spaced(held_out_rows, settings.held_out_rows)
+
+
+def evenly_spaced(rows: Dataset, limit: int) -> Dataset:
+    """At most `limit` of the rows, spread over all of them."""
+    if len(rows) <= limit:
+        return rows
+    return rows.select([index * len(rows) // limit for index in range(limit)])
+
+
+def build_trainer(
+    settings: TuneSettings,
+    args: SFTConfig,
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    train_rows: Dataset,
+    held_out_rows: Dataset,
+) -> KeepSFTTrainer:
+    """The trainer of a run."""
+    columns = ["input_ids", "labels"]
+    return KeepSFTTrainer(
+        model=model,
+        args=args,
+        keep=settings,
+        train_dataset=train_rows.select_columns(columns),
+        eval_dataset=held_out_rows.select_columns(columns),
+        processing_class=tokenizer,
+        peft_config=lora_config(settings.lora) if settings.lora else None,
+    )
+
+
+def lora_config(rank: int) -> LoraConfig:
+    """Rank-stabilised LoRA on every linear layer but the head (Kalajdzievski 2023, arXiv 2312.03732)."""
+    return LoraConfig(r=rank, lora_alpha=16, use_rslora=True, target_modules="all-linear", task_type="CAUSAL_LM")
+
+
+def save(trainer: KeepSFTTrainer, settings: TuneSettings) -> Path:
+    """Save the tuned model or adapter with its tokenizer and card to `<out>/model`, whole or not at all."""
+    out = Path(settings.out)
+    folder = out / MODEL
+    if trainer.is_fsdp_enabled:
+        trainer.accelerator.state.fsdp_plugin.set_state_dict_type("FULL_STATE_DICT")  # of shards it saves no model
+    if not trainer.is_world_process_zero():
+        trainer.save_model(str(folder))  # joins in gathering sharded weights, and writes nothing
+        return folder
+    rows = read_rows(out / FILE)
+    with atomic_folder(folder) as temporary:
+        trainer.save_model(str(temporary))
+        certificate = read_certificate(out) if settings.budget is not None else None
+        told = card(settings, rows[0], rows[-1], certificate, trainer.pool.settings.text)
+        (temporary / "README.md").write_text(told, encoding="utf-8")
+        (temporary / "training_args.bin").unlink(missing_ok=True)
+    for checkpoint in out.glob("checkpoint-*"):
+        shutil.rmtree(checkpoint)
+    return folder

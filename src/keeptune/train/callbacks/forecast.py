@@ -1,0 +1,197 @@
+"""The forecast in the loop: after each reading of the meter, where the run will end, and a stop if that breaks a bound.
+
+A forecast is made from the rows of `runs.jsonl` alone, which a resume rewinds, so it has no state to restore.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from torch.optim.lr_scheduler import LambdaLR
+from transformers import TrainerCallback
+
+from keeptune.errors import ConfigError
+from keeptune.laws.forecast.experience import forecast_with_law
+from keeptune.laws.forecast.forecast import Measure, Prediction, forecast
+from keeptune.laws.joint.fit import JointFit
+from keeptune.laws.joint.record import read_laws
+from keeptune.log import say
+from keeptune.train.bounds import MEASURES, ForecastBound, parse_bounds
+from keeptune.train.distributed import all_agree
+from keeptune.train.finch import FinchSchedule
+
+if TYPE_CHECKING:
+    from keeptune.train.trainer import KeepSFTTrainer
+
+_SHOWN = {"l_ft": "loss", "l_f_rise": "L_f +", "kl": "KL"}
+
+
+class ForecastCallback(TrainerCallback):
+    """Shows the forecast of the reading just taken, and ends the run, with a checkpoint, where that says so.
+
+    Attributes: `note`, the forecast in words ("" while there is none); `stopped`, why the run was ended early.
+    """
+
+    def __init__(self, trainer: KeepSFTTrainer) -> None:
+        self.trainer = trainer
+        self.bounds = parse_bounds(trainer.keep.stop_if_forecast)
+        self.law = None if trainer.keep.laws is None else law_of(trainer.keep.laws, trainer.base_fingerprint)
+        self.note = ""
+        self.stopped: str | None = None
+
+    def of(self, rows: Sequence[dict[str, Any]], end: int) -> dict[str, Any] | None:
+        """`forecast_row` with this run's schedule and bounds."""
+        return forecast_row(rows, end, rates(self.trainer.lr_scheduler, end), self.bounds, self.law)
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Show and act on the reading of this step, if one was taken: on all ranks alike, though only one has it."""
+        row = self.trainer.meter.last_row
+        if row is None or row["step"] != state.global_step:
+            return
+        said = row.get("forecast")
+        self.note = words(said)
+        why = said.get("stop") if said else None
+        if self.bounds and not all_agree(why is None, args.device):
+            self.stopped = why or "the forecast breaks a bound"
+            control.should_save = True
+            control.should_training_stop = True
+            if state.is_world_process_zero:
+                say(f"Stopping after step {state.global_step}, with a checkpoint: {self.stopped}")
+
+
+def law_of(path: str, base: str) -> JointFit:
+    """The joint law of a laws.json, for runs of the base with this fingerprint.
+
+    Raises:
+        ConfigError: there is no joint law in it, or it is another base's.
+        SourceError: not a laws.json.
+    """
+    law = read_laws(Path(path))[1]
+    if isinstance(law, str):
+        raise ConfigError(f"{path} has no joint law: {law}", "fit it to runs of three ranks or more")
+    if law.base_ is not None and law.base_ != base:
+        raise ConfigError(
+            f"{path} is the law of another base ({law.base_[:12]}, model {base[:12]})", "fit it to runs of this model"
+        )
+    return law
+
+
+def forecast_row(
+    rows: Sequence[dict[str, Any]],
+    end: int,
+    rates: Sequence[float] | str,
+    bounds: Sequence[ForecastBound] = (),
+    law: JointFit | None = None,
+) -> dict[str, Any] | None:
+    """What the last of some rows of `runs.jsonl` says of the run's end, for its own `forecast`.
+
+    Args:
+        rows: all readings of the run so far, the base's first.
+        end: the run's last step.
+        rates: the learning rate of each step, or why it is not known.
+        bounds: on what is forecast.
+        law: of earlier runs, from which L_ft and L_f are then forecast.
+
+    Returns:
+        None at the first and the last step. Else `share` of the run at which it was made; `l_ft`, `l_f_rise` and `kl`,
+        each with `value`, `low` and `high` of a 90 % interval, nats per token, or the text that says why there is none;
+        with bounds, those that the whole interval is `beyond`, and why to `stop`, if the reading before was beyond the
+        same bound.
+    """
+    step = rows[-1]["step"]
+    if step == 0 or step >= end:
+        return None
+    found: dict[str, Any] = {"share": round(step / end, 4)}
+    for measure in MEASURES:
+        found[measure] = rates if isinstance(rates, str) else _one(rows, measure, end, rates)
+    if law is not None:
+        found |= _with_law(law, rows, end)
+    if bounds:
+        found["beyond"] = [str(bound) for bound in bounds if _surely_beyond(found, bound)]
+        before = rows[-2].get("forecast") if len(rows) > 1 else None
+        twice = [bound for bound in bounds if _surely_beyond(found, bound) and _surely_beyond(before, bound)]
+        found["stop"] = "; ".join(_reason(found, bound) for bound in twice) or None
+    return found
+
+
+def _one(rows: Sequence[dict[str, Any]], measure: Measure, end: int, rates: Sequence[float]) -> dict[str, float] | str:
+    values = [_value(row, measure) for row in rows]
+    base = values[0] if rows[0]["step"] == 0 else None
+    try:
+        said = forecast(
+            measure,
+            [row["step"] for row in rows],
+            [math.nan if value is None else value for value in values],
+            end=end,
+            base=base if measure == "l_ft" else None,
+            rates=rates,
+        )
+    except ConfigError as error:
+        return error.what
+    return _rounded(said)
+
+
+def _with_law(law: JointFit, rows: Sequence[dict[str, Any]], end: int) -> dict[str, dict[str, float] | str]:
+    L_ft = [math.nan if row["L_ft"] is None else row["L_ft"] for row in rows]
+    base = rows[-1]["L_f_base"]
+    try:
+        task, forgetting = forecast_with_law(
+            law,
+            P=rows[-1]["P"],
+            steps=[row["step"] for row in rows],
+            L_ft=L_ft,
+            L_f=[row["L_f"] for row in rows],
+            end=end,
+        )
+    except ConfigError as error:
+        return {"l_ft": error.what, "l_f_rise": error.what}
+    rise = Prediction(*(value - base for value in forgetting))
+    return {"l_ft": _rounded(task), "l_f_rise": _rounded(rise)}
+
+
+def _rounded(said: Prediction) -> dict[str, float]:
+    return {name: round(number, 6) for name, number in said._asdict().items()}
+
+
+def _value(row: dict[str, Any], measure: str) -> float | None:
+    value: float | None = {"l_ft": row["L_ft"], "l_f_rise": row["L_f"] - row["L_f_base"], "kl": row["KL"]}[measure]
+    return value
+
+
+def _surely_beyond(found: dict[str, Any] | None, bound: ForecastBound) -> bool:
+    said = found.get(bound.measure) if found else None
+    return isinstance(said, dict) and bool(said["low"] > bound.limit)
+
+
+def _reason(found: dict[str, Any], bound: ForecastBound) -> str:
+    said = found[bound.measure]
+    ends = f"[{said['low']:.4g}, {said['high']:.4g}]"
+    return (
+        f"{bound.measure} is forecast to end at {said['value']:.4g} {ends}, bound {bound}: "
+        "at two readings in a row the 90 % interval excludes the bound"
+    )
+
+
+def rates(scheduler: Any, end: int) -> list[float] | str:
+    """The learning rate of each step, up to a factor; or why those to come are not known."""
+    scheduler = getattr(scheduler, "scheduler", scheduler)
+    if isinstance(scheduler, FinchSchedule):
+        # After its warm-up it moves with the root of the task loss, slowly.
+        return [min(1.0, step / scheduler.warmup_steps) if scheduler.warmup_steps else 1.0 for step in range(end)]
+    if not isinstance(scheduler, LambdaLR):
+        return f"the learning rates to come are not known ({type(scheduler).__name__})"
+    of_step = scheduler.lr_lambdas[0]
+    return [float(of_step(step)) for step in range(end)]
+
+
+def words(found: dict[str, Any] | None) -> str:
+    """A forecast as the note beside a progress bar; "" where there is none."""
+    shown = [f"{name} {_number(found[key])}" for key, name in _SHOWN.items() if found and isinstance(found[key], dict)]
+    return f"→ end: {', '.join(shown)}" if shown else ""
+
+
+def _number(said: dict[str, float]) -> str:
+    return f"{said['value']:.3g} [{said['low']:.3g}, {said['high']:.3g}]"

@@ -1,0 +1,44 @@
+"""What a command-line run adds to a training loop: progress, a clean stop on Ctrl-C, checkpoints known to be whole."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from typing import Any
+
+from transformers import TrainerCallback
+
+from keeptune.log import Task, track
+from keeptune.train.callbacks.forecast import ForecastCallback
+
+_COMPLETE = "complete"
+
+
+class ProgressCallback(TrainerCallback):
+    """A bar of steps with time left, task loss, replay loss, and where the forecast says the run will end."""
+
+    def __init__(self, label: str, forecast: ForecastCallback) -> None:
+        self.label = label
+        self.forecast = forecast
+        self._stack = ExitStack()
+        self._task: Task | None = None
+        self._note = ""
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Open the bar."""
+        if state.is_world_process_zero:
+            self._task = self._stack.enter_context(track(self.label, state.max_steps, "steps"))
+            self._task.skip(state.global_step)
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **kwargs: Any) -> None:
+        """Remember what the losses are."""
+        shown = {"loss": "loss", "replay_kl": "replay KL", "replay_ntp": "replay CE", "lambda": "λ"}
+        self._note = "  ".join(f"{name} {logs[key]:.4f}" for key, name in shown.items() if logs and key in logs)
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """One step on."""
+        if self._task is not None:
+            self._task.advance(1, note="  ".join(filter(None, (self._note, self.forecast.note))))
+
+    def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Close the bar."""
+        self._stack.close()

@@ -1,0 +1,103 @@
+"""What a run of several processes needs beyond what the launcher and the Trainer do for it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from datetime import timedelta
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import nn
+
+from keeptune.errors import ConfigError
+from keeptune.log import say
+from keeptune.models.modeling import head_of
+from keeptune.objective import Head
+from keeptune.replay.teachers import frozen_head
+
+# Writing a pool may take hours, where a collective of the run itself that takes minutes is a sign of a lost rank.
+_PATIENCE = timedelta(days=7)
+
+
+@contextmanager
+def main_process_first() -> Iterator[None]:
+    """Run the block on rank 0, then on the others, which find its work done.
+
+    They wait in a group of their own: the run's has the timeout of its collectives.
+    """
+    if not dist.is_initialized() or dist.get_world_size() == 1:
+        yield
+        return
+    group = dist.new_group(backend="gloo", timeout=_PATIENCE)
+    if dist.get_rank() != 0:
+        dist.barrier(group)
+    yield
+    if dist.get_rank() == 0:
+        dist.barrier(group)
+    dist.destroy_process_group(group)
+
+
+def all_agree(verdict: bool, device: torch.device) -> bool:
+    """Whether `verdict` is true on every rank. All ranks must call it, and none returns before the last one does."""
+    if not dist.is_initialized():
+        return verdict
+    agreed = torch.tensor(int(verdict), device=device)
+    dist.all_reduce(agreed, dist.ReduceOp.MIN)
+    return bool(agreed)
+
+
+@contextmanager
+def on_device(model: nn.Module, device: torch.device) -> Iterator[None]:
+    """Hold `model` on `device` for the block: a model that is to be sharded waits on the CPU until training."""
+    home = next(model.parameters()).device
+    if home == device:
+        yield
+        return
+    model.to(device)
+    try:
+        yield
+    finally:
+        model.to(home)
+
+
+def teachers_head(model: nn.Module, trainer: Any) -> Head:
+    """The base's head on the training device, which neither training nor sharding can change."""
+    if not trainer.is_fsdp_enabled:
+        return frozen_head(model, trainer.compute_dtype)
+    head, device = head_of(model).detached(trainer.compute_dtype), trainer.args.device
+    bias_V = None if head.bias_V is None else head.bias_V.to(device)
+    return replace(head, weight_VD=head.weight_VD.to(device), bias_V=bias_V)
+
+
+def check_sharding(trainer: Any) -> None:
+    """Say so where FSDP was asked for and the Trainer does without it.
+
+    Raises:
+        ConfigError: FSDP1, or a rank that does not hold the base's weights, which it needs until training starts.
+    """
+    asked = trainer.args.fsdp or os.environ.get("ACCELERATE_USE_FSDP", "false").lower() == "true"
+    if asked and not trainer.is_fsdp_enabled and trainer.is_world_process_zero():
+        say("FSDP is asked for but not used: accelerate shards only over processes that have an accelerator each")
+    if not trainer.is_fsdp_enabled:
+        return
+    plugin = trainer.accelerator.state.fsdp_plugin
+    if plugin.fsdp_version != 2:
+        raise ConfigError("FSDP1 is not supported", "set fsdp_version to 2")
+    if plugin.cpu_ram_efficient_loading:
+        raise ConfigError(
+            "FSDP's cpu_ram_efficient_loading leaves all ranks but the first without the base's weights",
+            "set fsdp_cpu_ram_efficient_loading to false",
+        )
+
+
+def sum_over_ranks(value: float, device: torch.device) -> float:
+    """The sum of every rank's `value`, the same number on all of them. All ranks must call it."""
+    if not dist.is_initialized():
+        return value
+    total = torch.tensor(value, dtype=torch.float64, device=device)
+    dist.all_reduce(total)
+    return float(total)

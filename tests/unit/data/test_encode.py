@@ -1,0 +1,180 @@
+"""Which tokens are read and which are trained on, down to the token."""
+
+from __future__ import annotations
+
+import itertools
+from typing import Any
+
+import pytest
+from datasets import Dataset
+from tokenizers import Tokenizer, models, pre_tokenizers
+from transformers import PreTrainedTokenizerFast
+
+from keeptune.data.encode import encode
+from keeptune.errors import ConfigError, SourceError
+from tests.helpers.models import CHAT_TEMPLATE, make_tokenizer
+
+START = 0
+MARKED_TEMPLATE = (
+    "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{% if m['role'] == 'assistant' %}"
+    "{% generation %}{{ m['content'] }}<|im_end|>{% endgeneration %}"
+    "{% else %}{{ m['content'] }}<|im_end|>{% endif %}\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+REWRITING_TEMPLATE = (
+    "{% for m in messages %}<|im_start|>{{ m['role'] }}\n"
+    "{% if loop.last and m['role'] == 'assistant' %}<think></think>{% endif %}{{ m['content'] }}<|im_end|>\n"
+    "{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+TWO_ANSWERS = [
+    {"role": "system", "content": "be brief"},
+    {"role": "user", "content": "hi"},
+    {"role": "assistant", "content": "héllo\n"},
+    {"role": "user", "content": "more"},
+    {"role": "assistant", "content": "yes"},
+]
+
+
+def rows(*documents: dict[str, Any]) -> Dataset:
+    return Dataset.from_list([{**row, "document": f"d{number}"} for number, row in enumerate(documents)])
+
+
+def trained(tokenizer: PreTrainedTokenizerFast, row: dict[str, Any]) -> str:
+    return str(tokenizer.decode([label for label in row["labels"] if label != -100]))
+
+
+def assert_aligned(row: dict[str, Any]) -> None:
+    assert len(row["labels"]) == len(row["input_ids"])
+    assert all(label in (token, -100) for token, label in zip(row["input_ids"], row["labels"], strict=True))
+
+
+@pytest.mark.parametrize("max_length", [2, 3, 7, 26, 27, 28, 100])
+@pytest.mark.parametrize("start", [START, None])
+def test_every_token_of_a_text_but_its_first_is_a_target_exactly_once(
+    tokenizer: PreTrainedTokenizerFast, max_length: int, start: int | None
+) -> None:
+    text = "abcdefghijklmnopqrstuvwxyz"
+    whole = ([] if start is None else [start]) + tokenizer(text)["input_ids"]
+    encoded = encode(rows({"text": text}), tokenizer, max_length=max_length, document_start=start)
+    targets = [target for row in encoded for target in row["labels"][1:]]
+    assert targets == whole[1:]
+    pairs = [pair for row in encoded for pair in zip(row["input_ids"], row["labels"][1:], strict=False)]
+    assert pairs == list(itertools.pairwise(whole))
+    assert all(2 <= len(row["input_ids"]) <= max_length and row["labels"] == row["input_ids"] for row in encoded)
+
+
+def test_windows_never_mix_documents(tokenizer: PreTrainedTokenizerFast) -> None:
+    encoded = encode(rows({"text": "aaaa"}, {"text": "bb"}), tokenizer, max_length=3, document_start=START)
+    assert [tokenizer.decode(row["input_ids"]) for row in encoded] == [
+        "<|endoftext|>aa",
+        "aaa",
+        "<|endoftext|>bb",
+    ]
+    assert list(encoded["document"]) == ["d0", "d0", "d1"]
+
+
+def test_only_the_completion_and_the_end_are_trained_on(tokenizer: PreTrainedTokenizerFast) -> None:
+    encoded = encode(rows({"prompt": "2+2=", "completion": "4"}), tokenizer, max_length=16, document_start=START)
+    assert tokenizer.decode(encoded[0]["input_ids"]) == "2+2=4<|im_end|>"
+    assert trained(tokenizer, encoded[0]) == "4<|im_end|>"
+    assert_aligned(encoded[0])
+
+
+def merging_tokenizer() -> PreTrainedTokenizerFast:
+    """`a` and `b` merge to `ab`; no special tokens at all: neither BOS nor EOS nor padding."""
+    vocabulary = {"a": 0, "b": 1, "c": 2, "ab": 3}
+    tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=[("a", "b")]))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer)
+
+
+def test_a_token_across_the_boundary_belongs_to_the_completion() -> None:
+    encoded = encode(rows({"prompt": "ca", "completion": "bc"}), merging_tokenizer(), max_length=8, document_start=None)
+    assert encoded[0]["input_ids"] == [2, 3, 2]
+    assert encoded[0]["labels"] == [-100, 3, 2]
+
+
+def test_a_text_needs_no_special_tokens() -> None:
+    encoded = encode(rows({"text": "abc"}), merging_tokenizer(), max_length=8, document_start=None)
+    assert encoded[0]["input_ids"] == [3, 2]
+
+
+@pytest.mark.parametrize("template", [CHAT_TEMPLATE, MARKED_TEMPLATE])
+def test_answers_and_their_ends_are_trained_on_and_nothing_else(template: str) -> None:
+    tokenizer = make_tokenizer(template)
+    encoded = encode(rows({"messages": TWO_ANSWERS}), tokenizer, max_length=200, document_start=START)
+    rendered = tokenizer.apply_chat_template(TWO_ANSWERS, tokenize=True, return_dict=True)["input_ids"]
+    assert encoded[0]["input_ids"] == rendered
+    assert trained(tokenizer, encoded[0]) == "héllo\n<|im_end|>yes<|im_end|>"
+    assert_aligned(encoded[0])
+
+
+def test_a_line_break_after_an_answer_is_its_end_where_there_is_no_token_for_it() -> None:
+    tokenizer = make_tokenizer(
+        "{% for m in messages %}{{ m['role'] }}: {{ m['content'] }}\n{% endfor %}"
+        "{% if add_generation_prompt %}assistant: {% endif %}"
+    )
+    encoded = encode(rows({"messages": TWO_ANSWERS}), tokenizer, max_length=200, document_start=None)
+    assert trained(tokenizer, encoded[0]) == "héllo\n\nyes\n"
+
+
+def test_a_template_that_rewrites_earlier_answers_is_refused_unless_there_is_one() -> None:
+    tokenizer = make_tokenizer(REWRITING_TEMPLATE)
+    with pytest.raises(ConfigError, match="renders an answer differently once the chat goes on"):
+        encode(rows({"messages": TWO_ANSWERS}), tokenizer, max_length=200, document_start=None)
+    single = encode(rows({"messages": TWO_ANSWERS[:3]}), tokenizer, max_length=200, document_start=None)
+    assert trained(tokenizer, single[0]) == "<think></think>héllo\n<|im_end|>"
+
+
+def test_chats_need_a_template() -> None:
+    with pytest.raises(ConfigError, match="no chat template"):
+        encode(rows({"messages": TWO_ANSWERS}), make_tokenizer(None), max_length=200, document_start=None)
+
+
+def test_a_chat_that_the_template_refuses_is_told_by_name() -> None:
+    tokenizer = make_tokenizer("{{ raise_exception('roles must alternate') }}")
+    with pytest.raises(SourceError, match="d0 does not fit the chat template: roles must alternate"):
+        encode(rows({"messages": TWO_ANSWERS}), tokenizer, max_length=200, document_start=None)
+
+
+def test_a_chat_that_starts_with_an_answer_is_told_by_name(tokenizer: PreTrainedTokenizerFast) -> None:
+    with pytest.raises(SourceError, match="d0 starts with an assistant turn"):
+        encode(rows({"messages": TWO_ANSWERS[2:3]}), tokenizer, max_length=200, document_start=None)
+
+
+def test_rows_that_are_too_long_or_without_loss_are_left_out_and_counted(
+    tokenizer: PreTrainedTokenizerFast, capsys: pytest.CaptureFixture[str]
+) -> None:
+    questions = [{"role": "user", "content": "anyone?"}]
+    long_chat = [*TWO_ANSWERS[:2], {"role": "assistant", "content": "x" * 300}]
+    chats = rows({"messages": TWO_ANSWERS}, {"messages": questions}, {"messages": long_chat})
+    encoded = encode(chats, tokenizer, max_length=200, document_start=None)
+    assert list(encoded["document"]) == ["d0"]
+    said = capsys.readouterr().err
+    assert "left out 1 of 3 rows: longer than the context of 200 tokens" in said
+    assert "left out 1 of 3 documents: no token to predict" in said
+
+
+def test_when_every_row_is_too_long_the_needed_context_is_told(tokenizer: PreTrainedTokenizerFast) -> None:
+    completions = rows({"prompt": "p" * 10, "completion": "c"}, {"prompt": "p" * 20, "completion": "c"})
+    with pytest.raises(SourceError, match="every row is longer than the context of 8 tokens") as caught:
+        encode(completions, tokenizer, max_length=8, document_start=None)
+    assert caught.value.fix == "raise --max-length to at least 12 (the longest row needs 22)"
+    assert len(encode(completions, tokenizer, max_length=12, document_start=None)) == 1
+
+
+@pytest.mark.parametrize("text", ["", "a"])
+def test_documents_with_nothing_to_predict_are_an_error(tokenizer: PreTrainedTokenizerFast, text: str) -> None:
+    with pytest.raises(SourceError, match="no document has a token to predict"):
+        encode(rows({"text": text}), tokenizer, max_length=8, document_start=None)
+
+
+def test_a_context_of_one_token_is_refused(tokenizer: PreTrainedTokenizerFast) -> None:
+    with pytest.raises(ConfigError, match="nothing to predict"):
+        encode(rows({"text": "abc"}), tokenizer, max_length=1, document_start=None)
+
+
+def test_encoding_twice_gives_the_same(tokenizer: PreTrainedTokenizerFast) -> None:
+    documents = rows({"text": "some text"}, {"text": "other text"})
+    first = encode(documents, tokenizer, max_length=4, document_start=START)
+    assert first.to_dict() == encode(documents, tokenizer, max_length=4, document_start=START).to_dict()
