@@ -18,6 +18,7 @@ import torch
 from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 from transformers.utils import logging as transformers_logging
 
+from keeptune.log import log_to_terminal
 from keeptune.replay.generate import sample_pool
 from keeptune.replay.pool import ReplayPool
 from tests.helpers.models import make_model, make_tokenizer
@@ -25,6 +26,7 @@ from tests.helpers.models import make_model, make_tokenizer
 # A shell starts what runs in the background with Ctrl-C ignored, and the processes of the tests would inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 transformers_logging.disable_progress_bar()
+log_to_terminal()
 torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "2")))
 
 

@@ -1,7 +1,8 @@
-"""Progress with time left, on standard error: a live bar on a terminal, a line every few seconds elsewhere."""
+"""The logger "keeptune", and progress with time left: a bar on a terminal, a log line every few seconds elsewhere."""
 
 from __future__ import annotations
 
+import logging
 import sys
 import time
 from collections.abc import Iterator
@@ -9,6 +10,8 @@ from contextlib import contextmanager
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+logger = logging.getLogger("keeptune")
 
 _LINE_EVERY_SECONDS = 10.0
 _SILENT_BELOW_SECONDS = 2.0
@@ -20,8 +23,21 @@ def console() -> Console:
 
 
 def say(message: str) -> None:
-    """Tell the user one thing, on standard error."""
+    """Print one message of the command line on standard error."""
     console().print(message, markup=False, soft_wrap=True)
+
+
+class _TerminalHandler(logging.Handler):
+    def emit(self, record: logging.LogRecord) -> None:
+        say(record.getMessage())
+
+
+def log_to_terminal() -> None:
+    """Show the logger's messages from INFO up on standard error, as the command line does."""
+    logger.setLevel(logging.INFO)
+    logger.propagate = False
+    if not any(isinstance(handler, _TerminalHandler) for handler in logger.handlers):
+        logger.addHandler(_TerminalHandler())
 
 
 def duration(seconds: float) -> str:
@@ -67,13 +83,13 @@ class Task:
         rate = (self.done - (self._done_at_start or 0)) / elapsed if elapsed else 0.0
         left = duration((self.total - self.done) / rate) if rate else "?"
         note = f"  {self.note}" if self.note else ""
-        say(f"{self.label}: {self.done}/{self.total} {self.unit}, {left} left{note}")
+        logger.info(f"{self.label}: {self.done}/{self.total} {self.unit}, {left} left{note}")
 
     def finish(self) -> None:
         """Close with a last line where no bar is drawn and the work was long enough to notice."""
         elapsed = time.monotonic() - self._start
         if self._bar is None and elapsed >= _SILENT_BELOW_SECONDS:
-            say(f"{self.label}: {self.done}/{self.total} {self.unit} in {duration(elapsed)}")
+            logger.info(f"{self.label}: {self.done}/{self.total} {self.unit} in {duration(elapsed)}")
 
 
 @contextmanager

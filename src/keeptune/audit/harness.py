@@ -20,7 +20,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from keeptune.audit.paired import mcnemar
 from keeptune.audit.verdict import MIN_DOCUMENTS, NO_EVIDENCE
 from keeptune.errors import ConfigError, SourceError, SourceNotFound
-from keeptune.log import say
+from keeptune.log import logger
 from keeptune.stats import bootstrap_ratio
 from keeptune.workspace import Steps
 
@@ -112,7 +112,7 @@ def _ask(
     from lm_eval.models.huggingface import HFLM  # noqa: PLC0415
 
     name, manager = _manager_of(task)
-    say(label)
+    logger.info(label)
     harness = HFLM(pretrained=model, tokenizer=tokenizer, batch_size=_BATCH_ROWS)
     try:
         found = simple_evaluate(

@@ -23,7 +23,7 @@ from keeptune.audit.where.collector import Where, where_section
 from keeptune.audit.where.continuations import continuations
 from keeptune.audit.where.layers import layer_profile
 from keeptune.errors import ConfigError, SourceError
-from keeptune.log import say
+from keeptune.log import logger
 from keeptune.models.loading import load_model, load_tokenizer
 from keeptune.models.modeling import fingerprint
 from keeptune.models.vocabulary import Vocabularies, check_vocabularies, share_vocabulary, vocabularies
@@ -189,7 +189,7 @@ def _opens_chats(tokenizer: PreTrainedTokenizerBase) -> bool:
     try:
         chat_opening(tokenizer)
     except ConfigError as error:
-        say(f"no fresh chats (self-chat): {error.what}")
+        logger.info(f"no fresh chats (self-chat): {error.what}")
         return False
     return True
 
@@ -202,7 +202,9 @@ def _shared_rows(name: str, rows: list[Row], found: Vocabularies) -> list[Row]:
     """
     kept = without_tokens(rows, set(found.differing), found.words)
     if len(kept) < len(rows):
-        say(f"{name}: {len(rows) - len(kept)} of {len(rows)} windows hold tokens that differ, and are left out")
+        logger.warning(
+            f"{name}: {len(rows) - len(kept)} of {len(rows)} windows hold tokens that differ, and are left out"
+        )
     if not kept:
         raise SourceError(f"every window of {name} holds a token that differs", "leave it out, or give another text")
     return kept

@@ -29,7 +29,7 @@ from keeptune.audit.texts import named_sources
 from keeptune.audit.turns import rendered
 from keeptune.data.encode import IGNORED_LABEL
 from keeptune.errors import SourceError
-from keeptune.log import say
+from keeptune.log import logger
 from keeptune.stats import Array
 from keeptune.workspace import Steps
 
@@ -77,7 +77,7 @@ def load_tasks(tasks: Sequence[str], limit: int) -> dict[str, Task]:
     for name, source in named_sources(tasks, "--task").items():
         items, flaws = read_items(source)
         if flaws:
-            say(f"{name}: {len(flaws)} rows hold no item and are left out, the first is {flaws[0]}")
+            logger.warning(f"{name}: {len(flaws)} rows hold no item and are left out, the first is {flaws[0]}")
         count = min(limit, len(items))
         chosen = [items[index * len(items) // count] for index in range(count)]
         loaded[name] = Task(source=source, items=chosen, readable=len(items), flaws=flaws)
@@ -141,7 +141,9 @@ def measure_task(
     for style in ("plain", "chat") if tokenizer.chat_template else ("plain",):
         formats[style] = steps.once(f"task {name} {style}", partial(ask, style))
         if left_out := formats[style]["left_out"]:
-            say(f"{name} ({style}): {left_out} items left out, longer than the context or without a finite score")
+            logger.warning(
+                f"{name} ({style}): {left_out} items left out, longer than the context or without a finite score"
+            )
     return {
         "source": task.source,
         "items_in_source": task.readable,

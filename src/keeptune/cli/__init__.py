@@ -12,7 +12,7 @@ from cyclopts.config import Dict
 
 from keeptune.cli.help import APP, LAWS, LAWS_VERBS, VERBS
 from keeptune.errors import BoundBroken, ConfigError, KeeptuneError
-from keeptune.log import say
+from keeptune.log import log_to_terminal, say
 from keeptune.storage import storage_error
 
 app = App(
@@ -95,6 +95,7 @@ def _prepare_process() -> None:
     import os
     import warnings
 
+    log_to_terminal()
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
     # Libraries that deprecate each other's names have nothing to say to somebody who types a command.

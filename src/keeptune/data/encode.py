@@ -15,7 +15,7 @@ from jinja2 import TemplateError
 from transformers import PreTrainedTokenizerBase
 
 from keeptune.errors import ConfigError, SourceError
-from keeptune.log import say, track
+from keeptune.log import logger, track
 
 IGNORED_LABEL = -100
 
@@ -110,9 +110,9 @@ def _report(documents: int, rows: int, too_long: list[int], without_loss: int, m
             "no document has a token to predict", "give documents with text, completions or assistant turns"
         )
     if too_long:
-        say(f"left out {len(too_long)} of {documents} rows: longer than the context of {max_length} tokens")
+        logger.warning(f"left out {len(too_long)} of {documents} rows: longer than the context of {max_length} tokens")
     if without_loss:
-        say(f"left out {without_loss} of {documents} documents: no token to predict")
+        logger.warning(f"left out {without_loss} of {documents} documents: no token to predict")
 
 
 def _rows(

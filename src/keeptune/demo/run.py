@@ -15,7 +15,7 @@ from keeptune.audit.texts import self_rows, text_rows
 from keeptune.demo.content import continuations, page_content, print_summary
 from keeptune.demo.plan import LENGTH, DemoPlan
 from keeptune.errors import Interrupted, OutputExists
-from keeptune.log import say
+from keeptune.log import logger
 from keeptune.models.loading import load_model, load_tokenizer
 from keeptune.models.modeling import select_attention
 from keeptune.replay.generate import sample_pool
@@ -40,18 +40,18 @@ def demo(plan: DemoPlan) -> dict[str, Any]:
     """
     clock = Clock(plan.folder)
     claim(plan)
-    say("1/5  The base model")
+    logger.info("1/5  The base model")
     base, tokenizer = load_model(plan.model), load_tokenizer(plan.model)
     clock.mark("model")
-    say("2/5  Replay: the base writes text of its own")
+    logger.info("2/5  Replay: the base writes text of its own")
     select_attention(base, LENGTH)  # as training does, or the base would differ from its own stored states
     sample_pool(base, tokenizer, plan.pool, tokens=plan.pool_tokens, length=LENGTH, seed=plan.seed)
     clock.mark("replay")
     for number, run in ((3, "plain"), (4, "replay")):
-        say(f"{number}/5  {plan.model} learns {plan.data}: {'plainly' if run == 'plain' else 'with replay'}")
+        logger.info(f"{number}/5  {plan.model} learns {plan.data}: {'plainly' if run == 'plain' else 'with replay'}")
         train(plan, run)
         clock.mark(f"train {run}")
-    say("5/5  What each forgot")
+    logger.info("5/5  What each forgot")
     drifts = readings(plan, base, tokenizer)
     texts = continuations_of(plan, base, tokenizer)
     clock.mark("measure")

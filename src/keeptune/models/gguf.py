@@ -19,7 +19,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from transformers.utils import logging as transformers_logging
 
 from keeptune.errors import KeeptuneError, SourceError
-from keeptune.log import say
+from keeptune.log import logger
 from keeptune.models.wheels import build_once, cache_folder
 
 
@@ -36,7 +36,7 @@ def converted_gguf(gguf: Path, sha256: str) -> Path:
     """
 
     def convert(folder: Path) -> None:
-        say(f"converting {gguf.name} to safetensors, once (about 15 s per 100 MB)")
+        logger.info(f"converting {gguf.name} to safetensors, once (about 15 s per 100 MB)")
         # The bar of this conversion is drawn by tqdm itself and heeds no setting of the library.
         with quiet(), readable(str(gguf)), redirect_stderr(io.StringIO()):
             parent, name = str(gguf.parent), gguf.name

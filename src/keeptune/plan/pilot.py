@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from keeptune.errors import ConfigError, OutputExists
-from keeptune.log import duration, say
+from keeptune.log import duration, logger
 from keeptune.models.loading import load_model, load_tokenizer
 from keeptune.models.modeling import select_attention
 from keeptune.plan.design import Cell, Design, Pace, design, late
@@ -161,7 +161,7 @@ def _probed(settings: PlanSettings) -> tuple[Pace, int]:
     # What a probe that was stopped has left would not be timed.
     for left in (settings.pool, probe):
         shutil.rmtree(left, ignore_errors=True)
-    say("Pilot: the base writes its first replay text, then a few steps tell how fast this machine is")
+    logger.info("Pilot: the base writes its first replay text, then a few steps tell how fast this machine is")
     began = time.monotonic()
     tokens = (METER_ROWS + _PROBE_ROWS) * settings.max_length
     _write_pool(settings, tokens, model, tokenizer)
@@ -221,11 +221,13 @@ class _Work:
         if not (home / _CELL).is_file():
             to_come = self._expected(cell)
             if self.runs and late(self.spent, to_come, self.settings):
-                say(f"Pilot run {place} of {plan.runs} left out, the time is over: {cell}")
+                logger.info(f"Pilot run {place} of {plan.runs} left out, the time is over: {cell}")
                 self.left_out.append(cell)
                 return
             left = duration(max(60 * self.settings.minutes - self.spent, 0.0))
-            say(f"Pilot run {place} of {plan.runs}: {cell}, {plan.steps} steps, {duration(to_come)} of {left} left")
+            logger.info(
+                f"Pilot run {place} of {plan.runs}: {cell}, {plan.steps} steps, {duration(to_come)} of {left} left"
+            )
             self._run(cell, home, f"Pilot {place}/{plan.runs}")
         with damaged_json(home / _CELL, _DELETE):
             kept = read_json(home / _CELL, _DELETE)

@@ -30,7 +30,7 @@ from keeptune.audit.floor import noise_floor
 from keeptune.audit.meter import Drift, measure
 from keeptune.audit.verdict import MIN_DOCUMENTS, NO_EVIDENCE, require_finite
 from keeptune.errors import ConfigError, Interrupted, OutputExists
-from keeptune.log import say
+from keeptune.log import logger
 from keeptune.models.loading import load_model, load_tokenizer
 from keeptune.replay.generate import sample_pool
 from keeptune.replay.pool import ReplayPool
@@ -144,15 +144,15 @@ def capacity_probe(plan: CapacityPlan) -> dict[str, Any]:
         SourceError, StorageError, Diverged, Interrupted: as their names say.
     """
     _claim(plan)
-    say("1/4  The base writes text of its own")
+    logger.info("1/4  The base writes text of its own")
     base, tokenizer = load_model(plan.model), load_tokenizer(plan.model)
     pool = sample_pool(
         base, tokenizer, plan.folder / "pool", tokens=plan.pool_tokens, length=plan.max_length, seed=plan.seed
     )
     for number, run in ((2, PLAIN), (3, STIFF)):
-        say(f"{number}/4  {plan.model} learns {plan.data}, λ = {plan.settings(run).lambda_:g}")
+        logger.info(f"{number}/4  {plan.model} learns {plan.data}, λ = {plan.settings(run).lambda_:g}")
         _train(plan, run)
-    say("4/4  What each learned and moved")
+    logger.info("4/4  What each learned and moved")
     rows = {"task": list(task_rows(plan.settings(PLAIN), tokenizer)[1]), "self": pool_rows(pool, plan.documents)}
     floor = noise_floor(base, rows["self"])
     drifts = {run: _readings(plan, base, run, rows) for run in (PLAIN, STIFF)}

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from keeptune.errors import ConfigError
-from keeptune.log import say, track
+from keeptune.log import logger, track
 from keeptune.models.adapters import causal_model, evaluating
 from keeptune.models.modeling import check_head, fingerprint, training_dtype
 from keeptune.models.vocabulary import document_start
@@ -89,7 +89,7 @@ def sample_pool(
     )
     pool = start_pool(Path(folder), settings, rows)
     if pool.rows_written < pool.rows:
-        say(f"rows start with {settings.start_text!r}: {found}")
+        logger.info(f"rows start with {settings.start_text!r}: {found}")
         _fill(pool, model, dtype, temperature)
     return ReplayPool.open(folder)
 

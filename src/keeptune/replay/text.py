@@ -22,7 +22,7 @@ from transformers import PreTrainedTokenizerBase
 from keeptune.data.documents import load_documents
 from keeptune.data.encode import whole_rows
 from keeptune.errors import ConfigError
-from keeptune.log import say, track
+from keeptune.log import logger, track
 from keeptune.models.adapters import causal_model, evaluating
 from keeptune.models.modeling import training_dtype
 from keeptune.models.vocabulary import document_start
@@ -125,7 +125,9 @@ def text_rows(
             f"no document of {source} has {length} tokens for a row", "give longer documents, or a lower --length"
         )
     if len(rows) < wanted:
-        say(f"{source} gives {len(rows)} rows of {length} tokens, and {wanted} were asked for: the pool holds these")
+        logger.warning(
+            f"{source} gives {len(rows)} rows of {length} tokens, and {wanted} were asked for: the pool holds these"
+        )
     return torch.tensor(rows)
 
 

@@ -23,7 +23,7 @@ from trl import SFTConfig
 from keeptune.data.documents import load_documents, split_documents
 from keeptune.data.encode import encode
 from keeptune.errors import BoundBroken, ConfigError, Diverged, Interrupted, OutputExists
-from keeptune.log import say
+from keeptune.log import logger
 from keeptune.models.gguf import quiet
 from keeptune.models.loading import load_model, load_tokenizer
 from keeptune.models.modeling import fingerprint, has_bf16, select_attention
@@ -82,7 +82,7 @@ def tune(
         check_folder(out, settings, resume=resume, overwrite=overwrite)
     if resume and (out / MODEL).is_dir():
         if is_main:
-            say(f"this run is finished: {out / MODEL}")
+            logger.info(f"this run is finished: {out / MODEL}")
         return out / MODEL
     set_seed(settings.seed)
     model, tokenizer = load_model(settings.model), load_tokenizer(settings.model)
@@ -94,7 +94,7 @@ def tune(
     if settings.laws is not None:
         law_of(settings.laws, fingerprint(model))
     for line in advise(settings, args, len(train_rows)) if with_advice and is_main else ():
-        say(f"advice: {line}")
+        logger.info(f"advice: {line}")
     with storage_errors(out):
         if is_main:
             claim_folder(out, settings, resume=resume)
@@ -111,7 +111,7 @@ def tune(
             trainer.add_callback(callback)
         checkpoint = last_good_checkpoint(out) if resume else None
         if resume and is_main:
-            say(f"continuing from {checkpoint}" if checkpoint else "no checkpoint yet: starting from the base")
+            logger.info(f"continuing from {checkpoint}" if checkpoint else "no checkpoint yet: starting from the base")
         if checkpoint is not None:
             check_state(checkpoint)
         try:

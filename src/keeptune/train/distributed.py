@@ -14,7 +14,7 @@ import torch.distributed as dist
 from torch import nn
 
 from keeptune.errors import ConfigError
-from keeptune.log import say
+from keeptune.log import logger
 from keeptune.models.modeling import head_of
 from keeptune.objective import Head
 from keeptune.replay.teachers import frozen_head
@@ -81,7 +81,9 @@ def check_sharding(trainer: Any) -> None:
     """
     asked = trainer.args.fsdp or os.environ.get("ACCELERATE_USE_FSDP", "false").lower() == "true"
     if asked and not trainer.is_fsdp_enabled and trainer.is_world_process_zero():
-        say("FSDP is asked for but not used: accelerate shards only over processes that have an accelerator each")
+        logger.warning(
+            "FSDP is asked for but not used: accelerate shards only over processes that have an accelerator each"
+        )
     if not trainer.is_fsdp_enabled:
         return
     plugin = trainer.accelerator.state.fsdp_plugin

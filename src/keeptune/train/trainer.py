@@ -14,7 +14,7 @@ from trl import SFTTrainer
 from trl.models.utils import _ForwardRedirection
 
 from keeptune.errors import ConfigError, Diverged
-from keeptune.log import say
+from keeptune.log import logger
 from keeptune.models.adapters import adapter_mismatch, adapter_off, causal_model, evaluating
 from keeptune.models.modeling import check_head, fingerprint
 from keeptune.replay.choose import Room, TeacherChoice, choose_teacher
@@ -88,7 +88,7 @@ class KeepSFTTrainer(SFTTrainer):
         if self.pool.settings.predictions != choice.predictions:  # another rank saw less room, and wrote it
             choice = self._choose_teacher(inner, self.pool, fault)
         if self.keep.lambda_ and self.is_world_process_zero():
-            say(str(choice))
+            logger.info(str(choice))
         certificate = self.keep.certificate_rows(self.pool.rows)
         self.train_rows = self.pool.rows - self.keep.drift_rows - certificate
         if self.train_rows < (1 if self.keep.lambda_ else 0) or (self.keep.budget is not None and not certificate):

@@ -28,7 +28,7 @@ from keeptune.audit.safety.rules import refuses, repeats
 from keeptune.audit.safety.transitions import RULE, compare_refusals
 from keeptune.audit.turns import rendered, style_of, tokenised
 from keeptune.errors import SourceError
-from keeptune.log import say
+from keeptune.log import logger
 from keeptune.models.loading import load_model, load_tokenizer
 from keeptune.models.modeling import fingerprint
 from keeptune.stats import bootstrap_ratio
@@ -145,7 +145,7 @@ def _fitting(
             f"no prompt of {name} leaves room for {room} tokens in the context of {context}", "use shorter prompts"
         )
     if len(fitting) < len(all_ids):
-        say(f"{name}: {len(all_ids) - len(fitting)} prompts left out, too long for the context")
+        logger.warning(f"{name}: {len(all_ids) - len(fitting)} prompts left out, too long for the context")
     return [prompt for prompt, _ in fitting], [ids for _, ids in fitting]
 
 

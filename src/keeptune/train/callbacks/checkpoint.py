@@ -14,7 +14,7 @@ import torch.distributed as dist
 from torch.distributed.tensor import DTensor
 from transformers import TrainerCallback
 
-from keeptune.log import say
+from keeptune.log import logger
 from keeptune.storage import write_text
 from keeptune.train.distributed import all_agree
 
@@ -71,7 +71,7 @@ class StopCallback(TrainerCallback):
             if self.asked:
                 raise KeyboardInterrupt
             self.asked = True
-            say("Stopping after this step, with a checkpoint. Once more to stop at once.")
+            logger.info("Stopping after this step, with a checkpoint. Once more to stop at once.")
 
         before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
         try:

@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader
 from transformers import TrainerCallback
 
 from keeptune.audit.meter import MEASURES, token_drift
-from keeptune.log import say
+from keeptune.log import logger
 from keeptune.models.modeling import head_of, hidden_states
 from keeptune.objective import fused_next_token_ce
 from keeptune.replay.pool import ReplayBatch
@@ -74,7 +74,7 @@ class MeterCallback(TrainerCallback):
     def _tell_floor(self) -> None:
         floor = self.last_row["KL"] if self.last_row is not None else 0.0
         if floor > _FLOOR and self.trainer.is_world_process_zero():
-            say(
+            logger.warning(
                 f"the base reads a KL of {floor:.4f} nats per token from its own stored predictions: drift below that "
                 "is noise. The pool was written by other arithmetic; write it on this machine, with keeptune replay"
             )

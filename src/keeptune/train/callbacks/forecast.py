@@ -18,7 +18,7 @@ from keeptune.laws.forecast.experience import forecast_with_law
 from keeptune.laws.forecast.forecast import Measure, Prediction, forecast
 from keeptune.laws.joint.fit import JointFit
 from keeptune.laws.joint.record import read_laws
-from keeptune.log import say
+from keeptune.log import logger
 from keeptune.train.bounds import MEASURES, ForecastBound, parse_bounds
 from keeptune.train.distributed import all_agree
 from keeptune.train.finch import FinchSchedule
@@ -59,7 +59,7 @@ class ForecastCallback(TrainerCallback):
             control.should_save = True
             control.should_training_stop = True
             if state.is_world_process_zero:
-                say(f"Stopping after step {state.global_step}, with a checkpoint: {self.stopped}")
+                logger.info(f"Stopping after step {state.global_step}, with a checkpoint: {self.stopped}")
 
 
 def law_of(path: str, base: str) -> JointFit:
