@@ -106,7 +106,7 @@ def trainers(base: Any, tokenizer: Any, pool: Any, rows: int, folder: str) -> di
     from trl import SFTTrainer
 
     from keeptune import KeepConfig, KeepSFTTrainer
-    from keeptune.train.trainer import _REPLAY_KEY
+    from keeptune.train.trainers import _REPLAY_KEY
 
     replay = rows // 2
     data = task_rows(rows + replay)

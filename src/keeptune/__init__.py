@@ -21,14 +21,19 @@ if TYPE_CHECKING:
     from keeptune.replay.text import text_pool
     from keeptune.train.config import KeepConfig
     from keeptune.train.loop import keep_tuning
-    from keeptune.train.trainer import KeepSFTTrainer
+    from keeptune.train.mixin import KeepMixin
+    from keeptune.train.trainers import KeepDPOTrainer, KeepGRPOTrainer, KeepSFTTrainer, KeepTrainer
 
 __version__ = version("keeptune")
 
 __all__ = [
     "Drift",
     "KeepConfig",
+    "KeepDPOTrainer",
+    "KeepGRPOTrainer",
+    "KeepMixin",
     "KeepSFTTrainer",
+    "KeepTrainer",
     "KeeptuneError",
     "ReplayPool",
     "keep_tuning",
@@ -43,7 +48,11 @@ __all__ = [
 _HOMES = {
     "Drift": "keeptune.audit.meter",
     "KeepConfig": "keeptune.train.config",
-    "KeepSFTTrainer": "keeptune.train.trainer",
+    "KeepDPOTrainer": "keeptune.train.trainers",
+    "KeepGRPOTrainer": "keeptune.train.trainers",
+    "KeepMixin": "keeptune.train.mixin",
+    "KeepSFTTrainer": "keeptune.train.trainers",
+    "KeepTrainer": "keeptune.train.trainers",
     "KeeptuneError": "keeptune.errors",
     "ReplayPool": "keeptune.replay.pool",
     "keep_tuning": "keeptune.train.loop",

@@ -11,6 +11,8 @@ Array = npt.NDArray[np.float64]
 
 RESAMPLES = 2000
 LEVEL = 0.95
+MIN_DOCUMENTS = 10
+"""Fewer documents are too few for a verdict."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -28,7 +28,7 @@ from keeptune.replay.generate import sample_pool
 from keeptune.system import free_bytes
 from keeptune.train.config import KeepConfig
 from keeptune.train.readings import read_rows
-from keeptune.train.trainer import KeepSFTTrainer
+from keeptune.train.trainers import KeepSFTTrainer
 from tests.helpers.models import make_model, make_tokenizer
 from tests.helpers.training import config, task_rows
 

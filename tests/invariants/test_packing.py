@@ -14,7 +14,7 @@ from trl import SFTTrainer
 from keeptune.replay.generate import sample_pool
 from keeptune.replay.pool import ReplayPool
 from keeptune.train.readings import read_rows
-from keeptune.train.trainer import KeepSFTTrainer
+from keeptune.train.trainers import KeepSFTTrainer
 from tests.helpers.models import make_model, make_tokenizer
 from tests.helpers.training import config, keep, largest_gap, trained
 

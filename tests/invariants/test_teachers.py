@@ -18,7 +18,7 @@ from keeptune.train.config import KeepConfig, Objective
 from keeptune.train.loop import keep_tuning
 from keeptune.train.readings import read_rows
 from keeptune.train.replay_term import replay_sum
-from keeptune.train.trainer import KeepSFTTrainer
+from keeptune.train.trainers import KeepSFTTrainer
 from tests.helpers.models import make_model, make_tokenizer
 from tests.helpers.training import config, largest_gap, task_rows, trained
 

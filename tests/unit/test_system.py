@@ -28,9 +28,9 @@ def put(path: Path, text: str) -> None:
 
 
 def limit_v2(folder: Path, most: str, used: int, cache: int) -> None:
-    put(folder / "system.max", f"{most}\n")
-    put(folder / "system.current", f"{used}\n")
-    put(folder / "system.stat", f"anon 1\ninactive_file {cache}\n")
+    put(folder / "memory.max", f"{most}\n")
+    put(folder / "memory.current", f"{used}\n")
+    put(folder / "memory.stat", f"anon 1\ninactive_file {cache}\n")
 
 
 def test_without_limits_it_is_what_the_kernel_can_give(root: Path) -> None:
@@ -56,11 +56,11 @@ def test_a_limit_anywhere_along_the_groups_path_counts(root: Path) -> None:
 def test_limits_of_the_first_version_and_paths_of_another_namespace(root: Path) -> None:
     put(root / "proc/self/cgroup", "7:cpu,cpuacct:/\n4:memory:/docker/0123\n0::/\n")
     folder = root / "sys/fs/cgroup/memory"
-    put(folder / "system.limit_in_bytes", f"{2 * GIB}\n")
-    put(folder / "system.usage_in_bytes", f"{GIB}\n")
-    put(folder / "system.stat", f"inactive_file 5\ntotal_inactive_file {GIB // 4}\n")
+    put(folder / "memory.limit_in_bytes", f"{2 * GIB}\n")
+    put(folder / "memory.usage_in_bytes", f"{GIB}\n")
+    put(folder / "memory.stat", f"inactive_file 5\ntotal_inactive_file {GIB // 4}\n")
     assert free_bytes("cpu") == GIB + GIB // 4
-    put(folder / "system.limit_in_bytes", "9223372036854771712\n")
+    put(folder / "memory.limit_in_bytes", "9223372036854771712\n")
     assert free_bytes("cpu") == 8 * GIB
 
 

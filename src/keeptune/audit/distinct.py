@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from keeptune.audit.verdict import MIN_DOCUMENTS, NO_EVIDENCE, has_evidence
-from keeptune.stats import LEVEL
+from keeptune.audit.verdict import NO_EVIDENCE, has_evidence
+from keeptune.stats import LEVEL, MIN_DOCUMENTS
 
 FIRST = "first better"
 SECOND = "second better"

@@ -8,8 +8,9 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 from keeptune.audit.floor import FLOOR_MEASURES
-from keeptune.audit.verdict import MIN_DOCUMENTS, NO_EVIDENCE
+from keeptune.audit.verdict import NO_EVIDENCE
 from keeptune.errors import ConfigError
+from keeptune.stats import MIN_DOCUMENTS
 
 HELD = "held"
 BROKEN = "broken"

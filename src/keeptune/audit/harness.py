@@ -18,10 +18,10 @@ from rich.table import Table
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from keeptune.audit.paired import mcnemar
-from keeptune.audit.verdict import MIN_DOCUMENTS, NO_EVIDENCE
+from keeptune.audit.verdict import NO_EVIDENCE
 from keeptune.errors import ConfigError, SourceError, SourceNotFound
 from keeptune.log import logger
-from keeptune.stats import bootstrap_ratio
+from keeptune.stats import MIN_DOCUMENTS, bootstrap_ratio
 from keeptune.workspace import Steps
 
 # Of an item: the value of each metric.

@@ -9,9 +9,9 @@ import numpy as np
 from keeptune.audit.floor import FLOOR_MEASURES
 from keeptune.audit.meter import Drift
 from keeptune.errors import Diverged
+from keeptune.stats import MIN_DOCUMENTS
 
 SHOWN = {"kl": "KL(base‖tuned)", "l_f_rise": "L_f rise", "ce_change": "CE change", "agreement": "top-1 agreement"}
-MIN_DOCUMENTS = 10
 DRIFTED = "drifted"
 NO_DRIFT = "not distinguishable from zero"
 NO_EVIDENCE = "not enough evidence"

@@ -28,7 +28,7 @@ from transformers import PreTrainedModel
 
 from keeptune.audit.floor import noise_floor
 from keeptune.audit.meter import Drift, measure
-from keeptune.audit.verdict import MIN_DOCUMENTS, NO_EVIDENCE, require_finite
+from keeptune.audit.verdict import NO_EVIDENCE, require_finite
 from keeptune.errors import ConfigError, Interrupted, OutputExists
 from keeptune.log import logger
 from keeptune.models.loading import load_model, load_tokenizer
@@ -36,7 +36,7 @@ from keeptune.replay.generate import sample_pool
 from keeptune.replay.pool import ReplayPool
 from keeptune.runs.run import RUN_FILE, task_rows, tune
 from keeptune.runs.settings import TuneSettings
-from keeptune.stats import LEVEL, RESAMPLES, Array, Interval, bootstrap_ratio
+from keeptune.stats import LEVEL, MIN_DOCUMENTS, RESAMPLES, Array, Interval, bootstrap_ratio
 from keeptune.storage import read_json, write_json
 from keeptune.system import provenance
 from keeptune.train.readings import FILE, read_rows

@@ -17,11 +17,11 @@ from torch import nn
 
 from keeptune.audit.meter import Drift, measure, pad_rows
 from keeptune.audit.run import Loaded
-from keeptune.audit.verdict import MIN_DOCUMENTS, NO_EVIDENCE
+from keeptune.audit.verdict import NO_EVIDENCE
 from keeptune.errors import ConfigError
 from keeptune.log import track
 from keeptune.models.modeling import autocast, training_dtype
-from keeptune.stats import bootstrap_ratio
+from keeptune.stats import MIN_DOCUMENTS, bootstrap_ratio
 from keeptune.train.loop import task_sum
 
 STEPS = 16

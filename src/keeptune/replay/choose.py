@@ -43,7 +43,7 @@ class TeacherChoice:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Room:
+class TeacherOptions:
     """What the choice weighs."""
 
     model: nn.Module
@@ -90,7 +90,7 @@ class Room:
         return sound and disk * _SHARE <= self.disk_free and memory * _SHARE <= self.memory_free
 
 
-def choose_teacher(wanted: str, objective: str, pool: ReplayPool | None, room: Room) -> TeacherChoice:
+def choose_teacher(wanted: str, objective: str, pool: ReplayPool | None, room: TeacherOptions) -> TeacherChoice:
     """The teacher that was asked for, or for `auto` the first that fits: hidden, topk, adapter, live.
 
     Args:
@@ -129,7 +129,7 @@ def choose_teacher(wanted: str, objective: str, pool: ReplayPool | None, room: R
     )
 
 
-def _as_asked(wanted: str, pool: ReplayPool | None, room: Room) -> TeacherChoice:
+def _as_asked(wanted: str, pool: ReplayPool | None, room: TeacherOptions) -> TeacherChoice:
     if wanted not in ("hidden", "topk", "adapter", "live"):
         raise ConfigError(f"unknown teacher {wanted!r}", "choose auto, hidden, topk, adapter or live")
     kind: TeacherKind = wanted  # type: ignore[assignment]

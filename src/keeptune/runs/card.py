@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from keeptune.runs.settings import TuneSettings
-from keeptune.train.budget.certificate import in_words
+from keeptune.train.budget.certificate import describe
 
 
 def card(
@@ -23,7 +23,7 @@ def card(
         method = "plain fine-tuning (λ = 0)"
     if certificate is not None:
         method = f"{replay}, λ steered from {settings.lambda_:g} to {certificate['lambda']:.3g} by a budget"
-    certified = "" if certificate is None else f"\n{in_words(certificate)}\n"
+    certified = "" if certificate is None else f"\n{describe(certificate)}\n"
     tuned = f"rsLoRA, rank {settings.lora}" if settings.lora else "All weights"
     versions = ", ".join(f"{name} {version}" for name, version in last["versions"].items())
     rise = last["L_f"] - last["L_f_base"]

@@ -42,9 +42,10 @@ from keeptune.train.callbacks.checkpoint import (
 )
 from keeptune.train.callbacks.forecast import law_of
 from keeptune.train.callbacks.progress import ProgressCallback
-from keeptune.train.drift_text import old_text
+from keeptune.train.context import KeepContext
+from keeptune.train.drift import drift_text_rows
 from keeptune.train.readings import FILE, read_rows
-from keeptune.train.trainer import KeepSFTTrainer
+from keeptune.train.trainers import KeepSFTTrainer
 
 RUN_FILE = "run.json"
 MODEL = "model"
@@ -88,9 +89,9 @@ def tune(
     model, tokenizer = load_model(settings.model), load_tokenizer(settings.model)
     select_attention(model, max(settings.max_length, settings.replay_length))
     train_rows, held_out_rows = task_rows(settings, tokenizer)
-    # What cannot be read is told before --overwrite takes the run that stands there away.
+    # Whatever cannot be read fails here, before --overwrite deletes the run in this folder.
     if settings.drift_text is not None:
-        old_text(settings.drift_text, tokenizer, settings)
+        drift_text_rows(settings.drift_text, tokenizer, settings)
     if settings.laws is not None:
         law_of(settings.laws, fingerprint(model))
     for line in advise(settings, args, len(train_rows)) if with_advice and is_main else ():
@@ -100,41 +101,46 @@ def tune(
             claim_folder(out, settings, resume=resume)
         PartialState().wait_for_everyone()
         trainer = build_trainer(settings, args, model, tokenizer, train_rows, held_out_rows)
-        trainer.remove_callback(PrinterCallback)
-        stop = StopCallback()
-        for callback in (
-            ProgressCallback(label, trainer.forecast),
-            CheckpointCallback(),
-            stop,
-            *(extra_callbacks or []),
-        ):
-            trainer.add_callback(callback)
-        checkpoint = last_good_checkpoint(out) if resume else None
-        if resume and is_main:
-            logger.info(f"continuing from {checkpoint}" if checkpoint else "no checkpoint yet: starting from the base")
-        if checkpoint is not None:
-            check_state(checkpoint)
-        try:
-            with stop.on_signals(), quiet():
-                trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
-        except Diverged as error:
-            forget_checkpoint(out, trainer.state.global_step)  # its weights are those that gave this loss
-            good = last_good_checkpoint(out)
-            kept = f"the last good checkpoint is {good}" if good else "no checkpoint was written before it"
-            raise Diverged(f"{error.what}; {kept}", error.fix) from error
-        if trainer.forecast.stopped:
-            raise BoundBroken(
-                f"stopped after step {trainer.state.global_step} of {trainer.state.max_steps}, checkpoint kept: "
-                f"{trainer.forecast.stopped}",
-                "change the run, or go on all the same: the same command with --resume and without --stop-if-forecast",
-            )
-        if stop.asked and trainer.state.global_step < trainer.state.max_steps:
-            raise Interrupted(
-                f"stopped after step {trainer.state.global_step} of {trainer.state.max_steps}, checkpoint kept",
-                "run the same command with --resume to go on",
-            )
+        train(trainer, out, label=label, resume=resume, extra_callbacks=extra_callbacks or [])
         with quiet():
             return save(trainer, settings)
+
+
+def train(trainer: KeepSFTTrainer, out: Path, *, label: str, resume: bool, extra_callbacks: list[Any]) -> None:
+    """Train to the end, or to a stop that says why."""
+    context, stop = context_of(trainer), StopCallback()
+    context.require_finite = True  # also with λ = 0
+    trainer.remove_callback(PrinterCallback)
+    for callback in (ProgressCallback(label, context), CheckpointCallback(), stop, *extra_callbacks):
+        trainer.add_callback(callback)
+    checkpoint = last_good_checkpoint(out) if resume else None
+    if resume and context.host.is_main:
+        logger.info(f"continuing from {checkpoint}" if checkpoint else "no checkpoint yet: starting from the base")
+    if checkpoint is not None:
+        check_state(checkpoint)
+    try:
+        with stop.on_signals(), quiet():
+            trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    except Diverged as error:
+        forget_checkpoint(out, trainer.state.global_step)  # its weights are those that gave this loss
+        good = last_good_checkpoint(out)
+        kept = f"the last good checkpoint is {good}" if good else "no checkpoint was written before it"
+        raise Diverged(f"{error.what}; {kept}", error.fix) from error
+    done = f"stopped after step {trainer.state.global_step} of {trainer.state.max_steps}, checkpoint kept"
+    if context.stopped:
+        raise BoundBroken(
+            f"{done}: {context.stopped}",
+            "change the run, or continue anyway: the same command with --resume and without --stop-if-forecast",
+        )
+    if stop.asked and trainer.state.global_step < trainer.state.max_steps:
+        raise Interrupted(done, "run the same command with --resume to continue")
+
+
+def context_of(trainer: KeepSFTTrainer) -> KeepContext:
+    """The trainer's context, which every run of `keeptune tune` has: it always reads drift."""
+    if trainer.context is None:
+        raise RuntimeError("the run reads no drift")
+    return trainer.context
 
 
 def check_folder(out: Path, settings: TuneSettings, *, resume: bool, overwrite: bool) -> None:
@@ -149,7 +155,7 @@ def check_folder(out: Path, settings: TuneSettings, *, resume: bool, overwrite: 
     if resume:
         anew = "start the run anew (--overwrite), or choose another --out"
         with damaged_json(run_file, anew):
-            before = dict(read_json(run_file, anew)["settings"])
+            before = renamed(read_json(run_file, anew)["settings"])
         now = json.loads(json.dumps(dataclasses.asdict(settings)))
         changed = [key for key, value in now.items() if before.get(key) != value and key not in _CHANGEABLE]
         if changed:
@@ -166,6 +172,11 @@ def check_folder(out: Path, settings: TuneSettings, *, resume: bool, overwrite: 
             f"{out} already holds a run",
             "add --resume to go on with it, --overwrite to replace it, or choose another --out",
         )
+
+
+def renamed(settings: dict[str, Any]) -> dict[str, Any]:
+    """The settings of a run.json, by today's names: version 0.1 wrote `meter_` where it is `drift_` now."""
+    return {key.replace("meter_", "drift_"): value for key, value in settings.items()}
 
 
 def check_state(checkpoint: Path) -> None:
@@ -242,7 +253,9 @@ def save(trainer: KeepSFTTrainer, settings: TuneSettings) -> Path:
     with atomic_folder(folder) as temporary:
         trainer.save_model(str(temporary))
         certificate = read_certificate(out) if settings.budget is not None else None
-        told = card(settings, rows[0], rows[-1], certificate, trainer.pool.settings.text)
+        pool = context_of(trainer).pool
+        text = "self" if pool is None else pool.settings.text
+        told = card(settings, rows[0], rows[-1], certificate, text)
         (temporary / "README.md").write_text(told, encoding="utf-8")
         (temporary / "training_args.bin").unlink(missing_ok=True)
     for checkpoint in out.glob("checkpoint-*"):

@@ -8,7 +8,7 @@ import torch
 from trl import SFTConfig
 
 from keeptune.errors import ConfigError
-from keeptune.train.config import KeepConfig
+from keeptune.train.config import DRIFT_EVERY, KeepConfig
 
 DEFAULT_LR = {"full": 1e-4, "lora": 1e-3}
 
@@ -17,6 +17,13 @@ DEFAULT_LR = {"full": 1e-4, "lora": 1e-3}
 class TuneSettings(KeepConfig):
     """A run of `keeptune tune`: the replay term's settings and those of the run around it."""
 
+    replay: str | None = None
+    """Folder of a pool that keeptune replay wrote; by default the base writes one before training."""
+    teacher: str = "auto"
+    """Source of the base's predictions: `hidden` states on disk (exact), `topk` tokens on disk (small, blind in the
+    tail), the model with its `adapter` disabled, or a `live` frozen copy. `auto` takes the first that fits."""
+    drift_every: int = DRIFT_EVERY
+    """Steps between readings of held-out task loss and drift; 0 reads at the start and the end only."""
     model: str
     """The base: a hub id, a folder, a .gguf file, or smollm2."""
     data: str
@@ -28,7 +35,7 @@ class TuneSettings(KeepConfig):
     steps: int | None = None
     """Optimizer steps; by default one pass over the data."""
     learning_rate: float | None = None
-    """Peak learning rate, cosine schedule unless finch is set; by default 1e-4, or 1e-3 with LoRA."""
+    """Peak learning rate, cosine schedule; by default 1e-4, or 1e-3 with LoRA."""
     batch_size: int = 8
     """Task rows in a micro-batch on each device."""
     accumulate: int = 1
@@ -47,7 +54,7 @@ class TuneSettings(KeepConfig):
     """Any field of TRL's SFTConfig, as a table [sft] of the run file."""
 
     def __post_init__(self) -> None:
-        """Refuse values that cannot be meant."""
+        """Validate the settings."""
         super().__post_init__()
         for name in ("lora", "steps", "batch_size", "accumulate", "held_out_rows"):
             value = getattr(self, name)
@@ -59,8 +66,6 @@ class TuneSettings(KeepConfig):
             raise ConfigError(f"held_out is {self.held_out}", "give a fraction between 0 and 1, such as 0.1")
         if self.learning_rate is not None and not self.learning_rate > 0:
             raise ConfigError(f"learning_rate is {self.learning_rate}", "give a positive number, such as 1e-4")
-        if self.finch is not None and "lr_scheduler_type" in self.sft:
-            raise ConfigError("finch is a schedule, and [sft] lr_scheduler_type is another", "leave one of them out")
         packed_length = self.sft.get("max_length", self.max_length)
         if self.sft.get("packing") and (packed_length is None or packed_length < self.max_length):
             raise ConfigError(

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import NamedTuple, get_args
+from typing import Literal, NamedTuple, get_args
 
 from keeptune.errors import ConfigError
-from keeptune.laws.forecast.forecast import Measure
 
+Measure = Literal["l_ft", "l_f_rise", "kl"]
 MEASURES: tuple[Measure, ...] = get_args(Measure)
 _EXAMPLES = "write --stop-if-forecast kl=0.05, l_f_rise=0.1 or l_ft=1.8 (nats per token)"
 

@@ -2,98 +2,96 @@
 
 import math
 from dataclasses import dataclass
-from typing import Literal, get_args
+from pathlib import Path
 
 from keeptune.errors import ConfigError
+from keeptune.replay.pool import ReplayPool
+from keeptune.replay.teachers import Teacher
 from keeptune.train.bounds import parse_bounds
 from keeptune.train.budget.controller import HIGHEST, LOWEST
 
-Objective = Literal["kl", "reverse_kl", "jensen_shannon", "ntp"]
+DIVERGENCES = ("kl", "reverse_kl", "jensen_shannon")
+TEACHERS = ("auto", "hidden", "topk", "adapter", "live")
+DRIFT_EVERY = 20
 
-# For each row that the meter reads. KL varies by about its half from row to row and λ aims a tenth below the budget: an
-# interval that tells the two apart needs 100 to 300 rows, more than a meter in the loop can read.
+# For each row that drift is read on. KL varies by about half its value from row to row, and λ aims a tenth below the
+# budget: an interval that tells the two apart needs 100 to 300 rows, more than readings during training can afford.
 CERTIFICATE_ROWS = 8
 
 
 @dataclass(frozen=True, kw_only=True)
 class KeepConfig:
-    """Settings of the replay term: loss = CE(task) + λ · R(replay), in nats per token."""
+    """Settings of the replay term: loss = the task's loss + λ · R(replay), in nats per token."""
 
     lambda_: float = 1.0
-    """Weight λ of the replay term; 0 is plain fine-tuning, larger keeps more and learns a little slower."""
+    """Weight λ of the replay term. Larger values keep more and learn a little more slowly; 0 is plain fine-tuning."""
     budget: float | None = None
-    """Steer λ, which starts at `lambda_`, so that KL(base‖tuned) on the base's own text ends within this many nats per
-    token, and certify the tuned model on rows that neither training nor λ saw."""
-    objective: Objective = "kl"
-    """Replay term: `kl` holds all that the base finds likely at every replay token; `reverse_kl` forbids what it finds
-    unlikely; `jensen_shannon` is between them and bounded, near the base a quarter of them, so that λ wants four times
-    as much; `ntp` holds the replay tokens only, not what the base predicts there. Readings are of `kl` always."""
-    replay: str | None = None
-    """Folder of a pool that keeptune replay made; by default the base writes one before training."""
+    """Upper bound on KL(base‖tuned) on the base's own text, nats per token. λ starts at `lambda_` and is moved to meet
+    the bound, and the tuned model is certified on rows that neither training nor λ saw."""
+    objective: str = "kl"
+    """Replay term. `kl`, KL(base‖tuned), keeps all that the base finds likely. `reverse_kl` forbids what the base finds
+    unlikely. `jensen_shannon` lies between them and is bounded; near the base it is a quarter of either, so use
+    four times the λ. `ntp`, next-token loss, keeps the replay tokens only. Readings are always of `kl`."""
+    replay: str | Path | ReplayPool | None = None
+    """Replay pool that keeptune replay wrote (a folder); by default the base writes one before training."""
     replay_tokens: int = 98_304
     """Tokens that the base writes when no pool is given."""
     replay_length: int = 128
     """Tokens in a row of a pool that the base writes."""
     replay_rows: int | None = None
-    """Replay rows beside each task micro-batch; by default as many as it has task rows."""
-    teacher: Literal["auto", "hidden", "topk", "adapter", "live"] = "auto"
-    """Where the base's predictions come from: its `hidden` states on disk (exact), its `topk` words on disk (small,
-    blind in the tail), itself with the `adapter` off, or a `live` frozen copy; `auto` takes the first that fits."""
+    """Replay rows beside each task micro-batch; by default as many as the micro-batch has task rows."""
+    teacher: str | Teacher = "auto"
+    """Source of the base's predictions: `hidden` states on disk (exact), `topk` tokens on disk (small, blind in the
+    tail), the model with its `adapter` disabled, or a `live` frozen copy. `auto` takes the first that fits."""
     top_k: int = 64
-    """Words that the topk teacher keeps of each prediction."""
+    """Tokens of each prediction that the topk teacher stores."""
     document_start: str | None = None
-    """Token that starts a document, as text, where the one found for the tokenizer is not the right one."""
-    drift_every: int = 20
-    """Steps between readings of held-out task loss and drift; 0 reads at the start and the end only."""
+    """Token that starts a document, as text; set it where the one that keeptune finds is wrong."""
+    drift_every: int | None = None
+    """Steps between readings of held-out task loss and drift; 0 reads at the start and the end only. By default 20, and
+    no readings with lambda 0."""
     drift_rows: int = 32
     """Rows of the pool kept out of training, on which drift is read."""
     drift_text: str | None = None
     """Old text on which drift is read, named as DATA is; by default the rows of the pool kept out of training."""
 
-    finch: float | None = None
-    """Start from this fraction of the peak learning rate, such as 0.5, and let it grow to the peak as 1/√(task loss)
-    (FINCH), in place of another schedule: what a step forgets grows with rate and loss."""
-
     laws: str | None = None
-    """A laws.json of earlier runs of this base, trained the same way at other ranks: forecasts of task loss and L_f
-    start from it, and are good from the first readings on."""
+    """A laws.json of earlier runs of this base, trained the same way at other ranks. Forecasts of task loss and L_f
+    start from these laws and are useful from the first readings on."""
     stop_if_forecast: tuple[str, ...] = ()
-    """MEASURE=NUMBER: end the run early, with a checkpoint and exit code 1, where the forecast of its final kl,
-    l_f_rise or l_ft is surely above the number. Repeat it for more bounds."""
+    """MEASURE=NUMBER: end the run early, with a checkpoint and exit code 1, when the whole forecast interval of its
+    final kl, l_f_rise or l_ft lies above the number. Repeat it for more bounds."""
 
     def __post_init__(self) -> None:
-        """Refuse values that cannot be meant."""
+        """Validate the settings."""
         if parse_bounds(self.stop_if_forecast) and self.drift_every == 0:
-            raise ConfigError("a run without readings has no forecast to stop it", "give drift_every 1 or more")
-        for name, low in (("lambda_", 0.0), ("drift_every", 0), ("drift_rows", 1), ("replay_tokens", 1), ("top_k", 1)):
-            if not getattr(self, name) >= low:
-                raise ConfigError(f"{name.rstrip('_')} is {getattr(self, name)}", f"give a number of {low} or more")
-        if self.replay_length < 2:
-            raise ConfigError(f"replay_length is {self.replay_length}", "give 2 or more")
-        if self.teacher not in ("auto", "hidden", "topk", "adapter", "live"):
-            raise ConfigError(f"unknown teacher {self.teacher!r}", "choose auto, hidden, topk, adapter or live")
-        if self.objective not in get_args(Objective):
-            raise ConfigError(
-                f"unknown objective {self.objective!r}", f"choose one of {', '.join(get_args(Objective))}"
-            )
-        if self.finch is not None and not 0.0 < self.finch <= 1.0:
-            raise ConfigError(f"finch is {self.finch}", "give a fraction of the peak learning rate, such as 0.5")
+            raise ConfigError("stop_if_forecast needs readings, and drift_every is 0", "set drift_every to 1 or more")
+        lowest = {"lambda_": 0.0, "drift_every": 0, "drift_rows": 1, "replay_tokens": 1, "top_k": 1, "replay_length": 2}
+        for name, low in {**lowest, "replay_rows": 1}.items():
+            value = getattr(self, name)
+            if value is not None and not value >= low:
+                raise ConfigError(f"{name.rstrip('_')} is {value}", f"set it to {low:g} or more")
+        if isinstance(self.teacher, str) and self.teacher not in TEACHERS:
+            raise ConfigError(f"unknown teacher {self.teacher!r}", f"choose one of {', '.join(TEACHERS)}")
+        if self.objective != "ntp" and self.objective not in DIVERGENCES:
+            names = ", ".join([*DIVERGENCES, "ntp"])
+            raise ConfigError(f"unknown objective {self.objective!r}", f"choose one of {names}")
+        if not isinstance(self.teacher, str) and self.objective == "ntp":
+            raise ConfigError("objective ntp uses no teacher, and one is given", "leave teacher out, or choose kl")
         if self.budget is not None:
             self._check_budget(self.budget)
-        if self.replay_rows is not None and self.replay_rows < 1:
-            raise ConfigError(f"replay_rows is {self.replay_rows}", "give 1 or more; lambda 0 switches replay off")
 
     def _check_budget(self, budget: float) -> None:
         if not 0.0 < budget < math.inf:
             raise ConfigError(f"budget is {budget}", "give a positive number of nats per token, such as 0.01")
         if self.objective != "kl":
-            raise ConfigError(f"a budget bounds a KL, and the objective is {self.objective}", "choose kl")
+            raise ConfigError(f"a budget bounds KL, and the objective is {self.objective!r}", "set objective to kl")
         if self.lambda_ == 0.0:
-            raise ConfigError("lambda 0 switches replay off, and a budget steers it", "leave lambda out")
+            raise ConfigError("a budget moves lambda, and lambda is 0", "leave lambda out, or leave budget out")
         if not LOWEST <= self.lambda_ <= HIGHEST:
             raise ConfigError(
-                f"a budget steers lambda between {LOWEST:g} and {HIGHEST:g}, and it starts at {self.lambda_:g}",
-                "give a start in between, or leave lambda out",
+                f"lambda is {self.lambda_:g}, and a budget moves lambda between {LOWEST:g} and {HIGHEST:g}",
+                "set lambda in that range, or leave it out",
             )
 
     def certificate_rows(self, pool_rows: int) -> int:
@@ -102,9 +100,15 @@ class KeepConfig:
             return 0
         return min(CERTIFICATE_ROWS * self.drift_rows, max(pool_rows - self.drift_rows, 0) // 4)
 
+    @property
+    def is_active(self) -> bool:
+        """Whether anything is added to the trainer: a replay term, or readings of drift."""
+        return self.lambda_ > 0 or self.drift_every is not None or self.drift_text is not None
+
     def reads_after(self, step: int, end: int) -> bool:
-        """Whether the meter reads after a step: every `drift_every`, at the powers of two before, and at a tenth."""
-        # Laws and forecasts are straight in the logarithm of steps: the first steps tell as much as all the others.
-        early = step < self.drift_every and step.bit_count() == 1
+        """Whether drift is read after a step: every `drift_every`, at the powers of two before, and at a tenth."""
+        every = DRIFT_EVERY if self.drift_every is None else self.drift_every
+        # Laws and forecasts are straight lines in log(steps): the first steps tell as much as all the others.
+        early = step < every and step.bit_count() == 1
         early |= step == -(-end // 10)  # the first forecast is made there
-        return bool(self.drift_every) and (early or step % self.drift_every == 0)
+        return bool(every) and (early or step % every == 0)

@@ -18,6 +18,7 @@ from keeptune.log import logger
 from keeptune.models.modeling import head_of
 from keeptune.objective import Head
 from keeptune.replay.teachers import frozen_head
+from keeptune.train.context import Host
 
 # Writing a pool may take hours, where a collective of the run itself that takes minutes is a sign of a lost rank.
 _PATIENCE = timedelta(days=7)
@@ -64,13 +65,13 @@ def on_device(model: nn.Module, device: torch.device) -> Iterator[None]:
         model.to(home)
 
 
-def teachers_head(model: nn.Module, trainer: Any) -> Head:
+def teachers_head(model: nn.Module, host: Host) -> Head:
     """The base's head on the training device, which neither training nor sharding can change."""
-    if not trainer.is_fsdp_enabled:
-        return frozen_head(model, trainer.compute_dtype)
-    head, device = head_of(model).detached(trainer.compute_dtype), trainer.args.device
-    bias_V = None if head.bias_V is None else head.bias_V.to(device)
-    return replace(head, weight_VD=head.weight_VD.to(device), bias_V=bias_V)
+    if not host.sharded:
+        return frozen_head(model, host.dtype)
+    head = head_of(model).detached(host.dtype)
+    bias_V = None if head.bias_V is None else head.bias_V.to(host.device)
+    return replace(head, weight_VD=head.weight_VD.to(host.device), bias_V=bias_V)
 
 
 def check_sharding(trainer: Any) -> None:

@@ -9,8 +9,11 @@ A test holds this loop and the trainer equal. Shapes: B rows, T positions, N tar
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
+from itertools import islice, zip_longest
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -18,10 +21,9 @@ from torch import Tensor, nn
 from keeptune.models.modeling import autocast, fingerprint, head_of, hidden_states
 from keeptune.objective import fused_next_token_ce
 from keeptune.replay.pool import ReplayBatch, ReplayPool
-from keeptune.replay.teachers import Teacher, TeacherKind, check_holds, make_teacher
-from keeptune.train.budget.controller import Budget
+from keeptune.replay.teachers import Teacher, check_holds, make_teacher
+from keeptune.train.budget.controller import LambdaController
 from keeptune.train.config import KeepConfig
-from keeptune.train.finch import FinchSchedule
 from keeptune.train.replay_term import replay_rows, replay_sum
 
 Batch = dict[str, Tensor]
@@ -51,71 +53,99 @@ def keep_tuning(
     max_grad_norm: float = 1.0,
     dtype: torch.dtype = torch.float32,
     seed: int = 42,
+    before_step: Callable[[StepReading], None] | None = None,
 ) -> Iterator[StepReading]:
     """Fine-tune `model`, the base that wrote `pool`, with loss = CE(task) + λ · R(replay); yields after each step.
 
-    With `keep.budget` λ is steered as in the trainer; certify the model with `keeptune.measure` on text of your own.
+    With `keep.budget` λ moves as in the trainer; certify the model with `keeptune.measure` on text of your own.
 
     Args:
-        batches: micro-batches of `input_ids` and `labels` [B, T], labels −100 where no loss, not shifted.
-        accumulate: micro-batches to a step; each comes with `keep.replay_rows` (default: B) replay rows.
-        scheduler: of torch, or a `FinchSchedule`, which is shown each step's task loss.
+        batches: micro-batches of `input_ids` and `labels` [B, T], labels −100 where no loss, not shifted. Training ends
+            early, without an error, when they do.
+        steps: optimizer steps at most.
+        accumulate: micro-batches of a step; each comes with `keep.replay_rows` (default: B) replay rows.
         dtype: of the matrix products: bfloat16 trains under autocast.
         seed: of the order of replay rows.
+        before_step: is given the step's reading once its gradients are complete and before the optimizer uses them,
+            for schedules that depend on the loss.
 
     Raises:
         PoolMismatch: `model` is not the base that wrote the pool.
     """
     keep = keep or KeepConfig()
     pool.check_base(fingerprint(model))
-    teacher = None
-    if keep.objective != "ntp":
-        kind: TeacherKind = "hidden" if keep.teacher == "auto" else keep.teacher
-        check_holds(pool, kind)
-        teacher = make_teacher(kind, model, dtype)
+    teacher = loop_teacher(model, pool, keep, dtype)
     train_rows = pool.rows - keep.drift_rows - keep.certificate_rows(pool.rows)
     lambda_ = keep.lambda_
-    budget = None if keep.budget is None else Budget(keep.budget, start=lambda_, steps=steps)
+    controller = None if keep.budget is None else LambdaController(keep.budget, start=lambda_, steps=steps)
     device = next(model.parameters()).device
     stream = iter(batches)
     model.train()
     for step in range(steps):
-        window = [{k: v.to(device) for k, v in next(stream).items()} for _ in range(accumulate)]
-        task_tokens = sum(int((batch["labels"][:, 1:] != -100).sum()) for batch in window)
-        task_total = replay_total = 0.0
-        for micro, batch in enumerate(window):
-            with autocast(device, dtype):
-                task = task_sum(model, batch) / task_tokens
-            task.backward()
-            task_total += task.item()
-            if lambda_ == 0.0:
-                continue
-            rows = keep.replay_rows or len(batch["input_ids"])
-            indices = replay_rows(
-                step=step, micro=micro, micros=accumulate, rank=0, world=1, rows=rows, pool_rows=train_rows, seed=seed
-            )
-            replay_batch = pool.batch(indices).to(device)
-            with autocast(device, dtype):
-                replay = replay_sum(model, replay_batch, teacher, keep.objective)
-            replay = replay / (accumulate * rows * pool.settings.length)
-            (lambda_ * replay).backward()
-            replay_total += replay.item()
+        window = [{key: value.to(device) for key, value in batch.items()} for batch in islice(stream, accumulate)]
+        if not window:
+            return
+        rows = keep.replay_rows or len(window[0]["input_ids"])
+        order = partial(replay_rows, step=step, micros=accumulate, rank=0, world=1, pool_rows=train_rows, seed=seed)
+        micros = range(len(window) if lambda_ > 0 else 0)
+        replay = [pool.batch(order(micro=micro, rows=rows)).to(device) for micro in micros]
+        losses = accumulate_gradients(model, window, replay, lambda_, teacher, keep.objective, dtype)
         torch.nn.utils.clip_grad_norm_(model.parameters(), max_grad_norm)
-        if isinstance(scheduler, FinchSchedule):
-            scheduler.see(task_total)
+        reading = StepReading(step + 1, *losses, lambda_)
+        if before_step is not None:
+            before_step(reading)
         optimizer.step()
         if scheduler is not None:
             scheduler.step()
         optimizer.zero_grad()
-        reading = StepReading(step + 1, task_total, replay_total, lambda_)
-        if budget is not None:
-            budget.update(replay_total)
+        if controller is not None:
+            controller.update(reading.replay_loss)
             if keep.reads_after(step + 1, steps):
                 held_out = pool.batch(torch.arange(train_rows, train_rows + keep.drift_rows)).to(device)
                 rounds = (step + 1) * accumulate * rows / train_rows
-                budget.compare(held_out_kl(model, held_out, teacher, dtype), rounds)
-            lambda_ = budget.lambda_
+                controller.compare(held_out_kl(model, held_out, teacher, dtype), rounds)
+            lambda_ = controller.lambda_
         yield reading
+
+
+def loop_teacher(model: nn.Module, pool: ReplayPool, keep: KeepConfig, dtype: torch.dtype) -> Teacher | None:
+    """The teacher of the loop: the settings' own, or the named one; `auto` takes the pool's hidden states."""
+    if keep.objective == "ntp":
+        return None
+    if not isinstance(keep.teacher, str):
+        return keep.teacher
+    kind: Any = "hidden" if keep.teacher == "auto" else keep.teacher
+    check_holds(pool, kind)
+    return make_teacher(kind, model, dtype)
+
+
+def accumulate_gradients(
+    model: nn.Module,
+    window: list[Batch],
+    replay: list[ReplayBatch],
+    lambda_: float,
+    teacher: Teacher | None,
+    objective: str,
+    dtype: torch.dtype,
+) -> tuple[float, float]:
+    """The gradients of one optimizer step, and its mean task and replay losses in nats per token."""
+    device = window[0]["input_ids"].device
+    task_tokens = sum(int((batch["labels"][:, 1:] != -100).sum()) for batch in window)
+    replay_tokens = sum(batch.targets_BT.numel() for batch in replay)
+    task_total = replay_total = 0.0
+    for batch, replay_batch in zip_longest(window, replay):
+        with autocast(device, dtype):
+            task_loss = task_sum(model, batch) / task_tokens
+        task_loss.backward()
+        task_total += task_loss.item()
+        if replay_batch is None:
+            continue
+        with autocast(device, dtype):
+            replay_loss = replay_sum(model, replay_batch, teacher, objective)
+        replay_loss = replay_loss / replay_tokens
+        (lambda_ * replay_loss).backward()
+        replay_total += replay_loss.item()
+    return task_total, replay_total
 
 
 @torch.no_grad()

@@ -30,6 +30,16 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
     return rows
 
 
+def keep_earlier_run(path: Path) -> None:
+    """Before a run that starts at its first step: rename the readings of an earlier run to `runs-1.jsonl` and so on."""
+    if not path.is_file():
+        return
+    number = 1
+    while (earlier := path.with_stem(f"{path.stem}-{number}")).exists():
+        number += 1
+    path.rename(earlier)
+
+
 def rewind(path: Path, step: int) -> None:
     """Drop the readings after `step`, which the run will take again."""
     kept = [row for row in read_rows(path) if row["step"] <= step]

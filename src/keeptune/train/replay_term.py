@@ -11,9 +11,8 @@ from keeptune.models.modeling import head_of, hidden_states
 from keeptune.objective import Divergence, fused_divergence, fused_next_token_ce
 from keeptune.replay.pool import ReplayBatch
 from keeptune.replay.teachers import Teacher
-from keeptune.train.config import Objective
 
-_DIVERGENCES: dict[Objective, Divergence] = {
+_DIVERGENCES: dict[str, Divergence] = {
     "kl": "forward_kl",
     "reverse_kl": "reverse_kl",
     "jensen_shannon": "jensen_shannon",
@@ -39,7 +38,7 @@ def _order(pool_rows: int, seed: int, round_: int) -> Tensor:
     return torch.randperm(pool_rows, generator=generator)
 
 
-def replay_sum(model: nn.Module, batch: ReplayBatch, teacher: Teacher | None, objective: Objective = "kl") -> Tensor:
+def replay_sum(model: nn.Module, batch: ReplayBatch, teacher: Teacher | None, objective: str = "kl") -> Tensor:
     """Σ R over every target of the batch, in nats, differentiable; divide by the global count of such targets.
 
     R is next-token cross-entropy without a teacher; with one the objective's divergence, KL(base‖model) unless told.

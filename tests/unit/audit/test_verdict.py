@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from keeptune.audit.meter import MEASURES, Drift
-from keeptune.audit.verdict import DRIFTED, MIN_DOCUMENTS, NO_DRIFT, NO_EVIDENCE, require_finite, verdict
+from keeptune.audit.verdict import DRIFTED, NO_DRIFT, NO_EVIDENCE, require_finite, verdict
 from keeptune.errors import Diverged
+from keeptune.stats import MIN_DOCUMENTS
 
 
 def interval(low: float | None, high: float | None, documents: int = 20) -> dict[str, Any]:

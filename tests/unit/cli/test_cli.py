@@ -35,7 +35,7 @@ FLAGS = {
     "tune": {
         "--model", "--data", "--out", "--lambda", "--budget", "--objective", "--replay", "--replay-tokens",
         "--replay-length", "--replay-rows", "--teacher", "--top-k", "--document-start", "--drift-every",
-        "--drift-rows", "--drift-text", "--finch", "--lora", "--steps", "--learning-rate",
+        "--drift-rows", "--drift-text", "--lora", "--steps", "--learning-rate",
         "--batch-size", "--accumulate", "--max-length", "--held-out", "--held-out-rows", "--seed",
         "--checkpoint-every", "--laws", "--stop-if-forecast", "--config", "--resume", "--overwrite",
     },

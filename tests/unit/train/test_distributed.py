@@ -91,13 +91,12 @@ def test_fsdp_that_cannot_work_is_refused() -> None:
 
 def test_the_teachers_head_is_copied_where_it_would_change() -> None:
     model = make_model()
-    trainer = fake_trainer()
-    trainer.compute_dtype = torch.float32
-    sharded = teachers_head(model, trainer).weight_VD
-    trainer.is_fsdp_enabled = False
-    tuned = teachers_head(model, trainer).weight_VD
+    host = SimpleNamespace(sharded=True, dtype=torch.float32, device=torch.device("cpu"))
+    sharded = teachers_head(model, host).weight_VD
+    host.sharded = False
+    tuned = teachers_head(model, host).weight_VD
     model.requires_grad_(False)
-    assert teachers_head(model, trainer).weight_VD is model.lm_head.weight
+    assert teachers_head(model, host).weight_VD is model.lm_head.weight
     for copy in (sharded, tuned):
         assert torch.equal(copy, model.lm_head.weight)
         assert copy.data_ptr() != model.lm_head.weight.data_ptr()

@@ -11,7 +11,8 @@ from keeptune.audit.page.table import Cell, Column, Table, count, interval, numb
 from keeptune.audit.page.tasks import headline_results
 from keeptune.audit.page.texts import verdict_cell
 from keeptune.audit.page.words import FORMATS, counted, listed
-from keeptune.audit.verdict import DRIFTED, MIN_DOCUMENTS, NO_DRIFT, NO_EVIDENCE
+from keeptune.audit.verdict import DRIFTED, NO_DRIFT, NO_EVIDENCE
+from keeptune.stats import MIN_DOCUMENTS
 
 P_BELOW = 0.05
 FELL, ROSE = "fell", "rose"

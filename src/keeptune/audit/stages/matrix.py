@@ -17,8 +17,8 @@ from typing import Any
 
 import numpy as np
 
-from keeptune.audit.verdict import MIN_DOCUMENTS, NO_DRIFT, NO_EVIDENCE, has_evidence
-from keeptune.stats import LEVEL, RESAMPLES, Array, Interval
+from keeptune.audit.verdict import NO_DRIFT, NO_EVIDENCE, has_evidence
+from keeptune.stats import LEVEL, MIN_DOCUMENTS, RESAMPLES, Array, Interval
 
 HIGHER = "above zero"
 LOWER = "below zero"

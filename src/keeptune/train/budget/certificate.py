@@ -1,68 +1,81 @@
 """The certificate of a budget: the finished model's KL on rows that neither training nor λ saw, with an interval.
 
-The meter's rows steer λ (`keeptune.train.budget.steering`), so others are read here.
+The rows on which drift is read steer λ (`keeptune.train.budget.callback`), so other rows are read here.
 """
 
 from __future__ import annotations
 
+from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor, nn
 
-from keeptune.audit.meter import MEASURES
-from keeptune.audit.verdict import MIN_DOCUMENTS
-from keeptune.replay.pool import ReplayBatch
-from keeptune.stats import Interval, bootstrap_ratio
-from keeptune.storage import read_json
+from keeptune.errors import ConfigError
+from keeptune.objective.drift import MEASURES
+from keeptune.stats import MIN_DOCUMENTS, Interval, bootstrap_ratio
+from keeptune.storage import damaged_json, read_json
 from keeptune.system import versions
-from keeptune.train.callbacks.drift import drift_of_tokens
-
-if TYPE_CHECKING:
-    from keeptune.train.trainer import KeepSFTTrainer
+from keeptune.train.context import KeepContext
+from keeptune.train.drift import drift_of_tokens
 
 FILE = "certificate.json"
-KEPT, BROKEN = "kept", "broken"
-NOT_SURE = "not sure: more held-out rows would tell"
+
+
+class Verdict(StrEnum):
+    """What a certificate says of its budget."""
+
+    KEPT = "kept"
+    BROKEN = "broken"
+    INCONCLUSIVE = "inconclusive"
+
+
 RULE = (
-    f"{KEPT}: the 95 % interval over rows ends within the budget. {BROKEN}: it begins beyond. {NOT_SURE}: it holds the "
-    f"budget, or there are fewer than {MIN_DOCUMENTS} rows."
+    f"{Verdict.KEPT}: the 95 % interval over rows ends within the budget. {Verdict.BROKEN}: the whole interval lies "
+    f"beyond it. {Verdict.INCONCLUSIVE}: the interval contains the budget, or the rows are fewer than "
+    f"{MIN_DOCUMENTS}."
 )
+_ADVICE = {
+    Verdict.KEPT: "",
+    Verdict.BROKEN: "",
+    Verdict.INCONCLUSIVE: " (the interval contains the budget, or the rows are few; use more held-out rows)",
+}
 
 
-def certify(trainer: KeepSFTTrainer, batch: ReplayBatch) -> dict[str, Any]:
-    """Read the model as it is now and say whether it is within `trainer.keep.budget`. All ranks must call it.
+def certify(context: KeepContext, *, step: int) -> dict[str, Any]:
+    """Read the model as it is now and say whether it is within the budget. All processes must call it.
+
+    The model must be in evaluation mode, without gradients.
 
     Args:
-        batch: rows that neither training nor λ saw, with the base's hidden states.
+        step: the finished optimizer steps.
 
     Returns:
         For JSON: `budget`; `kl`, nats per token, with its interval over rows; `verdict` by `rule`; `tokens` read;
         `lambda` and `step` at the end; and what made it.
     """
-    model = trainer.model
-    was_training = model.training
-    model.eval()
-    with torch.no_grad():
-        values = trainer.inside(
-            trainer.model_wrapped,
-            lambda inner: torch.cat([part.cpu() for part in drift_of_tokens(inner, trainer, batch)]),
-        )
-    model.train(was_training)
-    kl_RT = values[:, MEASURES.index("kl")].double().reshape(batch.targets_BT.shape)
+    batch = context.certificate_rows
+    if batch is None or context.keep.budget is None:
+        raise ConfigError("the run has no budget to certify", "set a budget")
+
+    def values(model: nn.Module) -> Tensor:
+        return torch.cat([part.cpu() for part in drift_of_tokens(model, context, batch)])
+
+    kl_RT = context.host.call(values)[:, MEASURES.index("kl")].double().reshape(batch.targets_BT.shape)
     rows, length = kl_RT.shape
     kl = bootstrap_ratio(kl_RT.sum(dim=1).numpy(), np.full(rows, float(length)))
     return {
-        "budget": trainer.keep.budget,
+        "budget": context.keep.budget,
         "kl": kl.as_dict(),
-        "verdict": verdict(kl, float(trainer.keep.budget or 0.0)),
+        "verdict": verdict(kl, context.keep.budget),
         "rule": RULE,
         "tokens": rows * length,
-        "lambda": trainer.lambda_,
-        "step": trainer.state.global_step,
-        "base": trainer.base_fingerprint,
-        "seed": trainer.args.seed,
+        "lambda": context.lambda_,
+        "step": step,
+        "base": context.base,
+        "seed": context.host.seed,
         "versions": versions(),
     }
 
@@ -74,24 +87,29 @@ def read_certificate(folder: Path) -> dict[str, Any]:
         SourceError: it is damaged.
     """
     file = folder / FILE
-    certificate: dict[str, Any] = read_json(file, f"delete {file} and resume the run: it certifies again")
+    fix = f"delete {file} and resume the run: it certifies again"
+    certificate: dict[str, Any] = read_json(file, fix)
+    with damaged_json(file, fix):
+        # Version 0.1 wrote a sentence that began with "not sure".
+        said = str(certificate["verdict"])
+        certificate["verdict"] = Verdict.INCONCLUSIVE if said.startswith("not sure") else Verdict(said)
     return certificate
 
 
-def verdict(kl: Interval, budget: float) -> str:
+def verdict(kl: Interval, budget: float) -> Verdict:
     """`RULE` in code."""
     if kl.low is None or kl.high is None or kl.documents < MIN_DOCUMENTS:
-        return NOT_SURE
+        return Verdict.INCONCLUSIVE
     if kl.high <= budget:
-        return KEPT
-    return BROKEN if kl.low > budget else NOT_SURE
+        return Verdict.KEPT
+    return Verdict.BROKEN if kl.low > budget else Verdict.INCONCLUSIVE
 
 
-def in_words(certificate: dict[str, Any]) -> str:
+def describe(certificate: dict[str, Any]) -> str:
     """The certificate as one line."""
-    kl = certificate["kl"]
+    kl, verdict_ = certificate["kl"], Verdict(certificate["verdict"])
     interval = "" if kl["low"] is None else f" [{kl['low']:.4f}, {kl['high']:.4f}]"
     return (
-        f"Budget of {certificate['budget']:g} nats per token: {certificate['verdict']}. "
+        f"Budget of {certificate['budget']:g} nats per token: {verdict_}{_ADVICE[verdict_]}. "
         f"KL(base‖tuned) {kl['value']:.4f}{interval} on {kl['documents']} rows that neither training nor λ saw."
     )

@@ -42,7 +42,7 @@ _LEAST_TO_COMPARE = 0.1
 
 
 @dataclass(kw_only=True)
-class BudgetState:
+class ControllerState:
     """Everything that the controller remembers: with it, a resumed run goes on to the same bits."""
 
     step: float = 0.0
@@ -73,7 +73,7 @@ class BudgetState:
     """How much of `bias` is believed, 0 to 1."""
 
 
-class Budget:
+class LambdaController:
     """The controller: `lambda_` is the weight to train with, `update` is told the KL of each optimizer step.
 
     Args:
@@ -88,7 +88,7 @@ class Budget:
         self.rate = min(max(8.0 / steps, 0.01), 0.1)
         log_start = min(max(math.log(start), math.log(LOWEST)), math.log(HIGHEST))
         # At first KL is far below, and the proportional part must not move λ away from where it is told to start.
-        self.state = BudgetState(log_lambda=log_start, integral=log_start - GAIN * _FAR_BELOW, inverse=1 / start)
+        self.state = ControllerState(log_lambda=log_start, integral=log_start - GAIN * _FAR_BELOW, inverse=1 / start)
 
     @property
     def lambda_(self) -> float:
@@ -145,7 +145,7 @@ class Budget:
             ConfigError: it is not such a state.
         """
         try:
-            self.state = BudgetState(**state)
+            self.state = ControllerState(**state)
         except TypeError as error:
             raise ConfigError(
                 "the checkpoint's state of the budget is another version's",

@@ -1,115 +1,126 @@
-"""The meter in the loop: every few steps, held-out task loss and drift on held-out replay, appended to runs.jsonl."""
+"""Readings of drift and held-out task loss during training, appended to runs.jsonl."""
 
 from __future__ import annotations
 
 import platform
 import time
-from collections.abc import Iterator
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
-from torch import Tensor, nn
-from torch.utils.data import DataLoader
+from torch import nn
 from transformers import TrainerCallback
 
-from keeptune.audit.meter import MEASURES, token_drift
 from keeptune.log import logger
-from keeptune.models.modeling import head_of, hidden_states
-from keeptune.objective import fused_next_token_ce
-from keeptune.replay.pool import ReplayBatch
 from keeptune.system import versions
-from keeptune.train.readings import FILE, append_row, read_rows, rewind
+from keeptune.train.context import KeepContext
+from keeptune.train.drift import read_drift
+from keeptune.train.readings import FILE, append_row, keep_earlier_run, read_rows, rewind
 
-if TYPE_CHECKING:
-    from keeptune.train.trainer import KeepSFTTrainer
-
-_ROWS_AT_ONCE = 16
 # A base that computes as it did when it wrote the pool reads less from itself.
-_FLOOR = 1e-3
+_NOISE_FLOOR = 1e-3
 
 
-class MeterCallback(TrainerCallback):
-    """Takes a reading before the first step, after 1, 2, 4, 8 … of them, every `drift_every` steps and after the last.
+class DriftCallback(TrainerCallback):
+    """Takes a reading before the first step, after 1, 2, 4, 8 … steps, every `drift_every` steps and after the last.
 
     A row of `runs.jsonl`: `step`; `P`, tuned parameters; `N`, update steps; `L_ft`, task loss, on the evaluation data
-    set where the trainer has one (`L_ft_on`: held-out, else train); `L_f`, `L_f_base` and `KL` on old text (`L_f_on`:
-    self, held-out rows that the base wrote; what else those of the pool are; or the name of a text); all in nats per
-    token; `lambda`; `replay_tokens`, distinct ones to train on; `task_tokens` and `seconds` of training so far and
-    their ratio; what made it; and the `forecast` of the run's end (`keeptune.train.callbacks.forecast.forecast_row`).
+    set where the trainer has one with labels (`L_ft_on`: held-out, else train); `L_f`, `L_f_base` and `KL` on old text
+    (`L_f_on`: self, held-out rows that the base wrote; what else those of the pool are; or the name of a text); all in
+    nats per token; `lambda`; `replay_tokens`, distinct ones to train on; `task_tokens` and `seconds` of training so
+    far and their ratio; what made it; and what the context's listeners add, such as the `forecast` of the run's end.
     """
 
-    def __init__(self, trainer: KeepSFTTrainer) -> None:
-        self.trainer = trainer
-        self.path = Path(trainer.args.output_dir) / FILE
+    def __init__(self, context: KeepContext) -> None:
+        self.context = context
+        self.path = context.host.output_dir / FILE
         self.last_row: dict[str, Any] | None = None
+        self._trained = False
         self._seconds = 0.0
         self._tokens_before = 0
         self._since = 0.0
+        host, keep = context.host, context.keep
         self._provenance = {
-            "seed": trainer.args.seed,
-            "objective": trainer.keep.objective,
-            "learning_rate": trainer.args.learning_rate,
-            "base": trainer.base_fingerprint,
+            "seed": host.seed,
+            "objective": keep.objective,
+            "learning_rate": host.learning_rate,
+            "base": context.base,
             "machine": platform.machine(),
-            "device": str(trainer.args.device),
+            "device": str(host.device),
             "versions": versions(),
         }
-        if trainer.keep.budget is not None:
-            self._provenance["budget"] = trainer.keep.budget
+        if keep.budget is not None:
+            self._provenance["budget"] = keep.budget
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Read once before the first step; after a resume, drop the readings that will be taken again."""
-        if self.trainer.is_world_process_zero():
-            rewind(self.path, state.global_step or -1)
+        if self.context.host.is_main:
+            if state.global_step:
+                rewind(self.path, state.global_step)
+            else:
+                keep_earlier_run(self.path)
             rows = read_rows(self.path)
             self._seconds = rows[-1]["seconds"] if rows else 0.0
             self._tokens_before = rows[-1]["task_tokens"] if rows else 0
             self.last_row = rows[-1] if rows else None
         if state.global_step == 0:
-            self._read(state)
-            self._tell_floor()
+            self._read(kwargs["model"], state)
+            self._warn_of_noise()
+        self._trained = True
         self._since = time.monotonic()
 
-    def _tell_floor(self) -> None:
-        floor = self.last_row["KL"] if self.last_row is not None else 0.0
-        if floor > _FLOOR and self.trainer.is_world_process_zero():
+    def _warn_of_noise(self) -> None:
+        if self._trained or self.last_row is None or self.last_row["step"] != 0:
+            return
+        floor = self.last_row["KL"]
+        if floor > _NOISE_FLOOR and self.context.host.is_main:
             logger.warning(
-                f"the base reads a KL of {floor:.4f} nats per token from its own stored predictions: drift below that "
-                "is noise. The pool was written by other arithmetic; write it on this machine, with keeptune replay"
+                f"KL to the base's stored predictions is {floor:.4f} nats per token before the first step (expected "
+                f"below {_NOISE_FLOOR:g}); drift below that is noise. The pool was probably written with another dtype "
+                "or attention kernel: write it again on this machine with keeptune replay."
             )
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Read every `drift_every` steps, at the powers of two before, and at a tenth of the run."""
-        if self.trainer.keep.reads_after(state.global_step, state.max_steps):
-            self._pause_and_read(state)
+        if self.context.keep.reads_after(state.global_step, state.max_steps):
+            self._pause_and_read(kwargs["model"], state)
 
     def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Read after the last step, unless that was just done."""
-        if self.last_row is None or self.last_row["step"] != state.global_step:
-            self._pause_and_read(state)
+        """Read after the last step, unless that was just done and the weights are still those of that step."""
+        best_loaded = args.load_best_model_at_end and state.best_model_checkpoint is not None
+        if best_loaded or self.last_row is None or self.last_row["step"] != state.global_step:
+            self._pause_and_read(kwargs["model"], state)
 
-    def _pause_and_read(self, state: Any) -> None:
+    def _pause_and_read(self, model: nn.Module, state: Any) -> None:
         self._seconds += time.monotonic() - self._since
-        self._read(state)
+        self._read(model, state)
         self._since = time.monotonic()
 
-    def _read(self, state: Any) -> None:
-        trainer = self.trainer
-        model = trainer.model
+    def _read(self, model: nn.Module, state: Any) -> None:
+        context = self.context
         was_training = model.training
         model.eval()
         with torch.no_grad():
-            drift = trainer.inside(trainer.model_wrapped, lambda inner: read_drift(inner, trainer, trainer.meter_batch))
-            for name, value in drift.items():
-                trainer.require_finite(name, value, step=state.global_step)
-            if trainer.steering is not None:
-                trainer.steering.read(drift, state)
-            task_loss = trainer.inside(trainer.model_wrapped, lambda inner: read_task_loss(inner, trainer))
-            trainer.require_finite("L_ft", task_loss or 0.0, step=state.global_step)
+            drift = read_drift(context, context.drift_rows)
+            finite = [context.check_finite(name, value, step=state.global_step) for name, value in drift.items()]
+            task_loss: float | None = context.host.call(context.host.task_loss)
+            finite.append(context.check_finite("L_ft", task_loss or 0.0, step=state.global_step))
+            if not all(finite):
+                logger.warning(f"no reading after step {state.global_step}: a measure is NaN or infinite")
+                model.train(was_training)
+                return
+            row = self._row(model, state, drift, task_loss)
+            self.last_row = row
+            for listener in context.listeners:
+                listener.on_reading(row, state)
         model.train(was_training)
-        tokens = self._tokens_before + trainer._total_train_tokens
-        row = {
+        if context.host.is_main:
+            append_row(self.path, row)
+
+    def _row(self, model: nn.Module, state: Any, drift: dict[str, float], task_loss: float | None) -> dict[str, Any]:
+        context, seconds = self.context, self._seconds
+        tokens = self._tokens_before + context.host.tokens_seen()
+        trains_on_replay = context.pool is not None and context.keep.lambda_ > 0
+        return {
             "step": state.global_step,
             "P": sum(p.numel() for p in model.parameters() if p.requires_grad),
             "N": state.global_step,
@@ -117,75 +128,17 @@ class MeterCallback(TrainerCallback):
             "L_ft_on": "held-out" if task_loss is not None else "train",
             "L_f": drift["l_f"],
             "L_f_base": drift["l_f_base"],
-            "L_f_on": trainer.keep.drift_text or trainer.pool.settings.text,
+            "L_f_on": context.drift_text,
             "KL": drift["kl"],
-            "lambda": trainer.lambda_,
-            "replay_tokens": trainer.train_rows * trainer.pool.settings.length if trainer.keep.lambda_ else 0,
+            "lambda": context.lambda_,
+            "replay_tokens": context.train_rows * context.replay_length if trains_on_replay else 0,
             "task_tokens": tokens,
-            "seconds": round(self._seconds, 3),
-            "tokens_per_second": round(tokens / self._seconds, 1) if self._seconds and tokens else None,
+            "seconds": round(seconds, 3),
+            "tokens_per_second": round(tokens / seconds, 1) if seconds and tokens else None,
             **self._provenance,
         }
-        self.last_row = row
-        if trainer.is_world_process_zero():
-            row["forecast"] = trainer.forecast.of([*read_rows(self.path), row], state.max_steps)
-            append_row(self.path, row)
 
 
 def _last_train_loss(state: Any) -> float | None:
     losses = [entry["loss"] for entry in state.log_history if "loss" in entry]
     return losses[-1] if losses else None
-
-
-def read_drift(model: nn.Module, trainer: KeepSFTTrainer, batch: ReplayBatch) -> dict[str, float]:
-    """Means over a batch that holds the base's hidden states, nats per token."""
-    sums_M = torch.zeros(len(MEASURES), dtype=torch.float64)
-    for values_NM in drift_of_tokens(model, trainer, batch):
-        sums_M += values_NM.sum(dim=0).cpu()
-    means = (sums_M / batch.targets_BT.numel()).tolist()
-    return dict(zip(MEASURES, means, strict=True))
-
-
-def drift_of_tokens(model: nn.Module, trainer: KeepSFTTrainer, batch: ReplayBatch) -> Iterator[Tensor]:
-    """The measures at every target of a batch, [N, M], a few rows at a time."""
-    device = trainer.args.device
-    head = head_of(model)
-    for inputs_BT, targets_BT, hidden_BTD in zip(
-        batch.inputs_BT.split(_ROWS_AT_ONCE),
-        batch.targets_BT.split(_ROWS_AT_ONCE),
-        batch.hidden_BTD.split(_ROWS_AT_ONCE),
-        strict=True,
-    ):
-        tuned_ND = hidden_states(model, inputs_BT.to(device)).flatten(0, 1).to(hidden_BTD.dtype)
-        yield token_drift(
-            tuned_ND,
-            head,
-            hidden_BTD.flatten(0, 1).to(device),
-            trainer.teacher_head,
-            targets_BT.flatten().to(device),
-            dtype=trainer.compute_dtype,
-        )
-
-
-def read_task_loss(model: nn.Module, trainer: KeepSFTTrainer) -> float | None:
-    """Cross-entropy over the loss-bearing tokens of the evaluation data set; None where there is none.
-
-    Every rank reads all of it: a sharded loader repeats rows to fill its last batches.
-    """
-    if trainer.eval_dataset is None:
-        return None
-    total, count = 0.0, 0
-    head = head_of(model)
-    rows = trainer.args.per_device_eval_batch_size
-    # A loader draws a seed, and the global generator belongs to training: without this, reading would change dropout.
-    own = torch.Generator()
-    for batch in DataLoader(trainer.eval_dataset, batch_size=rows, collate_fn=trainer.data_collator, generator=own):
-        batch = {
-            key: batch[key].to(trainer.args.device) for key in ("input_ids", "labels", "position_ids") if key in batch
-        }
-        labels_BT = batch["labels"]
-        mask_BT: Tensor = labels_BT[:, 1:] != -100
-        hidden_ND = hidden_states(model, batch["input_ids"], batch.get("position_ids"))[:, :-1][mask_BT]
-        total += fused_next_token_ce(hidden_ND, head, labels_BT[:, 1:][mask_BT]).item()
-        count += int(mask_BT.sum())
-    return total / count if count else None

@@ -1,4 +1,4 @@
-"""The forecast in the loop: after each reading of the meter, where the run will end, and a stop if that breaks a bound.
+"""The forecast during training: after each reading, where the run will end, and a stop if that breaks a bound.
 
 A forecast is made from the rows of `runs.jsonl` alone, which a resume rewinds, so it has no state to restore.
 """
@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from torch.optim.lr_scheduler import LambdaLR
 from transformers import TrainerCallback
@@ -20,46 +20,52 @@ from keeptune.laws.joint.fit import JointFit
 from keeptune.laws.joint.record import read_laws
 from keeptune.log import logger
 from keeptune.train.bounds import MEASURES, ForecastBound, parse_bounds
+from keeptune.train.context import KeepContext
 from keeptune.train.distributed import all_agree
-from keeptune.train.finch import FinchSchedule
-
-if TYPE_CHECKING:
-    from keeptune.train.trainer import KeepSFTTrainer
+from keeptune.train.readings import FILE, read_rows
 
 _SHOWN = {"l_ft": "loss", "l_f_rise": "L_f +", "kl": "KL"}
 
 
 class ForecastCallback(TrainerCallback):
-    """Shows the forecast of the reading just taken, and ends the run, with a checkpoint, where that says so.
+    """Forecasts the run's end after each reading, and ends the run, with a checkpoint, where a bound will be broken.
 
-    Attributes: `note`, the forecast in words ("" while there is none); `stopped`, why the run was ended early.
+    As a listener of readings it adds `forecast` to the row; what it found is in the context's `forecast_note` and
+    `stopped`.
     """
 
-    def __init__(self, trainer: KeepSFTTrainer) -> None:
-        self.trainer = trainer
-        self.bounds = parse_bounds(trainer.keep.stop_if_forecast)
-        self.law = None if trainer.keep.laws is None else law_of(trainer.keep.laws, trainer.base_fingerprint)
-        self.note = ""
-        self.stopped: str | None = None
+    def __init__(self, context: KeepContext) -> None:
+        self.context = context
+        self.bounds = parse_bounds(context.keep.stop_if_forecast)
+        self.law = None if context.keep.laws is None else law_of(context.keep.laws, context.base)
+        self.path = context.host.output_dir / FILE
+        self._step = -1
+        self._reason: str | None = None
 
-    def of(self, rows: Sequence[dict[str, Any]], end: int) -> dict[str, Any] | None:
-        """`forecast_row` with this run's schedule and bounds."""
-        return forecast_row(rows, end, rates(self.trainer.lr_scheduler, end), self.bounds, self.law)
+    def on_reading(self, row: dict[str, Any], state: Any) -> None:
+        """Add the forecast to the row; only the main process has the readings before it."""
+        if not self.context.host.is_main:
+            self._step, self._reason = row["step"], None
+            return
+        end = state.max_steps
+        learning_rates = rates(self.context.host.scheduler(), end)
+        found = forecast_row([*read_rows(self.path), row], end, learning_rates, self.bounds, self.law)
+        row["forecast"] = found
+        self._step, self._reason = row["step"], found.get("stop") if found else None
+        self.context.forecast_note = describe(found)
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Show and act on the reading of this step, if one was taken: on all ranks alike, though only one has it."""
-        row = self.trainer.meter.last_row
-        if row is None or row["step"] != state.global_step:
+        """Act on the reading of this step, if there was one: on all processes alike, though only one forecasts."""
+        if not self.bounds or self._step != state.global_step:
             return
-        said = row.get("forecast")
-        self.note = words(said)
-        why = said.get("stop") if said else None
-        if self.bounds and not all_agree(why is None, args.device):
-            self.stopped = why or "the forecast breaks a bound"
-            control.should_save = True
-            control.should_training_stop = True
-            if state.is_world_process_zero:
-                logger.info(f"Stopping after step {state.global_step}, with a checkpoint: {self.stopped}")
+        if all_agree(self._reason is None, args.device):
+            return
+        stopped = self._reason or "the forecast breaks a bound"
+        self.context.stopped = stopped
+        control.should_save = True
+        control.should_training_stop = True
+        if state.is_world_process_zero:
+            logger.info(f"Stopping after step {state.global_step}, with a checkpoint: {stopped}")
 
 
 def law_of(path: str, base: str) -> JointFit:
@@ -178,16 +184,13 @@ def _reason(found: dict[str, Any], bound: ForecastBound) -> str:
 def rates(scheduler: Any, end: int) -> list[float] | str:
     """The learning rate of each step, up to a factor; or why those to come are not known."""
     scheduler = getattr(scheduler, "scheduler", scheduler)
-    if isinstance(scheduler, FinchSchedule):
-        # After its warm-up it moves with the root of the task loss, slowly.
-        return [min(1.0, step / scheduler.warmup_steps) if scheduler.warmup_steps else 1.0 for step in range(end)]
     if not isinstance(scheduler, LambdaLR):
         return f"the learning rates to come are not known ({type(scheduler).__name__})"
     of_step = scheduler.lr_lambdas[0]
     return [float(of_step(step)) for step in range(end)]
 
 
-def words(found: dict[str, Any] | None) -> str:
+def describe(found: dict[str, Any] | None) -> str:
     """A forecast as the note beside a progress bar; "" where there is none."""
     shown = [f"{name} {_number(found[key])}" for key, name in _SHOWN.items() if found and isinstance(found[key], dict)]
     return f"→ end: {', '.join(shown)}" if shown else ""

@@ -1,4 +1,4 @@
-"""What a command-line run adds to a training loop: progress, a clean stop on Ctrl-C, checkpoints known to be whole."""
+"""The progress bar of a run: steps, losses, λ, and where the forecast says the run will end."""
 
 from __future__ import annotations
 
@@ -8,17 +8,15 @@ from typing import Any
 from transformers import TrainerCallback
 
 from keeptune.log import Task, track
-from keeptune.train.callbacks.forecast import ForecastCallback
-
-_COMPLETE = "complete"
+from keeptune.train.context import KeepContext
 
 
 class ProgressCallback(TrainerCallback):
     """A bar of steps with time left, task loss, replay loss, and where the forecast says the run will end."""
 
-    def __init__(self, label: str, forecast: ForecastCallback) -> None:
+    def __init__(self, label: str, context: KeepContext) -> None:
         self.label = label
-        self.forecast = forecast
+        self.context = context
         self._stack = ExitStack()
         self._task: Task | None = None
         self._note = ""
@@ -37,7 +35,7 @@ class ProgressCallback(TrainerCallback):
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """One step on."""
         if self._task is not None:
-            self._task.advance(1, note="  ".join(filter(None, (self._note, self.forecast.note))))
+            self._task.advance(1, note="  ".join(filter(None, (self._note, self.context.forecast_note))))
 
     def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Close the bar."""

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from keeptune.errors import ConfigError
-from keeptune.train.budget.controller import HIGHEST, LOWEST, Budget
+from keeptune.train.budget.controller import HIGHEST, LOWEST, LambdaController
 
 NOISE = 0.3  # of the KL of a few rows, relative
 EVERY = 20
@@ -73,7 +73,7 @@ def simulate(
     plant: Plant, bound: float, random: np.random.Generator, *, start: float, steps: int, learned: float = 0.0
 ) -> list[float]:
     """λ at every step; the KL that training sees is `learned` (in logarithms) too low at the end."""
-    budget, walked = Budget(bound, start=start, steps=steps), []
+    budget, walked = LambdaController(bound, start=start, steps=steps), []
     for step in range(steps):
         walked.append(budget.lambda_)
         seen = plant.kl * random.lognormal(-(NOISE**2) / 2 - learned * step / steps, NOISE)
@@ -127,14 +127,14 @@ def test_a_pool_that_is_learned_does_not_hide_what_is_forgotten(steps: int) -> N
 
 
 def test_early_on_lambda_stays_where_it_starts() -> None:
-    budget = Budget(0.02, start=1.0, steps=400)
+    budget = LambdaController(0.02, start=1.0, steps=400)
     for step in range(40):  # KL has yet to grow
         budget.update(2e-6 * step**2)
     assert budget.lambda_ == pytest.approx(1.0, rel=0.05)
 
 
 def test_where_the_task_does_not_pull_lambda_stops_at_its_bound_and_comes_back() -> None:
-    budget = Budget(0.02, start=1.0, steps=1000)
+    budget = LambdaController(0.02, start=1.0, steps=1000)
     for _ in range(900):
         budget.update(1e-4)
     assert budget.lambda_ == pytest.approx(LOWEST)
@@ -144,7 +144,7 @@ def test_where_the_task_does_not_pull_lambda_stops_at_its_bound_and_comes_back()
 
 
 def test_a_kl_of_zero_or_below_is_no_error() -> None:
-    budget = Budget(0.02, start=1.0, steps=10)
+    budget = LambdaController(0.02, start=1.0, steps=10)
     for kl in (0.0, -1e-7, 0.0):
         budget.update(kl)
         budget.compare(kl, rounds=0.1)
@@ -154,12 +154,12 @@ def test_a_kl_of_zero_or_below_is_no_error() -> None:
 def test_restored_it_goes_on_to_the_same_bits() -> None:
     random = np.random.default_rng(0)
     seen = (0.02 * random.lognormal(0, 0.5, 60)).tolist()
-    whole, first = (Budget(0.02, start=2.0, steps=60) for _ in range(2))
+    whole, first = (LambdaController(0.02, start=2.0, steps=60) for _ in range(2))
     for step, kl in enumerate(seen[:30]):
         for budget in (whole, first):
             budget.update(kl)
             budget.compare(kl * 1.2, rounds=step / 30)
-    second = Budget(0.02, start=2.0, steps=60)
+    second = LambdaController(0.02, start=2.0, steps=60)
     second.restore(json.loads(json.dumps(first.export())))
     for kl in seen[30:]:
         whole.update(kl)

@@ -17,9 +17,8 @@ from keeptune.laws.joint.fit import JointFit
 from keeptune.laws.joint.record import fit_laws, write_laws
 from keeptune.train.bounds import parse_bounds
 from keeptune.train.callbacks.checkpoint import last_good_checkpoint
-from keeptune.train.callbacks.forecast import forecast_row, law_of, rates, words
+from keeptune.train.callbacks.forecast import describe, forecast_row, law_of, rates
 from keeptune.train.config import KeepConfig
-from keeptune.train.finch import FinchSchedule
 from keeptune.train.readings import read_rows
 from tests.helpers.laws import OPENORCA, readings
 
@@ -56,8 +55,8 @@ def test_a_row_says_where_the_run_will_end_and_from_when_on() -> None:
     for name, truth in (("kl", 0.8 * rise), ("l_f_rise", rise), ("l_ft", 2.5 - 2 * rise)):
         assert said[name]["low"] <= truth <= said[name]["high"]
     assert "stop" not in said
-    assert words(said).startswith(f"→ end: loss {said['l_ft']['value']:.3g} [")
-    assert words(told(8, [])) == words(None) == ""
+    assert describe(said).startswith(f"→ end: loss {said['l_ft']['value']:.3g} [")
+    assert describe(told(8, [])) == describe(None) == ""
     last = {**rows(30)[-1], "step": END}
     assert forecast_row([*rows(30), last], END, [1.0] * END) is None
 
@@ -67,7 +66,7 @@ def test_a_run_without_task_loss_has_a_forecast_of_the_others() -> None:
     assert said is not None
     assert "here are 0" in said["l_ft"]
     assert said["kl"]["low"] < said["kl"]["high"]
-    assert words(said).startswith("→ end: L_f +")
+    assert describe(said).startswith("→ end: L_f +")
 
 
 def test_a_stop_takes_two_readings_surely_beyond_the_same_bound() -> None:
@@ -84,7 +83,6 @@ def test_schedules_whose_future_is_known() -> None:
     optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.1)
     half = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 0.5**step)
     assert rates(half, 3) == [1.0, 0.5, 0.25]
-    assert rates(FinchSchedule(optimizer, start=0.5, warmup_steps=2), 4) == [0.0, 0.5, 1.0, 1.0]
     plateau = torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer)
     said = forecast_row(rows(30), END, rates(plateau, END))
     assert said is not None
@@ -110,7 +108,7 @@ def test_bounds_that_cannot_be_meant(given: list[str], said: str) -> None:
 
 def test_a_bound_needs_readings() -> None:
     assert str(parse_bounds(["l_f_rise=-0.01"])[0]) == "l_f_rise ≤ -0.01"
-    with pytest.raises(ConfigError, match="without readings"):
+    with pytest.raises(ConfigError, match="needs readings"):
         KeepConfig(stop_if_forecast=("kl=0.1",), drift_every=0)
 
 

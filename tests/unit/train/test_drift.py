@@ -1,4 +1,4 @@
-"""Old text of the user's own: which rows the meter reads, and that it reads them."""
+"""Drift read on a text of the user: which rows are read, and that they are."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from datasets import Dataset
 
 from keeptune import KeepConfig, KeepSFTTrainer
 from keeptune.errors import ConfigError
-from keeptune.train.drift_text import old_text
+from keeptune.train.drift import drift_text_rows
 from keeptune.train.readings import read_rows
 from tests.helpers.models import make_model, make_tokenizer
 from tests.helpers.training import config
@@ -24,21 +24,21 @@ def texts(tmp_path: Path) -> str:
 
 
 def test_rows_are_the_openings_of_documents_that_are_long_enough(texts: str) -> None:
-    rows_BT1 = old_text(texts, make_tokenizer(), KeepConfig(drift_rows=3, replay_length=60))
+    rows_BT1 = drift_text_rows(texts, make_tokenizer(), KeepConfig(drift_rows=3, replay_length=60)).tokens_BT1
     assert rows_BT1.shape == (3, 61)
     tokenizer = make_tokenizer()
     assert [tokenizer.decode(row[1:4]) for row in rows_BT1.tolist()] == ["2: ", "4: ", "6: "]
     assert set(rows_BT1[:, 0].tolist()) == {tokenizer.convert_tokens_to_ids("<|endoftext|>")}
-    assert len(old_text(texts, tokenizer, KeepConfig(drift_rows=99, replay_length=60))) == 7
+    assert len(drift_text_rows(texts, tokenizer, KeepConfig(drift_rows=99, replay_length=60)).tokens_BT1) == 7
 
 
 def test_documents_shorter_than_a_row_are_refused(texts: str) -> None:
     with pytest.raises(ConfigError, match=r"no document of .* has 999 tokens"):
-        old_text(texts, make_tokenizer(), KeepConfig(replay_length=999))
+        drift_text_rows(texts, make_tokenizer(), KeepConfig(replay_length=999))
 
 
 @pytest.mark.parametrize("lambda_", [0.0, 1.0])
-def test_the_meter_reads_the_text(tmp_path: Path, texts: str, lambda_: float) -> None:
+def test_readings_are_of_the_text(tmp_path: Path, texts: str, lambda_: float) -> None:
     keep = KeepConfig(drift_text=texts, drift_rows=3, replay_length=60, replay_tokens=240, lambda_=lambda_)
     rows = [list(range(3 + shift, 27 + shift)) for shift in range(16)]
     trainer = KeepSFTTrainer(
@@ -51,7 +51,7 @@ def test_the_meter_reads_the_text(tmp_path: Path, texts: str, lambda_: float) ->
     trainer.train()
     first, *_, last = read_rows(tmp_path / "run" / "runs.jsonl")
     assert first["KL"] == pytest.approx(0, abs=1e-6)
-    tokens_BT1 = old_text(texts, make_tokenizer(), keep)
+    tokens_BT1 = drift_text_rows(texts, make_tokenizer(), keep).tokens_BT1
     with torch.no_grad():
         base_BTV, tuned_BTV = (
             model(input_ids=tokens_BT1[:, :-1]).logits.log_softmax(-1) for model in (make_model(), trainer.model.eval())

@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import math
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from torch import nn
 
-from keeptune.errors import ConfigError
+from keeptune.replay.generate import sample_pool
 from keeptune.replay.pool import ReplayPool
-from keeptune.runs.settings import TuneSettings
-from keeptune.train.config import KeepConfig
-from keeptune.train.finch import FinchSchedule
 from keeptune.train.loop import keep_tuning
-from keeptune.train.trainer import KeepSFTTrainer
-from tests.helpers.launchers import KEEPTUNE, PYTHON, TORCHRUN, Run, execute
+from recipes.finch import FinchKeepSFTTrainer, FinchSchedule
+from tests.helpers.launchers import PYTHON, TORCHRUN
 from tests.helpers.models import make_model, make_tokenizer
 from tests.helpers.training import config, in_trainer_order, keep, largest_gap, task_rows, trained
 
@@ -36,17 +37,18 @@ def by_the_paper(losses: list[float], start: float, warmup: int = 0) -> list[flo
 
 def make_trainer(
     folder: Path, pool: ReplayPool, *, rows: int = 4, objective: str = "kl", **args: Any
-) -> KeepSFTTrainer:
-    return KeepSFTTrainer(
+) -> FinchKeepSFTTrainer:
+    return FinchKeepSFTTrainer(
         model=make_model(),
         args=config(folder, per_device_train_batch_size=rows, **args),
-        keep=keep(pool, finch=0.5, replay_rows=rows, objective=objective),
+        finch=0.5,
+        keep=keep(pool, replay_rows=rows, objective=objective),
         train_dataset=task_rows(),
         processing_class=make_tokenizer(),
     )
 
 
-def logged(trainer: KeepSFTTrainer, key: str) -> list[float]:
+def logged(trainer: FinchKeepSFTTrainer, key: str) -> list[float]:
     return [entry[key] for entry in trainer.state.log_history if key in entry]
 
 
@@ -95,10 +97,11 @@ def test_the_plain_loop_takes_the_same_steps(tmp_path: Path, pool: ReplayPool) -
     )  # fmt: skip
     model = make_model()
     optimizer = torch.optim.AdamW(model.parameters(), lr=PEAK, weight_decay=0.0, eps=trainer.args.adam_epsilon)
+    schedule = FinchSchedule(optimizer, start=0.5, warmup_steps=2)
     readings = list(
         keep_tuning(
             model, in_trainer_order(trainer), pool, optimizer=optimizer, steps=4, keep=trainer.keep, accumulate=2,
-            scheduler=FinchSchedule(optimizer, start=0.5, warmup_steps=2), seed=trainer.args.seed,
+            scheduler=schedule, before_step=lambda reading: schedule.see(reading.task_loss), seed=trainer.args.seed,
         )
     )  # fmt: skip
     assert largest_gap(trained(trainer), dict(model.state_dict())) <= 1e-6
@@ -118,30 +121,45 @@ def test_a_resumed_run_takes_the_very_steps_it_would_have_taken(tmp_path: Path, 
 
 
 def test_two_processes_take_the_steps_of_one(tmp_path: Path) -> None:
-    base, texts = tmp_path / "base", tmp_path / "texts"
-    make_model().save_pretrained(base)
-    make_tokenizer().save_pretrained(base)
-    texts.mkdir()
-    for number in range(8):
-        (texts / f"{number}.txt").write_text(f"Document {number} speaks of the number {number}. " * 12)
-    flags = ["--finch", "0.3"]
-    one = execute(Run([*PYTHON, *KEEPTUNE], (4, 1)), tmp_path / "one", flags, base, texts)
-    two = execute(Run([*TORCHRUN, *KEEPTUNE], (1, 2)), tmp_path / "two", flags, base, texts)
-    assert largest_gap(one.weights, two.weights) <= 1e-6
+    script = tmp_path / "finch_run.py"
+    script.write_text(SCRIPT)
+    sample_pool(make_model(), make_tokenizer(), tmp_path / "pool", tokens=20 * 16, length=16, dtype=torch.float32)
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"}
+    environment["ACCELERATE_USE_CPU"] = "true"
+    for launcher, name, rows in ((PYTHON, "one", "4"), (TORCHRUN, "two", "2")):
+        command = [*launcher, str(script), str(tmp_path / "pool"), str(tmp_path / name), rows]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
+        assert done.returncode == 0, done.stderr[-3000:]
+    one, two = (load_file(tmp_path / name / "model.safetensors") for name in ("one", "two"))
+    assert largest_gap(one, two) <= 1e-6
 
 
-def test_two_schedules_are_refused(tmp_path: Path, pool: ReplayPool) -> None:
+def test_two_schedules_and_impossible_starts_are_refused() -> None:
+    optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=PEAK)
     for start in (0.0, 1.5, math.nan):
-        with pytest.raises(ConfigError, match="finch is"):
-            KeepConfig(finch=start)
-    with pytest.raises(ConfigError, match="another"):
-        TuneSettings(model="base", data="text", out="out", finch=0.5, sft={"lr_scheduler_type": "constant"})
-    model = make_model()
-    optimizer = torch.optim.AdamW(model.parameters())
-    given = (optimizer, torch.optim.lr_scheduler.ConstantLR(optimizer))
-    trainer = KeepSFTTrainer(
-        model=model, args=config(tmp_path / "run"), keep=keep(pool, finch=0.5), train_dataset=task_rows(),
-        processing_class=make_tokenizer(), optimizers=given,
-    )  # fmt: skip
-    with pytest.raises(ConfigError, match="another is given"):
-        trainer.train()
+        with pytest.raises(ValueError, match="fraction of the peak"):
+            FinchSchedule(optimizer, start=start)
+
+
+SCRIPT = """
+import sys
+from recipes.finch import FinchKeepSFTTrainer
+from recipes.finch import FinchKeepSFTTrainer, FinchSchedule
+from tests.helpers.launchers import PYTHON, TORCHRUN
+from tests.helpers.models import make_model, make_tokenizer
+from tests.helpers.training import config, task_rows
+from keeptune import KeepConfig
+from pathlib import Path
+
+pool, out, rows = sys.argv[1:]
+trainer = FinchKeepSFTTrainer(
+    model=make_model(),
+    args=config(Path(out), per_device_train_batch_size=int(rows), train_sampling_strategy="sequential"),
+    finch=0.3,
+    keep=KeepConfig(replay=pool, drift_rows=4, replay_rows=int(rows)),
+    train_dataset=task_rows(),
+    processing_class=make_tokenizer(),
+)
+trainer.train()
+trainer.save_model(out)
+"""

@@ -1,0 +1,82 @@
+"""λ moved by a budget: the controller is told what each step saw, alike on all processes and over resumes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import TrainerCallback
+
+from keeptune.errors import ConfigError
+from keeptune.log import logger
+from keeptune.storage import write_json
+from keeptune.train.budget.certificate import FILE, certify, describe
+from keeptune.train.budget.controller import LambdaController
+from keeptune.train.context import KeepContext
+from keeptune.train.distributed import sum_over_ranks
+from keeptune.train.drift import read_drift
+
+# The name under which checkpoints have kept the state since the first version.
+_STATE = "keeptune_budget"
+
+
+class BudgetCallback(TrainerCallback):
+    """Moves the context's λ after every optimizer step, and certifies the finished model.
+
+    The controller's state travels in the checkpoint's trainer_state.json, which is written whole or not at all.
+    """
+
+    def __init__(self, context: KeepContext, budget: float) -> None:
+        self.context = context
+        self.budget = budget
+        self._controller: LambdaController | None = None
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Start, or go on from the checkpoint's state."""
+        controller = LambdaController(self.budget, start=self.context.keep.lambda_, steps=state.max_steps)
+        if state.global_step:
+            if _STATE not in state.stateful_callbacks:
+                raise ConfigError(
+                    "the checkpoint was written without a budget", "resume it without one, or start a new run"
+                )
+            controller.restore(state.stateful_callbacks[_STATE])
+        self._controller = controller
+        self.context.lambda_ = controller.lambda_
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Move λ by the step's replay KL over all processes."""
+        controller, window = self._started(), self.context.window
+        kl = 0.0 if window is None else window.mean_replay(self.context.host.world)
+        controller.update(sum_over_ranks(kl, args.device))
+        self.context.lambda_ = controller.lambda_
+        state.stateful_callbacks[_STATE] = controller.export()
+
+    def on_reading(self, row: dict[str, Any], state: Any) -> None:
+        """Tell the controller the KL of rows that are never trained on: the reading's, unless it is of another text."""
+        context, controller = self.context, self._started()
+        kl = row["KL"] if context.budget_rows is None else read_drift(context, context.budget_rows)["kl"]
+        host = context.host
+        rows = state.global_step * host.accumulate * host.world * context.replay_rows
+        # Each process has read all rows; the mean is one number even where their arithmetic differs.
+        controller.compare(sum_over_ranks(kl, host.device) / host.world, rounds=rows / context.train_rows)
+        state.stateful_callbacks[_STATE] = controller.export()
+
+    def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Certify the finished model; a stopped run goes on instead."""
+        if state.global_step < state.max_steps:
+            return
+        model = kwargs["model"]
+        was_training = model.training
+        model.eval()
+        with torch.no_grad():
+            certificate = certify(self.context, step=state.global_step)
+        model.train(was_training)
+        if state.is_world_process_zero:
+            write_json(Path(args.output_dir) / FILE, certificate)
+            logger.info(describe(certificate))
+
+    def _started(self) -> LambdaController:
+        if self._controller is None:
+            raise RuntimeError("λ moves only during training")
+        return self._controller
