@@ -39,6 +39,11 @@ def methods(rows: list[Row]) -> list[str]:
     return list(dict.fromkeys(row["method"] for row in rows))
 
 
+def training_runs(rows: list[Row]) -> int:
+    """Independent training runs of each method."""
+    return len({row["seed"] for row in rows})
+
+
 def real_text(rows: list[Row]) -> str:
     """The text that neither the base wrote nor any run replayed."""
     return "wikitext" if any(row["reading"] == "wikitext" for row in rows) else "pydoc"

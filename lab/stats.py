@@ -1,27 +1,45 @@
-"""What the lab says of a claim: an interval over seeds, a bound, and the verdict that follows from the two.
+"""Claims of the lab: a measured interval, a bound, and the verdict that follows from the two.
 
-The rule, the same for every claim: a claim is that a number lies above or below a bound. It is *confirmed* where the
-whole 95 % interval of the number lies on that side, *contradicted* where all of it lies on the other, and *not decided*
-otherwise, and always where fewer than three seeds (or other independent units) were run.
+A claim says that a number lies above or below a bound. `Verdict` lists the possible verdicts and the rule for each.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from enum import StrEnum
 from typing import Any, NamedTuple
 
 import numpy as np
 from scipy.stats import t
 
 LEVEL = 0.95
-LEAST_UNITS = 3
+LEAST_RUNS = 3
 RESAMPLES = 2000
-CONFIRMED, CONTRADICTED, NOT_DECIDED = "confirmed", "contradicted", "not decided"
+
+
+class Verdict(StrEnum):
+    """What the measurements say of a claim. The value is the word in tables and in verdicts.json."""
+
+    CONFIRMED = "confirmed"
+    """The whole interval lies on the claim's side of the bound."""
+    CONTRADICTED = "contradicted"
+    """The whole interval lies on the other side."""
+    NOT_DECIDED = "not decided"
+    """The interval contains the bound, or there are only two training runs."""
+    ONE_RUN = "one run"
+    """One training run: an interval over documents or items says nothing about other runs."""
+    NOT_TESTED = "not tested"
+    """The experiment differs from the paper's in what the claim is about; `Claim.untested` says how."""
+
+
 RULE = (
-    "The interval is a 95 % one: Student's t over seeds, or what a line says itself. A claim is **confirmed** where "
-    "the whole interval lies on the claim's side of its bound, **contradicted** where all of it lies on the other, "
-    "else **not decided**, as is everything with fewer than three seeds."
+    "Intervals are 95 %: Student's t over seeds, unless the line says otherwise. Runs is the number of independent "
+    "training runs behind the number. A claim is **confirmed** if the whole interval lies on the claim's side of its "
+    "bound, and **contradicted** if the whole interval lies on the other side. It is **not decided** if the interval "
+    "contains the bound, or if there are only two runs. **One run** means a single training run, and no verdict. "
+    "**Not tested** means that our set-up differs from the paper's in what the claim is about."
 )
 
 
@@ -34,8 +52,11 @@ class Interval(NamedTuple):
     units: int
 
 
-def over_seeds(values: Sequence[float]) -> Interval:
-    """The mean of one value a seed, with Student's t interval.
+def over_seeds(values: Sequence[float], least: float = -math.inf, most: float = math.inf) -> Interval:
+    """The mean of one value per seed, with Student's t interval.
+
+    Args:
+        least, most: the range of the quantity, at which the interval ends: 0 and 1 for shares, 1 above for R².
 
     Raises:
         ValueError: no values.
@@ -46,15 +67,7 @@ def over_seeds(values: Sequence[float]) -> Interval:
     if units < 2:
         return Interval(mean, None, None, units)
     half = float(t.ppf((1 + LEVEL) / 2, units - 1) * np.std(values, ddof=1) / np.sqrt(units))
-    return Interval(mean, mean - half, mean + half, units)
-
-
-def share_over_seeds(values: Sequence[float]) -> Interval:
-    """As `over_seeds`, of shares: the interval ends at 0 and at 1."""
-    mean, low, high, units = over_seeds(values)
-    if low is None or high is None:
-        return Interval(mean, low, high, units)
-    return Interval(mean, max(low, 0.0), min(high, 1.0), units)
+    return Interval(mean, max(mean - half, least), min(mean + half, most), units)
 
 
 def bootstrap(statistic: Any, units: int, seed: int = 0) -> Interval:
@@ -71,37 +84,51 @@ def bootstrap(statistic: Any, units: int, seed: int = 0) -> Interval:
 
 @dataclass(frozen=True, kw_only=True)
 class Claim:
-    """A line of the table of verdicts."""
+    """A row of the tables of claims."""
 
     claim: str
-    """What is claimed, in a sentence."""
-    paper: str
-    """The paper's number, or in words what it shows."""
+    """The claim, as a sentence."""
+    paper: str | None = None
+    """The paper's number, or what its figure shows; None for a finding of our own."""
     measure: str
-    """What ours is the number of, with its unit."""
+    """What was measured, with its unit."""
     ours: Interval
     above: float | None = None
-    """The claim is that ours lies above this …"""
+    """The claim holds if the measured number lies above this."""
     below: float | None = None
-    """… or below this; one of the two."""
+    """The claim holds if the measured number lies below this. Give `above` or `below`."""
+    runs: int | None = None
+    """Independent training runs behind the number; by default the units of the interval."""
+    untested: str | None = None
+    """Why the experiment does not test the claim; the verdict is then `NOT_TESTED`."""
 
     def __post_init__(self) -> None:
-        """Refuse a claim without a bound, or with two."""
+        """Validate the bounds.
+
+        Raises:
+            ValueError: no bound, or two.
+        """
         if (self.above is None) == (self.below is None):
             raise ValueError(f"a claim has one bound: {self.claim}")
 
     @property
-    def verdict(self) -> str:
-        """The rule at the top of this file."""
+    def verdict(self) -> Verdict:
+        """The verdict, by the rules in `Verdict`."""
         _, low, high, units = self.ours
-        if low is None or high is None or units < LEAST_UNITS:
-            return NOT_DECIDED
+        runs = units if self.runs is None else self.runs
+        if self.untested is not None:
+            return Verdict.NOT_TESTED
+        if runs < 2:
+            return Verdict.ONE_RUN
+        if low is None or high is None or runs < LEAST_RUNS:
+            return Verdict.NOT_DECIDED
         if self.above is not None:
             holds, fails = low > self.above, high < self.above
         else:
             holds, fails = high < self.below, low > self.below
-        return CONFIRMED if holds else CONTRADICTED if fails else NOT_DECIDED
+        return Verdict.CONFIRMED if holds else Verdict.CONTRADICTED if fails else Verdict.NOT_DECIDED
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""
-        return {**asdict(self), "ours": self.ours._asdict(), "verdict": self.verdict}
+        runs = self.ours.units if self.runs is None else self.runs
+        return {**asdict(self), "ours": self.ours._asdict(), "runs": runs, "verdict": self.verdict}

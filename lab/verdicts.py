@@ -1,9 +1,9 @@
-"""The table of verdicts at the top of lab/README.md, and lab/verdicts.json, from the csv files alone.
+"""The two tables of claims at the top of lab/README.md, and lab/verdicts.json, from the csv files alone.
 
     python lab/verdicts.py
 
-An experiment's plot.py has a function `claims(rows)` from the rows of its results.csv to a list of `stats.Claim`; where
-it has a `table(rows)` too, that goes into the experiment's README between the marks below.
+An experiment's plot.py has a function `claims(rows)` from the rows of its results.csv to a list of `stats.Claim`. Its
+optional `table(rows)` goes into the experiment's README between the marks below.
 """
 
 from __future__ import annotations
@@ -44,21 +44,29 @@ def collect(lab: Path) -> list[dict[str, Any]]:
 
 
 def as_table(verdicts: list[dict[str, Any]]) -> str:
-    """The claims as a table in Markdown, and the rule below it."""
-    lines = [
-        "| experiment | claim | paper | ours, 95 % interval | n | verdict | rows |",
-        "|---|---|---|---|---|---|---|",
-    ]
-    for line in verdicts:
-        name, ours = line["experiment"], line["ours"]
-        between = "" if ours["low"] is None else f" [{number(ours['low'])}, {number(ours['high'])}]"
-        bound = f"> {number(line['above'])}" if line["above"] is not None else f"< {number(line['below'])}"
-        lines.append(
-            f"| [{name}]({name}/README.md) | {line['claim']} | {line['paper']} "
-            f"| {line['measure']}: {number(ours['value'])}{between} (claim: {bound}) | {ours['units']} "
-            f"| **{line['verdict']}** | [csv]({line['rows']}) |"
-        )
+    """Two Markdown tables, the papers' claims and our own findings, and the rule below them."""
+    of_papers = [line for line in verdicts if line["paper"] is not None]
+    our_own = [line for line in verdicts if line["paper"] is None]
+    lines = ["## The papers' claims", ""]
+    lines += ["| experiment | claim | paper | ours, 95 % interval | runs | verdict | rows |", "|" + "---|" * 7]
+    lines += [as_row(line, f" {line['paper']} |") for line in of_papers]
+    lines += ["", "## Our own findings", ""]
+    lines += ["| experiment | finding | measured, 95 % interval | runs | verdict | rows |", "|" + "---|" * 6]
+    lines += [as_row(line, "") for line in our_own]
     return "\n".join([*lines, "", RULE])
+
+
+def as_row(line: dict[str, Any], paper: str) -> str:
+    """One claim as a row of Markdown; `paper` is the cell of the paper's number, if the table has one."""
+    name, ours = line["experiment"], line["ours"]
+    between = "" if ours["low"] is None else f" [{number(ours['low'])}, {number(ours['high'])}]"
+    bound = f"> {number(line['above'])}" if line["above"] is not None else f"< {number(line['below'])}"
+    why = f"; {line['untested']}" if line["untested"] else ""
+    return (
+        f"| [{name}]({name}/README.md) | {line['claim']} |{paper} "
+        f"{line['measure']}: {number(ours['value'])}{between} (claim: {bound}){why} | {line['runs']} "
+        f"| **{line['verdict']}** | [csv]({line['rows']}) |"
+    )
 
 
 def tables(lab: Path) -> dict[Path, str]:

@@ -38,7 +38,7 @@ def table(rows: list[Row]) -> str:
 
 
 def claims(rows: list[Row]) -> list[Claim]:
-    """Which prompts keep what; nobody has published it."""
+    """Which prompts keep what: our own findings, since neither paper has it."""
     has = set(kept.methods(rows))
     real = real_text(rows)
 
@@ -46,7 +46,8 @@ def claims(rows: list[Row]) -> list[Claim]:
         if not {first, second} <= has:
             return None
         measure = f"drift, {NAMES[first]} / {NAMES[second]}, on {TEXTS[text]}, bootstrap over documents"
-        return Claim(claim=claim, paper="open", measure=measure, ours=drift_ratio(rows, first, second, text), **bound)
+        ours = drift_ratio(rows, first, second, text)
+        return Claim(claim=claim, measure=measure, ours=ours, runs=kept.training_runs(rows), **bound)
 
     said = [
         ratio("replay from the document start keeps chats too", "kl_document", "standard", "chat", below=0.5),
@@ -73,7 +74,7 @@ def claims(rows: list[Row]) -> list[Claim]:
         said.append(
             Claim(
                 claim="questions asked plainly are answered as by the base more often after replayed documents",
-                paper="open",
+                runs=kept.training_runs(rows),
                 measure=f"share of ARC-Challenge, {NAMES['kl_document']} − {NAMES['kl_chat']}, bootstrap over items",
                 ours=difference(rows, "kl_document", "kl_chat", "arc", same_answer),
                 above=0.0,
@@ -84,7 +85,7 @@ def claims(rows: list[Row]) -> list[Claim]:
         said.append(
             Claim(
                 claim="replayed chats keep the odds of a refusal better than replayed documents do",
-                paper="open",
+                runs=kept.training_runs(rows),
                 measure="mean move of the log-odds, KL on chats / on documents, bootstrap over prompts",
                 ours=kept.ratio(rows, "kl_chat", "kl_document", reading, moved_odds),
                 below=1.0,

@@ -27,8 +27,8 @@ FAMILIES = {
 }
 # Where words stand beside their points, so that those of neighbours stay apart.
 BESIDE = {"replace": {"ha": "right", "offset": (-8, -8)}, "kl_self": {"ha": "left", "offset": (7, -8)}}
-SLOW, FAST = 3e-5, 1e-3
-"""Learning rates: that of the paper's first way to forget less, and that of replay."""
+SLOW, FAST = 1e-4, 1e-3
+"""Learning rates of the comparison: the one from which on a lower rate hardly forgets less, and that of replay."""
 EVEN = "kl_self-lambda10-rows16"
 """As many replay rows as task rows."""
 
@@ -167,14 +167,14 @@ def table(rows: list[Row]) -> str:
 
 
 def claims(rows: list[Row]) -> list[Claim]:
-    """The paper's multiple, with the paper's clock and with a full one."""
+    """The paper's multiple, with its clock (training alone) and with all processor time counted."""
     wanted = (
-        ("replace", "old rows in the batch", training_seconds, "38 (109 s at 1e-5 to 2.9 s)", 10.0),
-        ("kl_real", "a KL on old text", whole_seconds, "not measured", 1.0),
-        ("kl_self", "a KL on the base's own text, its sampling counted in,", whole_seconds, "not counted", 1.0),
+        ("replace", "old rows in the batch", training_seconds, "4.4 (12.7 s at 1e-4 to 2.9 s); 38 against 1e-5"),
+        ("kl_real", "a KL on old text", whole_seconds, None),
+        ("kl_self", "a KL on the base's own text, its sampling counted in,", whole_seconds, None),
     )
     found = []
-    for method, name, seconds, paper, bound in wanted:
+    for method, name, seconds, paper in wanted:
         times = times_cheaper(rows, method, seconds)
         if times is not None:
             found.append(
@@ -183,7 +183,7 @@ def claims(rows: list[Row]) -> list[Claim]:
                     paper=paper,
                     measure=f"times the processor seconds ({times[0]})",
                     ours=times[1],
-                    above=bound,
+                    above=1.0,
                 )
             )
     shares = list(by_seed(runs(rows, case=EVEN), rows[0]["target"], sampling_share).values())
@@ -191,7 +191,6 @@ def claims(rows: list[Row]) -> list[Claim]:
         found.append(
             Claim(
                 claim="with as many replay rows as task rows, sampling is the lesser part of the time",
-                paper="not counted",
                 measure=f"share of the processor seconds that making the replay text takes ({EVEN})",
                 ours=over_seeds(shares),
                 below=0.5,

@@ -47,7 +47,8 @@ def claims(rows: list[Row]) -> list[Claim]:
         if not {first, second} <= set(kept.methods(rows)):
             return None
         measure = f"drift, {NAMES[first]} / {NAMES[second]}, {where}"
-        return Claim(claim=claim, paper=paper, measure=measure, ours=drift_ratio(rows, first, second, text), **bound)
+        ours = drift_ratio(rows, first, second, text)
+        return Claim(claim=claim, paper=paper, measure=measure, ours=ours, runs=kept.training_runs(rows), **bound)
 
     def answers(claim: str, paper: str, first: str, second: str, value: Any, **bound: float) -> Claim | None:
         if not kept.of(rows, first, "arc") or not kept.of(rows, second, "arc"):
@@ -55,7 +56,7 @@ def claims(rows: list[Row]) -> list[Claim]:
         what = "same answer as the base" if value is same_answer else "right answer"
         measure = f"share of ARC-Challenge, {what}, {NAMES[first]} − {NAMES[second]}, bootstrap over items"
         ours: Interval = difference(rows, first, second, "arc", value)
-        return Claim(claim=claim, paper=paper, measure=measure, ours=ours, **bound)
+        return Claim(claim=claim, paper=paper, measure=measure, ours=ours, runs=kept.training_runs(rows), **bound)
 
     points = "of 53.73 % right, {} against {}".format
     said = [

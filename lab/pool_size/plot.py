@@ -160,7 +160,7 @@ def claims(rows: list[Row]) -> list[Claim]:
         ),
     ]
     return [
-        Claim(claim=claim, paper="open: fresh text only", measure=told_as, ours=over_seeds(values), **bound)
+        Claim(claim=claim, measure=told_as, ours=over_seeds(values), **bound)
         for claim, told_as, values, bound in wanted
         if values
     ]

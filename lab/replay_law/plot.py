@@ -79,9 +79,9 @@ def claims(rows: list[Row]) -> list[Claim]:
     return [
         Claim(
             claim=f"the replay law foretells L_f of unseen λ and pools better than {words}",
-            paper="open",
             measure="mean error less the law's, nats per token, bootstrap over cells",
             ours=Interval(*found["against"][rival], len(found["cells"])),
+            runs=len({row["seed"] for row in rows}),
             above=0.0,
         )
         for rival, words in RIVALS.items()

@@ -156,7 +156,7 @@ def claims(rows: list[Row]) -> list[Claim]:
         ),
     ]
     return [
-        Claim(claim=claim, paper="open", measure=measure, ours=over_seeds(numbers), **bound)
+        Claim(claim=claim, measure=measure, ours=over_seeds(numbers), **bound)
         for claim, measure, numbers, bound in wanted
         if np.size(numbers)
     ]
