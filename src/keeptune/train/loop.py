@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from keeptune.models.modeling import autocast, fingerprint, head_of, hidden_states
 from keeptune.objective import fused_next_token_ce
 from keeptune.replay.pool import ReplayBatch, ReplayPool
-from keeptune.replay.teachers import Teacher, TeacherKind, check_holds, make_teacher
+from keeptune.replay.teachers import Teacher, check_holds, make_teacher
 from keeptune.train.budget.controller import Budget
 from keeptune.train.config import KeepConfig
 from keeptune.train.finch import FinchSchedule
@@ -70,7 +70,7 @@ def keep_tuning(
     pool.check_base(fingerprint(model))
     teacher = None
     if keep.objective != "ntp":
-        kind: TeacherKind = "hidden" if keep.teacher == "auto" else keep.teacher
+        kind = "hidden" if keep.teacher == "auto" else keep.teacher
         check_holds(pool, kind)
         teacher = make_teacher(kind, model, dtype)
     train_rows = pool.rows - keep.drift_rows - keep.certificate_rows(pool.rows)

@@ -17,10 +17,10 @@ from keeptune.errors import ConfigError, Diverged
 from keeptune.log import logger
 from keeptune.models.adapters import adapter_mismatch, adapter_off, causal_model, evaluating
 from keeptune.models.modeling import check_head, fingerprint
-from keeptune.replay.choose import Room, TeacherChoice, choose_teacher
+from keeptune.replay.choose import TeacherChoice, choose_teacher
 from keeptune.replay.generate import sample_pool
 from keeptune.replay.pool import ReplayBatch, ReplayPool, read_manifest
-from keeptune.replay.teachers import LiveCopy, make_teacher, teacher_outputs
+from keeptune.replay.teachers import LiveCopy, TeacherOptions, make_teacher, teacher_outputs
 from keeptune.storage import free_disk
 from keeptune.system import free_bytes
 from keeptune.train.budget.steering import SteeringCallback
@@ -115,16 +115,16 @@ class KeepSFTTrainer(SFTTrainer):
             self.add_callback(FinchCallback(self))
 
     def _choose_teacher(self, model: nn.Module, pool: ReplayPool | None, fault: str | None) -> TeacherChoice:
-        room = Room(
+        options = TeacherOptions(
             model=model,
             dtype=self.compute_dtype,
             tokens=pool.tokens if pool is not None else self._tokens_to_write,
             top_k=pool.settings.top_k if pool is not None else self.keep.top_k,
             disk_free=free_disk(Path(self.args.output_dir)),
             memory_free=free_bytes(self.args.device),
-            fault=fault,
+            adapter_mismatch=fault,
         )
-        return choose_teacher(self.keep.teacher, self.keep.objective, pool, room)
+        return choose_teacher(self.keep.teacher, self.keep.objective, pool, options)
 
     @property
     def _pool_folder(self) -> Path:
@@ -159,10 +159,10 @@ class KeepSFTTrainer(SFTTrainer):
 
     def with_base_states(self, model: nn.Module, batch: ReplayBatch) -> ReplayBatch:
         """The batch with the base's hidden states, computed now where no pool keeps them: before training only."""
-        if "hidden" not in batch.kept:
+        if "hidden" not in batch.outputs:
             with on_device(model, self.args.device), adapter_off(model), evaluating(model):
-                kept = teacher_outputs(model, batch.inputs_BT, self.compute_dtype, "hidden", 0)
-            batch = replace(batch, kept=kept)
+                outputs = teacher_outputs(model, batch.inputs_BT, self.compute_dtype, "hidden", 0)
+            batch = replace(batch, outputs=outputs)
         return batch
 
     @property

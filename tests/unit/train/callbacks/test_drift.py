@@ -23,7 +23,7 @@ def test_a_base_that_differs_from_its_own_predictions_is_told(
         train_dataset=task_rows(),
         processing_class=make_tokenizer(),
     )
-    hidden_BTD = trainer.meter_batch.kept["hidden"]
-    trainer.meter_batch.kept["hidden"] = hidden_BTD + noise * torch.randn_like(hidden_BTD)
+    hidden_BTD = trainer.meter_batch.outputs["hidden"]
+    trainer.meter_batch.outputs["hidden"] = hidden_BTD + noise * torch.randn_like(hidden_BTD)
     trainer.train()
     assert ("from its own stored predictions" in capsys.readouterr().err) == (noise > 0)
