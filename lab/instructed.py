@@ -39,7 +39,6 @@ from keeptune.models.modeling import select_attention
 from keeptune.models.vocabulary import document_start
 from keeptune.models.wheels import cache_folder
 from keeptune.replay.openings import chat_opening
-from keeptune.replay.text import text_rows as real_rows
 from keeptune.runs.run import task_rows, tune
 from keeptune.storage import read_lines, write_text
 from keeptune.workspace import Steps
@@ -192,8 +191,7 @@ def _pool(cell: Cell, method: Method, folder: Path) -> None:
         "seed": cell["seed"],
     }
     if method.text == "foreign":
-        tokens_RT1 = real_rows(source_of(cell["foreign"]), tokenizer, **how)
-        text_pool(base, tokenizer, folder / "pool", tokens_RT1, source=cell["foreign"])
+        text_pool(base, tokenizer, folder / "pool", source_of(cell["foreign"]), source=cell["foreign"], **how)
     elif method.prompts == "mixed":
         starts = [document_start(tokenizer)[0], chat_opening(tokenizer)[0]]
         sample_pool(base, tokenizer, folder / "pool", start=starts, **how)

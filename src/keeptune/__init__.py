@@ -16,9 +16,8 @@ if TYPE_CHECKING:
     from keeptune.data.documents import load_documents
     from keeptune.errors import KeeptuneError
     from keeptune.models.loading import load_model, load_tokenizer
-    from keeptune.replay.generate import sample_pool
+    from keeptune.replay.generate import sample_pool, text_pool
     from keeptune.replay.pool import ReplayPool
-    from keeptune.replay.text import text_pool
     from keeptune.train.config import KeepConfig
     from keeptune.train.loop import keep_tuning
     from keeptune.train.mixin import KeepMixin
@@ -61,7 +60,7 @@ _HOMES = {
     "load_tokenizer": "keeptune.models.loading",
     "measure": "keeptune.audit.meter",
     "sample_pool": "keeptune.replay.generate",
-    "text_pool": "keeptune.replay.text",
+    "text_pool": "keeptune.replay.generate",
 }
 
 

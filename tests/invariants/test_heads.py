@@ -58,7 +58,7 @@ def test_the_replay_term_is_the_kl_of_the_models_own_logits(name: str) -> None:
         for parameter in model.parameters():
             parameter.add_(torch.randn_like(parameter) * 0.05)
     tokens_BT1 = torch.randint(1, 97, (3, 12))
-    batch = ReplayBatch(tokens_BT1=tokens_BT1, kept={"hidden": hidden_states(base, tokens_BT1[:, :-1]).detach()})
+    batch = ReplayBatch(tokens_BT1=tokens_BT1, outputs={"hidden": hidden_states(base, tokens_BT1[:, :-1]).detach()})
     fused = replay_sum(model, batch, LiveCopy(base, torch.float32))
     fused_gradients = gradients(fused, model)
     own = [m(input_ids=batch.inputs_BT, use_cache=False).logits.flatten(0, 1) for m in (model, base)]

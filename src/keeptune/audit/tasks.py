@@ -27,7 +27,7 @@ from keeptune.audit.meter import measure
 from keeptune.audit.paired import compare
 from keeptune.audit.texts import named_sources
 from keeptune.audit.turns import rendered
-from keeptune.data.encode import IGNORED_LABEL
+from keeptune.data.rows import IGNORED_LABEL
 from keeptune.errors import SourceError
 from keeptune.log import logger
 from keeptune.stats import Array

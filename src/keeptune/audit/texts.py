@@ -11,7 +11,8 @@ from datasets import Dataset
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from keeptune.data.documents import load_documents
-from keeptune.data.encode import IGNORED_LABEL, encode
+from keeptune.data.encode import encode
+from keeptune.data.rows import IGNORED_LABEL
 from keeptune.errors import ConfigError
 from keeptune.models.vocabulary import document_start
 from keeptune.replay.generate import sample_pool

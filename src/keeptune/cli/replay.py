@@ -1,4 +1,4 @@
-"""`keeptune replay`: the base writes a replay pool, or reads one."""
+"""`keeptune replay`: make a replay pool from the base's own samples or from real text."""
 
 from __future__ import annotations
 
@@ -10,65 +10,75 @@ from cyclopts import Parameter
 
 
 def replay(
-    model: Annotated[str, Parameter(help="The base: a hub id, a folder, a .gguf file, or smollm2.")],
+    model: Annotated[str, Parameter(help="The base model: a hub id, a folder, a .gguf file, or smollm2.")],
     *,
-    out: Annotated[Path, Parameter(help="Folder of the pool. An unfinished pool there is finished, a smaller grown.")],
+    out: Annotated[
+        Path, Parameter(help="Folder of the pool. An unfinished pool there is resumed, and a smaller one extended.")
+    ],
     tokens: Annotated[
-        int, Parameter(help="Tokens to write, rounded up to whole rows; of --text, all where it is shorter.")
+        int, Parameter(help="Tokens in the pool, rounded up to whole rows. A --text with fewer tokens is used whole.")
     ] = 98_304,
     length: Annotated[int, Parameter(help="Tokens in a row.")] = 128,
-    seed: Annotated[int, Parameter(help="The same seed gives the same bytes; of --text, the order of documents.")] = 0,
+    seed: Annotated[
+        int,
+        Parameter(
+            help="Random seed of sampling, or of the order of --text documents. The same seed gives the same bytes."
+        ),
+    ] = 0,
     text: Annotated[
-        str | None, Parameter(help="Take real text in place of the base's own, named as DATA of keeptune tune is.")
+        str | None, Parameter(help="Use real text instead of samples: a data set, named as DATA in keeptune tune.")
     ] = None,
     document_start: Annotated[
-        str | None, Parameter(help="Token that starts a document, where the one found is wrong.")
+        str | None, Parameter(help="Token that starts a document. Give it if the detected one is wrong.")
     ] = None,
     prompts: Annotated[
         Literal["document", "chat"],
-        Parameter(help="Rows start as a document does, or as a chat: the model then writes the user's words too."),
+        Parameter(help="Start rows as a document, or as a chat, whose user turns the model writes too."),
     ] = "document",
     temperature: Annotated[
         float,
         Parameter(
-            help="Of drawing: below 1 likelier text, above 1 less likely. What is kept is of 1 always. Next-token "
-            "replay wants 1."
+            help="Sampling temperature. Values below 1 give more typical text, above 1 more varied text. Stored "
+            "predictions are always those at temperature 1. Keep 1 for next-token replay."
         ),
     ] = 1.0,
     predictions: Annotated[
         Literal["hidden", "topk", "none"],
-        Parameter(help="Kept of the base's predictions: hidden states (exact), topk words (small), or none."),
+        Parameter(help="What to store of the base's predictions: hidden states (exact), topk tokens (small), or none."),
     ] = "hidden",
-    top_k: Annotated[int, Parameter(help="Words kept of each prediction, with topk.")] = 64,
-    show: Annotated[int, Parameter(help="Print so many samples when done.")] = 0,
+    top_k: Annotated[int, Parameter(help="Tokens stored of each prediction, with --predictions topk.")] = 64,
+    show: Annotated[int, Parameter(help="Number of samples to print when done.")] = 0,
 ) -> None:
     """Write a replay pool; see `keeptune.cli.help`."""
+    from keeptune.data.encode import text_rows
     from keeptune.errors import ConfigError
     from keeptune.log import say
     from keeptune.models.loading import load_model, load_tokenizer
     from keeptune.models.modeling import select_attention
-    from keeptune.replay.generate import sample_pool
-    from keeptune.replay.text import text_pool, text_rows
+    from keeptune.replay.generate import sample_pool, text_pool
 
     if tokens < 1 or length < 2:
         raise ConfigError(
-            f"cannot write {tokens} tokens in rows of {length}", "give 1 token or more, rows of 2 or more"
+            f"cannot make a pool of {tokens} tokens in rows of {length}",
+            "give --tokens 1 or more and --length 2 or more",
         )
     if text is not None and (prompts == "chat" or temperature != 1.0):
         raise ConfigError(
-            "real text is read as it is: it does not start as a chat, and nothing is drawn at a temperature",
-            "leave out --text, or --prompts and --temperature",
+            "--prompts and --temperature are for sampling, and --text uses real text",
+            "leave out --text, or leave out --prompts and --temperature",
         )
     tokenizer = load_tokenizer(model)
     how: dict[str, Any] = {"length": length, "seed": seed, "start": document_start}
     rows = None if text is None else text_rows(text, tokenizer, tokens=tokens, **how)
     base = load_model(model)
-    select_attention(base, length)  # as training does, or the base would differ from its own stored states
-    kept: dict[str, Any] = {"predictions": predictions, "top_k": top_k}
+    select_attention(base, length)  # as in training, so that the stored states match what training computes
+    stored: dict[str, Any] = {"predictions": predictions, "top_k": top_k}
     if rows is None:
-        pool = sample_pool(base, tokenizer, out, tokens=tokens, prompts=prompts, temperature=temperature, **how, **kept)
+        pool = sample_pool(
+            base, tokenizer, out, tokens=tokens, prompts=prompts, temperature=temperature, **how, **stored
+        )
     else:
-        pool = text_pool(base, tokenizer, out, rows, source=str(text), **kept)
+        pool = text_pool(base, tokenizer, out, rows, source=str(text), **stored)
     size = sum(file.stat().st_size for file in out.iterdir())
     say(f"{out}: {pool.rows} rows of {pool.settings.length} tokens, {size / 2**20:.0f} MiB")
     for row in range(min(show, pool.rows)):

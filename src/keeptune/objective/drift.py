@@ -1,10 +1,10 @@
-"""Every measure at every token, from both models' final hidden states, one tile of the vocabulary at a time.
+"""Every drift measure at every token, from both models' final hidden states, one tile of the vocabulary at a time.
 
-A tile is worked through while it lies in the cache and leaves a few numbers a token, which are joined over the tiles
-afterwards: no tensor of tokens × vocabulary exists.
+A tile is processed while it fits the processor's cache and is reduced to a few sums per token. The sums of all tiles
+are joined afterwards, so that no tensor of tokens × vocabulary exists.
 
-Shapes: N tokens, C tokens of a chunk, R tokens of a block, V vocabulary, W words of a tile, G words of a group,
-S tiles, D width, M measures, K numbers that a tile leaves of a token.
+Shapes: N tokens, C tokens of a chunk, R tokens of a block, V vocabulary, W vocabulary entries of a tile, G entries of a
+group, S tiles, D width, M measures, K sums per token and tile.
 """
 
 from __future__ import annotations
@@ -22,18 +22,18 @@ MEASURES = ("kl", "soft_ce", "entropy", "l_f", "l_f_base", "ce", "ce_base", "agr
 
 
 class Tiling(NamedTuple):
-    """How much is worked on at once."""
+    """How much is processed at once."""
 
     chunk_tokens: int
-    """Tokens multiplied with a tile of the head's weight at once: with many, the weight is seldom read."""
+    """Tokens multiplied with a tile of the head's weight at once. More tokens mean fewer reads of the weight."""
     block_tokens: int
-    """Tokens of a chunk whose logits are worked through together: few enough for a core's cache."""
+    """Tokens of a chunk whose logits are processed together: few enough for a core's cache."""
     tile_words: int
-    """Words of the vocabulary."""
+    """Vocabulary entries of a tile."""
 
 
 CPU_TILING = Tiling(chunk_tokens=2048, block_tokens=64, tile_words=4096)
-# A GPU's cost is in starting kernels, not in missing a cache.
+# On a GPU the cost is in launching kernels, not in missing the cache.
 GPU_TILING = Tiling(chunk_tokens=2048, block_tokens=2048, tile_words=16384)
 _GROUP_WORDS = 64
 
@@ -47,17 +47,17 @@ def token_drift(
     target_N: Tensor,
     dtype: torch.dtype = torch.float32,
 ) -> Tensor:
-    """Every measure at every token, fp64 [N, M] in the order of `MEASURES`; nats, but for agreement (0 or 1).
+    """Every measure at every token, fp64 [N, M] in the order of `MEASURES`, in nats (agreement: 0 or 1).
 
-    The heads multiply hidden states and weights rounded to `dtype`; logits, and all sums, are fp32 or wider.
-    The models agree where the base's first token has the tuned model's highest logit.
+    The heads multiply hidden states and weights rounded to `dtype`; logits and all sums are fp32 or wider.
+    The models agree at a token if the base's most likely token also has the tuned model's highest logit.
 
     Raises:
-        ValueError: the models have vocabularies of different sizes.
+        ValueError: the vocabularies differ in size.
     """
     base_words, tuned_words = len(base_head.weight_VD), len(tuned_head.weight_VD)
     if base_words != tuned_words:
-        raise ValueError(f"the base's vocabulary has {base_words} words, the tuned model's {tuned_words}")
+        raise ValueError(f"the base's vocabulary has {base_words} entries, the tuned model's {tuned_words}")
     tiling = CPU_TILING if tuned_hidden_ND.device.type == "cpu" else GPU_TILING
     chunks = zip(
         tuned_hidden_ND.to(dtype).split(tiling.chunk_tokens),
@@ -88,11 +88,11 @@ def _logits(hidden_CD: Tensor, head: Head, words: slice, dtype: torch.dtype) -> 
 
 
 def _tile_sums(tuned_RW: Tensor, base_RW: Tensor, target_R: Tensor) -> Tensor:
-    """What a tile leaves of each token, [K, R]; overwrites both logits.
+    """The sums of a tile for each token, [K, R]; overwrites both logits.
 
-    A height is a logit − its model's peak in the tile, a mass Σ exp(height); the base's heights, and their gap to the
-    tuned model's, are summed with the base's exp(height). The target counts from the tile's first word, and what it
-    picks means nothing where it lies outside.
+    A height is a logit minus its model's maximum in the tile; a mass is Σ exp(height). The base's heights, and their
+    gap to the tuned model's, are summed with the base's exp(height) as weights. `target_R` counts from the tile's first
+    entry; the value picked for it is meaningless if the target lies outside the tile.
     """
     base_peak_R, base_top_R = _top(base_RW)
     tuned_peak_R = tuned_RW.amax(dim=1)
@@ -110,7 +110,7 @@ def _tile_sums(tuned_RW: Tensor, base_RW: Tensor, target_R: Tensor) -> Tensor:
 
 
 def _top(logits_RW: Tensor) -> tuple[Tensor, Tensor]:
-    """Each row's highest logit and its first position; by groups, for torch seeks positions word by word."""
+    """Each row's highest logit and its first position, by groups: torch's own arg-max is slow over long rows."""
     rows, width = logits_RW.shape
     if width % _GROUP_WORDS:
         peak_R, top_R = logits_RW.max(dim=1)
@@ -123,7 +123,7 @@ def _top(logits_RW: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _join(sums_KSC: Tensor, target_tile_C: Tensor) -> Tensor:
-    """The measures [C, M] from what the tiles left."""
+    """The measures [C, M] from the sums of all tiles."""
     base_peak, tuned_peak, base_mass, tuned_mass, gap, height, tuned_at_top, tuned_at_target, base_at_target = sums_KSC
     (base_max_C, base_tile_C), tuned_max_C = base_peak.max(dim=0), tuned_peak.amax(dim=0)
 
@@ -133,7 +133,7 @@ def _join(sums_KSC: Tensor, target_tile_C: Tensor) -> Tensor:
     base_scale, tuned_scale = (base_peak - base_max_C).exp(), (tuned_peak - tuned_max_C).exp()
     base_mass_C, tuned_mass_C = (base_mass * base_scale).sum(dim=0), (tuned_mass * tuned_scale).sum(dim=0)
     base_lse_C, tuned_lse_C = base_max_C + base_mass_C.log(), tuned_max_C + tuned_mass_C.log()
-    # From the differences of the logits, not from soft CE − entropy: their sums cancel digits where drift is small.
+    # From differences of logits, not as soft CE − entropy, which loses digits by cancellation if the drift is small.
     gap_C = ((gap + base_mass * (base_peak - tuned_peak)) * base_scale).sum(dim=0)
     kl_C = gap_C / base_mass_C - (base_lse_C - tuned_lse_C)
     height_C = ((height + base_mass * (base_peak - base_max_C)) * base_scale).sum(dim=0)

@@ -1,10 +1,10 @@
 """The objective from (hidden states, head weight), a chunk of tokens at a time.
 
-No tensor of tokens × vocabulary outlives its chunk, and the gradients are taken in the forward pass while the
-chunk's logits are in hand: backward only scales them. Equal to `divergence.py` in values and gradients.
+No tensor of tokens × vocabulary outlives its chunk. Gradients are computed in the forward pass, while the logits of the
+chunk exist, and backward only scales them. Equal to `divergence.py` in values and gradients.
 
-A chunk is as large as a memory budget allows, for the matrix products. What stands between them runs over blocks of
-a few rows that a processor's cache holds; on a GPU over the whole chunk, compiled.
+A chunk is as large as a memory budget allows, because matrix products want many rows. The element-wise work between
+them runs over blocks of a few rows, which fit a processor's cache. On a GPU it runs compiled over the whole chunk.
 
 Shapes: N tokens, C tokens of a chunk, R tokens of a block, V vocabulary, D width.
 """
@@ -12,18 +12,19 @@ Shapes: N tokens, C tokens of a chunk, R tokens of a block, V vocabulary, D widt
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import cache
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
 from keeptune.errors import ConfigError
-from keeptune.objective.block import ChunkLoss, Divergence, NextTokenLoss, divergence_loss
+from keeptune.objective.divergence import DIVERGENCES, Divergence, next_token_ce_block
 from keeptune.objective.head import Head, compute_dtype
-from keeptune.objective.targets import Target
+from keeptune.objective.targets import ChunkTarget, Target
 
-# Bytes of tokens × vocabulary tables that a chunk may take, by device; gradients of the head come on top.
+# Bytes that the tokens × vocabulary tensors of a chunk may take, by device. Gradients of the head come on top.
 MEMORY_BUDGET = {"cpu": 256 * 2**20, "cuda": 2**30}
 _BLOCK_BYTES = 3 * 2**19
 _GEMM_ROWS = 64
@@ -33,32 +34,34 @@ def fused_divergence(
     student_hidden_ND: Tensor,
     student_head: Head,
     target: Target,
-    divergence: Divergence = "forward_kl",
+    divergence: str = "kl",
     *,
     beta: float = 0.5,
     mask_N: Tensor | None = None,
     chunk_tokens: int | None = None,
 ) -> Tensor:
-    """Σ_n of a divergence between base π and student θ in nats, a differentiable fp32 scalar; see `divergence.py`.
+    """Σ_n of a divergence between base π and student θ: a differentiable fp32 scalar in nats; see `divergence.py`.
 
     Args:
-        student_hidden_ND: final hidden states in any float dtype; under autocast products run in its dtype.
-        student_head: gradients reach its weight and bias when they require them.
+        student_hidden_ND: final hidden states in any float dtype. Under autocast, products run in autocast's dtype.
+        student_head: gradients reach its weight and bias if these require gradients.
         target: the base's predictions; they get no gradient.
-        divergence: `forward_kl` is KL(π‖θ), `reverse_kl` KL(θ‖π), `jensen_shannon` the generalised one with `beta`.
-        mask_N: sum over the tokens where it is true; default all.
-        chunk_tokens: tokens whose logits are held at a time; default as `MEMORY_BUDGET` allows.
+        divergence: a name in `DIVERGENCES`: `kl` is KL(π‖θ), `reverse_kl` is KL(θ‖π), `jensen_shannon` is the
+            generalized Jensen-Shannon divergence with weight `beta`.
+        beta: for divergences that take it, between 0 and 1.
+        mask_N: sum over the tokens where it is true; default all tokens.
+        chunk_tokens: tokens whose logits exist at the same time; default as many as `MEMORY_BUDGET` allows.
 
     Raises:
         ConfigError: an unknown divergence, or `beta` outside (0, 1).
     """
-    if divergence not in ("forward_kl", "reverse_kl", "jensen_shannon"):
-        raise ConfigError(f"unknown divergence {divergence!r}", "choose forward_kl, reverse_kl or jensen_shannon")
+    if divergence not in DIVERGENCES:
+        raise ConfigError(f"unknown divergence {divergence!r}", f"choose one of {', '.join(DIVERGENCES)}")
     if not 0.0 < beta < 1.0:
         raise ConfigError(f"beta is {beta}", "give a number between 0 and 1, such as 0.5")
 
     def chunk_loss(rows: slice) -> ChunkLoss:
-        return divergence_loss(divergence, beta, target, rows)
+        return DivergenceLoss(DIVERGENCES[divergence], beta, target.chunk(rows))
 
     return _fused(student_hidden_ND, student_head, chunk_loss, mask_N, chunk_tokens)
 
@@ -79,8 +82,54 @@ def fused_next_token_ce(
     return _fused(student_hidden_ND, student_head, chunk_loss, mask_N, chunk_tokens)
 
 
+class ChunkLoss(Protocol):
+    """A loss of the tokens of one chunk."""
+
+    def block(self, rows: slice) -> ChunkLoss:
+        """The same loss for some of the chunk's tokens."""
+        ...
+
+    def __call__(self, student_RV: Tensor) -> tuple[Tensor, Tensor]:
+        """Loss of each token, and gradient at the logits, from the student's log-probabilities (overwritten)."""
+        ...
+
+
+@dataclass(frozen=True)
+class DivergenceLoss:
+    """A divergence from a target."""
+
+    divergence: Divergence
+    beta: float
+    target: ChunkTarget
+
+    def block(self, rows: slice) -> DivergenceLoss:
+        """See `ChunkLoss.block`."""
+        return DivergenceLoss(self.divergence, self.beta, self.target.block(rows))
+
+    def __call__(self, student_RV: Tensor) -> tuple[Tensor, Tensor]:
+        """See `ChunkLoss`."""
+        teacher_RV = self.target.log_probs(student_RV)
+        weight = (self.beta,) if self.divergence.takes_beta else ()
+        return self.divergence.block(student_RV, teacher_RV, *weight)
+
+
+@dataclass(frozen=True)
+class NextTokenLoss:
+    """Cross-entropy against one target id for each token."""
+
+    target_C: Tensor
+
+    def block(self, rows: slice) -> NextTokenLoss:
+        """See `ChunkLoss.block`."""
+        return NextTokenLoss(self.target_C[rows])
+
+    def __call__(self, student_RV: Tensor) -> tuple[Tensor, Tensor]:
+        """See `ChunkLoss`."""
+        return next_token_ce_block(student_RV, self.target_C)
+
+
 def chunk_size(tokens: int, vocabulary: int, dtype: torch.dtype, device: torch.device) -> int:
-    """Tokens whose logits fit the budget: both models' products, and on a GPU their fp32 tables."""
+    """How many tokens a chunk may hold within `MEMORY_BUDGET`: both models' products, and on a GPU fp32 copies."""
     blocked = device.type == "cpu"
     bytes_a_token = vocabulary * (2 * dtype.itemsize + (0 if blocked else 16))
     fitting = MEMORY_BUDGET["cpu" if blocked else "cuda"] // bytes_a_token
@@ -156,7 +205,7 @@ def _into_gradient(
     grad_bias: Tensor | None,
     wanted: tuple[bool, ...],
 ) -> Tensor:
-    """The chunk's loss, and in place of its logits' product the gradient there, where one is wanted."""
+    """The summed loss of a chunk. Overwrites `product_CV` with the gradient at the product, if one is wanted."""
     chunk, vocabulary = product_CV.shape
     blocked = product_CV.device.type == "cpu"
     step = max(1, _BLOCK_BYTES // (4 * vocabulary)) if blocked else chunk
@@ -175,7 +224,7 @@ def _into_gradient(
 
 
 def block_step(product_RV: Tensor, head: Head, loss: ChunkLoss, mask_R: Tensor | None) -> tuple[Tensor, Tensor]:
-    """Loss, summed, and gradient at the student's matrix product, from that product."""
+    """Summed loss, and gradient at the student's matrix product, from that product."""
     logits_RV = head.finish(product_RV)
     loss_R, gradient_RV = loss(logits_RV.log_softmax(dim=-1))
     if mask_R is not None:

@@ -1,4 +1,4 @@
-"""From final hidden states to logits, as the model's own head does it.
+"""From final hidden states to logits, exactly as the model's own head computes them.
 
 Shapes: N tokens, V vocabulary, D width.
 """
@@ -16,20 +16,20 @@ class Head:
     """The output layer of a causal model: `softcap·tanh(scale·(h Wᵀ + b) / softcap)`."""
 
     weight_VD: Tensor
-    """The output embedding, tied to the input embedding or not."""
+    """The output embedding; it may be tied to the input embedding."""
     bias_V: Tensor | None = None
-    """Added to the logits, where the model has one."""
+    """Added to the logits, if the model has a bias."""
     scale: float = 1.0
     """Factor on the logits: Cohere's `logit_scale`, one over Granite's `logits_scaling`."""
     softcap: float | None = None
     """Gemma's `final_logit_softcapping`."""
 
     def logits(self, hidden_ND: Tensor) -> Tensor:
-        """The logits, fp32 (fp64 for fp64 hidden states), the product itself in the compute dtype of the moment."""
+        """The logits [N, V]: fp32 (fp64 for fp64 hidden states), the matrix product in the current compute dtype."""
         return self.finish(self.product(hidden_ND))
 
     def product(self, hidden_ND: Tensor) -> Tensor:
-        """The matrix product alone [N, V], in the compute dtype of the moment."""
+        """The matrix product alone [N, V], in the current compute dtype (see `compute_dtype`)."""
         dtype = compute_dtype(hidden_ND)
         return hidden_ND.to(dtype) @ self.weight_VD.to(dtype).T
 
@@ -54,7 +54,7 @@ class Head:
         return grad_logits_NV
 
     def detached(self, dtype: torch.dtype | None = None) -> Head:
-        """A frozen copy that later training steps cannot change: the teacher's head, its weight in `dtype`."""
+        """A frozen copy that training steps cannot change, with the weight in `dtype`: the teacher's head."""
         return Head(
             weight_VD=self.weight_VD.detach().to(dtype, copy=True),
             bias_V=None if self.bias_V is None else self.bias_V.detach().clone(),
@@ -64,7 +64,7 @@ class Head:
 
 
 def compute_dtype(hidden: Tensor) -> torch.dtype:
-    """The dtype in which a matrix product of `hidden` runs now: autocast's if it is on, else its own."""
+    """The dtype in which a matrix product of `hidden` runs now: autocast's if autocast is on, else its own."""
     device = hidden.device.type
     if hidden.dtype != torch.float64 and torch.is_autocast_enabled(device):
         return torch.get_autocast_dtype(device)

@@ -1,6 +1,6 @@
-"""Matrix products of 16-bit inputs whose sums stay in fp32.
+"""Matrix products of 16-bit inputs with fp32 sums and fp32 results.
 
-A 16-bit product is as fast but rounds every sum to 8 or 11 bits, more than a small drift moves a logit.
+A plain 16-bit product rounds every result to 8 or 11 bits. A small drift moves a logit by less than that.
 
 Shapes: N rows, K inner dimension, M columns.
 """
@@ -15,11 +15,11 @@ from torch import Tensor
 
 
 def wide_product(left_NK: Tensor, right_KM: Tensor, dtype: torch.dtype) -> Tensor:
-    """The product of both inputs rounded to `dtype`: fp32 [N, M], fp64 where `dtype` is.
+    """The product of both inputs rounded to `dtype`: fp32 [N, M] (fp64 if `dtype` is fp64). No gradient.
 
-    For bfloat16 and float16 on the CPU and on CUDA the products are exact and summed in fp32, whatever autocast and
-    torch's matmul precision say; elsewhere, and on CUDA before torch 2.8, the sums are rounded to `dtype` first.
-    Wider dtypes multiply as torch is set to. No gradient passes.
+    For bfloat16 and float16 on CPU and CUDA the products are exact and the sums fp32, regardless of autocast and of
+    torch's matmul precision. On other devices, and on CUDA before torch 2.8, the sums are rounded to `dtype` first.
+    Wider dtypes multiply with torch's current settings.
     """
     left_NK, right_KM = left_NK.detach().to(dtype), right_KM.detach().to(dtype)
     device = left_NK.device.type
@@ -36,7 +36,7 @@ def wide_product(left_NK: Tensor, right_KM: Tensor, dtype: torch.dtype) -> Tenso
 
 @contextmanager
 def _cpu_products(precision: str) -> Iterator[None]:
-    """oneDNN rounds fp32 inputs to `precision`, which loses nothing where they are rounded, and sums in fp32."""
+    """Let oneDNN round fp32 inputs to `precision`, which is exact for inputs already rounded, and sum in fp32."""
     if hasattr(torch.backends.mkldnn, "matmul"):
         switch = torch.backends.mkldnn.matmul
         before = switch.fp32_precision

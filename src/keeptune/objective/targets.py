@@ -1,6 +1,6 @@
-"""What the student is held to: the base's predictions, in the form in which they were kept.
+"""The base's predictions that the student is trained towards, in the form in which they were stored.
 
-Shapes: N tokens, C tokens of a chunk, R tokens of a block, V vocabulary, D width, K words kept of a prediction.
+Shapes: N tokens, C tokens of a chunk, R tokens of a block, V vocabulary, D width, K stored tokens of a prediction.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ class ChunkTarget(Protocol):
     """The predictions for the tokens of one chunk."""
 
     def block(self, rows: slice) -> ChunkTarget:
-        """The same for some of its tokens."""
+        """The predictions for some of the chunk's tokens."""
         ...
 
     def log_probs(self, student_RV: Tensor) -> Tensor:
-        """Log-probabilities [R, V], fp32 or wider, a fresh tensor; `student_RV`: the student's for the same tokens."""
+        """Log-probabilities [R, V], fp32 or wider, in a new tensor. `student_RV` are the student's."""
         ...
 
 
@@ -30,13 +30,13 @@ class Target(Protocol):
     """The base's predictions for N tokens."""
 
     def chunk(self, rows: slice) -> ChunkTarget:
-        """Those of some tokens, with their matrix product done."""
+        """The predictions for a range of tokens, with the chunk's matrix product computed."""
         ...
 
 
 @dataclass(frozen=True, kw_only=True)
 class HiddenTarget:
-    """Exact: the base's final hidden states, from which its own head makes its logits anew."""
+    """Exact: the base's final hidden states, from which the base's head recomputes the logits."""
 
     hidden_ND: Tensor
     """The base's final hidden states."""
@@ -50,12 +50,12 @@ class HiddenTarget:
 
 @dataclass(frozen=True, kw_only=True)
 class LogitTarget:
-    """The base's logits, all but finished."""
+    """The base's logits before bias, scale and soft cap."""
 
     product_CV: Tensor
-    """What the head's matrix product gave."""
+    """The matrix product of hidden states and head weight."""
     head: Head
-    """The head that gave it."""
+    """The base's head."""
 
     def block(self, rows: slice) -> LogitTarget:
         """See `ChunkTarget.block`."""
@@ -68,16 +68,17 @@ class LogitTarget:
 
 @dataclass(frozen=True, kw_only=True)
 class TopKTarget:
-    """The base's K most likely words and, as one more event, all the rest of its vocabulary.
+    """The base's K most likely tokens, and the rest of the vocabulary (the tail) as one more event.
 
-    The tail is spread over words as the student spreads its own. A divergence from that table, and its gradient, are
-    those between the two distributions over K + 1 events: at most the full divergence, blind within the tail.
+    The tail's mass is distributed over tokens in proportion to the student's own probabilities. The divergence and its
+    gradient are then those between two distributions over K + 1 events: at most the full divergence, and zero for
+    differences within the tail.
     """
 
     ids_NK: Tensor
-    """Ids of the kept words, any integer dtype, none twice in a row; K < V."""
+    """Ids of the stored tokens, any integer dtype, distinct within a row; K < V."""
     log_probs_NK1: Tensor
-    """Their log-probabilities and, last, that of the tail; any float dtype, normalised again here."""
+    """Log-probabilities of the stored tokens and, last, of the tail; any float dtype, normalized again here."""
 
     def chunk(self, rows: slice) -> TopKTarget:
         """See `Target.chunk`."""
@@ -97,7 +98,7 @@ class TopKTarget:
 
 
 def top_k(log_probs_NV: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """The ids [N, k] of the likeliest words, and [N, k + 1] their log-probabilities with the tail's as the last."""
+    """Ids [N, k] of the most likely tokens, and their log-probabilities [N, k + 1] with the tail's as the last."""
     kept_NK, ids_NK = log_probs_NV.topk(k, dim=-1)
     tail_N1 = log_probs_NV.scatter(-1, ids_NK, -torch.inf).logsumexp(dim=-1, keepdim=True)
     return ids_NK, torch.cat([kept_NK, tail_N1], dim=-1)

@@ -1,7 +1,14 @@
-"""Make a pool: the base samples, and its hidden states on the samples are kept."""
+"""Make a pool: rows that an engine samples from the base, or real text, with the base's predictions on them.
+
+Sampled text needs no data. Real text covers what a model shows only when it reads. With the KL objective both protect
+alike: 0.0028 and 0.0029 nats per token of forgetting (Marek et al. 2026, arXiv 2605.26097).
+
+Shapes: R rows, T targets per row.
+"""
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -10,19 +17,27 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from keeptune.errors import ConfigError
+from keeptune.data.encode import text_rows
+from keeptune.errors import ConfigError, PoolError
 from keeptune.log import logger, track
 from keeptune.models.adapters import causal_model, evaluating
 from keeptune.models.modeling import check_head, fingerprint, training_dtype
-from keeptune.models.vocabulary import document_start
-from keeptune.replay.engines.torch import TorchEngine
-from keeptune.replay.openings import Prompts, chat_opening
-from keeptune.replay.pool import PoolSettings, Predictions, ReplayPool, read_manifest, sampling_words, start_pool
+from keeptune.replay.engines import Engine, engine_named
+from keeptune.replay.openings import Prompts, find_openings
+from keeptune.replay.pool import (
+    DEFAULT_ENGINE,
+    PoolSettings,
+    Predictions,
+    ReplayPool,
+    describe_sampling,
+    read_manifest,
+    start_pool,
+)
 from keeptune.replay.teachers import teacher_outputs
-from keeptune.system import free_bytes, versions
+from keeptune.system import versions
 
-# On a CPU twice the rows gain 17 % (benchmarks/bench_sample.py), for twice the memory and work that a kill can lose.
-_MOST_ROWS = {"cpu": 128, "cuda": 1024}
+# Rows of real text that are read and written together; a kill loses at most these.
+_TEXT_ROWS_PER_SHARD = 64
 
 
 def sample_pool(
@@ -39,63 +54,138 @@ def sample_pool(
     dtype: torch.dtype | None = None,
     predictions: Predictions = "hidden",
     top_k: int = 64,
+    engine: str | Engine = DEFAULT_ENGINE,
 ) -> ReplayPool:
-    """Let the base `model` write at least `tokens` tokens into `folder`, rows of `length`; resumes an unfinished pool.
+    """Sample at least `tokens` tokens from the base into `folder`, in rows of `length`; resumes an unfinished pool.
 
     Args:
         model: the base, before any fine-tuning, on its device.
-        tokenizer: its tokenizer, used to find the document start unless `start` gives it.
-        tokens: targets, rounded up to whole rows.
-        seed: the same seed, model, machine, versions and rows drawn together (memory decides; recorded in the pool)
-            give the same bytes.
-        start: the document-start token, as text or id, where the one found is not the right one; of several, rows
-            start with each in turn.
-        prompts: rows start with that token, or as a chat: with what the chat template puts before a user's words.
-        temperature: divides the logits that are drawn from: below 1 the text is likelier than what the base writes on
-            its own, above 1 less likely. What is kept are its predictions at temperature 1 all the same. Leave it at 1
-            for next-token replay, which learns the text's distribution (lab/temperature).
-        dtype: of sampling and of the stored states; default the one that training multiplies in.
-        predictions: what to keep of the base's predictions: `hidden` states (exact), the `topk` words (small), `none`.
-        top_k: words to keep of each, with topk.
+        tokenizer: the base's tokenizer, used to find the document start unless `start` gives it.
+        tokens: number of targets, rounded up to whole rows.
+        length: targets per row.
+        seed: the same seed, model, machine, versions and rows per shard (set by the free memory and recorded in the
+            pool) give the same bytes.
+        start: the document-start token, as text or id, if the detected one is wrong. With several, rows start with each
+            of them in turn.
+        prompts: `document` rows start with that token; `chat` rows start with what the chat template puts before a
+            user's words.
+        temperature: divides the logits before sampling. Values below 1 give more typical text, above 1 more varied
+            text. Stored predictions are always those at temperature 1. Keep 1 for next-token replay, which learns the
+            distribution of the text.
+        dtype: dtype of sampling and of the stored states; default the dtype in which training multiplies.
+        predictions: what to store of the base's predictions: `hidden` states (exact), `topk` tokens (small), or `none`.
+        top_k: tokens to store of each prediction, for topk.
+        engine: what samples the rows: a name in `keeptune.replay.engines.ENGINES`, or an object with the members of
+            `Engine`, which has its own temperature.
 
     Raises:
-        OutputExists: `folder` holds something else.
+        OutputExists: `folder` contains something else.
+        PoolError: the engine returned rows of another shape or with other openings.
         ConfigError: no document start or chat template, an opening as long as a row, an architecture whose logits
-            cannot be rebuilt from its hidden states, a temperature that is not positive, or no memory for a single row.
+            cannot be rebuilt from its hidden states, a temperature that is not positive, or too little memory.
     """
-    if not 0.0 < temperature < math.inf:
-        raise ConfigError(f"temperature is {temperature}", "give a positive number; 1 is the base's own distribution")
+    temperature = _temperature(engine, temperature)
     dtype = dtype or training_dtype(model)
-    of_base = base_settings(model, dtype, predictions, top_k)
-    (start_token, *more_starts), opening, found = _opening(tokenizer, prompts, start)
-    if len(opening) >= length:
+    of_base = _base_settings(model, dtype, predictions, top_k)
+    openings = find_openings(tokenizer, prompts, start)
+    start_token, *more_starts = openings.starts
+    if len(openings.rest) >= length:
         raise ConfigError(
-            f"the chat template opens with {len(opening) + 1} tokens, and a row has {length + 1}",
-            f"write longer rows: --length {2 * len(opening)} or more",
+            f"the chat template opens with {len(openings.rest) + 1} tokens, and a row has {length + 1}",
+            f"use longer rows: --length {2 * len(openings.rest)} or more",
         )
-    rows = math.ceil(tokens / length)
-    standing = read_manifest(Path(folder))
+    existing = read_manifest(Path(folder))
     settings = PoolSettings(
         start_token=start_token,
         start_text=tokenizer.convert_ids_to_tokens(start_token),
         length=length,
-        rows_per_shard=standing.settings.rows_per_shard if standing else rows_that_fit(model, length, dtype),
+        rows_per_shard=existing.settings.rows_per_shard if existing else _rows_per_shard(engine, model, length, dtype),
         seed=seed,
         prompts="document start" if prompts == "document" else "chat",
-        opening=opening,
+        opening=openings.rest,
         more_starts=more_starts,
-        sampling=sampling_words(temperature),
+        sampling=describe_sampling(temperature),
+        engine=engine if isinstance(engine, str) else engine.name,
         **of_base,
     )
-    pool = start_pool(Path(folder), settings, rows)
+    pool = start_pool(Path(folder), settings, math.ceil(tokens / length))
     if pool.rows_written < pool.rows:
-        logger.info(f"rows start with {settings.start_text!r}: {found}")
-        _fill(pool, model, dtype, temperature)
+        logger.info(f"rows start with {settings.start_text!r}: {openings.found}")
+        _sample_rows(pool, model, dtype, engine, temperature)
     return ReplayPool.open(folder)
 
 
-def base_settings(model: nn.Module, dtype: torch.dtype, predictions: Predictions, top_k: int) -> dict[str, Any]:
-    """The fields of `PoolSettings` that say which base predicts, how it computes, and what is kept of that.
+def text_pool(
+    model: nn.Module,
+    tokenizer: Any,
+    folder: str | Path,
+    texts: str | Sequence[str] | Tensor,
+    *,
+    tokens: int | None = None,
+    length: int | None = None,
+    seed: int = 0,
+    start: str | int | None = None,
+    source: str | None = None,
+    dtype: torch.dtype | None = None,
+    predictions: Predictions = "hidden",
+    top_k: int = 64,
+) -> ReplayPool:
+    """Store the base's predictions on real text in `folder`; resumes an unfinished pool of the same rows.
+
+    The last rows of the pool are held out for the drift readings and the certificate.
+
+    Args:
+        model: the base, before any fine-tuning, on its device.
+        tokenizer: the base's tokenizer.
+        texts: plain texts, one string a document; or the name of a data set, as for `load_documents`; or rows that
+            `text_rows` cut, integer [R, T + 1], each the document-start token and T targets.
+        tokens, length, seed, start: how to cut texts into rows; see `text_rows`. Default length 256. Not for rows.
+        source: name of the text in the pool's settings and in readings; default the data set's name.
+        dtype: dtype of the stored states; default the dtype in which training multiplies.
+        predictions: what to store of the base's predictions: `hidden` states (exact), `topk` tokens (small), or `none`.
+        top_k: tokens to store of each prediction, for topk.
+
+    Raises:
+        OutputExists: `folder` contains something else, such as a pool of other rows.
+        SourceError: no data set has that name, or there are no texts.
+        ConfigError: texts too short for a row, rows of another kind, or an architecture whose logits cannot be rebuilt
+            from its hidden states.
+    """
+    if not isinstance(texts, Tensor):
+        how: dict[str, Any] = {"tokens": tokens, "length": length or 256, "seed": seed, "start": start}
+        source = source or (texts if isinstance(texts, str) else f"{len(texts)} texts")
+        texts = text_rows(texts, tokenizer, **how)
+    elif (tokens, length, seed, start) != (None, None, 0, None):
+        raise ConfigError("the rows are cut already", "leave out tokens, length, seed and start, or give texts")
+    dtype = dtype or training_dtype(model)
+    start_token = _start_of(texts, causal_model(model).get_output_embeddings().weight.shape[0])
+    tokens_RT1 = texts.to("cpu", torch.int64)
+    settings = PoolSettings(
+        start_token=start_token,
+        start_text=tokenizer.convert_ids_to_tokens(start_token),
+        length=tokens_RT1.shape[1] - 1,
+        rows_per_shard=_TEXT_ROWS_PER_SHARD,
+        seed=0,
+        sampling=f"real text from {source or 'given rows'}",
+        text_sha256=hashlib.sha256(tokens_RT1.numpy().tobytes()).hexdigest(),
+        **_base_settings(model, dtype, predictions, top_k),
+    )
+    pool = start_pool(Path(folder), settings, len(tokens_RT1))
+    causal = causal_model(model)
+    with evaluating(causal), track("Computing predictions on the text", pool.rows, "rows") as progress:
+        progress.skip(pool.rows_written)
+
+        def read(rows: range) -> Tensor:
+            progress.advance(pool.rows_written - progress.done)
+            return tokens_RT1[rows.start : rows.stop]
+
+        _append_shards(pool, causal, dtype, read)
+        progress.advance(pool.rows - progress.done)
+    return ReplayPool.open(folder)
+
+
+def _base_settings(model: nn.Module, dtype: torch.dtype, predictions: Predictions, top_k: int) -> dict[str, Any]:
+    """The fields of `PoolSettings` about the base, its dtype, and the stored predictions.
 
     Raises:
         ConfigError: logits that cannot be rebuilt from hidden states, or a `top_k` outside the vocabulary.
@@ -115,83 +205,88 @@ def base_settings(model: nn.Module, dtype: torch.dtype, predictions: Predictions
     }
 
 
-def _opening(
-    tokenizer: Any, prompts: Prompts, start: str | int | Sequence[str | int] | None
-) -> tuple[list[int], list[int], str]:
-    """First tokens of the rows, what follows them before the first drawn token, and in words how they were found."""
-    if prompts == "chat":
-        first, *rest = chat_opening(tokenizer)
-        return [first], rest, "the chat template up to a user's first words"
-    if start is None or isinstance(start, str | int):
-        token, found = document_start(tokenizer, override=start)
-        return [token], [], found
-    if not start:
-        raise ConfigError("no start token is given", "give one or more, or leave start out")
-    tokens = [document_start(tokenizer, override=one)[0] for one in start]
-    return tokens, [], "as given, in turn with the other starts" if len(tokens) > 1 else "as given"
+def _temperature(engine: str | Engine, temperature: float) -> float:
+    if not isinstance(engine, str):
+        if temperature not in (1.0, engine.temperature):
+            raise ConfigError(
+                f"temperature is {temperature}, and the engine's is {engine.temperature}", "leave temperature out"
+            )
+        temperature = engine.temperature
+    if not 0.0 < temperature < math.inf:
+        raise ConfigError(f"temperature is {temperature}", "give a positive number; 1 is the base's own distribution")
+    return temperature
 
 
-def rows_that_fit(model: nn.Module, length: int, dtype: torch.dtype) -> int:
-    """Rows of `length` tokens that `model` can draw together in `dtype`: a power of two, so that small changes of the
-    free memory change nothing.
-
-    They take half of what is free once the copy of the model that writes has its place.
-
-    Raises:
-        ConfigError: not even one row fits.
-    """
-    causal = causal_model(model)
-    config, weight = causal.config.get_text_config(), causal.get_output_embeddings().weight
-    heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
-    width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-    cache = 2 * config.num_hidden_layers * heads * width * (1 + length) * dtype.itemsize
-    draw = len(weight) * (dtype.itemsize + 3 * torch.float32.itemsize)
-    kept = 2 * config.hidden_size * length * dtype.itemsize  # the chunks, then all of them in one
-    copied = weight.device.type == "cpu" or weight.dtype != dtype
-    copy = sum(p.numel() for p in causal.parameters()) * (weight.dtype.itemsize + dtype.itemsize) if copied else 0
-    if weight.device.type == "cpu":
-        fits = (free_bytes("cpu") - copy) // 2 // (cache + draw + kept)
-    else:
-        fits = min((free_bytes(weight.device) - copy) // 2 // (cache + draw), free_bytes("cpu") // 2 // kept)
-    if fits < 1:
-        raise ConfigError(
-            f"no memory to write one row of {length} tokens beside the model",
-            "write shorter rows (length), or free memory on the device",
-        )
-    return min(2 ** (int(fits).bit_length() - 1), _MOST_ROWS.get(weight.device.type, _MOST_ROWS["cpu"]))
+def _rows_per_shard(engine: str | Engine, model: nn.Module, length: int, dtype: torch.dtype) -> int:
+    return engine_named(engine).rows_that_fit(model, length, dtype) if isinstance(engine, str) else engine.rows
 
 
-def _fill(pool: ReplayPool, model: nn.Module, dtype: torch.dtype, temperature: float) -> None:
+def _sample_rows(
+    pool: ReplayPool, model: nn.Module, dtype: torch.dtype, engine: str | Engine, temperature: float
+) -> None:
     causal, settings = causal_model(model), pool.settings
     openings = [[start, *settings.opening] for start in (settings.start_token, *settings.more_starts)]
-    drawn = settings.length + 1 - len(openings[0])
-    label = "The base writes replay text" if settings.prompts == "document start" else "The base writes chats"
-    with evaluating(causal), track(label, pool.rows * drawn, "tokens") as progress:
-        progress.skip(pool.rows_written * drawn)
-        sampler = TorchEngine(
-            causal,
-            dtype=dtype,
-            rows=settings.rows_per_shard,
-            on_token=progress.advance,
-            temperature=temperature,
-        )
+    sampled = settings.length + 1 - len(openings[0])
+    label = "Sampling replay text" if settings.prompts == "document start" else "Sampling chats"
+    with evaluating(causal), track(label, pool.rows * sampled, "tokens") as progress:
+        progress.skip(pool.rows_written * sampled)
+        if isinstance(engine, str):
+            engine = engine_named(engine)(
+                causal,
+                dtype=dtype,
+                rows=settings.rows_per_shard,
+                temperature=temperature,
+                on_token=progress.advance,
+            )
+        writer: Engine = engine
 
-        def write(rows: range) -> Tensor:
+        def sample(rows: range) -> Tensor:
             seed = _shard_seed(settings.seed, len(pool.shards))
-            return sampler.sample(len(rows), drawn, [openings[row % len(openings)] for row in rows], seed)
+            opening = [openings[row % len(openings)] for row in rows]
+            tokens_RT1 = writer.sample(len(rows), sampled, opening, seed)
+            _check_rows(tokens_RT1, opening, sampled, len(causal.get_output_embeddings().weight), writer.name)
+            progress.advance(rows.stop * sampled - progress.done)
+            return tokens_RT1
 
-        append_shards(pool, causal, dtype, write)
+        _append_shards(pool, causal, dtype, sample)
 
 
-def append_shards(pool: ReplayPool, causal: nn.Module, dtype: torch.dtype, rows_of: Callable[[range], Tensor]) -> None:
-    """Append shards until the pool is whole: `rows_of` gives the tokens [R, T + 1] of the rows with these indices."""
+def _check_rows(tokens_RT1: Tensor, opening: list[list[int]], sampled: int, vocabulary: int, engine: str) -> None:
+    """Raise `PoolError` if an engine returned anything else than the openings, continued with tokens."""
+    expected = (len(opening), len(opening[0]) + sampled)
+    fault = None
+    if tokens_RT1.shape != expected or tokens_RT1.dtype != torch.int64:
+        fault = f"{tokens_RT1.dtype} {list(tokens_RT1.shape)}, expected torch.int64 {list(expected)}"
+    elif not torch.equal(tokens_RT1[:, : len(opening[0])], torch.tensor(opening)):
+        fault = "rows that do not start with their openings"
+    elif tokens_RT1.min() < 0 or tokens_RT1.max() >= vocabulary:
+        fault = f"ids outside the base's vocabulary of {vocabulary}"
+    if fault:
+        raise PoolError(f"the engine {engine!r} returned {fault}", "correct the engine, or use engine='torch'")
+
+
+def _append_shards(pool: ReplayPool, causal: nn.Module, dtype: torch.dtype, rows_of: Callable[[range], Tensor]) -> None:
+    """Append shards until the pool is complete; `rows_of` gives the tokens [R, T + 1] of rows by their indices."""
     settings = pool.settings
     while pool.rows_written < pool.rows:
         end = min(pool.rows_written + settings.rows_per_shard, pool.rows)
         tokens_RT1 = rows_of(range(pool.rows_written, end))
-        kept = teacher_outputs(causal, tokens_RT1[:, :-1], dtype, settings.predictions, settings.top_k)
-        pool.append(tokens_RT1, kept)
+        outputs = teacher_outputs(causal, tokens_RT1[:, :-1], dtype, settings.predictions, settings.top_k)
+        pool.append(tokens_RT1, outputs)
 
 
 def _shard_seed(seed: int, shard: int) -> int:
     return int(torch.randint(2**62, (shard + 1,), generator=torch.Generator().manual_seed(seed))[shard])
+
+
+def _start_of(tokens_RT1: Tensor, vocabulary: int) -> int:
+    """The token that every row starts with."""
+    fix = "give int64 [rows, length + 1] as keeptune.data.encode.text_rows does"
+    if tokens_RT1.ndim != 2 or tokens_RT1.is_floating_point() or not len(tokens_RT1) or tokens_RT1.shape[1] < 3:
+        raise ConfigError(f"a tensor {list(tokens_RT1.shape)} of {tokens_RT1.dtype} does not hold rows of tokens", fix)
+    if tokens_RT1.min() < 0 or tokens_RT1.max() >= vocabulary:
+        raise ConfigError(f"the rows hold ids outside the base's vocabulary of {vocabulary}", fix)
+    first = int(tokens_RT1[0, 0])
+    if (tokens_RT1[:, 0] != first).any():
+        raise ConfigError("the rows start with different tokens instead of one document-start token", fix)
+    return first

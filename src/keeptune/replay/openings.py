@@ -1,28 +1,63 @@
-"""What a sample starts from: the start of a document, or of a chat whose every word the model then writes itself."""
+"""How a sampled row starts: as a document does, or as a chat whose first user turn the model then writes itself."""
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
 
 from jinja2 import TemplateError
 from transformers import PreTrainedTokenizerBase
 
 from keeptune.errors import ConfigError
+from keeptune.models.vocabulary import document_start
 
 Prompts = Literal["document", "chat"]
+Opening = Sequence[int] | Sequence[Sequence[int]]
 
-# Words no template knows, without white space at their ends, which templates strip.
+# Words that no template contains, without white space at the ends, which templates strip.
 _USER_WORDS = "~keeptune~user~words~"
 
 
-def chat_opening(tokenizer: PreTrainedTokenizerBase) -> list[int]:
-    """The ids that the chat template puts before a user's first words: a chat model goes on with the user's turn, and
-    then with the answer (Magpie, arXiv 2406.08464).
+@dataclass(frozen=True, kw_only=True)
+class Openings:
+    """The ids before the first sampled token of each row."""
+
+    starts: list[int]
+    """Start tokens; rows use them in turn."""
+    rest: list[int]
+    """Ids that follow the start token in every row: the rest of a chat's opening."""
+    found: str
+    """How the start tokens were found, for the log."""
+
+
+def find_openings(tokenizer: Any, prompts: Prompts, start: str | int | Sequence[str | int] | None = None) -> Openings:
+    """The openings of rows that start as a document (with the tokens `start`, if given) or as a chat.
 
     Raises:
-        ConfigError: no chat template, or one that does not begin so.
+        ConfigError: no start token, an unknown one, or a chat template without an opening.
     """
-    fix = "write from the start of a document instead (--prompts document)"
+    if prompts == "chat":
+        first, *rest = chat_opening(tokenizer)
+        return Openings(starts=[first], rest=rest, found="the chat template up to the user's first words")
+    if start is None or isinstance(start, str | int):
+        token, found = document_start(tokenizer, override=start)
+        return Openings(starts=[token], rest=[], found=found)
+    if not start:
+        raise ConfigError("the list of start tokens is empty", "give one or more, or leave start out")
+    tokens = [document_start(tokenizer, override=one)[0] for one in start]
+    return Openings(starts=tokens, rest=[], found="as given" + ", in turn" * (len(tokens) > 1))
+
+
+def chat_opening(tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    """The ids that the chat template puts before a user's first words.
+
+    A chat model continues them with the user's turn and then with the answer (Magpie, arXiv 2406.08464).
+
+    Raises:
+        ConfigError: no chat template, or a template without such an opening.
+    """
+    fix = "start rows as documents instead (--prompts document)"
     if not tokenizer.chat_template:
         raise ConfigError("the tokenizer has no chat template to open a chat with", fix)
     turn = [{"role": "user", "content": _USER_WORDS}]

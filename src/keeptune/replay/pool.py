@@ -1,14 +1,14 @@
-"""The replay pool: text that the base wrote, or real text, and what the base predicted at every token, on disk.
+"""The replay pool on disk: token rows, sampled from the base or real text, and the base's predictions on them.
 
-A folder of `manifest.json` and safetensors shards. A shard is written whole or not at all, the manifest after it,
-so a kill loses at most the shard in hand and the same command goes on from there.
+A folder with `manifest.json` and safetensors shards. A shard is written atomically, and the manifest after it, so a
+kill loses at most the current shard, and the same command resumes.
 
-Shapes: R rows, T targets a row, D width of the model, K words.
-    tokens_RT1  int32 [R, T + 1]   the opening and the drawn or given tokens; position t predicts token t + 1
-and what is kept of the base's predictions at positions 0 … T − 1 (`PoolSettings.predictions`):
-    hidden      hidden_RTD  float [R, T, D]          its final hidden states: exact
-    topk        top_ids_RTK int32 [R, T, K],         its K likeliest words,
-                top_log_probs_RTK1 fp16 [R, T, K+1]  their log-probabilities and that of all the rest
+Shapes: R rows, T targets per row, D width of the model, K tokens of a prediction.
+    tokens_RT1  int32 [R, T + 1]   the opening and the sampled or given tokens; position t predicts token t + 1
+and the stored predictions of the base at positions 0 … T − 1 (`PoolSettings.predictions`):
+    hidden      hidden_RTD  float [R, T, D]          final hidden states: exact
+    topk        top_ids_RTK int32 [R, T, K],         the K most likely tokens,
+                top_log_probs_RTK1 fp16 [R, T, K+1]  their log-probabilities and that of the rest of the vocabulary
     none        nothing
 """
 
@@ -33,100 +33,103 @@ Predictions = Literal["hidden", "topk", "none"]
 
 _FORMAT = 1
 _MANIFEST = "manifest.json"
-_KEPT = {"hidden": ("hidden",), "topk": ("top_ids", "top_log_probs"), "none": ()}
+_TENSORS = {"hidden": ("hidden",), "topk": ("top_ids", "top_log_probs"), "none": ()}
 
 
-def sampling_words(temperature: float) -> str:
-    """How the base writes, for `PoolSettings.sampling`."""
+def describe_sampling(temperature: float) -> str:
+    """How tokens are sampled, for `PoolSettings.sampling`."""
     number = str(float(temperature)).removesuffix(".0")
     return f"ancestral, temperature {number}, no top-k, no top-p, nothing stops a row"
 
 
-# How the base writes on its own.
-SAMPLING = sampling_words(1.0)
+# The base's own distribution.
+SAMPLING = describe_sampling(1.0)
+DEFAULT_ENGINE = "torch"
 
 
 @dataclass(frozen=True, kw_only=True)
 class PoolSettings:
-    """What determines a pool's bytes, but for its number of rows."""
+    """Everything that determines a pool's bytes, except its number of rows."""
 
     base: str
     """Fingerprint of the base model."""
     start_token: int
-    """Id of the document-start token that opens every row, or the first one where `more_starts` are given."""
+    """Id of the document-start token of every row, or the first one if there are `more_starts`."""
     start_text: str
     """The same token as text."""
     length: int
-    """Tokens in a row after the first, each of them a target."""
+    """Tokens in a row after the start token; each is a target."""
     rows_per_shard: int
-    """Rows drawn together and written together."""
+    """Rows sampled together and written together."""
     seed: int
-    """Shard i is drawn with a seed made from this one and i; 0 where nothing is drawn."""
+    """Shard i is sampled with a seed derived from this one and i; 0 for real text."""
     sampling_dtype: str
-    """Dtype in which the base wrote, or read what it was given."""
+    """Dtype in which the base sampled, or computed its predictions on real text."""
     hidden_dtype: str
-    """Dtype of the base's hidden states: the one in which training multiplies them by the head."""
+    """Dtype of the stored hidden states: the dtype in which training multiplies them by the head."""
     versions: dict[str, str]
-    """Versions of keeptune and of the libraries under it."""
+    """Versions of keeptune and of its main dependencies."""
     prompts: str = "document start"
-    """What a row starts from."""
+    """How a row starts: `document start` or `chat`."""
     opening: list[int] = field(default_factory=list)
-    """Ids that follow the start token in every row, before the first drawn one: those of a chat's opening."""
+    """Ids between the start token and the first sampled token of every row: the rest of a chat's opening."""
     more_starts: list[int] = field(default_factory=list)
-    """Start tokens beside the first: rows open with each of them in turn."""
+    """Further start tokens: rows use each of them in turn."""
     sampling: str = SAMPLING
-    """How tokens were drawn, or from where real text was taken."""
+    """How tokens were sampled, or the source of real text."""
     text_sha256: str = ""
-    """Of the tokens of real text; empty where the base wrote them."""
+    """Checksum of the tokens of real text; empty for sampled text."""
     predictions: Predictions = "hidden"
-    """What is kept of the base's predictions."""
+    """What is stored of the base's predictions."""
     top_k: int = 0
-    """Words kept of each prediction, where `predictions` is topk."""
+    """Tokens stored of each prediction, if `predictions` is topk."""
+    engine: str = DEFAULT_ENGINE
+    """Name of the engine that sampled the tokens."""
 
     @property
     def text(self) -> str:
-        """What the rows hold, as readings name it: `self`, the base's own text, or the words of `sampling`."""
+        """Name of the text in readings: `self` for the base's own text, else `sampling`."""
         return "self" if self.sampling == SAMPLING else self.sampling
 
 
 @dataclass(frozen=True, kw_only=True)
 class ReplayBatch:
-    """Rows of a pool as a loss wants them."""
+    """Some rows of a pool, ready for a loss."""
 
     tokens_BT1: Tensor
     """int64 [B, T + 1]."""
-    kept: dict[str, Tensor] = field(default_factory=dict)
-    """What the pool keeps of the base's predictions, by name; the properties below read it."""
+    outputs: dict[str, Tensor] = field(default_factory=dict)
+    """Stored teacher outputs by name: `hidden`, or `top_ids` and `top_log_probs`; the properties below read them."""
 
     @property
     def hidden_BTD(self) -> Tensor:
-        """The base's final hidden states, of a pool that keeps them."""
-        return self.kept["hidden"]
+        """The base's final hidden states, from a pool that stores them."""
+        return self.outputs["hidden"]
 
     @property
     def top_ids_BTK(self) -> Tensor:
-        """The base's likeliest words, int32, of a topk pool."""
-        return self.kept["top_ids"]
+        """Ids of the base's most likely tokens, int32, from a topk pool."""
+        return self.outputs["top_ids"]
 
     @property
     def top_log_probs_BTK1(self) -> Tensor:
-        """Their log-probabilities and, last, that of all other words, fp16, of a topk pool."""
-        return self.kept["top_log_probs"]
+        """Log-probabilities of these tokens and, last, of all other tokens, fp16, from a topk pool."""
+        return self.outputs["top_log_probs"]
 
     @property
     def inputs_BT(self) -> Tensor:
-        """What the model reads."""
+        """The model's input ids."""
         return self.tokens_BT1[:, :-1]
 
     @property
     def targets_BT(self) -> Tensor:
-        """What the base wrote next."""
+        """The next token at each position."""
         return self.tokens_BT1[:, 1:]
 
     def to(self, device: torch.device) -> ReplayBatch:
         """The same rows on another device."""
-        kept = {name: tensor.to(device) for name, tensor in self.kept.items()}
-        return ReplayBatch(tokens_BT1=self.tokens_BT1.to(device), kept=kept)
+        outputs = {name: tensor.to(device) for name, tensor in self.outputs.items()}
+        return ReplayBatch(tokens_BT1=self.tokens_BT1.to(device), outputs=outputs)
 
 
 @dataclass(kw_only=True)
@@ -144,8 +147,8 @@ class ReplayPool:
         """Open a pool and verify every checksum.
 
         Raises:
-            SourceNotFound: no pool there.
-            PoolError: unfinished, truncated, or a byte of it changed.
+            SourceNotFound: the folder contains no pool.
+            PoolError: the pool is unfinished or damaged.
         """
         pool = read_manifest(Path(folder))
         if pool is None:
@@ -153,7 +156,7 @@ class ReplayPool:
         if pool.rows_written < pool.rows:
             raise PoolError(
                 f"the replay pool {folder} is unfinished: {pool.rows_written} of {pool.rows} rows",
-                "run the same keeptune replay command again: it goes on where it stopped",
+                "run the same keeptune replay command again to finish it",
             )
         for shard in pool.shards:
             pool.verify(shard)
@@ -161,42 +164,42 @@ class ReplayPool:
 
     @property
     def rows_written(self) -> int:
-        """Rows in finished shards."""
+        """Number of rows in finished shards."""
         return sum(shard["rows"] for shard in self.shards)
 
     @property
     def tokens(self) -> int:
-        """Targets in the pool."""
+        """Number of targets in the pool."""
         return self.rows * self.settings.length
 
     def verify(self, shard: dict[str, Any]) -> None:
-        """Raise `PoolError` unless the shard's bytes are the ones that were written."""
+        """Raise `PoolError` if a shard's bytes changed since it was written."""
         path = self.folder / shard["file"]
         if not path.is_file() or sha256_file(path) != shard["sha256"]:
             raise PoolError(
                 f"the replay pool is damaged: {path} is missing, truncated or changed",
-                f"delete {self.folder} and make the pool again",
+                f"delete {self.folder} and make the pool again with keeptune replay",
             )
 
     def check_base(self, fingerprint: str) -> None:
-        """Raise `PoolMismatch` unless the base with this fingerprint wrote the pool."""
+        """Raise `PoolMismatch` if the pool was written by another base."""
         if fingerprint != self.settings.base:
             raise PoolMismatch(
                 f"the replay pool {self.folder} was written by another base model"
-                f" (pool {self.settings.base[:12]}, model {fingerprint[:12]})",
+                f" (fingerprint {self.settings.base[:12]}, this model {fingerprint[:12]})",
                 "make a pool from this model with: keeptune replay MODEL --out FOLDER",
             )
 
     def batch(self, rows: Tensor) -> ReplayBatch:
-        """The rows with these indices, in this order."""
+        """The rows with these indices, in this order, on the CPU."""
         located = [self._locate(row) for row in rows.tolist()]
 
         def read(name: str) -> Tensor:
             slices = [self._mapped(shard).get_slice(name)[offset : offset + 1] for shard, offset in located]
             return torch.cat(slices)
 
-        kept = {name: read(name) for name in _KEPT[self.settings.predictions]}
-        return ReplayBatch(tokens_BT1=read("tokens").long(), kept=kept)
+        outputs = {name: read(name) for name in _TENSORS[self.settings.predictions]}
+        return ReplayBatch(tokens_BT1=read("tokens").long(), outputs=outputs)
 
     def tokens_of(self, row: int) -> Tensor:
         """The ids of one row, int64 [T + 1]."""
@@ -219,11 +222,11 @@ class ReplayPool:
                 ) from error
         return self._open[shard]
 
-    def append(self, tokens_RT1: Tensor, kept: dict[str, Tensor]) -> None:
-        """Write the next shard, with the tensors that are kept of its predictions, then the manifest that knows it."""
+    def append(self, tokens_RT1: Tensor, outputs: dict[str, Tensor]) -> None:
+        """Write the next shard, with its teacher outputs, and then the manifest."""
         name = f"shard-{len(self.shards):05d}.safetensors"
         with atomic_file(self.folder / name) as temporary:
-            tensors = {"tokens": tokens_RT1.int(), **kept}
+            tensors = {"tokens": tokens_RT1.int(), **outputs}
             save_file({key: tensor.contiguous() for key, tensor in tensors.items()}, temporary)
         digest = sha256_file(self.folder / name)
         self.shards.append({"file": name, "rows": tokens_RT1.shape[0], "sha256": digest})
@@ -231,15 +234,18 @@ class ReplayPool:
 
     def write_manifest(self) -> None:
         """Write `manifest.json` atomically."""
-        content = {"format": _FORMAT, "rows": self.rows, "settings": asdict(self.settings), "shards": self.shards}
+        settings = asdict(self.settings)
+        if self.settings.engine == DEFAULT_ENGINE:
+            del settings["engine"]  # earlier versions do not know this field
+        content = {"format": _FORMAT, "rows": self.rows, "settings": settings, "shards": self.shards}
         write_json(self.folder / _MANIFEST, content)
 
 
 def read_manifest(folder: Path) -> ReplayPool | None:
-    """The pool that stands in `folder`, finished or not; None where there is none.
+    """The pool in `folder`, finished or not; None if the folder contains no pool.
 
     Raises:
-        PoolError: the manifest cannot be read or is of another format.
+        PoolError: the manifest cannot be read or has another format.
     """
     path = folder / _MANIFEST
     if not path.is_file():
@@ -252,7 +258,7 @@ def read_manifest(folder: Path) -> ReplayPool | None:
             if Path(shard["file"]).name != shard["file"]:
                 raise ValueError(f"shard outside the folder: {shard['file']}")
         settings = PoolSettings(**content["settings"])
-        if settings.predictions not in _KEPT:
+        if settings.predictions not in _TENSORS:
             raise ValueError(f"predictions {settings.predictions}")
         return ReplayPool(folder=folder, settings=settings, rows=content["rows"], shards=content["shards"])
     except (ValueError, KeyError, TypeError) as error:
@@ -262,23 +268,23 @@ def read_manifest(folder: Path) -> ReplayPool | None:
 
 
 def start_pool(folder: Path, settings: PoolSettings, rows: int) -> ReplayPool:
-    """A pool to append to: new, or the unfinished one of the same settings that stands there.
+    """A pool to append to: a new one, or the pool with the same settings in `folder`.
 
-    A finished pool of the same settings with fewer rows is grown.
+    An unfinished pool is continued, and a finished pool with fewer rows is grown.
 
     Raises:
-        OutputExists: `folder` holds a pool of other settings, or something that is no pool.
-        PoolError: a shard that stands there is damaged.
+        OutputExists: `folder` contains a pool with other settings, or other files.
+        PoolError: a shard of the existing pool is damaged.
     """
     pool = read_manifest(folder)
     if pool is None:
         if folder.exists() and any(folder.iterdir()):
-            raise OutputExists(f"{folder} is not empty and holds no replay pool", "choose another --out")
+            raise OutputExists(f"{folder} is not empty and contains no replay pool", "choose another --out")
         pool = ReplayPool(folder=folder, settings=settings, rows=rows, shards=[])
     differing = [key for key, value in asdict(settings).items() if asdict(pool.settings)[key] != value]
     if differing:
         raise OutputExists(
-            f"{folder} holds a replay pool with other settings ({', '.join(differing)})",
+            f"{folder} contains a replay pool with other settings ({', '.join(differing)})",
             "choose another --out, or delete that folder first",
         )
     pool.rows = max(pool.rows, rows)

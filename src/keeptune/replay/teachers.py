@@ -1,39 +1,41 @@
-"""Where the base's predictions on replay rows come from while training.
+"""Teachers: where the base's predictions on replay rows come from during training.
 
-| teacher | keeps                       | costs                                            |
-|---------|-----------------------------|--------------------------------------------------|
-| hidden  | final hidden states on disk | D numbers a token, a copy of the head if it moves |
-| topk    | K likeliest words on disk   | about 6·K bytes a token; blind within the tail    |
-| adapter | nothing: adapter switched off | a forward pass on each replay row              |
-| live    | nothing: a frozen copy      | the model's memory again, and that forward pass   |
+A teacher is any object with the method of `Teacher`. `TEACHERS` holds those that are known by name:
 
-Shapes: B rows, T positions, N = B·T tokens, D width, V vocabulary, K words.
+| teacher | stored                        | cost                                                     |
+|---------|-------------------------------|----------------------------------------------------------|
+| hidden  | final hidden states, on disk  | D numbers per token; a copy of the head if it is trained |
+| topk    | K most likely tokens, on disk | about 6·K bytes per token; blind within the tail          |
+| adapter | nothing: adapter disabled     | a forward pass on the replay rows                        |
+| live    | nothing: a frozen copy        | the model's memory again, and that forward pass          |
+
+Shapes: B rows, T positions, N = B·T tokens, D width, V vocabulary, K tokens of a prediction.
 """
 
 from __future__ import annotations
 
 import copy
-from typing import Literal, Protocol
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 
 from keeptune.errors import ConfigError
-from keeptune.models.adapters import adapter_off, evaluating
+from keeptune.models.adapters import adapter_off, causal_model, evaluating, has_adapter, trainable_base_parameter
 from keeptune.models.modeling import autocast, head_of, hidden_states
 from keeptune.objective import Head, HiddenTarget, Target, TopKTarget, top_k
 from keeptune.replay.pool import Predictions, ReplayBatch, ReplayPool
-
-TeacherKind = Literal["hidden", "topk", "adapter", "live"]
 
 _TEACHER_ROWS = 16
 
 
 class Teacher(Protocol):
-    """The base's predictions, row by row."""
+    """The base's predictions on replay rows."""
 
     def target(self, model: nn.Module, batch: ReplayBatch) -> Target:
-        """Those for every token of the batch; `model` is the one in training, unwrapped."""
+        """The predictions at every token of the batch; `model` is the model in training, unwrapped."""
         ...
 
 
@@ -49,7 +51,7 @@ class CachedHidden:
 
 
 class CachedTopK:
-    """The pool's likeliest words and the mass of the rest: see `TopKTarget` for what that cannot see."""
+    """The pool's most likely tokens and the mass of the rest; see `TopKTarget` for what this loses."""
 
     def target(self, model: nn.Module, batch: ReplayBatch) -> Target:
         """See `Teacher.target`."""
@@ -57,7 +59,7 @@ class CachedTopK:
 
 
 class AdapterOff:
-    """The model in training with its adapter switched off: exact while the base itself does not change."""
+    """The model in training with its adapter disabled: exact, because only the adapter is trained."""
 
     def __init__(self, head: Head) -> None:
         self.head = head
@@ -70,11 +72,11 @@ class AdapterOff:
 
 
 class LiveCopy:
-    """A frozen copy of the base beside the model: exact, and twice the memory.
+    """A frozen copy of the base beside the model: exact, with twice the memory.
 
     Args:
-        model: the base, on its device; with an adapter, switched off.
-        dtype: of the copy's weights: the one in which training multiplies.
+        model: the base on its device. If it has an adapter, the copy disables it.
+        dtype: dtype of the copy's weights: the dtype in which training multiplies.
     """
 
     def __init__(self, model: nn.Module, dtype: torch.dtype) -> None:
@@ -87,51 +89,148 @@ class LiveCopy:
         return HiddenTarget(hidden_ND=hidden_BTD.flatten(0, 1), head=head_of(self.copy))
 
 
-def check_holds(pool: ReplayPool, kind: TeacherKind) -> None:
-    """Raise `ConfigError` where the teacher reads from the pool what the pool does not keep."""
-    held = pool.settings.predictions
-    if kind in ("hidden", "topk") and kind != held:
+@dataclass(frozen=True, kw_only=True)
+class TeacherOptions:
+    """What a run offers a teacher, from which costs follow."""
+
+    model: nn.Module
+    """The model in training."""
+    dtype: torch.dtype
+    """The dtype in which training multiplies."""
+    tokens: int
+    """Replay tokens of the pool."""
+    top_k: int
+    """Tokens that a topk pool stores of each prediction."""
+    disk_free: int
+    """Free bytes on the pool's disk."""
+    memory_free: int
+    """Free bytes on the training device."""
+    adapter_mismatch: str | None
+    """Why disabling the adapter does not recover the base; see `keeptune.models.adapters.adapter_mismatch`."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class NamedTeacher:
+    """One teacher that is known by name."""
+
+    description: str
+    """What it is, in a few words, for the log."""
+    make: Callable[[nn.Module, torch.dtype, Head | None], Teacher]
+    """(model, dtype, the base's head if at hand) → the teacher. Called before training, when the model is the base."""
+    predictions: Predictions = "none"
+    """What a pool stores for it."""
+    forward_pass: bool = True
+    """Whether it needs a forward pass of the base on replay rows."""
+    disk_bytes: Callable[[TeacherOptions], int] = lambda options: 0
+    """Size of the stored predictions."""
+    memory_bytes: Callable[[TeacherOptions], int] = lambda options: 0
+    """Memory beside the model in training."""
+    obstacle: Callable[[TeacherOptions], ConfigError | None] = lambda options: None
+    """Why it cannot be used in this run; None if it can."""
+
+
+def _head_copy_bytes(options: TeacherOptions) -> int:
+    weight_VD = head_of(options.model).weight_VD
+    return weight_VD.numel() * options.dtype.itemsize if weight_VD.requires_grad else 0
+
+
+def _adapter_obstacle(options: TeacherOptions) -> ConfigError | None:
+    if not has_adapter(options.model):
+        return ConfigError(
+            "the adapter teacher needs an adapter, and this run trains all weights", "use hidden or live"
+        )
+    if name := trainable_base_parameter(options.model):
+        return ConfigError(
+            f"parameter {name!r} of the base is trainable, so disabling the adapter no longer recovers the base",
+            "use the hidden or the live teacher, or freeze the base's parameters (such as with bias='none')",
+        )
+    return None
+
+
+# In the order in which `auto` tries them.
+TEACHERS: dict[str, NamedTeacher] = {
+    "hidden": NamedTeacher(
+        description="exact, without a second model",
+        make=lambda model, dtype, head: CachedHidden(head or frozen_head(model, dtype)),
+        predictions="hidden",
+        forward_pass=False,
+        disk_bytes=lambda options: options.tokens * head_of(options.model).weight_VD.shape[1] * options.dtype.itemsize,
+        memory_bytes=_head_copy_bytes,
+    ),
+    "topk": NamedTeacher(
+        description="the most likely tokens of each prediction, blind within the tail",
+        make=lambda model, dtype, head: CachedTopK(),
+        predictions="topk",
+        forward_pass=False,
+        disk_bytes=lambda options: options.tokens * (6 * options.top_k + 2),
+    ),
+    "adapter": NamedTeacher(
+        description="exact, with nothing to store",
+        make=lambda model, dtype, head: AdapterOff(head or frozen_head(model, dtype)),
+        obstacle=_adapter_obstacle,
+    ),
+    "live": NamedTeacher(
+        description="exact, a frozen copy of the base",
+        make=lambda model, dtype, head: LiveCopy(model, dtype),
+        memory_bytes=lambda options: (
+            sum(p.numel() for p in causal_model(options.model).parameters()) * options.dtype.itemsize
+        ),
+    ),
+}
+
+
+def teacher_named(name: str) -> NamedTeacher:
+    """The registered teacher of that name.
+
+    Raises:
+        ConfigError: no teacher has that name.
+    """
+    if name not in TEACHERS:
+        raise ConfigError(f"unknown teacher {name!r}", f"choose auto or one of {', '.join(TEACHERS)}")
+    return TEACHERS[name]
+
+
+def check_holds(pool: ReplayPool, name: str) -> None:
+    """Raise `ConfigError` if the pool does not store the predictions that the teacher reads."""
+    needed, stored = teacher_named(name).predictions, pool.settings.predictions
+    if needed not in ("none", stored):
         raise ConfigError(
-            f"the pool {pool.folder} keeps {'tokens only' if held == 'none' else held}, and the teacher is {kind}",
-            f"make a pool with --predictions {kind}, or choose another teacher",
+            f"the pool {pool.folder} stores {'tokens only' if stored == 'none' else stored}, but the {name} teacher"
+            f" reads {needed}",
+            f"make a pool with --predictions {needed}, or choose another teacher",
         )
 
 
-def make_teacher(kind: TeacherKind, model: nn.Module, dtype: torch.dtype, head: Head | None = None) -> Teacher:
-    """The teacher of that kind, made before training from `model`, which is still the base; `head` is the base's."""
-    if kind == "topk":
-        return CachedTopK()
-    if kind == "live":
-        return LiveCopy(model, dtype)
-    head = head or frozen_head(model, dtype)
-    return CachedHidden(head) if kind == "hidden" else AdapterOff(head)
+def make_teacher(name: str, model: nn.Module, dtype: torch.dtype, head: Head | None = None) -> Teacher:
+    """The teacher of that name, made before training from `model`, which is still the base; `head` is the base's."""
+    return teacher_named(name).make(model, dtype, head)
 
 
 def frozen_head(model: nn.Module, dtype: torch.dtype) -> Head:
-    """The base's head; where training would move it a copy, in the dtype in which it will be multiplied."""
+    """The base's head; a copy in `dtype`, the dtype of its products, if training changes the head."""
     head = head_of(model)
-    moves = head.weight_VD.requires_grad or (head.bias_V is not None and head.bias_V.requires_grad)
-    return head.detached(dtype) if moves else head
+    trained = head.weight_VD.requires_grad or (head.bias_V is not None and head.bias_V.requires_grad)
+    return head.detached(dtype) if trained else head
 
 
 @torch.inference_mode()
 def teacher_outputs(
     model: nn.Module, inputs_RT: Tensor, dtype: torch.dtype, predictions: Predictions, k: int
 ) -> dict[str, Tensor]:
-    """What a pool keeps of the base's predictions at every position: tensors by name; see `replay.pool`."""
+    """The tensors that a pool stores of the base's predictions at every position, by name; see `replay.pool`."""
     if predictions == "none":
         return {}
     device = next(model.parameters()).device
-    kept: dict[str, list[Tensor]] = {}
+    outputs: dict[str, list[Tensor]] = {}
     head = head_of(model)
     with autocast(device, dtype):
         for chunk_BT in inputs_RT.split(_TEACHER_ROWS):
             hidden_BTD = hidden_states(model, chunk_BT.to(device))
             if predictions == "hidden":
-                kept.setdefault("hidden", []).append(hidden_BTD.to("cpu", dtype))
+                outputs.setdefault("hidden", []).append(hidden_BTD.to("cpu", dtype))
                 continue
             for row_TD in hidden_BTD:
                 ids_TK, log_probs_TK1 = top_k(head.logits(row_TD).log_softmax(dim=-1), k)
-                kept.setdefault("top_ids", []).append(ids_TK[None].int().cpu())
-                kept.setdefault("top_log_probs", []).append(log_probs_TK1[None].half().cpu())
-    return {name: torch.cat(tensors) for name, tensors in kept.items()}
+                outputs.setdefault("top_ids", []).append(ids_TK[None].int().cpu())
+                outputs.setdefault("top_log_probs", []).append(log_probs_TK1[None].half().cpu())
+    return {name: torch.cat(tensors) for name, tensors in outputs.items()}

@@ -24,7 +24,7 @@ from keeptune.data.documents import load_documents, split_documents
 from keeptune.data.encode import encode
 from keeptune.errors import BoundBroken, ConfigError, Diverged, Interrupted, OutputExists
 from keeptune.log import logger
-from keeptune.models.gguf import quiet
+from keeptune.models.guarded import quiet
 from keeptune.models.loading import load_model, load_tokenizer
 from keeptune.models.modeling import fingerprint, has_bf16, select_attention
 from keeptune.models.vocabulary import document_start

@@ -5,13 +5,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from keeptune.errors import ConfigError
+from keeptune.objective.divergence import DIVERGENCES
 from keeptune.replay.pool import ReplayPool
-from keeptune.replay.teachers import Teacher
+from keeptune.replay.teachers import TEACHERS, Teacher
 from keeptune.train.bounds import parse_bounds
 from keeptune.train.budget.controller import HIGHEST, LOWEST
 
-DIVERGENCES = ("kl", "reverse_kl", "jensen_shannon")
-TEACHERS = ("auto", "hidden", "topk", "adapter", "live")
 DRIFT_EVERY = 20
 
 # For each row that drift is read on. KL varies by about half its value from row to row, and λ aims a tenth below the
@@ -71,8 +70,8 @@ class KeepConfig:
             value = getattr(self, name)
             if value is not None and not value >= low:
                 raise ConfigError(f"{name.rstrip('_')} is {value}", f"set it to {low:g} or more")
-        if isinstance(self.teacher, str) and self.teacher not in TEACHERS:
-            raise ConfigError(f"unknown teacher {self.teacher!r}", f"choose one of {', '.join(TEACHERS)}")
+        if isinstance(self.teacher, str) and self.teacher not in ("auto", *TEACHERS):
+            raise ConfigError(f"unknown teacher {self.teacher!r}", f"choose one of {', '.join(['auto', *TEACHERS])}")
         if self.objective != "ntp" and self.objective not in DIVERGENCES:
             names = ", ".join([*DIVERGENCES, "ntp"])
             raise ConfigError(f"unknown objective {self.objective!r}", f"choose one of {names}")

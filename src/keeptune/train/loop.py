@@ -13,7 +13,6 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice, zip_longest
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -114,7 +113,7 @@ def loop_teacher(model: nn.Module, pool: ReplayPool, keep: KeepConfig, dtype: to
         return None
     if not isinstance(keep.teacher, str):
         return keep.teacher
-    kind: Any = "hidden" if keep.teacher == "auto" else keep.teacher
+    kind = "hidden" if keep.teacher == "auto" else keep.teacher
     check_holds(pool, kind)
     return make_teacher(kind, model, dtype)
 

@@ -17,13 +17,13 @@ from torch import nn
 
 from keeptune.errors import ConfigError
 from keeptune.log import logger
-from keeptune.models.adapters import adapter_mismatch, adapter_off, evaluating
+from keeptune.models.adapters import adapter_mismatch, adapter_off, causal_model, evaluating, has_adapter
 from keeptune.models.modeling import check_head, fingerprint
 from keeptune.objective import Head
-from keeptune.replay.choose import TeacherChoice, TeacherOptions, choose_teacher
+from keeptune.replay.choose import TeacherChoice, choose_teacher
 from keeptune.replay.generate import sample_pool
 from keeptune.replay.pool import Predictions, ReplayBatch, ReplayPool, read_manifest
-from keeptune.replay.teachers import LiveCopy, Teacher, make_teacher, teacher_outputs
+from keeptune.replay.teachers import LiveCopy, Teacher, TeacherOptions, make_teacher, teacher_outputs
 from keeptune.storage import free_disk
 from keeptune.system import free_bytes, versions
 from keeptune.train.config import CERTIFICATE_ROWS, KeepConfig
@@ -64,7 +64,7 @@ def given_model(model: object) -> Given:
     """What is known of the model before the trainer puts an adapter on it."""
     if not isinstance(model, nn.Module):
         return Given(fingerprint=None, plain=False)
-    return Given(fingerprint=fingerprint(model), plain=not hasattr(model, "disable_adapter"))
+    return Given(fingerprint=fingerprint(model), plain=not has_adapter(model))
 
 
 def prepare(model: nn.Module, host: Host, keep: KeepConfig, given: Given) -> KeepContext:
@@ -115,8 +115,7 @@ def require_language_model(model: nn.Module) -> None:
         ConfigError: an encoder-decoder, a model without a language-model head, or one whose logits cannot be rebuilt.
     """
     name, config = type(model).__name__, getattr(model, "config", None)
-    causal = getattr(model, "get_base_model", lambda: model)()
-    head = getattr(causal, "get_output_embeddings", lambda: None)()
+    head = getattr(causal_model(model), "get_output_embeddings", lambda: None)()
     if head is None:
         raise ConfigError(
             f"{name} has no language-model head, so there are no next-token predictions to keep",
@@ -165,7 +164,7 @@ def choose(model: nn.Module, host: Host, keep: KeepConfig, base: Base, pool: Rep
         top_k=pool.settings.top_k if pool is not None else keep.top_k,
         disk_free=free_disk(host.output_dir),
         memory_free=free_bytes(host.device),
-        fault=base.mismatch,
+        adapter_mismatch=base.mismatch,
     )
     return choose_teacher(keep.teacher, keep.objective, pool, options)
 
@@ -270,7 +269,7 @@ def certificate_rows(model: nn.Module, host: Host, pool: ReplayPool | None, spli
 
 def with_base_states(model: nn.Module, host: Host, batch: ReplayBatch) -> ReplayBatch:
     """The batch with the base's hidden states, computed here where the pool does not store them."""
-    if "hidden" in batch.kept:
+    if "hidden" in batch.outputs:
         return batch
     with on_device(model, host.device), adapter_off(model), evaluating(model):
-        return replace(batch, kept=teacher_outputs(model, batch.inputs_BT, host.dtype, "hidden", 0))
+        return replace(batch, outputs=teacher_outputs(model, batch.inputs_BT, host.dtype, "hidden", 0))

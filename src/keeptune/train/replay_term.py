@@ -8,15 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from keeptune.models.modeling import head_of, hidden_states
-from keeptune.objective import Divergence, fused_divergence, fused_next_token_ce
+from keeptune.objective import fused_divergence, fused_next_token_ce
 from keeptune.replay.pool import ReplayBatch
 from keeptune.replay.teachers import Teacher
-
-_DIVERGENCES: dict[str, Divergence] = {
-    "kl": "forward_kl",
-    "reverse_kl": "reverse_kl",
-    "jensen_shannon": "jensen_shannon",
-}
 
 
 def replay_rows(
@@ -47,4 +41,4 @@ def replay_sum(model: nn.Module, batch: ReplayBatch, teacher: Teacher | None, ob
     student_ND = hidden_states(model, batch.inputs_BT).flatten(0, 1)
     if target is None:
         return fused_next_token_ce(student_ND, head_of(model), batch.targets_BT.flatten())
-    return fused_divergence(student_ND, head_of(model), target, _DIVERGENCES[objective])
+    return fused_divergence(student_ND, head_of(model), target, objective)

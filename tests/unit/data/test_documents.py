@@ -88,7 +88,7 @@ def test_a_limit_keeps_the_first_documents(tmp_path: Path) -> None:
             '{"messages": [{"role": "assistant", "content": "", "tool_calls": [{"name": "f"}]}]}',
             r"line 2: turn 1 calls tools",
         ),
-        ('{"prompt": "a", "completion": "b"}', r"line 2 has the shape prompt \+ completion, rows before it text"),
+        ('{"prompt": "a", "completion": "b"}', r"line 2 has the layout prompt \+ completion, rows before it text"),
     ],
 )
 def test_a_damaged_row_is_told_by_its_line(tmp_path: Path, line: str, what: str) -> None:
@@ -109,7 +109,7 @@ def test_columns_that_fit_no_shape_come_with_the_accepted_ones(tmp_path: Path) -
 @pytest.mark.parametrize(
     ("name", "content", "what"),
     [
-        ("rows.jsonl", b"\n\n", "holds no documents"),
+        ("rows.jsonl", b"\n\n", "contains no documents"),
         ("rows.json", b'[{"text": "a"},\n oops]', "line 2 is not JSON"),
         ("rows.parquet", b"PAR1 not really", "not a readable parquet file"),
         ("latin.txt", "caf\xe9".encode("latin-1"), "latin.txt is not UTF-8 text"),
@@ -123,7 +123,7 @@ def test_damaged_files_are_told_by_name(tmp_path: Path, name: str, content: byte
 
 
 def test_an_empty_folder_is_told(tmp_path: Path) -> None:
-    with pytest.raises(SourceError, match="holds no documents"):
+    with pytest.raises(SourceError, match="contains no documents"):
         load_documents(str(tmp_path))
 
 

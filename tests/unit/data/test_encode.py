@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import itertools
+import json
+from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from datasets import Dataset
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from keeptune.data.encode import encode
-from keeptune.errors import ConfigError, SourceError
+from keeptune.data.encode import encode, text_rows
+from keeptune.errors import ConfigError, SourceError, SourceNotFound
 from tests.helpers.models import CHAT_TEMPLATE, make_tokenizer
 
 START = 0
@@ -178,3 +181,43 @@ def test_encoding_twice_gives_the_same(tokenizer: PreTrainedTokenizerFast) -> No
     documents = rows({"text": "some text"}, {"text": "other text"})
     first = encode(documents, tokenizer, max_length=4, document_start=START)
     assert first.to_dict() == encode(documents, tokenizer, max_length=4, document_start=START).to_dict()
+
+
+@pytest.fixture
+def texts(tmp_path: Path) -> str:
+    """Twelve documents, the longer the later, of one byte and so one token a character."""
+    folder = tmp_path / "texts"
+    folder.mkdir()
+    for number in range(12):
+        (folder / f"{number:02d}.txt").write_text(chr(97 + number) * (5 * number + 3))
+    return str(folder)
+
+
+def test_text_is_cut_by_document_in_random_order(texts: str, capsys: pytest.CaptureFixture[str]) -> None:
+    tokenizer = make_tokenizer()
+    tokens_RT1 = text_rows(texts, tokenizer, tokens=10**6, length=12)
+    whole = {chr(97 + number): (5 * number + 3) // 12 for number in range(12)}
+    assert tokens_RT1.shape == (sum(whole.values()), 12 + 1)
+    assert f"gives {len(tokens_RT1)} rows of 12 tokens, fewer than the 83334 asked for" in capsys.readouterr().err
+    assert (tokens_RT1[:, 0] == 0).all()
+    decoded = [tokenizer.decode(row[1:]) for row in tokens_RT1.tolist()]
+    order = list(dict.fromkeys(row[0] for row in decoded))
+    assert decoded == [letter * 12 for letter in order for _ in range(whole[letter])], "documents stay together"
+    assert order != sorted(order)
+    assert torch.equal(text_rows(texts, tokenizer, tokens=49, length=12), tokens_RT1[:5])
+    assert torch.equal(text_rows(texts, tokenizer, tokens=48, length=12), tokens_RT1[:4])
+    assert capsys.readouterr().err == ""
+    assert not torch.equal(text_rows(texts, tokenizer, tokens=10**6, length=12, seed=1), tokens_RT1)
+    named = text_rows(texts, tokenizer, tokens=12, length=12, start="<|im_end|>")
+    assert named[0, 0] == 2
+
+
+def test_text_that_gives_no_rows_is_refused(texts: str, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"no document of .* has 99 tokens"):
+        text_rows(texts, make_tokenizer(), tokens=100, length=99)
+    with pytest.raises(SourceNotFound):
+        text_rows("nowhere.txt", make_tokenizer(), tokens=100, length=12)
+    chats = tmp_path / "chats.jsonl"
+    chats.write_text(json.dumps({"prompt": "a" * 40, "completion": "b"}) + "\n")
+    with pytest.raises(ConfigError, match="documents of prompt and completion cannot be cut"):
+        text_rows(str(chats), make_tokenizer(), tokens=12, length=12)

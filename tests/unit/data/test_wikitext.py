@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from keeptune.data.documents import load_documents
-from keeptune.data.wikitext import articles, detokenised
+from keeptune.data.wikitext import articles, detokenized
 from keeptune.errors import SourceError, SourceNotFound
 
 PUBLISHED = """ 
@@ -39,7 +39,7 @@ def test_articles_end_where_the_next_title_stands() -> None:
 
 @pytest.mark.parametrize("word", ["don n't", "it 's", "we 've"])
 def test_contractions_are_joined(word: str) -> None:
-    assert detokenised(f"and {word} so") == f"and {word.replace(' ', '')} so\n"
+    assert detokenized(f"and {word} so") == f"and {word.replace(' ', '')} so\n"
 
 
 def test_a_file_is_a_document_an_article(tmp_path: Path) -> None:

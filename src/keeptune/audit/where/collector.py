@@ -22,7 +22,7 @@ from keeptune.audit.where.classes import (
     probability_classes,
 )
 from keeptune.audit.where.passages import WorstPassages, worst
-from keeptune.data.encode import IGNORED_LABEL
+from keeptune.data.rows import IGNORED_LABEL
 from keeptune.stats import Array, bootstrap_ratio
 
 GROUPS = {"probability": PROBABILITIES, "position": POSITIONS, "kind": KINDS}

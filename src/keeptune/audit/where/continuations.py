@@ -8,7 +8,7 @@ from typing import Any
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from keeptune.audit.answers import answer
-from keeptune.data.encode import IGNORED_LABEL
+from keeptune.data.rows import IGNORED_LABEL
 from keeptune.workspace import Steps
 
 CONTINUATIONS = 6

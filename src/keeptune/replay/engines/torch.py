@@ -1,45 +1,40 @@
-"""The base writes its own text: ancestral samples, temperature 1 unless told, no top-k, no top-p, nothing stops a row.
+"""The engine in torch: ancestral sampling in a decode loop, for every Hugging Face causal model.
 
 Source: Marek et al. 2026 (arXiv 2605.26097).
-Shapes: B rows, G given and T drawn tokens, V vocabulary, K blocks of the vocabulary.
+Shapes: B rows, G given and T sampled tokens, V vocabulary, K blocks of the vocabulary.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Protocol
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
 
-from keeptune.replay.decoding import make_decoder
+from keeptune.errors import ConfigError
+from keeptune.models.adapters import causal_model
+from keeptune.replay.decoding.decoder import make_decoder
+from keeptune.replay.openings import Opening
+from keeptune.system import free_bytes
 
+# On a CPU twice the rows are 17 % faster (benchmarks/bench_sample.py), but take twice the memory, and a kill loses
+# twice the work.
+_MOST_ROWS = {"cpu": 128, "cuda": 1024}
 _BLOCK = 256
-
-Opening = Sequence[int] | Sequence[Sequence[int]]
-
-
-class Sampler(Protocol):
-    """Writes rows of text from a base model's own distribution."""
-
-    def sample(self, rows: int, length: int, opening: Opening, seed: int) -> Tensor:
-        """`rows` rows [rows, opening + length] of int64 ids: the tokens of the opening, then `length` drawn ones.
-
-        `opening` holds the ids that all rows open with, or a list of them for each row, all of one length.
-        """
-        ...
 
 
 class TorchEngine:
-    """The decode loop in torch, for any Hugging Face causal model on its own device.
+    """The decode loop in torch, on the model's own device.
 
     Args:
-        model: the base; on a CPU a copy of it writes, so it may change afterwards.
-        dtype: to sample in; default the model's own.
-        rows: how many rows will be drawn together, for the layout of the copy's weights on a CPU.
-        on_token: called with the number of rows after each step, for progress.
+        model: the base. On a CPU the engine decodes with a copy, so the model may change afterwards.
+        dtype: sampling dtype; default the model's own.
+        rows: number of rows that will be sampled together, for the layout of the copy's weights on a CPU.
+        on_token: called after each step with the number of rows, for progress.
         temperature: divides the logits; 1 is the base's own distribution.
     """
+
+    name = "torch"
 
     def __init__(
         self,
@@ -51,13 +46,14 @@ class TorchEngine:
         temperature: float = 1.0,
     ) -> None:
         self.device = next(model.parameters()).device
-        self.writer = make_decoder(model, dtype or next(model.parameters()).dtype, rows)
+        self.decoder = make_decoder(model, dtype or next(model.parameters()).dtype, rows)
+        self.rows = rows
         self.on_token = on_token
         self.temperature = temperature
 
     @torch.inference_mode()
     def sample(self, rows: int, length: int, opening: Opening, seed: int) -> Tensor:
-        """See `Sampler.sample`. The same seed gives the same rows on the same machine and versions."""
+        """See `Engine.sample`. The same seed gives the same rows on the same machine and versions."""
         device = self.device
         generator = torch.Generator().manual_seed(seed)
         uniform_TB = torch.rand(length, rows, generator=generator, dtype=torch.float64).to(device)
@@ -65,29 +61,58 @@ class TorchEngine:
         given = opening_BG.shape[1]
         tokens = torch.empty(rows, given + length, dtype=torch.int64, device=device)
         tokens[:, :given] = opening_BG
-        self.writer.begin(rows, given + length - 1)
+        self.decoder.begin(rows, given + length - 1)
         for position in range(given - 1):
-            self.writer.step(tokens[:, position : position + 1])
-        for drawn in range(length):
-            end = given + drawn
-            logits_BV = self.writer.step(tokens[:, end - 1 : end])
-            tokens[:, end] = draw(logits_BV, uniform_TB[drawn], self.temperature)
+            self.decoder.step(tokens[:, position : position + 1])
+        for sampled in range(length):
+            end = given + sampled
+            logits_BV = self.decoder.step(tokens[:, end - 1 : end])
+            tokens[:, end] = draw(logits_BV, uniform_TB[sampled], self.temperature)
             if self.on_token is not None:
                 self.on_token(rows)
         return tokens.cpu()
 
+    @staticmethod
+    def rows_that_fit(model: nn.Module, length: int, dtype: torch.dtype) -> int:
+        """Rows of `length` tokens that fit half of the memory that is free beside the decoder's copy of `model`.
+
+        A power of two, so that small changes of the free memory change nothing.
+
+        Raises:
+            ConfigError: not even one row fits.
+        """
+        causal = causal_model(model)
+        config, weight = causal.config.get_text_config(), causal.get_output_embeddings().weight
+        heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
+        width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+        cache = 2 * config.num_hidden_layers * heads * width * (1 + length) * dtype.itemsize
+        draw = len(weight) * (dtype.itemsize + 3 * torch.float32.itemsize)
+        stored = 2 * config.hidden_size * length * dtype.itemsize  # hidden states, in chunks and then concatenated
+        copied = weight.device.type == "cpu" or weight.dtype != dtype
+        copy = sum(p.numel() for p in causal.parameters()) * (weight.dtype.itemsize + dtype.itemsize) if copied else 0
+        if weight.device.type == "cpu":
+            fits = (free_bytes("cpu") - copy) // 2 // (cache + draw + stored)
+        else:
+            fits = min((free_bytes(weight.device) - copy) // 2 // (cache + draw), free_bytes("cpu") // 2 // stored)
+        if fits < 1:
+            raise ConfigError(
+                f"not enough memory to sample one row of {length} tokens beside the model",
+                "write shorter rows (length), or free memory on the device",
+            )
+        return min(2 ** (int(fits).bit_length() - 1), _MOST_ROWS.get(weight.device.type, _MOST_ROWS["cpu"]))
+
 
 def draw(logits_BV: Tensor, uniform_B: Tensor, temperature: float = 1.0) -> Tensor:
-    """One exact draw a row from softmax(logits / temperature) by inverting its cumulative distribution; ids [B].
+    """One exact draw per row from softmax(logits / temperature), by inverting its cumulative distribution: ids [B].
 
-    `uniform_B` is fp64 in [0, 1). The vocabulary is summed in blocks first: one pass over V, then two short searches,
-    where `torch.multinomial` needs several passes and a random number for each word.
+    `uniform_B` is fp64 in [0, 1). The vocabulary is summed in blocks: one pass over V and two short searches, where
+    `torch.multinomial` needs several passes and a random number for each entry of the vocabulary.
     """
     rows, vocabulary = logits_BV.shape
     weight_BV = logits_BV.float()
     weight_BV = weight_BV - weight_BV.amax(dim=-1, keepdim=True)
     if temperature != 1.0:
-        # Beyond these the likeliest word alone is left, or all are alike, and fp32 would make them 0 and infinite.
+        # Beyond these limits the draw is arg-max or uniform, and fp32 would turn the temperature into 0 or infinity.
         weight_BV.div_(min(max(temperature, 1e-30), 1e30))
     weight_BV.exp_()
     if vocabulary % _BLOCK:
@@ -100,6 +125,6 @@ def draw(logits_BV: Tensor, uniform_B: Tensor, temperature: float = 1.0) -> Tens
     rest_B1 = target_B1 - (cumulative_BK.gather(1, block_B1) - mass_BK.gather(1, block_B1))
     chosen_BC = weight_BKC[torch.arange(rows, device=logits_BV.device), block_B1[:, 0]].double()
     inner_B1 = torch.searchsorted(chosen_BC.cumsum(dim=-1), rest_B1, right=True)
-    # Rounding can push the search past the last word of positive weight; that word is then the answer.
+    # Rounding can push the search past the last token of positive weight; then that token is the answer.
     last_B1 = (chosen_BC > 0).long().mul_(torch.arange(_BLOCK, device=logits_BV.device)).amax(dim=-1, keepdim=True)
     return (block_B1 * _BLOCK + torch.minimum(inner_B1, last_B1))[:, 0]

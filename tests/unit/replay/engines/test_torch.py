@@ -1,14 +1,19 @@
-"""The draw follows the distribution exactly; the decode loop is the model's own ancestral sampling."""
+"""The draw follows the distribution exactly; the decode loop is the model's own ancestral sampling; rows fit."""
 
 from __future__ import annotations
+
+from pathlib import Path
 
 import pytest
 import torch
 from scipy.stats import chisquare
 from torch import Tensor
 
+from keeptune.errors import ConfigError
+from keeptune.replay.engines import torch as engine
 from keeptune.replay.engines.torch import TorchEngine, draw
-from tests.helpers.models import make_model
+from keeptune.replay.generate import sample_pool
+from tests.helpers.models import make_model, make_tokenizer
 
 
 def uniforms(count: int, seed: int = 0) -> Tensor:
@@ -111,3 +116,27 @@ def test_eos_does_not_stop_a_row() -> None:
     assert tokens.shape == (400, 31)
     after = tokens[ended][:, -1]
     assert len(after.unique()) > 1
+
+
+def test_rows_follow_from_the_free_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(engine._MOST_ROWS, "cpu", 128)
+    model = make_model()
+    length, bf16 = 100, torch.bfloat16
+    # Two layers of two key heads 8 wide; 259 words as drawn and three times in fp32; states 32 wide, twice.
+    row = 2 * 2 * 2 * 8 * (1 + length) * 2 + 259 * (2 + 3 * 4) + 2 * 32 * length * 2
+    copy = sum(parameter.numel() for parameter in model.parameters()) * (4 + 2)
+
+    def rows(free: int) -> int:
+        monkeypatch.setattr(engine, "free_bytes", lambda device: free)
+        return TorchEngine.rows_that_fit(model, length, bf16)
+
+    assert rows(2**40) == 128
+    assert rows(copy + 2 * 5 * row) == 4
+    assert rows(copy + 2 * 8 * row) == 8
+    assert rows(copy + 2 * row) == 1
+    with pytest.raises(ConfigError, match="one row of 100 tokens") as caught:
+        rows(copy + 2 * row - 1)
+    assert "shorter rows" in caught.value.fix
+    with pytest.raises(ConfigError):
+        sample_pool(model, make_tokenizer(), tmp_path / "pool", tokens=100, length=length, dtype=bf16)
+    assert not (tmp_path / "pool").exists()

@@ -23,7 +23,7 @@ def test_a_base_that_differs_from_its_own_predictions_is_told(
         train_dataset=task_rows(),
         processing_class=make_tokenizer(),
     )
-    hidden_BTD = trainer.context.drift_rows.kept["hidden"]
-    trainer.context.drift_rows.kept["hidden"] = hidden_BTD + noise * torch.randn_like(hidden_BTD)
+    hidden_BTD = trainer.context.drift_rows.outputs["hidden"]
+    trainer.context.drift_rows.outputs["hidden"] = hidden_BTD + noise * torch.randn_like(hidden_BTD)
     trainer.train()
     assert ("KL to the base's stored predictions is" in capsys.readouterr().err) == (noise > 0)

@@ -11,12 +11,12 @@ import torch
 from torch import Tensor
 
 from keeptune import cli
-from keeptune.errors import ConfigError, OutputExists, PoolError, PoolMismatch, SourceNotFound
+from keeptune.data.encode import text_rows
+from keeptune.errors import ConfigError, OutputExists, PoolError, PoolMismatch
 from keeptune.models.modeling import fingerprint, hidden_states
-from keeptune.replay import text as text_module
-from keeptune.replay.generate import sample_pool
+from keeptune.replay import generate
+from keeptune.replay.generate import sample_pool, text_pool
 from keeptune.replay.pool import ReplayPool, read_manifest
-from keeptune.replay.text import text_pool, text_rows
 from keeptune.storage import sha256_file
 from tests.helpers.models import make_model, make_tokenizer
 
@@ -35,7 +35,7 @@ def texts(tmp_path: Path) -> str:
 
 @pytest.fixture(autouse=True)
 def _small_shards(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(text_module, "_ROWS_PER_SHARD", 4)
+    monkeypatch.setattr(generate, "_TEXT_ROWS_PER_SHARD", 4)
 
 
 def rows(count: int = 10, seed: int = 0) -> Tensor:
@@ -97,6 +97,38 @@ def test_an_interrupted_pool_is_finished_with_the_same_bytes(
     assert bytes_of(tmp_path / "parts") == bytes_of(whole.folder)
 
 
+def test_plain_texts_and_data_sets_are_cut_as_text_rows_cuts_them(texts: str, tmp_path: Path) -> None:
+    strings = [path.read_text() for path in sorted(Path(texts).iterdir())]
+    how: dict[str, Any] = {"tokens": 60, "length": LENGTH, "seed": 3, "start": "<|im_end|>"}
+    cut = text_rows(texts, make_tokenizer(), **how)
+    pools = {
+        "rows": text_pool(make_model(), make_tokenizer(), tmp_path / "rows", cut, source="notes"),
+        "strings": text_pool(make_model(), make_tokenizer(), tmp_path / "strings", texts=strings, **how),
+        "named": text_pool(make_model(), make_tokenizer(), tmp_path / "named", texts, **how),
+    }
+    assert len({pool.settings.text_sha256 for pool in pools.values()}) == 1
+    assert pools["rows"].shards == pools["strings"].shards == pools["named"].shards
+    assert [pool.settings.text.removeprefix("real text from ") for pool in pools.values()] == [
+        "notes",
+        "12 texts",
+        texts,
+    ]
+    whole = text_pool(make_model(), make_tokenizer(), tmp_path / "whole", ["x" * 600])
+    assert (whole.rows, whole.settings.length) == (2, 256), "every row there is, of the length of sampled ones"
+
+
+def test_texts_that_cannot_be_cut_are_refused(tmp_path: Path) -> None:
+    for given, message in [
+        (["too short"], "no document of the texts has 12 tokens"),
+        ([], "list of texts is empty"),
+        (["fine" * 9, 5], "text 2 is int"),
+        (rows(), "rows are cut already"),
+    ]:
+        with pytest.raises(ValueError, match=message):
+            text_pool(make_model(), make_tokenizer(), tmp_path / "pool", given, length=LENGTH)
+    assert not (tmp_path / "pool").exists()
+
+
 def test_another_pool_is_refused_and_damage_found(tmp_path: Path) -> None:
     pool = make_pool(tmp_path / "pool")
     before = bytes_of(pool.folder)
@@ -129,10 +161,10 @@ def test_a_pool_of_an_earlier_version_still_opens(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("tokens", "message"),
     [
-        (rows()[0], "no rows of tokens"),
-        (rows().float(), "no rows of tokens"),
-        (rows()[:0], "no rows of tokens"),
-        (rows()[:, :2], "no rows of tokens"),
+        (rows()[0], "does not hold rows of tokens"),
+        (rows().float(), "does not hold rows of tokens"),
+        (rows()[:0], "does not hold rows of tokens"),
+        (rows()[:, :2], "does not hold rows of tokens"),
         (rows().index_fill(1, torch.tensor([3]), 259), "outside the base's vocabulary of 259"),
         (rows().index_fill(1, torch.tensor([3]), -1), "outside the base's vocabulary"),
         (rows().index_fill_(0, torch.tensor([3]), 7), "start with different tokens"),
@@ -142,36 +174,6 @@ def test_rows_that_are_none_are_refused(tmp_path: Path, tokens: Tensor, message:
     with pytest.raises(ConfigError, match=message):
         make_pool(tmp_path / "pool", tokens)
     assert not (tmp_path / "pool").exists()
-
-
-def test_text_is_cut_by_document_in_random_order(texts: str, capsys: pytest.CaptureFixture[str]) -> None:
-    tokenizer = make_tokenizer()
-    tokens_RT1 = text_rows(texts, tokenizer, tokens=10**6, length=LENGTH)
-    whole = {chr(97 + number): (5 * number + 3) // LENGTH for number in range(12)}
-    assert tokens_RT1.shape == (sum(whole.values()), LENGTH + 1)
-    assert f"gives {len(tokens_RT1)} rows of 12 tokens, and 83334 were asked for" in capsys.readouterr().err
-    assert (tokens_RT1[:, 0] == 0).all()
-    decoded = [tokenizer.decode(row[1:]) for row in tokens_RT1.tolist()]
-    order = list(dict.fromkeys(row[0] for row in decoded))
-    assert decoded == [letter * LENGTH for letter in order for _ in range(whole[letter])], "documents stay together"
-    assert order != sorted(order)
-    assert torch.equal(text_rows(texts, tokenizer, tokens=49, length=LENGTH), tokens_RT1[:5])
-    assert torch.equal(text_rows(texts, tokenizer, tokens=48, length=LENGTH), tokens_RT1[:4])
-    assert capsys.readouterr().err == ""
-    assert not torch.equal(text_rows(texts, tokenizer, tokens=10**6, length=LENGTH, seed=1), tokens_RT1)
-    named = text_rows(texts, tokenizer, tokens=12, length=LENGTH, start="<|im_end|>")
-    assert named[0, 0] == 2
-
-
-def test_text_that_gives_no_rows_is_refused(texts: str, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"no document of .* has 99 tokens"):
-        text_rows(texts, make_tokenizer(), tokens=100, length=99)
-    with pytest.raises(SourceNotFound):
-        text_rows("nowhere.txt", make_tokenizer(), tokens=100, length=12)
-    chats = tmp_path / "chats.jsonl"
-    chats.write_text(json.dumps({"prompt": "a" * 40, "completion": "b"}) + "\n")
-    with pytest.raises(ConfigError, match="documents of prompt and completion cannot be cut"):
-        text_rows(str(chats), make_tokenizer(), tokens=12, length=12)
 
 
 def run(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> int:
@@ -202,7 +204,7 @@ def test_real_text_is_not_drawn(
 ) -> None:
     command = ["replay", model_folder, "--text", texts, "--out", tmp_path / "pool"]
     assert run(monkeypatch, *command, "--prompts", "chat") == 2
-    assert "does not start as a chat" in capsys.readouterr().err
+    assert "--prompts and --temperature are for sampling" in capsys.readouterr().err
     assert run(monkeypatch, *command, "--temperature", 0.5) == 2
-    assert "at a temperature" in capsys.readouterr().err
+    assert "leave out --prompts and --temperature" in capsys.readouterr().err
     assert read_manifest(tmp_path / "pool") is None

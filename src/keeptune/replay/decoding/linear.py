@@ -1,0 +1,121 @@
+"""Linear layers for inference, in oneDNN's packed layout if this machine and this torch have it.
+
+A bfloat16 product on a CPU lays the weight out for the matrix instructions at every call. Packed once, a decoding step
+is faster. The operators are private to torch, so `packing_works` tries them first and otherwise plain layers are used.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from keeptune.log import logger
+
+_PROBE_TOLERANCE = 0.02
+
+
+class FusedLinear:
+    """One or several `nn.Linear` over the same input, concatenated; packed, the operation after it costs nothing.
+
+    Args:
+        linears: the layers.
+        pack_rows: number of input rows to pack the weights for; None to use the layers as they are.
+    """
+
+    def __init__(self, linears: list[nn.Linear], pack_rows: int | None) -> None:
+        self.linears = linears
+        self.packed: Tensor | None = None
+        if pack_rows is not None:
+            weight = torch.cat([linear.weight.detach() for linear in linears])
+            self.packed = torch.ops.mkldnn._reorder_linear_weight(weight, pack_rows)
+            self.bias = None if linears[0].bias is None else torch.cat([linear.bias.detach() for linear in linears])
+            self.linears = []
+
+    def __call__(self, hidden: Tensor) -> Tensor:
+        """The product."""
+        return self._plain(hidden) if self.packed is None else self._packed(hidden, "none")
+
+    def silu(self, hidden: Tensor) -> Tensor:
+        """SiLU of the product."""
+        return functional.silu(self._plain(hidden)) if self.packed is None else self._packed(hidden, "swish")
+
+    def times(self, hidden: Tensor, other: Tensor) -> Tensor:
+        """The product times `other`."""
+        return self._plain(hidden) * other if self.packed is None else self._packed(hidden, "mul", other)
+
+    def plus(self, hidden: Tensor, other: Tensor) -> Tensor:
+        """The product plus `other`."""
+        return self._plain(hidden) + other if self.packed is None else self._packed(hidden, "add", other)
+
+    def _plain(self, hidden: Tensor) -> Tensor:
+        return torch.cat([linear(hidden) for linear in self.linears], dim=-1)
+
+    def _packed(self, hidden: Tensor, then: str, other: Tensor | None = None) -> Tensor:
+        product = torch.ops.mkldnn._linear_pointwise
+        if other is None:
+            return product(hidden, self.packed, self.bias, then, [], "")
+        return product.binary(hidden, other, self.packed, self.bias, then)
+
+
+class PackedLinear(nn.Module):
+    """`nn.Linear` for inference over a packed weight."""
+
+    def __init__(self, linear: nn.Linear, rows: int) -> None:
+        super().__init__()
+        self.product = FusedLinear([linear], rows)
+        # Models read the dtype of their linear layers' weights.
+        self.weight = linear.weight
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        """The product."""
+        return self.product(hidden)
+
+
+def pack_linears(module: nn.Module, rows: int) -> None:
+    """Replace every `nn.Linear` inside `module` by a `PackedLinear`."""
+    for name, child in module.named_children():
+        if type(child) is nn.Linear:
+            setattr(module, name, PackedLinear(child, rows))
+        else:
+            pack_linears(child, rows)
+
+
+@cache
+@torch.inference_mode()
+def packing_works() -> bool:
+    """Whether packed bfloat16 products exist here and equal plain ones: tried once on a small product, and logged."""
+    try:
+        if not (torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported()):
+            logger.debug("oneDNN has no bfloat16 products on this machine: weights are not packed")
+            return False
+        differs = _probe()
+    except (AttributeError, NotImplementedError, RuntimeError, TypeError) as error:
+        logger.warning(f"oneDNN's packed products cannot be used with torch {torch.__version__}: {error}")
+        return False
+    if differs:
+        logger.warning(f"oneDNN's packed products differ from plain ones ({differs}): weights are not packed")
+    return not differs
+
+
+def _probe() -> str:
+    """The first packed operation that differs from the plain one, by name; empty if all are equal."""
+    # Without initialization: that would draw from the global generator, which belongs to training.
+    linear = nn.utils.skip_init(nn.Linear, 48, 32, dtype=torch.bfloat16)
+    linear.weight.copy_(torch.arange(32 * 48).view(32, 48).remainder(17) / 16 - 0.5)
+    linear.bias.copy_(torch.arange(32) / 32)
+    hidden = (torch.arange(4 * 48).view(4, 48).remainder(13) / 8 - 0.75).bfloat16()
+    other = (torch.arange(4 * 32).view(4, 32).remainder(7) / 4).bfloat16()
+    packed, plain = FusedLinear([linear], 4), FusedLinear([linear], None)
+    pairs = {
+        "product": (packed(hidden), plain(hidden)),
+        "silu": (packed.silu(hidden), plain.silu(hidden)),
+        "times": (packed.times(hidden, other), plain.times(hidden, other)),
+        "plus": (packed.plus(hidden, other), plain.plus(hidden, other)),
+    }
+    for name, (left, right) in pairs.items():
+        if left.shape != right.shape or (left - right).float().norm() > _PROBE_TOLERANCE * right.float().norm():
+            return name
+    return ""
