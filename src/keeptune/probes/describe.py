@@ -7,8 +7,8 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from keeptune.audit.table import interval_text
 from keeptune.probes.capacity import NEARLY_NOTHING, SATURATED, SPARE, TIMES, UNDECIDED
+from keeptune.stats import format_interval
 
 
 def print_capacity(found: dict[str, Any]) -> None:
@@ -20,14 +20,14 @@ def print_capacity(found: dict[str, Any]) -> None:
     table.add_column("task loss gained", justify="right")
     table.add_column("KL(base‖tuned) on the base's own text", justify="right")
     for run, label in (("plain", "plain, λ = 0"), ("stiff", f"stiff, λ = {plan['lambda_']:g}")):
-        table.add_row(label, interval_text(found["gain"][run]), interval_text(found["kl"][run]))
+        table.add_row(label, format_interval(found["gain"][run]), format_interval(found["kl"][run]))
     table.add_row("noise floor", "", f"{found['noise_floor']:.2g}")
     console.print(table)
     if found["share"]:
-        console.print(f"Share of the plain run's gain that the stiff run reaches: {interval_text(found['share'])}.")
+        console.print(f"Share of the plain run's gain that the stiff run reaches: {format_interval(found['share'])}.")
     if found["price"]:
-        console.print(f"Least KL for all of that gain, by the stiff run's line: {interval_text(found['price'])}.")
-        console.print(f"That is of the plain run's KL: {interval_text(found['price_share'])}.")
+        console.print(f"Least KL for all of that gain, by the stiff run's line: {format_interval(found['price'])}.")
+        console.print(f"That is of the plain run's KL: {format_interval(found['price_share'])}.")
     if found["price_at_half"] is not None:
         console.print(
             f"After half of the steps it was {found['price_at_half']:.4f}; "

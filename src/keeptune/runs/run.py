@@ -31,6 +31,7 @@ from keeptune.models.vocabulary import document_start
 from keeptune.runs.advice import advise
 from keeptune.runs.card import card
 from keeptune.runs.settings import TuneSettings
+from keeptune.stats import evenly_spaced
 from keeptune.storage import atomic_folder, damaged_json, read_json, storage_errors, write_json
 from keeptune.system import versions
 from keeptune.train.budget.certificate import read_certificate
@@ -193,14 +194,7 @@ def task_rows(settings: TuneSettings, tokenizer: PreTrainedTokenizerBase) -> tup
     start, _ = document_start(tokenizer, override=settings.document_start)
     rows = encode(documents, tokenizer, max_length=settings.max_length, document_start=start)
     held_out_rows = encode(held_out, tokenizer, max_length=settings.max_length, document_start=start)
-    return rows, evenly_spaced(held_out_rows, settings.held_out_rows)
-
-
-def evenly_spaced(rows: Dataset, limit: int) -> Dataset:
-    """At most `limit` of the rows, spread over all of them."""
-    if len(rows) <= limit:
-        return rows
-    return rows.select([index * len(rows) // limit for index in range(limit)])
+    return rows, held_out_rows.select(evenly_spaced(len(held_out_rows), settings.held_out_rows))
 
 
 def build_trainer(

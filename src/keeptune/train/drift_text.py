@@ -10,6 +10,7 @@ from keeptune.data.documents import load_documents
 from keeptune.data.encode import whole_rows
 from keeptune.errors import ConfigError
 from keeptune.models.vocabulary import document_start
+from keeptune.stats import evenly_spaced
 from keeptune.train.config import KeepConfig
 
 
@@ -33,5 +34,4 @@ def old_text(source: str, tokenizer: PreTrainedTokenizerBase, keep: KeepConfig) 
             f"no document of {source} has {keep.replay_length} tokens to read drift on",
             "give longer documents, or lower replay_length",
         )
-    count = min(len(long_enough), keep.drift_rows)
-    return torch.tensor([long_enough[place * len(long_enough) // count] for place in range(count)])
+    return torch.tensor([long_enough[place] for place in evenly_spaced(len(long_enough), keep.drift_rows)])
