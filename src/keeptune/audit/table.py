@@ -42,4 +42,4 @@ def print_recovery(report: dict[str, Any]) -> None:
     )
     if found["recovered_share"]:
         console.print(f"Recovered share: {format_interval(found['recovered_share'])}.")
-    console.print(f"{found['verdict'].capitalize()}.")
+    console.print(f"{found['verdict'].capitalize()}: {found['meaning']}.")
