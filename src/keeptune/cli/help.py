@@ -66,9 +66,9 @@ same pilot answers again.
 
 Replay nearly eliminates forgetting, unless the model has no spare capacity (Marek et al. 2026, arXiv 2605.26097). Two
 short runs tell: a plain run, and a run that a strong KL term constrains to stay near the base. Reports how much of the
-plain run's gain the constrained run reaches, how far each moved, and the least KL that the whole gain must cost, now and
-after ten times the steps. The verdict is spare capacity, saturated, or undecided. Writes OUT/capacity.json. To resume an
-interrupted probe, run the same command again.
+plain run's gain the constrained run reaches, how far each moved, and the least KL that the whole gain must cost, now
+and after ten times the steps. The verdict is spare capacity, saturated, or undecided. Writes OUT/capacity.json. To
+resume an interrupted probe, run the same command again.
 
     keeptune capacity smollm2 verilog --out capacity
 
