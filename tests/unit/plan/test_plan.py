@@ -110,7 +110,7 @@ def test_one_run_gives_bounds_and_says_so(
     assert low < high
     assert "KL" not in chosen
     assert f"between {low:.3f} and {high:.3f}" in said
-    assert "not foretold" in said
+    assert "not predicted" in said
     assert "--budget 0.5" in said
 
 
