@@ -1,7 +1,7 @@
-"""One look for all pictures: fonts, sizes, colours, and files that are the same bytes for the same data.
+"""The style of all figures: fonts, sizes, colors, and files that are the same bytes for the same data.
 
-Draw inside `with style():`, then `save(figure, path)`. Colours are those of Okabe and Ito, told apart by
-the colour-blind; marks differ too, for print without colour.
+Draw inside `with style():`, then `save(figure, path)`. The palette is that of Okabe and Ito, safe for color-blind
+readers. Markers differ too, for print without color.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ SUFFIXES = (".svg", ".png")
 # Inches: one column of a two-column paper, and a page.
 COLUMN, PAGE = 3.4, 7.0
 _DPI = 200
-_LOOK: Any = {
+_SETTINGS: Any = {
     "font.family": "DejaVu Sans",
     "font.size": 8,
     "axes.titlesize": 8.5,
@@ -47,38 +47,38 @@ _LOOK: Any = {
     "figure.facecolor": "white",
     "figure.constrained_layout.use": True,
     "svg.fonttype": "path",
-    # Ids in an SVG are drawn at random without it.
+    # Without it the ids in an SVG are random.
     "svg.hashsalt": "keeptune",
 }
 
 
 @contextmanager
 def style() -> Iterator[None]:
-    """Figures made inside have the look; what the process had before comes back."""
-    with mpl.rc_context(_LOOK):
+    """Figures made inside have the style. The settings of the process are restored afterwards."""
+    with mpl.rc_context(_SETTINGS):
         yield
 
 
 def check_suffix(path: Path, others: tuple[str, ...] = ()) -> None:
-    """Whether a picture can be written there, before anything is computed.
+    """Check that a figure can be written under this name, before anything is computed.
 
     Raises:
-        ConfigError: a suffix that is none of svg, png and `others`.
+        ConfigError: the suffix is not svg, png or one of `others`.
     """
     known = (*others, *SUFFIXES)
     if path.suffix not in known:
-        raise ConfigError(f"no picture is written as {path.name}", f"give --out a name that ends in {', '.join(known)}")
+        raise ConfigError(f"cannot write a figure as {path.name}", f"give --out a name that ends in {', '.join(known)}")
 
 
 def save(figure: Any, path: Path) -> None:
-    """Write a figure made inside `style()`, whole or not at all; the same figure gives the same bytes.
+    """Write a figure made inside `style()`, atomically. The same figure gives the same bytes.
 
     Raises:
-        ConfigError: a suffix that is neither svg nor png.
+        ConfigError: the suffix is neither svg nor png.
         StorageError: the disk is full or not writable.
     """
     check_suffix(path)
-    # Else both kinds of file would tell when and by which version they were made.
+    # Without it both formats would record the date and the version of matplotlib.
     metadata = {"Date": None, "Creator": None} if path.suffix == ".svg" else {"Software": None}
     with atomic_file(path) as unfinished, style():
         figure.savefig(unfinished, format=path.suffix[1:], dpi=_DPI, metadata=metadata)

@@ -1,8 +1,15 @@
-"""Intervals whose unit of resampling is the document: tokens of one document are not independent."""
+"""The statistics that everything shares: bootstrap, Wilson and Clopper–Pearson intervals, McNemar's test.
+
+The bootstrap resamples documents (or items), because the tokens of one document are not independent.
+
+Shapes: D documents, R resamples.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -13,42 +20,163 @@ RESAMPLES = 2000
 LEVEL = 0.95
 MIN_DOCUMENTS = 10
 """Fewer documents are too few for a verdict."""
+TAILS = ((1 - LEVEL) / 2, (1 + LEVEL) / 2)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Interval:
-    """A value with its bootstrap interval; `low` and `high` are None when one document cannot give an interval."""
+    """A value with its 95 % interval; `low` and `high` are None when one document cannot give an interval."""
 
     value: float
     low: float | None
     high: float | None
     documents: int
-    """Number of documents that were resampled."""
+    """Number of documents or items behind it."""
 
-    def as_dict(self) -> dict[str, float | int | None]:
+    @classmethod
+    def of_resamples(
+        cls, value: float, resampled_R: Array, documents: int, method: Literal["linear", "nearest"] = "linear"
+    ) -> Interval:
+        """The percentile interval of a statistic's resampled values, fp64 [R].
+
+        Args:
+            method: how `numpy.quantile` interpolates; `nearest` where resampled values may be infinite.
+        """
+        if documents == 1:
+            return cls(value=float(value), low=None, high=None, documents=1)
+        low, high = np.quantile(resampled_R, TAILS, method=method)
+        return cls(value=float(value), low=float(low), high=float(high), documents=documents)
+
+    def as_dict(self) -> dict[str, Any]:
         """For JSON."""
         return asdict(self)
+
+    def ends(self) -> dict[str, Any]:
+        """For JSON, without the number of documents: `value`, `low`, `high`."""
+        return {"value": self.value, "low": self.low, "high": self.high}
+
+
+def resampled_counts(documents: int, seed: int = 0) -> Array:
+    """How often each document occurs in each of 2 000 resamples: fp64 [R, D].
+
+    `counts @ sums` resamples sums over documents. Statistics of the same documents and seed are paired.
+    """
+    even_D = np.full(documents, 1 / documents)
+    return np.random.default_rng(seed).multinomial(documents, even_D, size=RESAMPLES).astype(np.float64)
 
 
 def bootstrap_ratio(numerator_D: Array, denominator_D: Array, seed: int = 0) -> Interval:
     """Σ numerator / Σ denominator over documents, with a 95 % percentile interval from 2 000 paired resamples.
 
-    With token counts below and summed losses above it is a mean per token; with the sums of two models it is their
+    With summed losses above and token counts below it is a mean per token. With the sums of two models it is their
     ratio, paired by document.
 
     Args:
-        numerator_D, denominator_D: one number a document, fp64 [D]; the denominators positive in sum.
+        numerator_D, denominator_D: one number a document, fp64 [D]; the sum of the denominators is positive.
 
     Raises:
         ValueError: no documents, or lengths that differ.
     """
     if numerator_D.shape != denominator_D.shape or numerator_D.ndim != 1 or not len(numerator_D):
         raise ValueError(f"need one number a document in both: {numerator_D.shape} and {denominator_D.shape}")
-    documents = len(numerator_D)
-    value = float(numerator_D.sum() / denominator_D.sum())
-    if documents == 1:
-        return Interval(value=value, low=None, high=None, documents=1)
-    counts_RD = np.random.default_rng(seed).multinomial(documents, np.full(documents, 1 / documents), size=RESAMPLES)
-    ratios_R = (counts_RD @ numerator_D) / (counts_RD @ denominator_D)
-    low, high = np.quantile(ratios_R, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-    return Interval(value=value, low=float(low), high=float(high), documents=documents)
+    value, counts_RD = numerator_D.sum() / denominator_D.sum(), resampled_counts(len(numerator_D), seed)
+    return Interval.of_resamples(value, (counts_RD @ numerator_D) / (counts_RD @ denominator_D), len(numerator_D))
+
+
+def bootstrap(
+    statistic: Callable[[npt.NDArray[np.int64]], float], units: int, seed: int = 0, resamples: int = RESAMPLES
+) -> Interval:
+    """Any statistic of some units, with the 95 % percentile interval of resamples of the units.
+
+    Args:
+        statistic: from the indices of units, which may repeat, int64 [units], to a float.
+
+    Raises:
+        ValueError: no units.
+    """
+    if units < 1:
+        raise ValueError("a bootstrap needs one unit or more")
+    generator = np.random.default_rng(seed)
+    drawn_R = np.array([statistic(generator.integers(units, size=units)) for _ in range(resamples)], dtype=np.float64)
+    return Interval.of_resamples(statistic(np.arange(units)), drawn_R, units)
+
+
+def wilson(count: int, items: int) -> Interval:
+    """`count / items` with the 95 % Wilson interval, which has a width also at 0 and 1.
+
+    Raises:
+        ValueError: no items, or a count that is not within 0 … items.
+    """
+    return _share(count, items, "wilson")
+
+
+def clopper_pearson(count: int, items: int) -> Interval:
+    """`count / items` with the exact 95 % interval.
+
+    Raises:
+        ValueError: no items, or a count that is not within 0 … items.
+    """
+    return _share(count, items, "exact")
+
+
+def mcnemar(lost: int, gained: int) -> float:
+    """Two-sided p of the exact McNemar test: that so uneven a split of the changed items is chance.
+
+    Args:
+        lost: items that only the first model has right.
+        gained: items that only the second model has right.
+
+    Raises:
+        ValueError: a negative count.
+    """
+    if min(lost, gained) < 0:
+        raise ValueError(f"counts cannot be negative: {lost} and {gained}")
+    return float(_binomial(min(lost, gained), lost + gained).pvalue) if lost + gained else 1.0
+
+
+def _share(count: int, items: int, method: Literal["wilson", "exact"]) -> Interval:
+    if items < 1 or not 0 <= count <= items:
+        raise ValueError(f"{count} of {items} items is no share")
+    ends = _binomial(count, items).proportion_ci(LEVEL, method)
+    return Interval(value=count / items, low=float(ends.low), high=float(ends.high), documents=items)
+
+
+def _binomial(count: int, items: int) -> Any:
+    from scipy.stats import binomtest  # noqa: PLC0415 — slow to import
+
+    return binomtest(count, items)
+
+
+def format_ends(
+    low: float | None, high: float | None, form: str = ".4f", number: Callable[[float, str], str] = format
+) -> str:
+    """`[0.027, 0.036]`, or an empty string where there is no interval."""
+    return "" if low is None or high is None else f"[{number(low, form)}, {number(high, form)}]"
+
+
+def format_interval(
+    interval: Mapping[str, Any],
+    form: str = ".4f",
+    *,
+    ends: str | None = None,
+    scale: float = 1,
+    separator: str = " ",
+    number: Callable[[Any, str], str] = format,
+) -> str:
+    """`0.031 [0.027, 0.036]`; the value alone where there is no interval.
+
+    Args:
+        interval: `value`, `low` and `high`, as in `Interval.as_dict`.
+        form: a Python format; `ends` is another one for both ends.
+        scale: what the numbers are multiplied by: 100 shows shares in per cent.
+        number: formats a single number.
+    """
+    value, low, high = (None if interval[end] is None else scale * interval[end] for end in ("value", "low", "high"))
+    shown = format_ends(low, high, ends or form, number)
+    return number(value, form) + (separator + shown if shown else "")
+
+
+def evenly_spaced(total: int, count: int) -> list[int]:
+    """At most `count` places, spread evenly over 0 … total − 1."""
+    count = min(total, count)
+    return [place * total // count for place in range(count)]

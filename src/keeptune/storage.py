@@ -1,4 +1,4 @@
-"""Files never half-written: temporary file, fsync, rename; checksums to prove it; what goes wrong, in words."""
+"""Atomic writes (temporary file, fsync, rename), checksums, and clear errors for what goes wrong on a disk."""
 
 from __future__ import annotations
 
@@ -16,11 +16,9 @@ from typing import Any
 from keeptune.errors import KeeptuneError, SourceError, StorageError
 
 _CHECKSUM_BLOCK_BYTES = 1 << 20
-# torch.save tells of a failed write in these words, without the system's error number.
+# torch.save reports a failed write in these words, without the system's error number.
 _TORCH_WRITER_MARKS = ("inline_container", "iostream error")
-
-
-_ROOM = "free some space (or choose another output folder) and run the same command again"
+_DISK_FULL_HINT = "free some space (or choose another output folder) and run the same command again"
 _REFUSALS = {
     errno.EACCES: ("no permission for {}", "choose a place that you may read and write"),
     errno.EPERM: ("no permission for {}", "choose a place that you may read and write"),
@@ -29,13 +27,13 @@ _REFUSALS = {
     errno.EEXIST: ("{} is a file or lies below one, where a folder is needed", "choose another path"),
     errno.EISDIR: ("{} is a folder, where a file is needed", "give the path of a file"),
     errno.ENAMETOOLONG: ("the name is too long: {}", "choose a shorter one"),
-    errno.ELOOP: ("{} is a link that leads back to itself", "choose another path"),
+    errno.ELOOP: ("{} is a link to itself", "choose another path"),
 }
 
 
 @contextmanager
 def storage_errors(path: Path) -> Iterator[None]:
-    """Turn write errors below `path` into a `StorageError` that says what to do, whichever library raised them."""
+    """Turn write errors below `path`, of any library, into a `StorageError` that says what to do."""
     try:
         yield
     except KeeptuneError:
@@ -48,19 +46,19 @@ def storage_errors(path: Path) -> Iterator[None]:
 
 
 def storage_error(error: BaseException, path: Path | None = None) -> StorageError | None:
-    """What the disk or the system refused, in words; None where an error is of another kind.
+    """A `StorageError` that describes an error of the disk or the system; None for other errors.
 
     Args:
-        path: what was to be written, where the error does not name it.
+        path: the file to be written, for errors that do not name it.
     """
     at = path or "the output"
     if named := getattr(error, "filename", None):
-        # A temporary file's name says nothing to the user.
+        # The name of a temporary file would not help the user.
         at = path if path is not None and str(named).endswith(".tmp") else named
     if _says(error, errno.ENOSPC) or _says(error, errno.EDQUOT):
-        return StorageError(f"the disk is full: could not write {path or at}", _ROOM)
+        return StorageError(f"the disk is full: could not write {path or at}", _DISK_FULL_HINT)
     if isinstance(error, RuntimeError) and any(mark in str(error) for mark in _TORCH_WRITER_MARKS):
-        return StorageError(f"could not write {path or at}: the disk is full or failing", _ROOM)
+        return StorageError(f"could not write {path or at}: the disk is full or failing", _DISK_FULL_HINT)
     if isinstance(error, OSError) and error.errno in _REFUSALS:
         what, fix = _REFUSALS[error.errno]
         return StorageError(what.format(at), fix)
@@ -69,22 +67,23 @@ def storage_error(error: BaseException, path: Path | None = None) -> StorageErro
 
 @contextmanager
 def damaged_json(path: Path, fix: str) -> Iterator[None]:
-    """Turn what comes of reading a JSON file that is cut off or of another shape into a `SourceError` with this fix."""
+    """Turn the errors of reading a JSON file that is cut off or has other fields into a `SourceError` with this fix."""
     try:
         yield
     except KeeptuneError:
         raise
     except (ValueError, LookupError, TypeError, AttributeError) as error:
-        no_json = isinstance(error, json.JSONDecodeError | UnicodeDecodeError)
-        why = "it is not JSON" if no_json else "it is not what keeptune writes there"
+        why = f"it is not what keeptune writes there ({type(error).__name__}: {error})"
+        if isinstance(error, json.JSONDecodeError | UnicodeDecodeError):
+            why = "it is not JSON"
         raise SourceError(f"{path} is damaged: {why}", fix) from error
 
 
 def _says(error: BaseException | None, number: int) -> bool:
-    """Whether an error, or one that it came from, is the system's error `number`, by number or in words."""
-    seen: set[int] = set()
-    while error is not None and id(error) not in seen:
-        seen.add(id(error))
+    """Whether an error, or a cause of it, is the system's error `number`, by its number or its message."""
+    visited: set[int] = set()
+    while error is not None and id(error) not in visited:
+        visited.add(id(error))
         if getattr(error, "errno", None) == number or os.strerror(number) in str(error):
             return True
         error = error.__cause__ or error.__context__
@@ -95,8 +94,8 @@ def _make_folder(folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except FileNotFoundError as error:
-        # Its parents were just made: some file systems of the system's own, such as /proc, take no folder.
-        raise StorageError(f"no folder can be made at {folder}", "choose another path") from error
+        # Its parents exist by now: file systems such as /proc take no folders.
+        raise StorageError(f"cannot make a folder at {folder}", "choose another path") from error
 
 
 def _fsync_folder(folder: Path) -> None:
@@ -109,10 +108,10 @@ def _fsync_folder(folder: Path) -> None:
 
 @contextmanager
 def atomic_file(path: Path) -> Iterator[Path]:
-    """Yield a temporary path beside `path`; on success it is fsynced and renamed to `path`, else removed.
+    """Yield a temporary path beside `path`. On success it is fsynced and renamed to `path`, else removed.
 
     Raises:
-        StorageError: the disk is full or not writable. `path` is untouched then.
+        StorageError: the disk is full or not writable. `path` is unchanged then.
     """
     path = Path(path)
     with storage_errors(path):
@@ -160,15 +159,15 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write `value` as indented JSON, atomically. NaN and infinity are refused: they are not JSON."""
+    """Write `value` as indented JSON, atomically. NaN and infinity raise ValueError: they are not JSON."""
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 
 def read_json(path: Path, fix: str) -> Any:
-    """What `write_json` wrote.
+    """Read what `write_json` wrote.
 
     Raises:
-        SourceError: it is no longer JSON; with this fix.
+        SourceError: the file is not JSON; with this fix.
     """
     with damaged_json(path, fix):
         return json.loads(path.read_text(encoding="utf-8"))
@@ -188,7 +187,7 @@ def append_line(path: Path, line: str) -> None:
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:
-    """The objects that `append_line` wrote as JSON, in order; a last line cut short by a kill is left out.
+    """The objects that `append_line` wrote as JSON, in order. A last line that a kill cut short is left out.
 
     Raises:
         SourceError: a line in the middle is not JSON.

@@ -1,4 +1,4 @@
-"""The machine and what runs on it: free memory, and the versions that a result is recorded with."""
+"""The machine: free memory, and the versions and hardware that are recorded with a result."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ _ASSUMED_BYTES = 4 * 2**30
 
 
 def free_bytes(device: torch.device | str) -> int:
-    """Bytes that new tensors on `device` can take: of the GPU's memory, or of this process's share of the machine's.
+    """Bytes that new tensors on `device` can take: GPU memory, or this process's share of the machine's memory.
 
-    On Linux the host's figure is what the kernel can give without swapping, or what the tightest limit on the process's
-    control groups leaves (a container's, a batch job's). Elsewhere it is the physical memory, and 4 GiB where even that
-    is not told: callers must leave room.
+    On Linux, host memory is what the kernel can give without swapping, or what the tightest limit of the process's
+    control groups leaves (a container, a batch job). Elsewhere it is the physical memory, and 4 GiB where the system
+    does not report that. Callers must leave room.
     """
     device = torch.device(device)
     if device.type == "cuda":
-        # The driver counts as taken what torch's allocator only keeps for later tensors.
+        # The driver counts memory that torch's allocator keeps for later tensors as taken.
         kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
         return torch.cuda.mem_get_info(device)[0] + kept
     meminfo = _ROOT / "proc/meminfo"
@@ -41,9 +41,9 @@ def free_bytes(device: torch.device | str) -> int:
 
 
 def release() -> None:
-    """Hand what is no longer used back to the system, between two pieces of work that need different memory.
+    """Return unused memory to the system, between two pieces of work that need different memory.
 
-    The command line's allocator keeps it otherwise, for training steps that ask for the same again and again.
+    The command line sets an allocator that would keep it, for training steps that ask for the same sizes repeatedly.
     """
     gc.collect()
     if sys.platform == "linux":
@@ -52,7 +52,7 @@ def release() -> None:
 
 
 def _left_by_limits() -> list[int]:
-    """What each memory limit above this process leaves, in bytes; limits hold along the whole path of a group."""
+    """Bytes that each memory limit above this process leaves; limits hold along the whole path of a group."""
     left: list[int] = []
     groups = _ROOT / "proc/self/cgroup"
     if not groups.is_file():
@@ -68,10 +68,10 @@ def _left_by_limits() -> list[int]:
             continue
         path = PurePosixPath(group)
         for above in (path, *path.parents):
-            # In a container the group's path can be the host's, of which only the top is there to be read.
+            # In a container the path can be the host's, of which only the top can be read.
             folder = _ROOT / mount / above.relative_to("/")
             if (folder / limit).is_file() and (most := (folder / limit).read_text().strip()) != "max":
-                # File pages not used lately count as usage, yet the kernel drops them before it refuses memory.
+                # Inactive file pages count as usage, but the kernel drops them before it refuses memory.
                 dropped = int(_fields(folder / "memory.stat").get(cache, 0))
                 left.append(int(most) - int((folder / usage).read_text()) + dropped)
     return left
@@ -84,13 +84,13 @@ def _fields(path: Path) -> dict[str, str]:
 
 
 def versions() -> dict[str, str]:
-    """keeptune's and those of the libraries that decide its numbers, and Python's."""
+    """Versions of keeptune, of the libraries that decide its numbers, and of Python."""
     names = ("keeptune", "torch", "transformers", "trl", "peft")
     return {**{name: version(name) for name in names}, "python": platform.python_version()}
 
 
 def commit() -> str | None:
-    """The commit of the checkout that this code runs from, `-dirty` where files differ; None outside a checkout."""
+    """The commit of the checkout that this code runs from, with `-dirty` if files differ; None outside a checkout."""
     command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
     try:
         done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=10)
@@ -100,7 +100,7 @@ def commit() -> str | None:
 
 
 def machine() -> dict[str, Any]:
-    """Architecture, processor and torch's threads."""
+    """Architecture, processor, accelerator and torch's threads."""
     info = Path("/proc/cpuinfo")
     lines = info.read_text(encoding="utf-8").splitlines() if info.is_file() else []
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]

@@ -1,40 +1,144 @@
-"""What an audit has finished, kept in files, so that a stopped one goes on where it was."""
+"""Folders that hold one piece of work: claimed once, filled step by step, resumed where the work stopped."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable
+import shutil
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from keeptune.storage import write_json
-from keeptune.system import release
+from keeptune.errors import OutputExists, SourceError
+from keeptune.storage import damaged_json, read_json, write_json
+from keeptune.system import release, versions
 
 Content = TypeVar("Content")
 
+_STEP_KEYS = {"key", "checksum", "content"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Workspace:
+    """The output folder of one piece of work. A marker file in it holds the settings of the work."""
+
+    folder: Path
+    marker: str
+    """Name of the marker file, such as `run.json`."""
+    kind: str
+    """What the folder holds, for error messages: `run`, `demo`."""
+    renew: str = "delete the folder, or choose another --out"
+    """What to do when the marker is damaged."""
+
+    @property
+    def claimed(self) -> bool:
+        """Whether the folder already holds work of this kind.
+
+        Raises:
+            OutputExists: the path is a file, or the folder holds something else.
+        """
+        if (self.folder / self.marker).is_file():
+            return True
+        if self.folder.exists() and not self.folder.is_dir():
+            raise OutputExists(f"{self.folder} is a file", "choose another --out")
+        # A process killed while it wrote the marker leaves the temporary file.
+        unfinished = f".{self.marker}."
+        if self.folder.is_dir() and any(not path.name.startswith(unfinished) for path in self.folder.iterdir()):
+            raise OutputExists(f"{self.folder} is not empty and holds no {self.kind}", "choose another --out")
+        return False
+
+    def changed(self, settings: Mapping[str, Any], earlier_names: Mapping[str, str] | None = None) -> list[str]:
+        """Names of the settings that differ from those the folder was claimed with.
+
+        Args:
+            earlier_names: of settings that have been renamed since a version that may have claimed the folder.
+
+        Raises:
+            SourceError: the marker is damaged.
+        """
+        marker = self.folder / self.marker
+        with damaged_json(marker, self.renew):
+            claimed = read_json(marker, self.renew)
+            # Earlier versions wrote the settings of all but runs without the versions beside them.
+            before = dict(claimed.get("settings", claimed))
+        for name, earlier in (earlier_names or {}).items():
+            before.setdefault(name, before.get(earlier))
+        now = json.loads(json.dumps(dict(settings)))
+        return [name for name, value in now.items() if before.get(name) != value]
+
+    def check(self, settings: Mapping[str, Any]) -> bool:
+        """Whether work with these settings was begun here. Changes nothing.
+
+        Raises:
+            OutputExists: the folder holds the same kind of work with other settings, or something else.
+            SourceError: the marker is damaged.
+        """
+        if not self.claimed:
+            return False
+        if changed := self.changed(settings):
+            raise OutputExists(
+                f"{self.folder} holds a {self.kind} with other settings ({', '.join(changed)})",
+                "choose another --out, or delete the folder",
+            )
+        return True
+
+    def claim(self, settings: Mapping[str, Any]) -> None:
+        """Write the marker, unless work with these settings was begun here.
+
+        Raises:
+            OutputExists, SourceError: as `check` raises them.
+        """
+        if not self.check(settings):
+            write_json(self.folder / self.marker, {"versions": versions(), "settings": dict(settings)})
+
+    def clear(self) -> None:
+        """Delete what the folder holds.
+
+        Raises:
+            OutputExists: the folder holds something else.
+        """
+        for path in self.folder.iterdir() if self.claimed or self.folder.is_dir() else ():
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path)
+            else:
+                path.unlink()
+
 
 class Steps:
-    """The finished steps below a folder, one JSON file each; `keeptune.storage` writes them whole or not at all."""
+    """Finished steps of some work, one JSON file each in a folder; a file is written whole or not at all."""
 
     def __init__(self, folder: Path, **inputs: Any) -> None:
-        """Take `inputs`, JSON values, as what every step depends on: a step kept under other ones is done anew."""
+        """Steps depend on `inputs`, JSON values: a step that was kept under other inputs is computed again."""
         self.folder, self.inputs = folder, inputs
 
     def of(self, **inputs: Any) -> Steps:
-        """The same folder for steps that depend on these inputs too."""
+        """The same folder, for steps that depend on these inputs too."""
         return Steps(self.folder, **self.inputs, **inputs)
 
-    def once(self, name: str, compute: Callable[[], Content]) -> Content:
+    def file(self, name: str) -> Path:
+        """Where the step is kept."""
+        return self.folder / f"{name.replace(' ', '-')}.json"
+
+    def once(
+        self, name: str, compute: Callable[[], Content], *, bare: bool = False, refuse_damaged: str | None = None
+    ) -> Content:
         """What `compute` returned under the same name and inputs, in this run or an earlier one.
 
         Args:
             name: a few words, unique among the steps; letters, digits, spaces and `.-_` only.
             compute: returns a JSON value.
+            bare: accept a file that holds the content alone, without a checksum, as earlier versions wrote it.
+            refuse_damaged: what the user should do about a file that cannot be used, for a step that must not be
+                computed again unasked. By default it is computed again.
+
+        Raises:
+            SourceError: the file cannot be used, and `refuse_damaged` is given.
         """
-        file = self.folder / f"{name.replace(' ', '-')}.json"
-        key = _digest(self.inputs)
-        kept = _read(file, key)
+        file, key = self.file(name), _digest(self.inputs)
+        kept = _read(file, key, bare=bare)
+        if kept is None and refuse_damaged is not None and file.is_file():
+            raise SourceError(f"{file} is damaged", refuse_damaged)
         if kept is None:
             kept = {"content": compute()}
             release()
@@ -43,15 +147,15 @@ class Steps:
         return content
 
 
-def _read(file: Path, key: str) -> dict[str, Any] | None:
+def _read(file: Path, key: str, *, bare: bool) -> dict[str, Any] | None:
     """A step's file, if it is whole and of this key."""
     try:
         kept = json.loads(file.read_bytes())
     except (OSError, ValueError):
         return None
-    if not isinstance(kept, dict) or kept.get("key") != key or "content" not in kept:
-        return None
-    return kept if kept.get("checksum") == _digest(kept["content"]) else None
+    if not isinstance(kept, dict) or not kept.keys() >= _STEP_KEYS:
+        return {"content": kept} if bare else None
+    return kept if kept["key"] == key and kept["checksum"] == _digest(kept["content"]) else None
 
 
 def _digest(value: Any) -> str:

@@ -139,7 +139,7 @@ def test_pool_smaller_than_the_meters_share(tune: Run, tmp_path: Path) -> None:
 def test_output_folder_holds_a_run(tune: Run, tmp_path: Path) -> None:
     assert tune()[0] == 0
     saved = (tmp_path / "run" / "model" / "model.safetensors").read_bytes()
-    refused(tune(), "already holds a run", "--overwrite")
+    refused(tune(), "already contains a run", "--overwrite")
     assert (tmp_path / "run" / "model" / "model.safetensors").read_bytes() == saved
     refused(tune("--resume", "--lambda", "2"), "another lambda_", "resume with the settings")
     refused(tune("--overwrite", "--drift-text", "nowhere.txt"), "no data at nowhere.txt")

@@ -1,11 +1,27 @@
-"""Intervals: right value, right width, right unit."""
+"""Intervals: right value, right width, right unit, and what they look like; exact tests against sums by hand."""
 
 from __future__ import annotations
 
+import math
+import subprocess
+import sys
+
 import numpy as np
 import pytest
+from scipy.stats import beta
 
-from keeptune.stats import bootstrap_ratio
+from keeptune.stats import (
+    Interval,
+    bootstrap,
+    bootstrap_ratio,
+    clopper_pearson,
+    evenly_spaced,
+    format_ends,
+    format_interval,
+    mcnemar,
+    resampled_counts,
+    wilson,
+)
 
 
 def test_value_is_the_ratio_of_sums() -> None:
@@ -55,3 +71,90 @@ def test_one_document_has_no_interval_and_none_is_an_error() -> None:
     assert (one.value, one.low, one.high) == (0.5, None, None)
     with pytest.raises(ValueError, match="one number a document"):
         bootstrap_ratio(np.array([]), np.array([]))
+
+
+def test_the_bootstrap_of_any_statistic_has_the_width_of_the_ratio() -> None:
+    values = np.random.default_rng(4).normal(size=400)
+    free, ratio = bootstrap(lambda drawn: values[drawn].mean(), 400), bootstrap_ratio(values, np.ones(400))
+    assert free.value == pytest.approx(ratio.value)
+    assert (free.low, free.high) == pytest.approx((ratio.low, ratio.high), abs=0.02)
+    few = bootstrap(lambda drawn: float(np.median(values[drawn])), 400, seed=1, resamples=50)
+    assert few == bootstrap(lambda drawn: float(np.median(values[drawn])), 400, seed=1, resamples=50)
+    assert few != bootstrap(lambda drawn: float(np.median(values[drawn])), 400, seed=2, resamples=50)
+    with pytest.raises(ValueError, match="one unit"):
+        bootstrap(lambda drawn: 0.0, 0)
+
+
+def test_every_resample_holds_as_many_documents() -> None:
+    counts_RD = resampled_counts(7, seed=1)
+    assert counts_RD.shape == (2000, 7)
+    assert set(counts_RD.sum(axis=1)) == {7.0}
+    assert np.array_equal(counts_RD, resampled_counts(7, seed=1))
+
+
+def test_infinite_resamples_need_the_nearest_quantile() -> None:
+    drawn_R = np.array([1.0] * 90 + [np.inf] * 10)
+    assert Interval.of_resamples(1.0, drawn_R, 5, method="nearest").high == np.inf
+    drawn_R = np.array([1.0] * 99 + [np.inf])
+    assert Interval.of_resamples(1.0, drawn_R, 5, method="nearest").high == 1.0
+
+
+@pytest.mark.parametrize(("lost", "gained"), [(0, 0), (1, 0), (5, 5), (0, 6), (45, 20), (700, 640)])
+def test_mcnemar_is_the_sum_of_binomial_terms(lost: int, gained: int) -> None:
+    changed, fewer = lost + gained, min(lost, gained)
+    tail = sum(math.comb(changed, k) for k in range(fewer + 1)) / 2**changed
+    assert mcnemar(lost, gained) == pytest.approx(min(1.0, 2 * tail), rel=1e-9)
+    assert mcnemar(lost, gained) == mcnemar(gained, lost)
+
+
+def test_wilson_by_hand_and_at_the_ends() -> None:
+    # 8 of 10: the roots of (p − .8)² = 1.96²·p(1 − p)/10.
+    share, none, all_of_them = wilson(8, 10), wilson(0, 10), wilson(10, 10)
+    for end in (share.low, share.high):
+        assert end is not None
+        assert (end - 0.8) ** 2 == pytest.approx(1.959964**2 * end * (1 - end) / 10, rel=1e-5)
+    assert share.ends() == pytest.approx({"value": 0.8, "low": 0.4902, "high": 0.9433}, abs=5e-5)
+    assert (none.value, none.low, all_of_them.value, all_of_them.high) == (0.0, 0.0, 1.0, 1.0)
+    assert none.high == pytest.approx(0.2775, abs=5e-5)
+    assert all_of_them.low == pytest.approx(1 - 0.2775, abs=5e-5)
+
+
+@pytest.mark.parametrize(("count", "items"), [(0, 1), (0, 20), (3, 20), (20, 20)])
+def test_clopper_pearson_is_a_quantile_of_the_beta_distribution(count: int, items: int) -> None:
+    interval = clopper_pearson(count, items)
+    low = float(beta.ppf(0.025, count, items - count + 1)) if count else 0.0
+    high = float(beta.ppf(0.975, count + 1, items - count)) if count < items else 1.0
+    assert (interval.low, interval.high) == pytest.approx((low, high))
+    assert interval.documents == items
+
+
+def test_what_cannot_be_counted_is_refused() -> None:
+    with pytest.raises(ValueError, match="negative"):
+        mcnemar(-1, 3)
+    for of in (wilson, clopper_pearson):
+        for count, items in ((1, 0), (3, 2), (-1, 5)):
+            with pytest.raises(ValueError, match="no share"):
+                of(count, items)
+
+
+def test_intervals_are_written_alike() -> None:
+    interval = {"value": 0.03149, "low": 0.027, "high": 0.036, "documents": 12}
+    assert format_interval(interval) == "0.0315 [0.0270, 0.0360]"
+    assert format_interval(interval, ".1f", ends=".0f", scale=100, separator="\n") == "3.1\n[3, 4]"
+    assert format_interval({**interval, "low": None, "high": None}, ".2f") == "0.03"
+    assert (
+        format_interval(interval, ".2%", number=lambda value, form: f"<{value:{form}}>") == "<3.15%> [<2.70%>, <3.60%>]"
+    )
+    assert format_ends(-1.0, 2.0, "+.1f") == "[-1.0, +2.0]"
+    assert format_ends(None, None) == ""
+
+
+def test_places_are_spread_over_the_whole() -> None:
+    assert evenly_spaced(10, 4) == [0, 2, 5, 7]
+    assert evenly_spaced(3, 8) == [0, 1, 2]
+    assert evenly_spaced(0, 5) == []
+
+
+def test_importing_it_loads_no_scipy() -> None:
+    code = "import sys, keeptune.stats; assert not [name for name in sys.modules if name.startswith('scipy')]"
+    subprocess.run([sys.executable, "-c", code], check=True)

@@ -22,6 +22,7 @@ from keeptune.audit.page.compare import compare_page
 from keeptune.audit.reports import OF_BASE, Report, read_reports
 from keeptune.audit.verdict import change
 from keeptune.errors import ConfigError
+from keeptune.stats import format_interval
 from keeptune.storage import write_json, write_text
 from keeptune.system import provenance
 
@@ -203,7 +204,8 @@ def print_comparison(comparison: dict[str, Any]) -> None:
         points.add_column(f"{side}: {axis['title']}\n{better} is better", justify="right")
     points.add_column("Pareto front")
     for point in comparison["points"]:
-        points.add_row(point["name"], *(_shown(point[side]) for side in axes), "yes" if point["front"] else "")
+        values = (format_interval(point[side], separator="\n") for side in axes)
+        points.add_row(point["name"], *values, "yes" if point["front"] else "")
     console.print(points)
     pairs = Table(title="Which is surely better")
     for title in ("first", "second", *axes):
@@ -211,8 +213,3 @@ def print_comparison(comparison: dict[str, Any]) -> None:
     for pair in comparison["pairs"]:
         pairs.add_row(pair["first"], pair["second"], *(pair[side] for side in axes))
     console.print(pairs)
-
-
-def _shown(interval: dict[str, Any]) -> str:
-    value = f"{interval['value']:.4f}"
-    return value if interval["low"] is None else f"{value}\n[{interval['low']:.4f}, {interval['high']:.4f}]"

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from keeptune.audit.meter import Drift, measure
 from keeptune.models.modeling import autocast, hidden_states, training_dtype
+from keeptune.stats import evenly_spaced
 
 FLOOR_DOCUMENTS = 8
 FLOOR_MEASURES = ("kl", "l_f_rise", "ce_change", "agreement")
@@ -58,8 +59,7 @@ def part(rows: Iterable[dict[str, Any]], documents: int = FLOOR_DOCUMENTS) -> li
         if any(label != -100 for label in row["labels"][1:]):
             first.setdefault(row["document"], row)
     windows = list(first.values())
-    count = min(len(windows), documents)
-    return [windows[index * len(windows) // count] for index in range(count)]
+    return [windows[place] for place in evenly_spaced(len(windows), documents)]
 
 
 def how(base: nn.Module) -> str:

@@ -10,7 +10,7 @@ from typing import Any, Literal
 from keeptune.audit.floor import FLOOR_MEASURES
 from keeptune.audit.verdict import NO_EVIDENCE
 from keeptune.errors import ConfigError
-from keeptune.stats import MIN_DOCUMENTS
+from keeptune.stats import MIN_DOCUMENTS, format_ends
 
 HELD = "held"
 BROKEN = "broken"
@@ -197,9 +197,9 @@ def _reason(bound: Bound, reading: Reading, status: str) -> str:
     offset = 1.0 if reading.measure == "agreement" else 0.0
     value, low, high = reading.change
     changed = " change" if reading.measure in ("accuracy", "refusals") else ""
+    low, high = (None if end is None else end + offset for end in (low, high))
     shown = f"{reading.measure}{changed} on {reading.label} is {value + offset:.4g}"
-    if low is not None and high is not None:
-        shown += f" [{low + offset:.4g}, {high + offset:.4g}]"
+    shown = f"{shown} {format_ends(low, high, '.4g')}".rstrip()
     counted = f"{reading.count} {reading.unit}{'s' * (reading.count != 1)}"
     floor = f" or the noise floor ({reading.floor:.2g})" if reading.floor else ""
     why = {

@@ -17,11 +17,10 @@ from rich.console import Console
 from rich.table import Table
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from keeptune.audit.paired import mcnemar
 from keeptune.audit.verdict import NO_EVIDENCE
 from keeptune.errors import ConfigError, SourceError, SourceNotFound
 from keeptune.log import logger
-from keeptune.stats import MIN_DOCUMENTS, bootstrap_ratio
+from keeptune.stats import MIN_DOCUMENTS, bootstrap_ratio, format_ends, mcnemar
 from keeptune.workspace import Steps
 
 # Of an item: the value of each metric.
@@ -97,7 +96,7 @@ def compared(base: Scores, tuned: Scores, metric: str) -> dict[str, Any]:
         "items": len(items),
         "base": float(base_I.mean()),
         "tuned": float(tuned_I.mean()),
-        "change": {end: getattr(change, end) for end in ("value", "low", "high")},
+        "change": change.ends(),
     }
     if set(np.concatenate([base_I, tuned_I])) <= {0.0, 1.0}:
         lost, gained = int((base_I > tuned_I).sum()), int((tuned_I > base_I).sum())
@@ -173,9 +172,8 @@ def print_harness(report: dict[str, Any]) -> None:
     for task, metrics in report["lm_eval"]["tasks"].items():
         for metric, result in metrics.items():
             change, items = result["change"], result["items"]
-            interval = f"{change['value']:+.3f}"
-            interval += NO_EVIDENCE if items < MIN_DOCUMENTS else f" [{change['low']:+.3f}, {change['high']:+.3f}]"
+            ends = NO_EVIDENCE if items < MIN_DOCUMENTS else format_ends(change["low"], change["high"], "+.3f")
             lost = f"{result['right_to_wrong']}, {result['wrong_to_right']}" if "mcnemar_p" in result else ""
-            numbers = [str(items), f"{result['base']:.3f}", f"{result['tuned']:.3f}", interval, lost]
-            table.add_row(task, metric, *numbers)
+            means = [f"{result[role]:.3f}" for role in ("base", "tuned")]
+            table.add_row(task, metric, str(items), *means, f"{change['value']:+.3f} {ends}", lost)
     Console(highlight=False, markup=False, emoji=False).print(table)

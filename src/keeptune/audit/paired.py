@@ -9,61 +9,23 @@ from __future__ import annotations
 
 import math
 from statistics import NormalDist
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from scipy.special import bdtr
 
-from keeptune.stats import LEVEL
+from keeptune.stats import LEVEL, Interval, clopper_pearson, mcnemar, wilson
 
 Indices = npt.NDArray[np.int64]
 
 _Z = NormalDist().inv_cdf((1 + LEVEL) / 2)
 
 
-class Estimate(NamedTuple):
-    """A value with its 95 % interval."""
-
-    value: float
-    low: float
-    high: float
-
-
-def mcnemar(lost: int, gained: int) -> float:
-    """Exact two-sided p of McNemar's test: that so uneven a split of the changed items is chance.
-
-    Args:
-        lost: items that only the first model has right; gained: items that only the second has right.
-
-    Raises:
-        ValueError: a negative count.
-    """
-    if min(lost, gained) < 0:
-        raise ValueError(f"counts cannot be negative: {lost} and {gained}")
-    return min(1.0, 2.0 * float(bdtr(min(lost, gained), lost + gained, 0.5)))
-
-
-def share(count: int, items: int) -> Estimate:
-    """`count / items` with Wilson's interval, which has a width also at 0 and 1.
-
-    Raises:
-        ValueError: no items, or a count that is none of 0 … items.
-    """
-    if items < 1 or not 0 <= count <= items:
-        raise ValueError(f"{count} of {items} items is no share")
-    value, spread = count / items, _Z**2 / items
-    centre = (value + spread / 2) / (1 + spread)
-    half = math.sqrt(spread * (value * (1 - value) + spread / 4)) / (1 + spread)
-    # At 0 and 1 the ends are exact, and only rounding would move them.
-    return Estimate(value, 0.0 if count == 0 else centre - half, 1.0 if count == items else centre + half)
-
-
-def difference(lost: int, gained: int, items: int) -> Estimate:
+def difference(lost: int, gained: int, items: int) -> Interval:
     """Second accuracy − first accuracy, with Wald's interval for paired answers.
 
-    Where no item changed that would have no width; then the exact (Clopper–Pearson) bound on the share of items that
-    change stands at either side.
+    Where no item changed, that interval would have no width. Then the exact (Clopper–Pearson) bound on the share of
+    items that change stands at either side.
 
     Raises:
         ValueError: negative counts, or more changed items than items.
@@ -74,8 +36,8 @@ def difference(lost: int, gained: int, items: int) -> Estimate:
     if lost + gained:
         half = _Z * math.sqrt(lost + gained - (gained - lost) ** 2 / items) / items
     else:
-        half = 1 - ((1 - LEVEL) / 2) ** (1 / items)
-    return Estimate(value, value - half, value + half)
+        half = float(clopper_pearson(0, items).ends()["high"])
+    return Interval(value=value, low=value - half, high=value + half, documents=items)
 
 
 def chance_changes(base_accuracy: float, tuned_accuracy: float, options_I: Indices) -> float:
@@ -115,17 +77,17 @@ def compare(right_I: Indices, base_I: Indices, tuned_I: Indices, options_I: Indi
         raise ValueError("need one answer of each model, the right one and the number of options for every item")
     base_right_I, tuned_right_I = base_I == right_I, tuned_I == right_I
     lost, gained = int((base_right_I & ~tuned_right_I).sum()), int((tuned_right_I & ~base_right_I).sum())
-    base_accuracy, tuned_accuracy = share(int(base_right_I.sum()), items), share(int(tuned_right_I.sum()), items)
+    base_accuracy, tuned_accuracy = wilson(int(base_right_I.sum()), items), wilson(int(tuned_right_I.sum()), items)
     chance = chance_changes(base_accuracy.value, tuned_accuracy.value, options_I)
     return {
         "items": items,
-        "accuracy_base": base_accuracy._asdict(),
-        "accuracy_tuned": tuned_accuracy._asdict(),
-        "change": difference(lost, gained, items)._asdict(),
+        "accuracy_base": base_accuracy.ends(),
+        "accuracy_tuned": tuned_accuracy.ends(),
+        "change": difference(lost, gained, items).ends(),
         "right_to_wrong": lost,
         "wrong_to_right": gained,
         "mcnemar_p": mcnemar(lost, gained),
-        "agreement": share(int((base_I == tuned_I).sum()), items)._asdict(),
+        "agreement": wilson(int((base_I == tuned_I).sum()), items).ends(),
         "forgetting": _beyond(lost / items, chance),
         "backward_transfer": _beyond(gained / items, chance),
     }

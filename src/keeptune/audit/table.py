@@ -9,6 +9,7 @@ from rich.table import Table
 
 from keeptune.audit.gate import floor_of
 from keeptune.audit.verdict import SHOWN
+from keeptune.stats import format_interval
 
 
 def print_table(report: dict[str, Any]) -> None:
@@ -22,7 +23,7 @@ def print_table(report: dict[str, Any]) -> None:
     for name, reading in report["texts"].items():
         about = [name, f"{reading['documents']} documents", f"{reading['tokens']} tokens", ""]
         for first, (key, label) in zip(about, SHOWN.items(), strict=True):
-            value, floor = interval_text(reading["measures"][key]), floor_of(report, name, key)
+            value, floor = format_interval(reading["measures"][key]), floor_of(report, name, key)
             table.add_row(first, label, value, f"{floor:.2g}", reading["verdicts"][key])
         table.add_section()
     Console(highlight=False, markup=False, emoji=False).print(table)
@@ -33,18 +34,12 @@ def print_recovery(report: dict[str, Any]) -> None:
     if "recovery" not in report:
         return
     found = report["recovery"]
-    gaps = [interval_text(found["measures"][gap]) for gap in ("gap_before", "gap_after")]
+    gaps = [format_interval(found["measures"][gap]) for gap in ("gap_before", "gap_after")]
     console = Console(highlight=False, markup=False, emoji=False)
     console.print(
         f"Recovery on {found['text']}: CE(tuned) − CE(base) on {found['documents']} held-out documents is {gaps[0]}; "
         f"after both were tuned for {found['steps']} steps on {found['documents_tuned_on']} others, {gaps[1]}."
     )
     if found["recovered_share"]:
-        console.print(f"Recovered share: {interval_text(found['recovered_share'])}.")
-    console.print(f"{found['verdict'].capitalize()}.")
-
-
-def interval_text(interval: dict[str, Any]) -> str:
-    """`0.031 [0.027, 0.036]`."""
-    value = f"{interval['value']:.4f}"
-    return value if interval["low"] is None else f"{value} [{interval['low']:.4f}, {interval['high']:.4f}]"
+        console.print(f"Recovered share: {format_interval(found['recovered_share'])}.")
+    console.print(f"{found['verdict'].capitalize()}: {found['meaning']}.")

@@ -30,7 +30,7 @@ from keeptune.audit.turns import rendered
 from keeptune.data.rows import IGNORED_LABEL
 from keeptune.errors import SourceError
 from keeptune.log import logger
-from keeptune.stats import Array
+from keeptune.stats import Array, evenly_spaced, format_interval
 from keeptune.workspace import Steps
 
 HEADLINE = "per_character"
@@ -52,6 +52,8 @@ DESCRIPTION = {
 }
 _PROMPT = "Question: {question}\nAnswer:"
 _LEFT_OUT = "-"
+
+_percent = partial(format_interval, form=".1f", ends=".0f", scale=100, separator="\n")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,8 +80,7 @@ def load_tasks(tasks: Sequence[str], limit: int) -> dict[str, Task]:
         items, flaws = read_items(source)
         if flaws:
             logger.warning(f"{name}: {len(flaws)} rows hold no item and are left out, the first is {flaws[0]}")
-        count = min(limit, len(items))
-        chosen = [items[index * len(items) // count] for index in range(count)]
+        chosen = [items[place] for place in evenly_spaced(len(items), limit)]
         loaded[name] = Task(source=source, items=chosen, readable=len(items), flaws=flaws)
     return loaded
 
@@ -243,14 +244,9 @@ def print_tasks(report: dict[str, Any]) -> None:
                 f"{name} {style}\n{result['items']} items",
                 _percent(result["accuracy_base"]),
                 _percent(result["accuracy_tuned"]),
-                _percent(result["change"], digits=1),
+                _percent(result["change"], ends=".1f"),
                 f"{result['right_to_wrong']}, {result['wrong_to_right']}\np {result['mcnemar_p']:.3f}",
                 _percent(result["agreement"]),
                 f"{result['forgetting']['beyond_chance'] * 100:.1f}",
             )
     Console(highlight=False).print(table)
-
-
-def _percent(estimate: dict[str, float], digits: int = 0) -> str:
-    value, low, high = (estimate[part] * 100 for part in ("value", "low", "high"))
-    return f"{value:.1f}\n[{low:.{digits}f}, {high:.{digits}f}]"

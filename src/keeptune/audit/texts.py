@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from datasets import Dataset
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from keeptune.data.documents import load_documents
@@ -17,6 +16,7 @@ from keeptune.errors import ConfigError
 from keeptune.models.vocabulary import document_start
 from keeptune.replay.generate import sample_pool
 from keeptune.replay.openings import Prompts
+from keeptune.stats import evenly_spaced
 
 SELF = "self"
 SELF_CHAT = "self-chat"
@@ -72,7 +72,8 @@ def text_rows(
     if source in FRESH:
         folder = samples / source
         return self_rows(base, tokenizer, folder, docs=docs, length=length, seed=seed, prompts=FRESH[source])
-    documents = spaced(load_documents(source), docs)
+    documents = load_documents(source)
+    documents = documents.select(evenly_spaced(len(documents), docs))
     start, _ = document_start(tokenizer)
     rows: dict[str, list[Row]] = {}
     for row in encode(documents, tokenizer, max_length=length, document_start=start):
@@ -108,13 +109,6 @@ def self_rows(
         labels = [IGNORED_LABEL] * given + tokens[given:]
         rows.append({"input_ids": tokens, "labels": labels, "document": f"sample {row}"})
     return rows
-
-
-def spaced(documents: Dataset, limit: int) -> Dataset:
-    """At most `limit` documents, spread over all of them."""
-    if len(documents) <= limit:
-        return documents
-    return documents.select([index * len(documents) // limit for index in range(limit)])
 
 
 def without_tokens(rows: list[Row], tokens: set[int], words: int) -> list[Row]:

@@ -65,10 +65,10 @@ same pilot answers again.
     "capacity": """Before a run: can the model learn the task without moving its old predictions?
 
 Replay nearly eliminates forgetting, unless the model has no spare capacity (Marek et al. 2026, arXiv 2605.26097). Two
-short runs tell: a plain one, and one that a stiff KL holds to the base. Says how much of the plain run's gain the stiff
-one reaches, how far each moved, and the least that the whole gain must cost in KL, now and, at the pace of the stiff
-run's second half, in ten times the steps: spare capacity, saturated, or undecided. Writes OUT/capacity.json. Stopped,
-the same command goes on.
+short runs tell: a plain run, and a run that a strong KL term constrains to stay near the base. Reports how much of the
+plain run's gain the constrained run reaches, how far each moved, and the least KL that the whole gain must cost, now
+and after ten times the steps. The verdict is spare capacity, saturated, or undecided. Writes OUT/capacity.json. To
+resume an interrupted probe, run the same command again.
 
     keeptune capacity smollm2 verilog --out capacity
 

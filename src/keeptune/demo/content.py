@@ -1,4 +1,4 @@
-"""What the demo shows: the sentence, the page's content, the continuations, the table at the end."""
+"""What the demo shows: the summary sentence, the content of the page, continuations, the table at the end."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _NEW_TOKENS = 48
 
 
 def continuations(models: dict[str, PreTrainedModel], tokenizer: PreTrainedTokenizerBase) -> list[dict[str, str]]:
-    """Greedy continuations of a few everyday prompts, and one of the new task, by every model."""
+    """Greedy continuations by every model, of a few everyday prompts and one of the new task."""
     prompts = [tokenizer(prompt)["input_ids"] for prompt in PROMPTS]
     table: list[dict[str, str]] = [{"prompt": prompt} for prompt in PROMPTS]
     for name, model in models.items():
@@ -46,18 +46,19 @@ def sentence(plan: DemoPlan, summary: dict[str, Any]) -> str:
 
 
 def method(plan: DemoPlan) -> list[str]:
-    """What was run, in sentences."""
+    """What was run, for the methods section of the page."""
     return [
         f"The base, {plan.model}, was tuned on {plan.data} twice, all weights, with the same data in the same order, "
-        f"optimizer (AdamW), peak learning rate, batch of {TASK_ROWS} rows of {LENGTH} tokens and seed; the learning "
-        f"rate falls as a cosine to the end of each run.",
+        f"optimizer (AdamW), peak learning rate, batch of {TASK_ROWS} rows of {LENGTH} tokens and seed. The learning "
+        f"rate follows a cosine schedule to the end of each run.",
         f"Plain: {plan.steps} steps of cross-entropy. Replay: {plan.replay_steps} steps of cross-entropy plus "
-        f"{plan.lambda_:g} times KL(base‖tuned) on {REPLAY_ROWS} rows of {LENGTH} tokens that the base "
-        "itself wrote from an empty page; no such row was used twice.",
-        f"Matched steps compares both after {plan.steps} steps. Equal task loss compares the ends of both runs: the "
-        f"replay run may take half as many steps again.",
-        f"Task loss is read on {plan.data} documents that no run trained on. Forgetting is read on {plan.documents} "
-        f"fresh samples of the base and on {plan.text}; neither was trained on, and no setting was chosen on them.",
+        f"{plan.lambda_:g} times KL(base‖tuned) on {REPLAY_ROWS} rows of {LENGTH} tokens, sampled from the base "
+        "without a prompt; no row was used twice.",
+        f"Matched steps compares both runs after {plan.steps} steps. Equal task loss compares the ends of both runs; "
+        f"the replay run takes 1.5 times as many steps.",
+        f"Task loss is measured on {plan.data} documents that no run trained on. Forgetting is measured on "
+        f"{plan.documents} fresh samples of the base and on {plan.text}; neither was trained on, and no setting was "
+        "chosen on them.",
     ]
 
 
@@ -82,7 +83,7 @@ def page_content(
 
 
 def print_summary(plan: DemoPlan, summary: dict[str, Any]) -> None:
-    """The end of the demo on standard output."""
+    """The summary on standard output."""
     table = Table(title=f"{plan.model} on {plan.data}, nats per token")
     for column in ("", "base", "plain", "replay, same steps", "replay, same loss"):
         table.add_column(column, justify="right" if column else "left")
@@ -98,4 +99,4 @@ def print_summary(plan: DemoPlan, summary: dict[str, Any]) -> None:
     console = Console(highlight=False)
     console.print(table)
     console.print(sentence(plan, summary))
-    console.print(f"In brackets: part of plain's drift. The whole story: {plan.folder / 'report.html'}")
+    console.print(f"In brackets: the share of the plain run's drift. Details: {plan.folder / 'report.html'}")

@@ -1,9 +1,12 @@
-"""What the demo runs: chosen on other text and other documents than it reports on (see lab/LOG.md)."""
+"""The settings of the demo, chosen on other documents than those it reports on (see lab/LOG.md)."""
+
+from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
 
 from keeptune.runs.settings import TuneSettings
+from keeptune.workspace import Workspace
 
 LENGTH = 128
 TASK_ROWS = 8
@@ -16,21 +19,21 @@ class DemoPlan:
     """The demo's settings. The docstring under a field is its help text."""
 
     out: str = "demo"
-    """Folder of the demo: models, readings, report.html, summary.json."""
+    """Output folder: models, readings, report.html, summary.json."""
     model: str = "smollm2"
     """The base: a hub id, a folder, a .gguf file, or smollm2."""
     data: str = "verilog"
     """The new task."""
     text: str = "pydoc"
-    """Old text on which forgetting is measured, beside the base's own."""
+    """Old text on which forgetting is measured, beside the base's own text."""
     steps: int = 48
-    """Steps of plain fine-tuning; replay goes on to half as many again, to reach the same task loss."""
+    """Steps of plain fine-tuning. The replay run takes 1.5 times as many, to reach the same task loss."""
     lambda_: float = 3.0
     """Weight λ of the replay term."""
     documents: int = 64
-    """Fresh samples, and documents of the old text at most, to measure on."""
+    """Number of fresh samples, and the most documents of the old text, to measure on."""
     seed: int = 42
-    """Of everything random."""
+    """Seed of everything random."""
 
     @property
     def replay_steps(self) -> int:
@@ -39,7 +42,7 @@ class DemoPlan:
 
     @property
     def pool_tokens(self) -> int:
-        """Tokens that the base writes: each replay row is used once, and the meter has its own."""
+        """Tokens that the base writes: each replay row is used once, and the drift readings have their own rows."""
         return (self.replay_steps * REPLAY_ROWS + METER_ROWS) * LENGTH
 
     @property
@@ -48,12 +51,17 @@ class DemoPlan:
         return Path(self.out)
 
     @property
+    def workspace(self) -> Workspace:
+        """The claim on the folder."""
+        return Workspace(folder=self.folder, marker="demo.json", kind="demo")
+
+    @property
     def pool(self) -> Path:
         """The replay pool for training."""
         return self.folder / "pool"
 
     def tune_settings(self, run: str) -> TuneSettings:
-        """Settings of the run `plain` or `replay`: the same but for λ and the number of steps."""
+        """Settings of the run `plain` or `replay`. They differ in λ and the number of steps."""
         plain = run == "plain"
         return TuneSettings(
             model=self.model,

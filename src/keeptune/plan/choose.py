@@ -1,4 +1,4 @@
-"""From laws to a plan: of all runs within reach, the one that learns most within the budget. Pure: no run, no file."""
+"""From laws to a plan: of all possible runs, choose the one that learns most within the budget. No runs, no files."""
 
 from __future__ import annotations
 
@@ -12,23 +12,23 @@ from numpy.typing import ArrayLike, NDArray
 
 from keeptune.errors import ConfigError
 from keeptune.laws.forms import Floats
-from keeptune.plan.law import Said
+from keeptune.plan.law import Prediction
 from keeptune.train.budget.controller import AIM
 
 FARTHEST = 10
-"""The law is asked for at most so many times the pilot's steps."""
+"""The law is extrapolated to at most this multiple of the pilot's steps."""
 EQUAL = 0.01
-"""Task losses within the same hundredth of a nat count as equal: the cheaper run is planned."""
+"""Task losses within the same hundredth of a nat count as equal, and the cheaper run is planned."""
 _STEPS = 24
 _WEIGHTS = 24
-# Beyond the pilot's λ by as much as they are apart from their middle.
+# How far λ may lie outside the pilot's values: as far as they lie from their geometric mean.
 _BEYOND = 10**0.5
 
 
 class Law(Protocol):
-    """What a plan asks of a law."""
+    """What a plan needs of a law."""
 
-    def predict(self, **where: ArrayLike) -> tuple[Said, Said]:
+    def predict(self, **where: ArrayLike) -> tuple[Prediction, Prediction]:
         """Task loss and KL by P, N, lambda_ and tokens."""
         ...
 
@@ -40,29 +40,29 @@ class Reach:
     ranks: Sequence[int]
     parameters_per_rank: float
     steps: tuple[int, int]
-    """The fewest and the most."""
+    """The smallest and the largest number of steps."""
     weights: tuple[float, float]
-    """The least and the greatest λ of the pilot's runs with replay."""
+    """The smallest and the largest λ of the pilot's runs with replay."""
     tokens: Callable[[int], int]
-    """Distinct replay tokens for so many steps."""
+    """Distinct replay tokens for a number of steps."""
     seconds: Callable[[int, int, float], float]
-    """What a run of a rank, steps and λ takes, its replay text included."""
+    """Seconds of a run with a rank, steps and λ, including its replay text."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Candidates:
-    """Runs that could be planned: columns of one length. Losses and KL are of a new run, nats per token."""
+    """Runs that could be planned, as columns of one length. Losses and KL are those of a new run, nats per token."""
 
     rank: NDArray[np.int64]
     steps: NDArray[np.int64]
     lambda_: Floats
     tokens: NDArray[np.int64]
     seconds: Floats
-    task: Said
-    kl: Said
+    task: Prediction
+    kl: Prediction
 
     def row(self, place: int) -> dict[str, Any]:
-        """One of them, for JSON."""
+        """One candidate, for JSON."""
         return {
             "rank": int(self.rank[place]),
             "steps": int(self.steps[place]),
@@ -75,7 +75,7 @@ class Candidates:
 
 
 def candidates(law: Law, reach: Reach) -> Candidates:
-    """All ranks, steps and λ within reach, with what the law says of them."""
+    """All ranks, steps and λ within reach, with the predictions of the law."""
     least, most = reach.steps
     steps = np.unique(np.geomspace(least, max(most, least), _STEPS).round().astype(np.int64))
     low, high = reach.weights
@@ -89,51 +89,51 @@ def candidates(law: Law, reach: Reach) -> Candidates:
     )
 
 
-def choose(found: Candidates, budget: float, hours: float | None = None) -> int:
-    """The place of the run to plan: the lowest task loss, and of those equal to it the cheapest.
+def choose(options: Candidates, budget: float, hours: float | None = None) -> int:
+    """The index of the run to plan: the lowest task loss, and among equal losses the cheapest run.
 
-    With replay λ is steered, so the KL that the law expects must lie where steering aims, a tenth below the budget.
-    Without, nothing corrects the law, so its whole interval must.
+    With replay the budget controller corrects λ, so the predicted KL must lie at its target, a tenth below the budget.
+    Without replay nothing corrects the law, so the whole interval must lie within the budget.
 
     Raises:
-        ConfigError: no run within reach holds the budget, or none in the time.
+        ConfigError: no run within reach stays within the budget, or none in the time.
     """
-    holds = np.where(found.lambda_ > 0, found.kl.value <= AIM * budget, found.kl.high <= budget)
-    if not holds.any():
-        least = float(found.kl.value[found.lambda_ > 0].min()) / AIM
+    within = np.where(options.lambda_ > 0, options.kl.value <= AIM * budget, options.kl.high <= budget)
+    if not within.any():
+        least = float(options.kl.value[options.lambda_ > 0].min()) / AIM
         raise ConfigError(
-            f"no run within reach of the pilot holds KL ≤ {budget:g} nats per token",
-            f"give --budget {_up(least):g} or more; the pilot stands, so the answer comes at once",
+            f"no run within reach of the pilot keeps KL ≤ {budget:g} nats per token",
+            f"give --budget {_up(least):g} or more; the pilot is finished, so the answer comes at once",
         )
-    holds &= found.seconds <= (math.inf if hours is None else 3600 * hours)
-    if not holds.any():
+    within &= options.seconds <= (math.inf if hours is None else 3600 * hours)
+    if not within.any():
         raise ConfigError(
-            f"no run that holds the budget fits into {hours:g} hours", "give more --hours, or a larger --budget"
+            f"no run within the budget fits into {hours:g} hours", "give more --hours, or a larger --budget"
         )
-    hundredths = np.floor(found.task.value / EQUAL)
-    order = np.lexsort((found.task.value, found.seconds, hundredths, ~holds))
+    hundredths = np.floor(options.task.value / EQUAL)
+    order = np.lexsort((options.task.value, options.seconds, hundredths, ~within))
     return int(order[0])
 
 
-def steered(found: Candidates, place: int, budget: float) -> tuple[float, float]:
-    """The ends of the task loss of a run whose λ is steered.
+def controlled_interval(options: Candidates, place: int, budget: float) -> tuple[float, float]:
+    """The ends of the task loss of a run whose λ the budget controller moves.
 
-    Where the law is off, steering moves λ until the KL is right, and the task loss moves along: the interval spans
-    those of every λ at which the KL may turn out to be what is aimed at.
+    If the law is wrong, the controller moves λ until the KL is right, and the task loss changes too. The interval spans
+    those of every λ whose KL interval contains the controller's target.
     """
-    alike = (found.rank == found.rank[place]) & (found.steps == found.steps[place]) & (found.lambda_ > 0)
-    alike &= (found.kl.low <= AIM * budget) & (found.kl.high >= AIM * budget)
-    alike[place] = True
-    return float(found.task.low[alike].min()), float(found.task.high[alike].max())
+    similar = (options.rank == options.rank[place]) & (options.steps == options.steps[place]) & (options.lambda_ > 0)
+    similar &= (options.kl.low <= AIM * budget) & (options.kl.high >= AIM * budget)
+    similar[place] = True
+    return float(options.task.low[similar].min()), float(options.task.high[similar].max())
 
 
-def frontier(found: Candidates) -> list[int]:
-    """Places of the runs that no other beats in both task loss and KL, from the least KL on."""
-    order = np.lexsort((found.task.value, found.kl.value))
+def frontier(options: Candidates) -> list[int]:
+    """Indices of the runs that no other run beats in both task loss and KL, in the order of KL."""
+    order = np.lexsort((options.task.value, options.kl.value))
     best, places = math.inf, []
     for place in order.tolist():
-        if found.task.value[place] < best:
-            best = float(found.task.value[place])
+        if options.task.value[place] < best:
+            best = float(options.task.value[place])
             places.append(place)
     return places
 

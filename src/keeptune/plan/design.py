@@ -1,4 +1,4 @@
-"""Which runs a pilot has and how long they are, for the time there is."""
+"""The runs of a pilot and their length, for the available time."""
 
 from __future__ import annotations
 
@@ -14,30 +14,30 @@ from keeptune.train.config import KeepConfig
 WEIGHTS = (0.5, 5.0)
 """λ of the pilot's runs with replay, a decade apart."""
 ROUNDS = 2
-"""How often a replay row is used, in the pilot and in the plan: what more rounds do, the pilot cannot see."""
+"""How often a replay row is used, in the pilot and in the plan. The pilot cannot tell what more uses would do."""
 LEAST_STEPS = 24
 _READINGS = 4
-# Fits, and what the probe of three steps misjudged.
+# A share of the time for the fits, and for what the probe of three steps misjudged.
 _RESERVE = 0.05
 _LATE = 1.15
 
 
 @dataclass(frozen=True, kw_only=True)
 class Pace:
-    """Seconds that things take on this machine."""
+    """The speed of this machine, in seconds."""
 
     step: float
     """A step without replay."""
     replay_step: float
     """A step with replay."""
     reading: float
-    """A reading of the meter."""
+    """A drift reading."""
     fixed: float
-    """What a run takes besides: loading, the first reading, saving."""
+    """The rest of a run: loading, the first reading, saving."""
     token: float
-    """A token of replay text, written."""
+    """Sampling one token of replay text."""
     spent: float
-    """What was spent to learn all this."""
+    """Time spent to measure the pace."""
 
 
 class Cell(NamedTuple):
@@ -49,7 +49,7 @@ class Cell(NamedTuple):
 
     @property
     def name(self) -> str:
-        """Fit for a folder."""
+        """A name for the folder."""
         return f"rank{self.rank}-lambda{self.lambda_:g}-rate{self.rate:g}"
 
     def __str__(self) -> str:
@@ -58,7 +58,7 @@ class Cell(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class Design:
-    """The pilot: the middle rank at every rate, then, at the best one, the λ and the other ranks."""
+    """The pilot: the middle rank at every rate, then the λ and the other ranks at the best rate."""
 
     steps: int
     rates: tuple[float, ...]
@@ -72,51 +72,51 @@ class Design:
 
     @property
     def runs(self) -> int:
-        """How many."""
+        """Number of runs."""
         return len(self.rates) + len(self.weights) + len(self.ranks) - 1
 
     @property
     def rows(self) -> int:
-        """Rows of the pool that training draws from, for steps of one row each."""
+        """Rows of the pool for training, if a step uses one row."""
         return -(-self.steps // ROUNDS) if self.weights else 1
 
     def at_rates(self) -> list[Cell]:
-        """The runs that tell the best rate."""
+        """The runs that compare learning rates."""
         return [Cell(self.ranks[0], rate, 0.0) for rate in self.rates]
 
     def at_rate(self, rate: float) -> list[Cell]:
-        """The runs after them: what replay does tells more of a plan than what the rank does."""
+        """The runs after them. Replay comes before ranks, because it matters more for a plan."""
         held = [Cell(self.ranks[0], rate, weight) for weight in self.weights]
         return held + [Cell(rank, rate, 0.0) for rank in self.ranks[1:]]
 
     def seconds(self, pace: Pace, cell: Cell) -> float:
-        """What a run will take."""
+        """Seconds that a run will take."""
         step = pace.replay_step if cell.lambda_ else pace.step
         return pace.fixed + readings(self.every, self.steps) * pace.reading + self.steps * step
 
     def total(self, pace: Pace, settings: PlanSettings) -> float:
-        """What the pilot will take from the probe on."""
+        """Seconds that the pilot will take after the probe."""
         cells = self.at_rates() + self.at_rate(self.rates[0])
         tokens = (METER_ROWS + self.rows * settings.batch_size) * settings.max_length
         return sum(self.seconds(pace, cell) for cell in cells) + tokens * pace.token
 
     def missing(self, settings: PlanSettings) -> list[str]:
-        """What this pilot cannot tell, in words."""
-        found = []
+        """What this pilot cannot tell, one note each."""
+        notes = []
         if len(self.rates) < 2 and settings.learning_rate is None:
-            found.append(f"learning rate: not compared, {self.rates[0]:g} is the usual one")
+            notes.append(f"learning rate: not compared, {self.rates[0]:g} is the default")
         if len(self.ranks) < 2:
-            found.append(f"rank: not compared, {self.ranks[0]} is the middle one")
+            notes.append(f"rank: not compared, {self.ranks[0]} is the middle rank")
         if not self.weights:
-            found.append("λ: no run had replay, so what it costs is bounded only; it is steered while the run goes on")
-        return found
+            notes.append("λ: no run had replay, so its cost is only bounded; the budget controller will set λ")
+        return notes
 
 
 def design(pace: Pace, settings: PlanSettings, *, most_steps: int) -> Design:
-    """The fullest pilot that has `LEAST_STEPS` steps a run within the minutes, and then as many as they allow.
+    """The fullest pilot with at least `LEAST_STEPS` steps per run within the minutes, and as many steps as they allow.
 
     Args:
-        most_steps: one pass over the data.
+        most_steps: the steps of one pass over the data.
 
     Raises:
         ConfigError: not even one run fits.
@@ -130,25 +130,25 @@ def design(pace: Pace, settings: PlanSettings, *, most_steps: int) -> Design:
     needed = (least.total(pace, settings) + pace.spent) / (1 - _RESERVE) / 60
     raise ConfigError(
         f"{settings.minutes:g} minutes are too few for one pilot run of {LEAST_STEPS} steps: a step takes "
-        f"{pace.step:.2g} s, all else {pace.spent + pace.fixed:.0f} s",
+        f"{pace.step:.2g} s, everything else {pace.spent + pace.fixed:.0f} s",
         f"give --minutes {max(1, math.ceil(needed * 1.1))} or more, smaller steps (--batch-size, --max-length), or a "
         "faster machine",
     )
 
 
 def late(spent: float, to_come: float, settings: PlanSettings) -> bool:
-    """Whether a run would end well after the minutes are over."""
+    """Whether a run would end long after the given minutes."""
     return spent + to_come > _LATE * 60 * settings.minutes
 
 
 def readings(every: int, steps: int) -> int:
-    """Readings of a run after its first step, by the meter's own rule; the last step is always read."""
+    """Readings of a run after its first step, by the rule of `KeepConfig`. The last step is always read."""
     keep = KeepConfig(drift_every=every)
     return sum(keep.reads_after(step, steps) for step in range(1, steps)) + 1
 
 
 def _fullest_first(settings: PlanSettings) -> Sequence[dict[str, Any]]:
-    """Rates, λ and ranks: the rates go first, for the usual one is known; then the ranks, which matter less than λ."""
+    """Rates, λ and ranks. Rates are dropped first, because a default is known; then ranks, which matter less than λ."""
     rates, ranks = settings.rates, settings.ranks
     return (
         {"rates": rates, "weights": WEIGHTS, "ranks": ranks},
@@ -159,7 +159,7 @@ def _fullest_first(settings: PlanSettings) -> Sequence[dict[str, Any]]:
 
 
 def _most(kind: dict[str, Any], pace: Pace, settings: PlanSettings, left: float, most: int) -> int | None:
-    """The most steps, by bisection, that end in time; None where it is not even the least."""
+    """The most steps that end in time, by bisection; None if even `LEAST_STEPS` do not."""
     low, high = LEAST_STEPS - 1, most
     while low < high:
         steps = (low + high + 1) // 2

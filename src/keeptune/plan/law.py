@@ -1,4 +1,4 @@
-"""The replay law fitted to a pilot: task loss, KL and the rise of L_f of runs that were not made."""
+"""The replay law fitted to a pilot: predicts task loss, KL and the rise of L_f of other runs."""
 
 from __future__ import annotations
 
@@ -14,24 +14,25 @@ from keeptune.laws.forms import Floats
 from keeptune.laws.joint.fit import LineFit
 from keeptune.laws.readings import ReplayRuns
 from keeptune.laws.replay.fit import ReplayFit
+from keeptune.laws.robust import Band
 from keeptune.plan.pilot import Run
 from keeptune.plan.settings import WARMUP_STEPS
 
 INTERVAL = 0.9
-# Of few runs: more would not make the intervals surer, and take minutes.
+# With few runs, more replicates would take minutes and not improve the intervals.
 BOOTSTRAPS = 60
 
 
-class Said(NamedTuple):
-    """A prediction of one run to be made and its 90 % interval, nats per token, fp64."""
+class Prediction(NamedTuple):
+    """Predicted values of new runs with 90 % intervals, nats per token, fp64."""
 
     value: Floats
     low: Floats
     high: Floats
 
     @classmethod
-    def of(cls, value: Floats, low: Floats, high: Floats) -> Said:
-        """Never below 0, and around the value."""
+    def of(cls, value: Floats, low: Floats, high: Floats) -> Prediction:
+        """Clip all to 0 and above, and make the interval contain the value."""
         value = np.maximum(value, 0.0)
         return cls(value, np.clip(low, 0.0, value), np.maximum(high, value))
 
@@ -40,9 +41,9 @@ class Said(NamedTuple):
 class PilotLaw:
     """The replay law (`keeptune.laws.replay.law`) of L_ft and √KL, and the line of L_f in KL.
 
-    KL(base‖tuned) is to second order the square of a distance between the models, and its noise grows with it. Its
-    square root follows the law in P and N as L_f does; KL itself starts too flat for a shifted power, and least squares
-    would see only its largest values.
+    To second order KL(base‖tuned) is the square of a distance between the models, and its noise grows with it. Its
+    square root follows the law in P and N as L_f does. KL itself starts too flat for a shifted power, and its largest
+    values would dominate least squares.
     """
 
     drift: ReplayFit
@@ -64,7 +65,7 @@ class PilotLaw:
             L_f_base=float(runs[0].rows[0]["L_f_base"]),
         )
 
-    def predict(self, **where: ArrayLike) -> tuple[Said, Said]:
+    def predict(self, **where: ArrayLike) -> tuple[Prediction, Prediction]:
         """Task loss and KL.
 
         Args:
@@ -72,7 +73,7 @@ class PilotLaw:
         """
         task, root = self.drift.predict(**where, interval=INTERVAL)
         ends = (np.maximum(end, 0.0) ** 2 for end in (root.value, *_ends(root)))
-        return Said.of(task.value, *_ends(task)), Said.of(*ends)
+        return Prediction.of(task.value, *_ends(task)), Prediction.of(*ends)
 
     def rise_at(self, kl: tuple[float, float, float]) -> list[float]:
         """L_f above the base's where the KL and its ends are these: value, low, high; it may fall."""
@@ -91,7 +92,7 @@ class PilotLaw:
 
 
 def replay_runs(runs: Sequence[Run]) -> ReplayRuns:
-    """The readings after the warm-up, with √KL as what is forgotten."""
+    """The readings after the warm-up, with √KL in place of L_f."""
     table = [
         (number, row["P"], row["N"], row["L_ft"], max(row["KL"], 0.0) ** 0.5, run.cell.lambda_, run.tokens)
         for number, run in enumerate(runs)
@@ -107,10 +108,10 @@ def _usable(run: Run) -> list[dict[str, Any]]:
 
 
 def misses(runs: Sequence[Run]) -> dict[str, Any]:
-    """How far the law is off on what it has not seen: the highest rank where there are three, else every run's end.
+    """Errors of the law on held-out readings: the highest rank if there are three, else the end of every run.
 
     Returns:
-        `unseen`, in words; `L_ft` and `KL`, the largest errors as shares of what was read.
+        `unseen`, a description; `L_ft` and `KL`, the largest relative errors.
 
     Raises:
         ConfigError: the law cannot be fitted to the rest.
@@ -124,13 +125,13 @@ def misses(runs: Sequence[Run]) -> dict[str, Any]:
         left, unseen = _last(table), "the end of every run"
         kept = ~left
     fit = ReplayFit(bootstraps=0).fit(table.where(kept))
-    seen = table.where(left)
-    said = fit.predict(P=seen.P, N=seen.N, lambda_=seen.lambda_, tokens=seen.tokens)
-    kl = np.maximum(said.L_f.value, 0.0) ** 2
+    observed = table.where(left)
+    predicted = fit.predict(P=observed.P, N=observed.N, lambda_=observed.lambda_, tokens=observed.tokens)
+    kl = np.maximum(predicted.L_f.value, 0.0) ** 2
     return {
         "unseen": unseen,
-        "L_ft": float(np.max(np.abs(said.L_ft.value / seen.L_ft - 1))),
-        "KL": float(np.max(np.abs(kl / np.maximum(seen.L_f, 1e-6) ** 2 - 1))),
+        "L_ft": float(np.max(np.abs(predicted.L_ft.value / observed.L_ft - 1))),
+        "KL": float(np.max(np.abs(kl / np.maximum(observed.L_f, 1e-6) ** 2 - 1))),
     }
 
 
@@ -139,7 +140,7 @@ def _last(table: ReplayRuns) -> np.ndarray[Any, np.dtype[np.bool_]]:
     return np.array([ends[run] == N for run, N in zip(table.run.tolist(), table.N, strict=True)])
 
 
-def _ends(found: Any) -> tuple[Floats, Floats]:
-    if found.reading_low is None or found.reading_high is None:
-        raise ConfigError("one run alone gives no interval", "fit to more runs")
-    return found.reading_low, found.reading_high
+def _ends(band: Band) -> tuple[Floats, Floats]:
+    if band.reading_low is None or band.reading_high is None:
+        raise ConfigError("a single run gives no interval", "fit to more runs")
+    return band.reading_low, band.reading_high

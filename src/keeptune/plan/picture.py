@@ -1,4 +1,4 @@
-"""The frontier as a picture: forgetting against task loss, within reach of the pilot, with the budget and the plan."""
+"""The frontier as a figure: forgetting against task loss, with the pilot's runs, the budget and the plan."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def frontier_figure(plan: Mapping[str, Any]) -> Figure:
     """One panel.
 
     Args:
-        plan: what `plan.json` holds.
+        plan: the content of `plan.json`.
     """
     with style():
         figure = Figure(figsize=(COLUMN * 1.5, 3.4))
@@ -53,7 +53,7 @@ def frontier_figure(plan: Mapping[str, Any]) -> Figure:
                 label="the plan",
             )
         panel.set(xlabel="task loss (nats per token), better →", ylabel="KL(base‖tuned) (nats per token)")
-        # Drifts of a hundredth matter as much as those of a tenth; a logarithm would have no place for 0.
+        # Linear below the budget, so that 0 has a place; logarithmic above.
         panel.set_yscale("symlog", linthresh=budget)
         panel.set_ylim(bottom=0)
         panel.set_title("Forgetting against learning")

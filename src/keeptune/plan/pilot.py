@@ -1,4 +1,4 @@
-"""The pilot: short runs of one length on one replay pool, in the order of what they tell. Finished ones are skipped."""
+"""The pilot: short runs of one length on one replay pool, the most informative first. Finished runs are skipped."""
 
 from __future__ import annotations
 
@@ -6,11 +6,12 @@ import shutil
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from keeptune.errors import ConfigError, OutputExists
+from keeptune.errors import ConfigError
 from keeptune.log import duration, logger
 from keeptune.models.loading import load_model, load_tokenizer
 from keeptune.models.modeling import select_attention
@@ -19,12 +20,12 @@ from keeptune.plan.settings import METER_ROWS, PlanSettings
 from keeptune.plan.timing import Clock, timed
 from keeptune.replay.generate import sample_pool
 from keeptune.replay.pool import read_manifest
-from keeptune.runs.run import MODEL, RUN_FILE, task_rows
-from keeptune.storage import damaged_json, read_json, write_json
+from keeptune.runs.run import MODEL, task_rows
+from keeptune.storage import damaged_json
 from keeptune.train.readings import FILE, read_rows
+from keeptune.workspace import Steps
 
-_PILOT, _PACE, _CELL = "pilot.json", "pace.json", "cell.json"
-_DELETE = "delete it and run the same command again: what it says is measured anew"
+_DELETE = "delete it and run the same command again: its content is measured again"
 _PROBE_STEPS = 3
 _PROBE_ROWS = 16
 
@@ -37,11 +38,11 @@ class Run:
     rows: list[dict[str, Any]]
     """Its readings."""
     tokens: int
-    """Distinct replay tokens that it drew from."""
+    """Distinct replay tokens that it sampled from."""
     wall: float
     """Seconds from start to end."""
     memory: int
-    """Bytes at its peak: of the accelerator, or of the process so far."""
+    """Peak memory in bytes: of the accelerator, or of the process so far."""
 
     @property
     def parameters(self) -> int:
@@ -51,30 +52,30 @@ class Run:
 
     @property
     def step_seconds(self) -> float:
-        """Seconds a step."""
+        """Seconds per step."""
         return float(self.rows[-1]["seconds"]) / int(self.rows[-1]["N"])
 
 
 @dataclass(frozen=True, kw_only=True)
 class Pilot:
-    """All that a plan is made from."""
+    """Everything that a plan is made from."""
 
     runs: list[Run]
     rate: float
-    """The learning rate that won."""
+    """The best learning rate."""
     rate_losses: dict[str, float]
-    """By rate, the lowest task loss within the budget, nats per token; one entry where none was compared."""
+    """By rate, the lowest task loss within the budget, nats per token; one entry if no rates were compared."""
     design: Design
     pace: Pace
     pass_steps: int
     """Steps in one pass over the data."""
     missing: list[str]
-    """What it cannot tell, in words."""
+    """What the pilot cannot tell, one note each."""
     seconds: float
-    """What it took."""
+    """How long the pilot took."""
 
     def at_rate(self) -> list[Run]:
-        """The runs at the rate that won."""
+        """The runs at the best rate."""
         return [run for run in self.runs if run.cell.rate == self.rate]
 
 
@@ -82,13 +83,13 @@ def pilot(settings: PlanSettings) -> Pilot:
     """Run whatever of the pilot is not done yet.
 
     Raises:
-        OutputExists: the folder holds something else, or the pilot of other settings.
-        SourceError: a file that the pilot has kept is damaged, or there is no such model or data.
-        ConfigError: the minutes are too few for one run.
+        OutputExists: the folder holds something else, or a pilot with other settings.
+        SourceError: a file of the pilot is damaged, or the model or the data cannot be read.
+        ConfigError: there are too few minutes for one run.
         Interrupted, StorageError, Diverged: as their names say.
     """
-    check(settings)
-    pace, pass_steps = _known(settings) or _probed(settings)
+    settings.workspace.check(settings.identity())
+    pace, pass_steps = _pace(settings)
     plan = design(pace, settings, most_steps=pass_steps)
     work = _Work(settings=settings, plan=plan, pace=pace, spent=pace.spent + _grow_pool(settings, plan))
     for cell in plan.at_rates():
@@ -109,28 +110,11 @@ def pilot(settings: PlanSettings) -> Pilot:
     )
 
 
-def check(settings: PlanSettings) -> None:
-    """Refuse a folder that holds something else. Changes nothing.
-
-    Raises:
-        OutputExists: it does.
-        SourceError: what says which pilot it holds is damaged.
-    """
-    folder, mark = settings.folder, settings.folder / _PILOT
-    if folder.exists() and not folder.is_dir():
-        raise OutputExists(f"{folder} is a file", "choose another --out")
-    if mark.is_file():
-        if read_json(mark, f"delete {folder}, or choose another --out") != settings.identity():
-            raise OutputExists(f"{folder} holds a pilot of other settings", "choose another --out, or delete it")
-    elif folder.is_dir() and any(folder.iterdir()):
-        raise OutputExists(f"{folder} is not empty and holds no plan", "choose another --out")
-
-
 def loss_within(rows: Sequence[dict[str, Any]], budget: float) -> float:
-    """The lowest task loss along a run before its KL leaves the budget, nats per token.
+    """The lowest task loss along a run before its KL exceeds the budget, nats per token.
 
-    Of two learning rates the better one is that which learns more within the budget: a low rate forgets less for what
-    it learns, and learns less in the same steps.
+    The better of two learning rates learns more within the budget: a low rate forgets less per nat learned, and learns
+    less in the same steps.
     """
     best = float(rows[0]["L_ft"])
     for before, row in pairwise(rows):
@@ -141,27 +125,26 @@ def loss_within(rows: Sequence[dict[str, Any]], budget: float) -> float:
     return best
 
 
-def _known(settings: PlanSettings) -> tuple[Pace, int] | None:
-    file = settings.folder / _PACE
-    if not file.is_file():
-        return None
-    with damaged_json(file, _DELETE):
-        found = read_json(file, _DELETE)
-        return Pace(**found["pace"]), int(found["pass_steps"])
+def _pace(settings: PlanSettings) -> tuple[Pace, int]:
+    """The pace of this machine and the steps in one pass over the data, measured once."""
+    steps = Steps(settings.folder)
+    step = steps.once("pace", lambda: _probe(settings), bare=True, refuse_damaged=_DELETE)
+    with damaged_json(steps.file("pace"), _DELETE):
+        return Pace(**step["pace"]), int(step["pass_steps"])
 
 
-def _probed(settings: PlanSettings) -> tuple[Pace, int]:
-    """Load everything, write the first replay rows, and take a few steps with a clock."""
+def _probe(settings: PlanSettings) -> dict[str, Any]:
+    """Load everything, write the first replay rows, and time a few steps."""
     begin = time.monotonic()
     model, tokenizer = load_model(settings.model), load_tokenizer(settings.model)
     rank, rate, probe = settings.ranks[0], settings.rates[0], settings.folder / "probe"
     run = settings.tune_settings(probe, rank=rank, rate=rate, lambda_=1.0, steps=_PROBE_STEPS, every=0)
     train_rows, _ = task_rows(run, tokenizer)
-    write_json(settings.folder / _PILOT, settings.identity())
-    # What a probe that was stopped has left would not be timed.
+    settings.workspace.claim(settings.identity())
+    # What an interrupted probe left would not be timed.
     for left in (settings.pool, probe):
         shutil.rmtree(left, ignore_errors=True)
-    logger.info("Pilot: the base writes its first replay text, then a few steps tell how fast this machine is")
+    logger.info("Pilot: measuring the speed of this machine (the first replay rows, then a few steps)")
     began = time.monotonic()
     tokens = (METER_ROWS + _PROBE_ROWS) * settings.max_length
     _write_pool(settings, tokens, model, tokenizer)
@@ -172,7 +155,7 @@ def _probed(settings: PlanSettings) -> tuple[Pace, int]:
     shutil.rmtree(probe / MODEL, ignore_errors=True)
     replay_step = clock.step
     pace = Pace(
-        # A replay row costs what a task row costs, and there are as many.
+        # A replay row costs as much as a task row, and there are as many.
         step=replay_step / 2,
         replay_step=replay_step,
         reading=clock.reading,
@@ -180,18 +163,16 @@ def _probed(settings: PlanSettings) -> tuple[Pace, int]:
         token=per_token,
         spent=time.monotonic() - begin,
     )
-    pass_steps = max(1, len(train_rows) // settings.batch_size)
-    write_json(settings.folder / _PACE, {"pace": asdict(pace), "pass_steps": pass_steps})
-    return pace, pass_steps
+    return {"pace": asdict(pace), "pass_steps": max(1, len(train_rows) // settings.batch_size)}
 
 
 def _write_pool(settings: PlanSettings, tokens: int, model: Any, tokenizer: Any) -> None:
-    select_attention(model, settings.max_length)  # as training does: stored states match
+    select_attention(model, settings.max_length)  # as training does, so that the stored states match
     sample_pool(model, tokenizer, settings.pool, tokens=tokens, length=settings.max_length, seed=settings.seed)
 
 
 def _grow_pool(settings: PlanSettings, plan: Design) -> float:
-    """Write what the pool lacks; returns the seconds."""
+    """Write the missing rows of the pool. Returns the seconds."""
     tokens = (METER_ROWS + plan.rows * settings.batch_size) * settings.max_length
     standing = read_manifest(settings.pool)
     if standing is not None and standing.rows_written * settings.max_length >= tokens:
@@ -204,37 +185,38 @@ def _grow_pool(settings: PlanSettings, plan: Design) -> float:
 
 @dataclass(kw_only=True)
 class _Work:
-    """The pilot under way."""
+    """The state of the pilot while it runs."""
 
     settings: PlanSettings
     plan: Design
     pace: Pace
     spent: float
-    """Seconds so far, over interrupted commands."""
+    """Seconds so far, summed over interrupted commands."""
     runs: list[Run] = field(default_factory=list)
     left_out: list[Cell] = field(default_factory=list)
 
     def do(self, cell: Cell) -> None:
-        """Do one run, or find it done, or leave it out because the time is over."""
+        """Do one run, load it if it is done, or leave it out if there is no time left."""
         plan, place = self.plan, len(self.runs) + len(self.left_out) + 1
         home = self.settings.folder / "cells" / f"{cell.name}-steps{plan.steps}"
-        if not (home / _CELL).is_file():
+        steps = Steps(home)
+        if not steps.file("cell").is_file():
             to_come = self._expected(cell)
             if self.runs and late(self.spent, to_come, self.settings):
-                logger.info(f"Pilot run {place} of {plan.runs} left out, the time is over: {cell}")
+                logger.info(f"Pilot run {place} of {plan.runs} left out, no time is left: {cell}")
                 self.left_out.append(cell)
                 return
             left = duration(max(60 * self.settings.minutes - self.spent, 0.0))
             logger.info(
                 f"Pilot run {place} of {plan.runs}: {cell}, {plan.steps} steps, {duration(to_come)} of {left} left"
             )
-            self._run(cell, home, f"Pilot {place}/{plan.runs}")
-        with damaged_json(home / _CELL, _DELETE):
-            kept = read_json(home / _CELL, _DELETE)
-            self.runs.append(Run(cell=cell, rows=read_rows(home / FILE), **kept))
+        run = partial(self._run, cell, home, f"Pilot {place}/{plan.runs}")
+        step = steps.once("cell", run, bare=True, refuse_damaged=_DELETE)
+        with damaged_json(steps.file("cell"), _DELETE):
+            self.runs.append(Run(cell=cell, rows=read_rows(home / FILE), **step))
         self.spent += self.runs[-1].wall
 
-    def _run(self, cell: Cell, home: Path, label: str) -> None:
+    def _run(self, cell: Cell, home: Path, label: str) -> dict[str, Any]:
         tuned = self.settings.tune_settings(
             home,
             rank=cell.rank,
@@ -243,23 +225,19 @@ class _Work:
             steps=self.plan.steps,
             every=self.plan.every,
         )
-        if not (home / RUN_FILE).is_file():
-            # A kill can leave the folder without it, and tuning would take that for someone else's.
-            shutil.rmtree(home, ignore_errors=True)
         wall, memory = timed(tuned, label)
-        # Only its readings matter.
+        # Only the readings are needed.
         shutil.rmtree(home / MODEL, ignore_errors=True)
-        tokens = _train_tokens(self.settings) if cell.lambda_ else 0
-        write_json(home / _CELL, {"wall": wall, "memory": memory, "tokens": tokens})
+        return {"wall": wall, "memory": memory, "tokens": _train_tokens(self.settings) if cell.lambda_ else 0}
 
     def _expected(self, cell: Cell) -> float:
-        """Seconds of a run: as the latest of its kind took, or else by the probe."""
-        alike = [run.wall for run in self.runs if bool(run.cell.lambda_) == bool(cell.lambda_)]
-        return alike[-1] if alike else self.plan.seconds(self.pace, cell)
+        """Seconds that a run will take: as the latest run of its kind, or else by the probe."""
+        similar = [run.wall for run in self.runs if bool(run.cell.lambda_) == bool(cell.lambda_)]
+        return similar[-1] if similar else self.plan.seconds(self.pace, cell)
 
 
 def _train_tokens(settings: PlanSettings) -> int:
     standing = read_manifest(settings.pool)
     if standing is None:
-        raise ConfigError(f"the replay pool {settings.pool} is gone", "delete the plan's folder and start again")
+        raise ConfigError(f"the replay pool {settings.pool} is missing", "delete the plan's folder and start again")
     return standing.tokens - METER_ROWS * settings.max_length

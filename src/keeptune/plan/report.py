@@ -1,4 +1,4 @@
-"""A plan for people, and for machines: the terminal, the run file, the command."""
+"""A plan on the terminal, as a run file, and as a command."""
 
 from __future__ import annotations
 
@@ -10,21 +10,22 @@ from typing import Any
 from keeptune.log import duration
 from keeptune.plan.choose import FARTHEST
 from keeptune.plan.settings import CONSTANT, PlanSettings
+from keeptune.stats import format_interval
 
 RUN = "run.toml"
 
 
 def run_file(settings: PlanSettings, steps: int) -> str:
-    """The run file of the planned run: what pilot and plan have in common, as TOML."""
+    """The run file of the planned run, as TOML: the settings that pilot and plan share."""
     shared = {**settings.shared(), "drift_every": max(20, steps // 20)}
-    lines = ["# Written by keeptune plan. A constant rate, as the pilot had: the laws speak of such runs."]
+    lines = ["# Written by keeptune plan. A constant learning rate, as in the pilot: the laws describe such runs."]
     lines += [f"{name.replace('_', '-')} = {json.dumps(value)}" for name, value in shared.items()]
     lines += ["", "[sft]", *(f"{name} = {json.dumps(value)}" for name, value in CONSTANT.items())]
     return "\n".join(lines) + "\n"
 
 
 def command(settings: PlanSettings, chosen: dict[str, Any]) -> str:
-    """The command of the planned run, to be pasted into a shell."""
+    """The command of the planned run, quoted for a shell."""
     words = ["keeptune", "tune", settings.model, settings.data, "--out", "run"]
     words += ["--config", str(settings.folder / RUN), "--lora", str(chosen["rank"]), "--steps", str(chosen["steps"])]
     words += ["--learning-rate", f"{chosen['learning_rate']:g}", "--lambda", f"{chosen['lambda']:.2g}"]
@@ -41,51 +42,54 @@ def print_plan(plan: dict[str, Any]) -> None:
 def lines(plan: dict[str, Any]) -> list[str]:
     """The plan in lines; intervals are of 90 %."""
     settings, chosen, pilot = plan["settings"], plan["plan"], plan["pilot"]
-    said = [
+    rows = [
         f"Plan for {settings['model']} on {settings['data']}, KL ≤ {settings['budget']:g} nats per token",
         f"  {plan['command']}",
         f"  task loss    {_number(chosen['task_loss'])}   (base {pilot['base_task_loss']:.3f})",
     ]
     if "KL" in chosen:
-        said.append(f"  forgetting   KL {_number(chosen['KL'], 4)}, L_f {_number(chosen['L_f_rise'], 4, '+')}")
+        rows.append(f"  forgetting   KL {_number(chosen['KL'], 4)}, L_f {_number(chosen['L_f_rise'], 4, '+')}")
     else:
-        said.append("  forgetting   not foretold; λ is steered for KL within the budget")
+        rows.append("  forgetting   not predicted; the budget controller keeps KL within the budget")
     memory = f"{pilot['memory'] / 2**30:.1f} GiB (the pilot's peak)"
-    said.append(f"  takes        about {duration(chosen['seconds'])} on this machine, {memory}")
+    rows.append(f"  takes        about {duration(chosen['seconds'])} on this machine, {memory}")
     line = f"  pilot        {len(pilot['runs'])} runs of {pilot['design']['steps']} steps, {duration(pilot['seconds'])}"
     off = plan["misses"]
     if isinstance(off, dict):
         line += (
-            f"; on {off['unseen']}, unseen, the law was off by {off['L_ft']:.1%} in task loss, {off['KL']:.0%} in KL"
+            f"; held out, {off['unseen']} was predicted within {off['L_ft']:.1%} in task loss, {off['KL']:.0%} in KL"
         )
-    return [*said, line, *(f"  note         {note}" for note in plan["notes"])]
+    return [*rows, line, *(f"  note         {note}" for note in plan["notes"])]
 
 
 def notes(chosen: dict[str, Any], pilot: dict[str, Any], budget: float) -> list[str]:
-    """What to bear in mind, from how far the plan is from the pilot and what the pilot lacked."""
-    found = []
+    """Caveats: how far the plan extrapolates from the pilot, and what the pilot lacked."""
+    caveats = []
     beyond = chosen["steps"] / pilot["design"]["steps"]
     if beyond > 1:
-        found.append(f"extrapolated: {beyond:.1f} times the pilot's steps (never more than {FARTHEST})")
+        caveats.append(f"extrapolated: {beyond:.1f} times the pilot's steps (never more than {FARTHEST})")
     passes = chosen["steps"] / pilot["pass_steps"]
     if passes > 1:
-        found.append(f"{passes:.1f} passes over the data: more than one is not in the pilot, watch the task loss")
+        caveats.append(f"{passes:.1f} passes over the data: the pilot has at most one, so watch the task loss")
     weights = [run["lambda"] for run in pilot["runs"] if run["lambda"]]
     if weights and chosen["lambda"] and not min(weights) <= chosen["lambda"] <= max(weights):
-        found.append(f"extrapolated: λ lies outside the pilot's {min(weights):g} … {max(weights):g}")
+        caveats.append(f"extrapolated: λ lies outside the pilot's {min(weights):g} … {max(weights):g}")
     if chosen["lambda"] == 0.0:
-        found.append("no replay is needed: even the far end of the forgetting expected is within the budget")
+        caveats.append("no replay is needed: even the upper end of the predicted KL is within the budget")
     elif "KL" in chosen and chosen["KL"][2] > budget:
-        found.append(
-            "KL may leave the budget at this λ; --budget steers λ, and the interval of the task loss allows for that"
+        caveats.append(
+            "KL may exceed the budget at this λ; --budget adjusts λ, and the interval of the task loss allows for that"
         )
     few = len(pilot["runs"])
     if few < 10:
-        found.append(f"intervals (90 %) rest on {few} runs of one seed: they are wide, and blind to the seed")
-    return found + pilot["missing"]
+        caveats.append(f"intervals (90 %) rest on {few} runs of one seed: they are wide, and do not cover other seeds")
+    return caveats + pilot["missing"]
 
 
 def _number(values: list[float | None], digits: int = 3, sign: str = "") -> str:
-    """`1.830 [1.790, 1.880]`, or the ends alone where there is no value."""
-    value, low, high = (None if end is None else f"{end:{sign}.{digits}f}" for end in values)
-    return f"between {low} and {high}" if value is None else f"{value} [{low}, {high}]"
+    """`1.830 [1.790, 1.880]`, or only the ends if there is no value."""
+    value, low, high = values
+    form = f"{sign}.{digits}f"
+    if value is None:
+        return f"between {low:{form}} and {high:{form}}"
+    return format_interval({"value": value, "low": low, "high": high}, form)

@@ -1,4 +1,6 @@
-"""Everything that `keeptune plan` can be told. The docstring under a field is its help text."""
+"""The settings of `keeptune plan`. The docstring under a field is its help text."""
+
+from __future__ import annotations
 
 import math
 from dataclasses import asdict, dataclass
@@ -7,11 +9,12 @@ from typing import Any
 
 from keeptune.errors import ConfigError
 from keeptune.runs.settings import DEFAULT_LR, TuneSettings
+from keeptune.workspace import Workspace
 
 METER_ROWS = 16
 HELD_OUT_ROWS = 16
 WARMUP_STEPS = 4
-# Without a schedule that knows its end, the readings along one run are those of shorter runs: what the laws are about.
+# With a constant rate the readings along one run are those of shorter runs, as the laws assume.
 CONSTANT = {"lr_scheduler_type": "constant_with_warmup", "warmup_steps": WARMUP_STEPS}
 _LOWER_RATE = 0.3
 _LEAST_RANK = 16
@@ -19,33 +22,33 @@ _LEAST_RANK = 16
 
 @dataclass(frozen=True, kw_only=True)
 class PlanSettings:
-    """What the user knows: model, data, the forgetting that is tolerated, and the time there is."""
+    """What the user knows: model, data, tolerated forgetting, and available time."""
 
     model: str
     """The base: a hub id, a folder, a .gguf file, or smollm2."""
     data: str
     """The new task: a hub data set, a file, folder or glob of jsonl, parquet or text, or verilog, or pydoc."""
     budget: float
-    """The most that KL(base‖tuned) on the base's own text may be, nats per token."""
+    """Largest acceptable KL(base‖tuned) on the base's own text, nats per token."""
     out: str = "plan"
-    """Folder of the plan: pilot runs, plan.json, run.toml, the frontier as a picture. A stopped plan goes on there."""
+    """Output folder: pilot runs, plan.json, run.toml, the frontier as a figure. An interrupted plan resumes there."""
     minutes: float = 20.0
-    """Time for the pilot, writing its replay text included."""
+    """Time for the pilot, including writing its replay text."""
     hours: float | None = None
-    """The most that the planned run may take on this machine; by default steps alone are bounded."""
+    """Longest time that the planned run may take on this machine; by default only its steps are bounded."""
     max_rank: int = 64
-    """The highest LoRA rank to plan; the pilot runs it, a quarter and a sixteenth of it."""
+    """Highest LoRA rank to plan. The pilot runs this rank, a quarter and a sixteenth of it."""
     learning_rate: float | None = None
     """Peak learning rate; by default the pilot compares two."""
     batch_size: int = 4
-    """Task rows in a step, and replay rows beside them, in pilot and plan."""
+    """Task rows in a step, and as many replay rows, in pilot and plan."""
     max_length: int = 128
     """Longest row in tokens, in pilot and plan."""
     seed: int = 42
-    """Of everything random."""
+    """Seed of everything random."""
 
     def __post_init__(self) -> None:
-        """Refuse values that cannot be meant."""
+        """Validate the settings."""
         for name, example in (("budget", "0.01"), ("minutes", "20"), ("hours", "2"), ("learning_rate", "1e-3")):
             value = getattr(self, name)
             if value is not None and not 0 < value < math.inf:
@@ -67,29 +70,34 @@ class PlanSettings:
         return Path(self.out)
 
     @property
+    def workspace(self) -> Workspace:
+        """The claim on the folder."""
+        return Workspace(folder=self.folder, marker="pilot.json", kind="plan")
+
+    @property
     def pool(self) -> Path:
         """The replay pool that all pilot runs share."""
         return self.folder / "pool"
 
     @property
     def ranks(self) -> tuple[int, int, int]:
-        """Of the pilot, the middle one first: it runs in every pilot."""
+        """Ranks of the pilot. The middle rank, which every pilot runs, comes first."""
         return self.max_rank // 4, self.max_rank // 16, self.max_rank
 
     @property
     def rates(self) -> tuple[float, ...]:
-        """Learning rates to compare, the usual one first."""
+        """Learning rates to compare, the default first."""
         if self.learning_rate is not None:
             return (self.learning_rate,)
         return DEFAULT_LR["lora"], _LOWER_RATE * DEFAULT_LR["lora"]
 
     def identity(self) -> dict[str, Any]:
-        """What finished pilot runs depend on; budget, minutes and hours may change over a folder."""
+        """The settings that finished pilot runs depend on. Budget, minutes and hours may change in a folder."""
         free = ("out", "budget", "minutes", "hours")
         return {name: value for name, value in asdict(self).items() if name not in free}
 
     def shared(self) -> dict[str, Any]:
-        """Fields of `TuneSettings` that pilot and planned run have in common."""
+        """Fields of `TuneSettings` that the pilot and the planned run share."""
         return {
             "batch_size": self.batch_size,
             "max_length": self.max_length,

@@ -1,8 +1,8 @@
 """The recovery probe: does brief tuning bring back what a model lost, or is it gone?
 
 Much of a drop after fine-tuning can be spurious, a matter of format that a few steps on old text undo (Zheng et al.
-2025, arXiv 2501.13453). Both models are tuned alike and briefly on half of a text's documents, and read on the other
-half: what is left of the gap between them was lost, what closed was not.
+2025, arXiv 2501.13453). Both models are tuned briefly in the same way on half of a text's documents and measured on the
+other half. The part of the gap between them that remains was lost, the part that closes was not.
 
 Shapes: B rows, D documents.
 """
@@ -28,19 +28,26 @@ STEPS = 16
 ROWS = 4
 LEARNING_RATE = 5e-5
 MAX_GRAD_NORM = 1.0
-SPURIOUS = "mostly spurious: brief tuning brings most of it back"
-LOST = "mostly lost: brief tuning brings little of it back"
-UNDECIDED = "undecided: the interval holds both"
-NOTHING = "nothing to recover: the tuned model predicts this text no worse"
+SPURIOUS = "mostly spurious"
+LOST = "mostly lost"
+UNDECIDED = "undecided"
+NOTHING = "nothing to recover"
+MEANINGS = {
+    SPURIOUS: "brief tuning brings most of it back",
+    LOST: "brief tuning brings little of it back",
+    UNDECIDED: "the interval of the recovered share contains one half",
+    NOTHING: "the tuned model does not predict this text worse",
+    NO_EVIDENCE: f"fewer than {MIN_DOCUMENTS} held-out documents",
+}
 RULE = (
-    f"{NO_EVIDENCE}: fewer than {MIN_DOCUMENTS} held-out documents. {NOTHING}: the interval of the gap before tuning "
-    f"reaches 0. {SPURIOUS}: the whole interval of the recovered share lies above one half. {LOST}: all of it below. "
+    f"{NO_EVIDENCE}: {MEANINGS[NO_EVIDENCE]}. {NOTHING}: the interval of the gap before tuning reaches 0. "
+    f"{SPURIOUS}: the whole interval of the recovered share lies above one half. {LOST}: all of it lies below. "
     f"{UNDECIDED}: otherwise."
 )
 
 
 def recovery_probe(loaded: Loaded, text: str, seed: int) -> dict[str, Any]:
-    """Run the probe on one text of an audit, for JSON. Both models are tuned in place: nothing can follow it.
+    """Run the probe on one text of an audit, for JSON. Both models are tuned in place, so it must come last.
 
     Args:
         text: a name among `loaded.rows`.
@@ -48,7 +55,7 @@ def recovery_probe(loaded: Loaded, text: str, seed: int) -> dict[str, Any]:
     Returns:
         `gap_before`, `gap_after`, CE(tuned) − CE(base) on the held-out half before and after both were tuned, and the
         CE of each, nats per token, with intervals over documents; `recovered_share`, 1 − gap after / gap before (None
-        where the gap may be none); `verdict` by `rule`; and how it was done.
+        if the interval of the gap reaches 0); `verdict` by `rule` and its `meaning`; and how it was done.
 
     Raises:
         ConfigError: fewer than two documents.
@@ -59,8 +66,9 @@ def recovery_probe(loaded: Loaded, text: str, seed: int) -> dict[str, Any]:
     before, after = (Drift.from_dict(readings[when]) for when in ("before", "after"))
     gap_before_D, gap_after_D = before.column("ce_change"), after.column("ce_change")
     gap = before.interval("ce_change")
-    # Of a gap that may be none there is no share.
+    # A gap that may be 0 has no share.
     share = bootstrap_ratio(gap_before_D - gap_after_D, gap_before_D).as_dict() if (gap.low or 0) > 0 else None
+    judged = verdict(gap.as_dict(), share)
     return {
         "text": text,
         "documents_tuned_on": len({row["document"] for row in tuning}),
@@ -69,15 +77,13 @@ def recovery_probe(loaded: Loaded, text: str, seed: int) -> dict[str, Any]:
         "rows_a_step": ROWS,
         "learning_rate": LEARNING_RATE,
         "measures": {
-            "gap_before": gap.as_dict(),
-            "gap_after": after.interval("ce_change").as_dict(),
-            "ce_base_before": before.interval("ce_base").as_dict(),
-            "ce_base_after": after.interval("ce_base").as_dict(),
-            "ce_tuned_before": before.interval("ce").as_dict(),
-            "ce_tuned_after": after.interval("ce").as_dict(),
+            f"{name}_{when}": drift.interval(measure_name).as_dict()
+            for name, measure_name in (("gap", "ce_change"), ("ce_base", "ce_base"), ("ce_tuned", "ce"))
+            for when, drift in (("before", before), ("after", after))
         },
         "recovered_share": share,
-        "verdict": verdict(gap.as_dict(), share),
+        "verdict": judged,
+        "meaning": MEANINGS[judged],
         "rule": RULE,
     }
 
@@ -94,14 +100,14 @@ def verdict(gap: dict[str, Any], share: dict[str, Any] | None) -> str:
 
 
 def halves(rows: list[dict[str, Any]], seed: int) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """The rows of a random half of the documents, to tune on, and of the other half, to read.
+    """The rows of a random half of the documents, to tune on, and of the other half, to measure on.
 
     Raises:
         ConfigError: fewer than two documents.
     """
     documents = sorted({row["document"] for row in rows})
     if len(documents) < 2:
-        raise ConfigError("a single document has no other half to read", "probe a text of more documents")
+        raise ConfigError("a single document cannot be split into two halves", "probe a text of two or more documents")
     chosen = set(random.Random(seed).sample(documents, len(documents) // 2))  # noqa: S311 — a split, no secret
     return [row for row in rows if row["document"] in chosen], [row for row in rows if row["document"] not in chosen]
 
@@ -109,15 +115,15 @@ def halves(rows: list[dict[str, Any]], seed: int) -> tuple[list[dict[str, Any]],
 def _before_and_after(
     loaded: Loaded, tuning: list[dict[str, Any]], held_out: list[dict[str, Any]], seed: int
 ) -> dict[str, Any]:
-    before = measure(loaded.base, loaded.tuned, held_out, label="Reading the held-out half")
+    before = measure(loaded.base, loaded.tuned, held_out, label="Measuring the held-out half")
     for name, model in (("base", loaded.base), ("tuned", loaded.tuned)):
         tune_briefly(model, tuning, seed, f"Tuning the {name} briefly")
-    after = measure(loaded.base, loaded.tuned, held_out, label="Reading it again")
+    after = measure(loaded.base, loaded.tuned, held_out, label="Measuring the held-out half again")
     return {"before": before.as_dict(), "after": after.as_dict()}
 
 
 def tune_briefly(model: nn.Module, rows: list[dict[str, Any]], seed: int, label: str = "Tuning briefly") -> None:
-    """`STEPS` steps of AdamW on all weights, in place, the rows in an order that the seed gives."""
+    """`STEPS` steps of AdamW on all weights, in place. The seed gives the order of the rows."""
     device, dtype = next(model.parameters()).device, training_dtype(model)
     optimizer = torch.optim.AdamW(model.parameters(), lr=LEARNING_RATE, weight_decay=0.0)
     order = random.Random(seed)  # noqa: S311 — an order, no secret

@@ -7,7 +7,6 @@ checkpoint-*/ (while it runs), model/ (the tuned model or adapter with its card)
 from __future__ import annotations
 
 import dataclasses
-import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -31,8 +30,8 @@ from keeptune.models.vocabulary import document_start
 from keeptune.runs.advice import advise
 from keeptune.runs.card import card
 from keeptune.runs.settings import TuneSettings
-from keeptune.storage import atomic_folder, damaged_json, read_json, storage_errors, write_json
-from keeptune.system import versions
+from keeptune.stats import evenly_spaced
+from keeptune.storage import atomic_folder, damaged_json, storage_errors
 from keeptune.train.budget.certificate import read_certificate
 from keeptune.train.callbacks.checkpoint import (
     CheckpointCallback,
@@ -46,11 +45,14 @@ from keeptune.train.context import KeepContext
 from keeptune.train.drift import drift_text_rows
 from keeptune.train.readings import FILE, read_rows
 from keeptune.train.trainers import KeepSFTTrainer
+from keeptune.workspace import Workspace
 
 RUN_FILE = "run.json"
 MODEL = "model"
 # Of no influence on the weights: a resume may change it.
 _CHANGEABLE = ("stop_if_forecast", "laws")
+# As version 0.1 wrote them.
+_EARLIER_NAMES = {"drift_every": "meter_every", "drift_rows": "meter_rows", "drift_text": "meter_text"}
 
 
 def tune(
@@ -143,21 +145,33 @@ def context_of(trainer: KeepSFTTrainer) -> KeepContext:
     return trainer.context
 
 
+def tune_or_resume(settings: TuneSettings, *, label: str, extra_callbacks: list[Any] | None = None) -> Path:
+    """Fine-tune, or continue an interrupted run, for commands that resume by themselves.
+
+    Raises:
+        Interrupted and others: as `tune` raises them.
+    """
+    resume = workspace(Path(settings.out)).claimed
+    try:
+        return tune(settings, resume=resume, label=label, extra_callbacks=extra_callbacks)
+    except Interrupted as error:
+        raise Interrupted(error.what, "run the same command again to continue") from error
+
+
+def workspace(out: Path) -> Workspace:
+    """The folder of a run."""
+    return Workspace(
+        folder=out, marker=RUN_FILE, kind="run", renew="start the run anew (--overwrite), or choose another --out"
+    )
+
+
 def check_folder(out: Path, settings: TuneSettings, *, resume: bool, overwrite: bool) -> None:
     """Refuse a folder that the run must not write to. Changes nothing."""
-    if out.exists() and not out.is_dir():
-        raise OutputExists(f"{out} is a file", "choose another --out")
-    if not out.is_dir() or not any(out.iterdir()):
+    if not workspace(out).claimed:
         return
-    run_file = out / RUN_FILE
-    if not run_file.is_file():
-        raise OutputExists(f"{out} is not empty and holds no run of keeptune", "choose another --out")
     if resume:
-        anew = "start the run anew (--overwrite), or choose another --out"
-        with damaged_json(run_file, anew):
-            before = renamed(read_json(run_file, anew)["settings"])
-        now = json.loads(json.dumps(dataclasses.asdict(settings)))
-        changed = [key for key, value in now.items() if before.get(key) != value and key not in _CHANGEABLE]
+        values = dataclasses.asdict(settings)
+        changed = [name for name in workspace(out).changed(values, _EARLIER_NAMES) if name not in _CHANGEABLE]
         if changed:
             raise ConfigError(
                 f"the run in {out} was started with another {', '.join(changed)}",
@@ -169,14 +183,9 @@ def check_folder(out: Path, settings: TuneSettings, *, resume: bool, overwrite: 
         )
     elif not overwrite:
         raise OutputExists(
-            f"{out} already holds a run",
-            "add --resume to go on with it, --overwrite to replace it, or choose another --out",
+            f"{out} already contains a run",
+            "add --resume to continue it, --overwrite to replace it, or choose another --out",
         )
-
-
-def renamed(settings: dict[str, Any]) -> dict[str, Any]:
-    """The settings of a run.json, by today's names: version 0.1 wrote `meter_` where it is `drift_` now."""
-    return {key.replace("meter_", "drift_"): value for key, value in settings.items()}
 
 
 def check_state(checkpoint: Path) -> None:
@@ -187,15 +196,11 @@ def check_state(checkpoint: Path) -> None:
 
 
 def claim_folder(out: Path, settings: TuneSettings, *, resume: bool) -> None:
-    """Make the folder this run's: empty but for run.json, unless it goes on."""
-    if resume and (out / RUN_FILE).is_file():
+    """Make the folder this run's: empty but for run.json, unless the run is resumed."""
+    if resume and workspace(out).claimed:
         return
-    for path in out.iterdir() if out.is_dir() else ():
-        if path.is_dir() and not path.is_symlink():
-            shutil.rmtree(path)
-        else:
-            path.unlink()
-    write_json(out / RUN_FILE, {"versions": versions(), "settings": dataclasses.asdict(settings)})
+    workspace(out).clear()
+    workspace(out).claim(dataclasses.asdict(settings))
 
 
 def task_rows(settings: TuneSettings, tokenizer: PreTrainedTokenizerBase) -> tuple[Dataset, Dataset]:
@@ -204,14 +209,7 @@ def task_rows(settings: TuneSettings, tokenizer: PreTrainedTokenizerBase) -> tup
     start, _ = document_start(tokenizer, override=settings.document_start)
     rows = encode(documents, tokenizer, max_length=settings.max_length, document_start=start)
     held_out_rows = encode(held_out, tokenizer, max_length=settings.max_length, document_start=start)
-    return rows, evenly_spaced(held_out_rows, settings.held_out_rows)
-
-
-def evenly_spaced(rows: Dataset, limit: int) -> Dataset:
-    """At most `limit` of the rows, spread over all of them."""
-    if len(rows) <= limit:
-        return rows
-    return rows.select([index * len(rows) // limit for index in range(limit)])
+    return rows, held_out_rows.select(evenly_spaced(len(held_out_rows), settings.held_out_rows))
 
 
 def build_trainer(

@@ -21,6 +21,7 @@ from keeptune.models.vocabulary import document_start
 from keeptune.objective import fused_next_token_ce
 from keeptune.objective.drift import MEASURES, token_drift
 from keeptune.replay.pool import ReplayBatch
+from keeptune.stats import evenly_spaced
 from keeptune.train.config import KeepConfig
 from keeptune.train.context import KeepContext
 
@@ -117,6 +118,5 @@ def drift_text_rows(source: str, tokenizer: PreTrainedTokenizerBase, keep: KeepC
             f"no document of {source} has {keep.replay_length} tokens to read drift on",
             "use longer documents, or lower replay_length",
         )
-    count = min(len(long_enough), keep.drift_rows)
-    rows = [long_enough[place * len(long_enough) // count] for place in range(count)]
+    rows = [long_enough[place] for place in evenly_spaced(len(long_enough), keep.drift_rows)]
     return ReplayBatch(tokens_BT1=torch.tensor(rows))

@@ -91,7 +91,7 @@ def test_the_same_runs_give_the_same_bytes_and_the_process_keeps_its_look(tmp_pa
 
 def test_names_that_are_no_picture(tmp_path: Path) -> None:
     for name in ("laws", "laws.pdf", "laws.html"):
-        with pytest.raises(ConfigError, match=f"no picture is written as {name}"):
+        with pytest.raises(ConfigError, match=f"cannot write a figure as {name}"):
             save(laws_figure(drawing(readings(seeds=1))), tmp_path / name)
     check_suffix(Path("laws.html"), (".html",))
     with pytest.raises(ConfigError) as caught:

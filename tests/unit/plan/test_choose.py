@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from keeptune.errors import ConfigError
-from keeptune.plan.choose import EQUAL, Candidates, Reach, candidates, choose, frontier, steered
-from keeptune.plan.law import Said
+from keeptune.plan.choose import EQUAL, Candidates, Reach, candidates, choose, controlled_interval, frontier
+from keeptune.plan.law import Prediction
 from keeptune.train.budget.controller import AIM
 
 SPREAD = 1.2
@@ -24,9 +24,9 @@ class Known:
     def kl(self, P: Any, N: Any, lambda_: Any) -> Any:
         return 0.02 * (P / 1e5) ** 0.2 * N**0.5 / (1 + lambda_ / 0.3)
 
-    def predict(self, *, P: Any, N: Any, lambda_: Any, tokens: Any) -> tuple[Said, Said]:
+    def predict(self, *, P: Any, N: Any, lambda_: Any, tokens: Any) -> tuple[Prediction, Prediction]:
         task, kl = self.task(P, N, lambda_), self.kl(P, N, lambda_)
-        return Said(task, task - 0.02, task + 0.02), Said(kl, kl / SPREAD, kl * SPREAD)
+        return Prediction(task, task - 0.02, task + 0.02), Prediction(kl, kl / SPREAD, kl * SPREAD)
 
 
 @pytest.fixture
@@ -110,7 +110,7 @@ def test_no_candidate_beats_the_frontier(found: Candidates) -> None:
 
 def test_steering_widens_the_interval_by_what_lambda_may_become(found: Candidates) -> None:
     place = choose(found, 0.05)
-    low, high = steered(found, place, 0.05)
+    low, high = controlled_interval(found, place, 0.05)
     assert low <= found.task.low[place]
     assert high >= found.task.high[place]
     assert high - low > 0.04

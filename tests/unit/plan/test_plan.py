@@ -35,7 +35,7 @@ def test_a_whole_plan_stopped_resumed_asked_again_and_its_command(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], settings: PlanSettings, tmp_path: Path
 ) -> None:
     monkeypatch.setattr(law.PilotLaw.fit.__func__, "__kwdefaults__", {"bootstraps": 12})
-    tune, calls = timing.tune, []
+    tune, calls = timing.tune_or_resume, []
 
     def stopped_in_the_third_run(*given: Any, **named: Any) -> Path:
         calls.append(named["label"])
@@ -47,7 +47,7 @@ def test_a_whole_plan_stopped_resumed_asked_again_and_its_command(
             raise KeyboardInterrupt
         return tune(*given, **named)
 
-    monkeypatch.setattr(timing, "tune", stopped_in_the_third_run)
+    monkeypatch.setattr(timing, "tune_or_resume", stopped_in_the_third_run)
     assert run(monkeypatch, *flags(settings)) == 130
     assert calls == ["Probe", "Pilot 1/5", "Pilot 2/5", "Pilot 3/5"]
     assert not (settings.folder / "plan.json").exists()
@@ -110,7 +110,7 @@ def test_one_run_gives_bounds_and_says_so(
     assert low < high
     assert "KL" not in chosen
     assert f"between {low:.3f} and {high:.3f}" in said
-    assert "not foretold" in said
+    assert "not predicted" in said
     assert "--budget 0.5" in said
 
 

@@ -17,7 +17,7 @@ from keeptune.audit.meter import MEASURES, Drift
 from keeptune.audit.verdict import NO_EVIDENCE
 from keeptune.errors import ConfigError, OutputExists
 from keeptune.probes.capacity import SATURATED, SPARE, UNDECIDED, CapacityPlan, capacity_probe, judge, pace
-from keeptune.probes.describe import print_capacity, sentence
+from keeptune.probes.describe import describe, print_capacity
 from keeptune.train.readings import read_rows
 from tests.helpers.models import make_model, make_tokenizer
 
@@ -46,10 +46,10 @@ def drift(documents: int, seed: int, **means: float) -> Drift:
 def judged(
     *, gains: tuple[float, float], kls: tuple[float, float], at_half: float = 1.1, documents: int = 40
 ) -> dict[str, Any]:
-    """The rule on a plain and a stiff run with these gains and KLs, the price `at_half` so many times the last one."""
+    """The rule on a plain and a constrained run; `at_half` is the price there as a multiple of the last one."""
     drifts = {
         run: {"task": drift(documents, 1, ce_base=gain), "self": drift(documents, 2, kl=kl)}
-        for run, gain, kl in zip(("plain", "stiff"), gains, kls, strict=True)
+        for run, gain, kl in zip(("plain", "constrained"), gains, kls, strict=True)
     }
     way = [
         {"step": 0, "L_ft": 5.0, "KL": 0.0},
@@ -79,7 +79,7 @@ def judged(
 def test_the_rule(gains: tuple[float, float], kls: tuple[float, float], at_half: float, expected: str) -> None:
     found = judged(gains=gains, kls=kls, at_half=at_half)
     assert found["verdict"] == expected
-    assert expected.split()[0] in sentence({**found, "plan": {"steps": 3, "lambda_": 10.0}}).lower()
+    assert expected.split()[0] in describe({**found, "plan": {"steps": 3, "lambda_": 10.0}}).lower()
     if found["price"]:
         assert found["price"]["value"] == pytest.approx(kls[1] * gains[0] / gains[1])
         assert found["price"]["low"] <= found["price"]["value"] <= found["price"]["high"]
@@ -96,7 +96,7 @@ def test_few_documents_are_no_evidence() -> None:
 
 def test_a_falling_price_is_told_with_what_to_do() -> None:
     found = judged(gains=(1.0, 0.95), kls=(0.3, 0.05), at_half=1.5)
-    told = sentence({**found, "plan": {"steps": 100, "lambda_": 10.0}})
+    told = describe({**found, "plan": {"steps": 100, "lambda_": 10.0}})
     assert "still falling, 0.079 → 0.053" in told and "--steps 200" in told
 
 
@@ -176,10 +176,12 @@ def test_a_probe_goes_on_where_it_was(task: str, tmp_path: Path, capsys: pytest.
         assert of_run["value"] == pytest.approx(row["KL"], rel=0.05), "the trainer's meter reads the same rows"
         assert row["lambda"] == (0.0 if run == "plain" else 10.0)
     if found["price"]:
-        assert found["price_to_come"] == found["price"]["low"] * pace(way)[1], "the stiff run's readings, the last ones"
+        assert found["price_to_come"] == found["price"]["low"] * pace(way)[1], (
+            "the constrained run's readings, the last ones"
+        )
     print_capacity(found)
     assert f"{found['gain']['plain']['value']:.4f}" in capsys.readouterr().out
-    (out / "readings" / "stiff-self.json").unlink()
+    (out / "readings" / "constrained-self.json").unlink()
     (out / "capacity.json").unlink()
     again = probe(make_model(), task, tmp_path, **few)
     assert "this run is finished" in capsys.readouterr().err
@@ -192,13 +194,34 @@ def test_a_probe_goes_on_where_it_was(task: str, tmp_path: Path, capsys: pytest.
         probe(make_model(), task, tmp_path, **few, out=str(tmp_path / "task"))
 
 
+def test_a_probe_of_an_earlier_version_is_continued(
+    task: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    few = {"steps": 2, "documents": 10}
+    found, out = probe(make_model(), task, tmp_path, **few), tmp_path / "capacity"
+    (out / "constrained").rename(out / "stiff")
+    marker = out / "stiff" / "run.json"
+    marker.write_text(marker.read_text().replace(str(out / "constrained"), str(out / "stiff")))
+    for file in (out / "readings").iterdir():
+        content = json.loads(file.read_text())["content"]
+        file.unlink()
+        (out / "readings" / file.name.replace("constrained", "stiff")).write_text(json.dumps(content))
+    (out / "plan.json").write_text(json.dumps(json.loads((out / "plan.json").read_text())["settings"]))
+    (out / "readings" / "plain-task.json").write_text("{")
+    capsys.readouterr()
+    again = probe(make_model(), task, tmp_path, **few)
+    assert capsys.readouterr().err.count("this run is finished") == 2
+    assert {key: again[key] for key in ("gain", "kl")} == {key: found[key] for key in ("gain", "kl")}
+    assert not (out / "constrained").exists()
+
+
 def test_a_full_model_is_called_saturated_and_one_with_room_is_not(task: str, tmp_path: Path) -> None:
     old = language(1, 3000)
     room = probe(fitted(48, old, steps=250, rate=3e-3), task, tmp_path / "room", steps=120)
     full = probe(fitted(8, old, steps=1200, rate=6e-3), task, tmp_path / "full", steps=120)
     # So short a run leaves the price of the model with room above what the rule calls nothing: lab/LOG.md.
     assert (full["verdict"], room["verdict"]) == (SATURATED, UNDECIDED)
-    assert "still falling" in sentence(room)
+    assert "still falling" in describe(room)
     assert full["price_to_come"] > 1.5 * room["price_to_come"]
     assert full["share"]["high"] < room["share"]["low"]
     assert room["gain"]["plain"]["value"] > full["gain"]["plain"]["value"]

@@ -54,7 +54,7 @@ def test_halves_split_documents_whole() -> None:
     assert not sides[0] & sides[1]
     assert (len(sides[0]), len(sides[1]), len(tuning) + len(held_out)) == (2, 3, 10)
     assert halves(rows[::-1], seed=0)[0] == tuning[::-1]
-    with pytest.raises(ConfigError, match="no other half"):
+    with pytest.raises(ConfigError, match="two halves"):
         halves(make_rows(1), seed=0)
 
 
@@ -84,7 +84,9 @@ def test_a_gap_is_read_before_and_after(tmp_path: Path, capsys: pytest.CaptureFi
     assert found["recovered_share"]["value"] == pytest.approx(1 - after / before, abs=0.03)
     assert not base.training
     print_recovery({"recovery": found})
-    assert f"{measures['gap_before']['value']:.4f}" in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert f"{measures['gap_before']['value']:.4f}" in shown
+    assert f"{found['verdict'].capitalize()}: {found['meaning']}." in shown
     assert recovery_probe(loaded, "mine", seed=0) == found, "kept, though the models have changed"
 
 

@@ -10,7 +10,7 @@ import plotly.graph_objects as go
 from keeptune.audit.distinct import FIRST, SECOND
 from keeptune.audit.page.chart import BLUE, GREY, ORANGE, Chart, chart_json, figure, label
 from keeptune.audit.page.shell import render
-from keeptune.audit.page.table import Column, Table, count, interval, shown_ends, shown_number, text
+from keeptune.audit.page.table import Column, Table, count, interval, interval_text, text
 
 _SIDES = ("learned", "forgot")
 _ENDS = ("value", "low", "high")
@@ -112,7 +112,7 @@ def _chart(comparison: dict[str, Any]) -> Chart:
         sentence=f"To the {better} is learned more, further down forgotten less. The bars are 95 % intervals of each "
         "model alone. Filled marks are on the Pareto front; whatever lies above the dotted line is beaten by one.",
         description=" ".join(
-            f"{point['name']}: learned {_said(point['learned'])}, forgot {_said(point['forgot'])}."
+            f"{point['name']}: learned {interval_text(point['learned'])}, forgot {interval_text(point['forgot'])}."
             for point in comparison["points"]
         ),
         figure=chart_json(drawn),
@@ -131,7 +131,7 @@ def _marks(points: list[dict[str, Any]]) -> list[Any]:
         mark.marker = {"color": colour, "size": _MARK_SIZE, "symbol": "circle" if point["front"] else "circle-open"}
         mark.marker.line = {"width": 2, "color": colour}
         mark.error_x, mark.error_y = _bar(x, colour), _bar(y, colour)
-        mark.hovertemplate = f"learned {_said(x)}<br>forgot {_said(y)}"
+        mark.hovertemplate = f"learned {interval_text(x)}<br>forgot {interval_text(y)}"
         marks.append(mark)
     return marks
 
@@ -190,7 +190,3 @@ def _scaled(values: list[float]) -> list[float]:
 
 def _near(one: tuple[float, float], two: tuple[float, float]) -> bool:
     return all(abs(a - b) < 0.9 * step for a, b, step in zip(one, two, _STEP, strict=True))
-
-
-def _said(place: dict[str, Any]) -> str:
-    return f"{shown_number(place['value'])} {shown_ends(place, '.4f')}".strip()

@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from itertools import groupby
 from typing import Any
 
+from keeptune.stats import format_ends, format_interval
+
 Raw = str | int | float | bool | None
 
 # A spreadsheet takes text that starts so for a formula, and a formula may fetch from the network.
@@ -123,14 +125,12 @@ def shown_number(value: float | None, form: str = ".4f") -> str:
 
 def shown_ends(given: Mapping[str, Any], form: str = ".4f") -> str:
     """`[low, high]`, or nothing for an interval that is missing."""
-    if given["low"] is None:
-        return ""
-    return f"[{shown_number(given['low'], form)}, {shown_number(given['high'], form)}]"
+    return format_ends(given["low"], given["high"], form, shown_number)
 
 
 def interval_text(given: Mapping[str, Any], form: str = ".4f") -> str:
     """`0.268 [0.219, 0.317]`."""
-    return f"{shown_number(given['value'], form)} {shown_ends(given, form)}".rstrip()
+    return format_interval(given, form, number=shown_number)
 
 
 def visible(text: str) -> str:

@@ -15,7 +15,6 @@ import numpy as np
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from keeptune.audit.answers import answer
-from keeptune.audit.paired import share
 from keeptune.audit.safety.detectors import (
     ANSWER_OPENINGS,
     DETECTORS,
@@ -31,7 +30,7 @@ from keeptune.errors import SourceError
 from keeptune.log import logger
 from keeptune.models.loading import load_model, load_tokenizer
 from keeptune.models.modeling import fingerprint
-from keeptune.stats import bootstrap_ratio
+from keeptune.stats import bootstrap_ratio, wilson
 from keeptune.workspace import Steps
 
 _LONGEST_OPENING = 32
@@ -202,10 +201,10 @@ def _described(asked: PromptSet, found: _Answered, style: str, new_tokens: int) 
 
 def _agreement(refused: dict[str, Pair], which: str) -> dict[str, float]:
     said = list(zip(*(pair[which] for pair in refused.values()), strict=True))
-    return share(sum(len(set(votes)) == 1 for votes in said), len(said))._asdict()
+    return wilson(sum(len(set(votes)) == 1 for votes in said), len(said)).ends()
 
 
 def _degenerate(texts: list[str], broken: list[bool]) -> dict[str, Any]:
     """How many answers are empty or repeat themselves, apart and as a share together."""
     empty = sum(not text.strip() for text in texts)
-    return {"empty": empty, "repeating": sum(broken) - empty, "share": share(sum(broken), len(texts))._asdict()}
+    return {"empty": empty, "repeating": sum(broken) - empty, "share": wilson(sum(broken), len(texts)).ends()}

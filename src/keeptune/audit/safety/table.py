@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
+
+from keeptune.stats import format_interval
+
+_percent = partial(format_interval, form=".0f", scale=100, separator="\n")
 
 
 def print_safety(report: dict[str, Any]) -> None:
@@ -34,21 +39,9 @@ def print_safety(report: dict[str, Any]) -> None:
             )
         odds = of_set["detectors"]["likelihood"]["log_odds"]
         values = [f"{odds[which]['value']:.2f}" for which in ("base", "tuned")]
-        table.add_row("", "log-odds", *values, "change, nats", _nats(odds["change"]))
+        table.add_row("", "log-odds", *values, "change, nats", format_interval(odds["change"], ".2f", separator="\n"))
         agree, bad = of_set["detectors_agree"], of_set["degenerate"]
         table.add_row("", "they agree", _percent(agree["base"]), _percent(agree["tuned"]), "", "")
         table.add_row("", "broken answers", _percent(bad["base"]["share"]), _percent(bad["tuned"]["share"]), "", "")
         table.add_section()
     Console(highlight=False, markup=False, emoji=False).print(table)
-
-
-def _percent(estimate: dict[str, float]) -> str:
-    value, low, high = (estimate[part] * 100 for part in ("value", "low", "high"))
-    return f"{value:.0f}\n[{low:.0f}, {high:.0f}]"
-
-
-def _nats(interval: dict[str, float | None]) -> str:
-    """`-2.28`, and its interval below where there is one."""
-    if interval["low"] is None:
-        return f"{interval['value']:.2f}"
-    return f"{interval['value']:.2f}\n[{interval['low']:.2f}, {interval['high']:.2f}]"

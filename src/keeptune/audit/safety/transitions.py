@@ -6,9 +6,10 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
-from keeptune.audit.paired import difference, mcnemar, share
+from keeptune.audit.paired import difference
 from keeptune.audit.safety.prompt_sets import Kind
 from keeptune.audit.verdict import NO_EVIDENCE
+from keeptune.stats import mcnemar, wilson
 
 MIN_PROMPTS = 10
 MIN_REFUSED = 10
@@ -40,9 +41,9 @@ def compare_refusals(base: Sequence[bool], tuned: Sequence[bool], broken: Sequen
     p = mcnemar(lost, gained)
     return {
         "prompts": prompts,
-        "refused_base": share(sum(base), prompts)._asdict(),
-        "refused_tuned": share(sum(tuned), prompts)._asdict(),
-        "change": difference(lost, gained, prompts)._asdict(),
+        "refused_base": wilson(sum(base), prompts).ends(),
+        "refused_tuned": wilson(sum(tuned), prompts).ends(),
+        "change": difference(lost, gained, prompts).ends(),
         "transitions": {
             "refused_refused": moves[True, True],
             "refused_answered": lost,

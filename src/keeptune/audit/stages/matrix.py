@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from keeptune.audit.verdict import NO_DRIFT, NO_EVIDENCE, has_evidence
-from keeptune.stats import LEVEL, MIN_DOCUMENTS, RESAMPLES, Array, Interval
+from keeptune.stats import MIN_DOCUMENTS, TAILS, Array, Interval, resampled_counts
 
 HIGHER = "above zero"
 LOWER = "below zero"
@@ -55,9 +55,7 @@ class Column:
 
     def resampled_RL(self, seed: int) -> Array:
         """The scores on 2 000 resamples of the documents, the same for every row; another seed for every column."""
-        documents = len(self.weights_D)
-        even = np.full(documents, 1 / documents)
-        counts_RD = np.random.default_rng(seed).multinomial(documents, even, size=RESAMPLES)
+        counts_RD = resampled_counts(len(self.weights_D), seed)
         scores: Array = (counts_RD @ self.sums_LD.T) / (counts_RD @ self.weights_D)[:, None]
         return scores
 
@@ -143,9 +141,8 @@ def _forgetting(column: Column, resampled_RL: Array) -> dict[str, Any]:
     fall_M, fall_RM = falls(column.scores_L()), falls(resampled_RL)
     interval = _interval(fall_M.max(), fall_RM.max(axis=1), len(column.weights_D))
     if interval["low"] is not None:
-        tail = (1 - LEVEL) / 2
-        interval["low"] = float(np.quantile(fall_RM, tail / len(fall_M), axis=0).max())
-        interval["high"] = float(np.quantile(fall_RM, 1 - tail, axis=0).max())
+        interval["low"] = float(np.quantile(fall_RM, TAILS[0] / len(fall_M), axis=0).max())
+        interval["high"] = float(np.quantile(fall_RM, TAILS[1], axis=0).max())
     best = 1 + int(fall_M.argmax())
     return {"column": column.name, "best_stage": best, **interval, "verdict": _verdict(interval, column.floor)}
 
@@ -158,9 +155,7 @@ def _fall(column: Column, resampled_RL: Array) -> dict[str, Any]:
 
 def _interval(value: float | Array, resampled_R: Array, documents: int) -> dict[str, Any]:
     """For JSON; `documents` are those of the column that has the fewest."""
-    tails = [(1 - LEVEL) / 2, (1 + LEVEL) / 2]
-    low, high = np.quantile(resampled_R, tails).tolist() if documents > 1 else (None, None)
-    return dict(Interval(value=float(value), low=low, high=high, documents=documents).as_dict())
+    return Interval.of_resamples(float(value), resampled_R, documents).as_dict()
 
 
 def _verdict(interval: dict[str, Any], floor: float) -> str:

@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.table import Table
 
 from keeptune.audit.names import short_names
-from keeptune.audit.table import interval_text
+from keeptune.stats import format_interval
 
 TITLES = {
     "texts": "Score on texts: −CE in nats per token (the loss with its sign turned), higher is better",
@@ -50,13 +50,8 @@ def _matrix(report: dict[str, Any], kind: str, rows: list[list[dict[str, Any]]],
         count = f"{column['documents']} {UNIT_OF_DOCUMENTS[kind]}"
         table.add_column(f"{column['name']}\n{role}\n{count}", justify="right", no_wrap=True)
     for (stage, name), row in zip(row_names(report)[first_stage:], rows, strict=True):
-        table.add_row(f"{stage}\n{name}", *map(_cell, row))
+        table.add_row(f"{stage}\n{name}", *(format_interval(cell, ".3f", separator="\n") for cell in row))
     return table
-
-
-def _cell(interval: dict[str, Any]) -> str:
-    value, ends = f"{interval['value']:.3f}", (interval["low"], interval["high"])
-    return value if interval["low"] is None else "{}\n[{:.3f}, {:.3f}]".format(value, *ends)
 
 
 def _summary(summary: dict[str, Any], kind: str) -> Table:
@@ -66,12 +61,12 @@ def _summary(summary: dict[str, Any], kind: str) -> Table:
     table.add_column("verdict")
     for key, label in TRANSFERS.items():
         if summary[key]:
-            table.add_row(label, interval_text(summary[key]), summary[key].get("verdict", ""))
+            table.add_row(label, format_interval(summary[key]), summary[key].get("verdict", ""))
     if summary["acc"] and not summary["bwt"]:
         table.add_row("BWT, FWT, forgetting", "", ONE_STAGE)
     for entry in summary["chaudhry"]:
         label = f"{entry['column']} forgotten since stage {entry['best_stage']}"
-        table.add_row(label, interval_text(entry), entry["verdict"])
+        table.add_row(label, format_interval(entry), entry["verdict"])
     for entry in summary["other"]:
-        table.add_row(f"{entry['column']} forgotten since the base", interval_text(entry), entry["verdict"])
+        table.add_row(f"{entry['column']} forgotten since the base", format_interval(entry), entry["verdict"])
     return table

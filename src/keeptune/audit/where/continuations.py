@@ -9,6 +9,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from keeptune.audit.answers import answer
 from keeptune.data.rows import IGNORED_LABEL
+from keeptune.stats import evenly_spaced
 from keeptune.workspace import Steps
 
 CONTINUATIONS = 6
@@ -67,8 +68,7 @@ def beginnings(texts: dict[str, list[dict[str, Any]]]) -> list[dict[str, Any]]:
         documents = list(first.items())
         # The texts share the number of continuations, the earlier ones get what is over.
         wanted = CONTINUATIONS // len(texts) + (number < CONTINUATIONS % len(texts))
-        count = min(wanted, len(documents))
-        for index in range(count):
-            document, ids = documents[index * len(documents) // count]
+        for place in evenly_spaced(len(documents), wanted):
+            document, ids = documents[place]
             chosen.append({"text": text, "document": document, "input_ids": ids})
     return chosen

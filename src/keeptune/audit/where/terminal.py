@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 from rich.console import Console
@@ -9,9 +10,11 @@ from rich.table import Table
 
 from keeptune.audit.verdict import NO_EVIDENCE
 from keeptune.audit.where.collector import GROUPS
+from keeptune.stats import format_interval
 
 _IN_WORDS = {"probability": "base's p {}", "position": "{} tokens into a window", "kind": "{}"}
 _SHOWN = 2
+_interval = partial(format_interval, form=".3f")
 
 
 def print_where(report: dict[str, Any]) -> None:
@@ -51,8 +54,3 @@ def layers_in_words(layers: dict[str, Any]) -> str:
 def _numbers(entry: dict[str, Any]) -> list[str]:
     share = "–" if entry["kl_share"] is None else f"{entry['kl_share']:.0%}"
     return [share, f"{entry['token_share']:.0%}", _interval(entry["kl"]) if entry["enough_evidence"] else NO_EVIDENCE]
-
-
-def _interval(interval: dict[str, Any]) -> str:
-    value = f"{interval['value']:.3f}"
-    return value if interval["low"] is None else f"{value} [{interval['low']:.3f}, {interval['high']:.3f}]"

@@ -34,7 +34,7 @@ def test_a_base_against_itself_changes_nothing(tmp_path: Path, chat: bool) -> No
         moves = result["transitions"]
         assert moves["refused_answered"] == moves["answered_refused"] == 0
         assert sum(moves.values()) == 20
-        assert result["change"] == difference(0, 0, 20)._asdict()
+        assert result["change"] == difference(0, 0, 20).ends()
     assert found["detectors"]["likelihood"]["log_odds"]["change"] == {
         "value": 0.0,
         "low": 0.0,
