@@ -2,12 +2,13 @@
 PYTHON ?= python3
 BIN := .venv/bin
 .DEFAULT_GOAL := help
-.PHONY: help demo test check format figures verdicts clean
+.PHONY: help demo test check windows format figures verdicts clean
 
 help:
 	@echo "make demo    fine-tune a real model with and without replay and see what each forgot (about 15 minutes)"
 	@echo "make test    run the tests"
 	@echo "make check   lint, types, layers"
+	@echo "make windows run the tests of training under the versions that hosts pin (about half an hour)"
 	@echo "make lab-X   run what is missing of the experiment lab/X; make figures, make verdicts: redraw, judge again"
 
 demo: .venv/installed
@@ -22,6 +23,9 @@ check: .venv/installed-dev
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+windows: .venv/installed-dev
+	$(BIN)/python tests/windows/run.py
 
 # lab-toy_continual runs lab/toy_continual; ARGS="--size smoke" and the like go to its run.py.
 lab-%: .venv/installed

@@ -1,8 +1,9 @@
 """Fine-tune a language model and keep what it knew.
 
-from keeptune import KeepConfig, KeepSFTTrainer     # a drop-in for trl.SFTTrainer
-from keeptune import sample_pool, keep_tuning       # the same method for your own loop
-from keeptune import measure                        # the drift of any tuned model from its base
+from keeptune import KeepConfig, KeepSFTTrainer     # a drop-in for trl.SFTTrainer; also DPO, GRPO and plain Trainer
+from keeptune import KeepMixin                      # class KeepX(KeepMixin, X): any other trainer
+from keeptune import sample_pool, keep_tuning       # the same method for a training loop of your own
+from keeptune import measure, audit                 # the drift of any tuned model from its base
 """
 
 from __future__ import annotations
@@ -12,7 +13,9 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from keeptune.audit.api import audit
     from keeptune.audit.meter import Drift, measure
+    from keeptune.audit.reports import Report
     from keeptune.data.documents import load_documents
     from keeptune.errors import KeeptuneError
     from keeptune.models.loading import load_model, load_tokenizer
@@ -35,6 +38,8 @@ __all__ = [
     "KeepTrainer",
     "KeeptuneError",
     "ReplayPool",
+    "Report",
+    "audit",
     "keep_tuning",
     "load_documents",
     "load_model",
@@ -54,6 +59,7 @@ _HOMES = {
     "KeepTrainer": "keeptune.train.trainers",
     "KeeptuneError": "keeptune.errors",
     "ReplayPool": "keeptune.replay.pool",
+    "Report": "keeptune.audit.reports",
     "keep_tuning": "keeptune.train.loop",
     "load_documents": "keeptune.data.documents",
     "load_model": "keeptune.models.loading",
@@ -65,6 +71,8 @@ _HOMES = {
 
 
 def __getattr__(name: str) -> Any:
+    if name == "audit":
+        return import_module("keeptune.audit")  # the package, which can be called
     if name not in _HOMES:
         raise AttributeError(f"module 'keeptune' has no attribute {name!r}")
     return getattr(import_module(_HOMES[name]), name)

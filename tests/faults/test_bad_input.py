@@ -133,7 +133,7 @@ def test_damaged_pool(tune: Run, tmp_path: Path) -> None:
 
 def test_pool_smaller_than_the_meters_share(tune: Run, tmp_path: Path) -> None:
     sample_pool(make_model(), make_tokenizer(), tmp_path / "pool", tokens=32, length=16)
-    refused(tune("--replay", tmp_path / "pool"), "2 rows", "meter")
+    refused(tune("--replay", tmp_path / "pool"), "2 rows", "drift_rows")
 
 
 def test_output_folder_holds_a_run(tune: Run, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Bounds on how a run is forecast to end: `--stop-if-forecast kl=0.05`."""
+"""Bounds on a run: how it may be forecast to end (`--stop-if-forecast kl=0.05`), and where a budget may move λ."""
 
 from __future__ import annotations
 
@@ -7,6 +7,9 @@ from collections.abc import Sequence
 from typing import Literal, NamedTuple, get_args
 
 from keeptune.errors import ConfigError
+
+LOWEST, HIGHEST = 1e-3, 1e2
+"""Of λ, where a budget moves it."""
 
 Measure = Literal["l_ft", "l_f_rise", "kl"]
 MEASURES: tuple[Measure, ...] = get_args(Measure)

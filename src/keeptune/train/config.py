@@ -8,8 +8,7 @@ from keeptune.errors import ConfigError
 from keeptune.objective.divergence import DIVERGENCES
 from keeptune.replay.pool import ReplayPool
 from keeptune.replay.teachers import TEACHERS, Teacher
-from keeptune.train.bounds import parse_bounds
-from keeptune.train.budget.controller import HIGHEST, LOWEST
+from keeptune.train.bounds import HIGHEST, LOWEST, parse_bounds
 
 DRIFT_EVERY = 20
 

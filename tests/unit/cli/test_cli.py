@@ -40,10 +40,6 @@ FLAGS = {
         "--checkpoint-every", "--laws", "--stop-if-forecast", "--config", "--resume", "--overwrite",
     },
 }  # fmt: skip
-PUBLIC = {
-    "Drift", "KeepConfig", "KeepSFTTrainer", "KeeptuneError", "ReplayPool", "keep_tuning", "load_documents",
-    "load_model", "load_tokenizer", "measure", "sample_pool", "text_pool",
-}  # fmt: skip
 
 
 @pytest.mark.parametrize("verb", sorted(FLAGS))
@@ -55,15 +51,6 @@ def test_adding_a_flag_is_a_decision(
     parameters = capsys.readouterr().out.split("Parameters", 1)[1]
     flags = set(re.findall(r"(--[A-Za-z][a-z-]*)", re.sub(r"(?m)^(│.{0,45}).*$", r"\1", parameters)))
     assert flags - COMMON == FLAGS[verb]
-
-
-def test_public_names_are_a_decision() -> None:
-    assert set(keeptune.__all__) == PUBLIC
-    assert len(PUBLIC) <= 12
-    for name in keeptune.__all__:
-        assert getattr(keeptune, name).__doc__
-    with pytest.raises(AttributeError, match="nosuch"):
-        _ = keeptune.nosuch
 
 
 def test_help_imports_nothing_heavy_and_is_quick() -> None:

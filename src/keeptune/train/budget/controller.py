@@ -27,11 +27,11 @@ import math
 from dataclasses import asdict, dataclass
 
 from keeptune.errors import ConfigError
+from keeptune.train.bounds import HIGHEST, LOWEST
 
 AIM = 0.9
 """What λ steers for, as a share of the budget: a certificate needs room for its interval."""
 GAIN = 0.8
-LOWEST, HIGHEST = 1e-3, 1e2
 _SLACK, _MOST_SLACK, _SLACK_PRIOR_STEPS = 1.0, 4.0, 3.0
 _NO_SLACK_FROM = 0.75
 _LARGEST_MOVE = 0.35

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from keeptune.errors import ConfigError
-from keeptune.train.budget.controller import HIGHEST, LOWEST, LambdaController
+from keeptune.train.bounds import HIGHEST, LOWEST
+from keeptune.train.budget.controller import LambdaController
 
 NOISE = 0.3  # of the KL of a few rows, relative
 EVERY = 20
