@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from jinja2 import TemplateError
@@ -21,32 +21,41 @@ _USER_WORDS = "~keeptune~user~words~"
 
 @dataclass(frozen=True, kw_only=True)
 class Openings:
-    """The ids before the first sampled token of each row."""
+    """The ids before the first sampled token of each row; named as in `PoolSettings`."""
 
-    starts: list[int]
-    """Start tokens; rows use them in turn."""
-    rest: list[int]
-    """Ids that follow the start token in every row: the rest of a chat's opening."""
+    start_token: int
+    """The first start token."""
     found: str
     """How the start tokens were found, for the log."""
+    more_starts: list[int] = field(default_factory=list)
+    """Further start tokens; rows use them in turn."""
+    opening: list[int] = field(default_factory=list)
+    """Ids that follow the start token in every row: the rest of a chat's opening."""
 
 
-def find_openings(tokenizer: Any, prompts: Prompts, start: str | int | Sequence[str | int] | None = None) -> Openings:
-    """The openings of rows that start as a document (with the tokens `start`, if given) or as a chat.
+def find_openings(
+    tokenizer: Any, prompts: Prompts, start: str | int | Sequence[str | int] | None, length: int
+) -> Openings:
+    """The openings of rows of `length` targets, which start as a chat or as a document (with `start`, if given).
 
     Raises:
-        ConfigError: no start token, an unknown one, or a chat template without an opening.
+        ConfigError: no start token, an unknown one, or a chat template without an opening that fits a row.
     """
     if prompts == "chat":
         first, *rest = chat_opening(tokenizer)
-        return Openings(starts=[first], rest=rest, found="the chat template up to the user's first words")
+        if len(rest) >= length:
+            raise ConfigError(
+                f"the chat template opens with {len(rest) + 1} tokens, and a row has {length + 1}",
+                f"use longer rows: --length {2 * len(rest)} or more",
+            )
+        return Openings(start_token=first, opening=rest, found="the chat template up to the user's first words")
     if start is None or isinstance(start, str | int):
         token, found = document_start(tokenizer, override=start)
-        return Openings(starts=[token], rest=[], found=found)
+        return Openings(start_token=token, found=found)
     if not start:
         raise ConfigError("the list of start tokens is empty", "give one or more, or leave start out")
-    tokens = [document_start(tokenizer, override=one)[0] for one in start]
-    return Openings(starts=tokens, rest=[], found="as given" + ", in turn" * (len(tokens) > 1))
+    first, *more = [document_start(tokenizer, override=one)[0] for one in start]
+    return Openings(start_token=first, more_starts=more, found="as given" + ", in turn" * bool(more))
 
 
 def chat_opening(tokenizer: PreTrainedTokenizerBase) -> list[int]:
