@@ -82,12 +82,10 @@ def sample_pool(
     """
     temperature = _temperature(engine, temperature)
     dtype = dtype or training_dtype(model)
-    openings = find_openings(tokenizer, prompts, start, length)
+    openings, found = find_openings(tokenizer, prompts, start, length)
     settings = PoolSettings(
-        **_base_settings(model, tokenizer, openings.start_token, dtype, predictions, top_k),
-        more_starts=openings.more_starts,
-        opening=openings.opening,
-        prompts="document start" if prompts == "document" else "chat",
+        **_base_settings(model, dtype, predictions, top_k),
+        **openings,
         length=length,
         rows_per_shard=_rows_per_shard(Path(folder), engine, model, length, dtype),
         seed=seed,
@@ -96,7 +94,7 @@ def sample_pool(
     )
     pool = start_pool(Path(folder), settings, math.ceil(tokens / length))
     if pool.rows_written < pool.rows:
-        logger.info(f"rows start with {settings.start_text!r}: {openings.found}")
+        logger.info(f"rows start with {settings.start_text!r}: {found}")
         _sample_rows(pool, model, dtype, engine, temperature)
     return ReplayPool.open(folder)
 
@@ -146,7 +144,9 @@ def text_pool(
     start_token = _start_of(rows_RT1, _vocabulary(model))
     rows_RT1 = rows_RT1.to(torch.int64)
     settings = PoolSettings(
-        **_base_settings(model, tokenizer, start_token, dtype, predictions, top_k),
+        **_base_settings(model, dtype, predictions, top_k),
+        start_token=start_token,
+        start_text=tokenizer.convert_ids_to_tokens(start_token),
         length=rows_RT1.shape[1] - 1,
         rows_per_shard=_TEXT_ROWS_PER_SHARD,
         seed=0,
@@ -162,10 +162,8 @@ def _vocabulary(model: nn.Module) -> int:
     return len(causal_model(model).get_output_embeddings().weight)
 
 
-def _base_settings(
-    model: nn.Module, tokenizer: Any, start_token: int, dtype: torch.dtype, predictions: Predictions, top_k: int
-) -> dict[str, Any]:
-    """The fields of `PoolSettings` about the base, its dtype, the start token and the stored predictions.
+def _base_settings(model: nn.Module, dtype: torch.dtype, predictions: Predictions, top_k: int) -> dict[str, Any]:
+    """The fields of `PoolSettings` about the base, its dtype and the stored predictions.
 
     Raises:
         ConfigError: logits that cannot be rebuilt from hidden states, or a `top_k` outside the vocabulary.
@@ -176,8 +174,6 @@ def _base_settings(
     name = str(dtype).removeprefix("torch.")
     return {
         "base": fingerprint(model),
-        "start_token": start_token,
-        "start_text": tokenizer.convert_ids_to_tokens(start_token),
         "sampling_dtype": name,
         "hidden_dtype": name,
         "versions": versions(),

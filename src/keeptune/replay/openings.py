@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from jinja2 import TemplateError
@@ -19,43 +18,38 @@ Opening = Sequence[int] | Sequence[Sequence[int]]
 _USER_WORDS = "~keeptune~user~words~"
 
 
-@dataclass(frozen=True, kw_only=True)
-class Openings:
-    """The ids before the first sampled token of each row; named as in `PoolSettings`."""
-
-    start_token: int
-    """The first start token."""
-    found: str
-    """How the start tokens were found, for the log."""
-    more_starts: list[int] = field(default_factory=list)
-    """Further start tokens; rows use them in turn."""
-    opening: list[int] = field(default_factory=list)
-    """Ids that follow the start token in every row: the rest of a chat's opening."""
-
-
 def find_openings(
     tokenizer: Any, prompts: Prompts, start: str | int | Sequence[str | int] | None, length: int
-) -> Openings:
+) -> tuple[dict[str, Any], str]:
     """The openings of rows of `length` targets, which start as a chat or as a document (with `start`, if given).
+
+    Returns:
+        The fields of `PoolSettings` about openings, and how the start tokens were found, for the log.
 
     Raises:
         ConfigError: no start token, an unknown one, or a chat template without an opening that fits a row.
     """
+    opening: list[int] = []
     if prompts == "chat":
-        first, *rest = chat_opening(tokenizer)
-        if len(rest) >= length:
+        first, *opening = chat_opening(tokenizer)
+        if len(opening) >= length:
             raise ConfigError(
-                f"the chat template opens with {len(rest) + 1} tokens, and a row has {length + 1}",
-                f"use longer rows: --length {2 * len(rest)} or more",
+                f"the chat template opens with {len(opening) + 1} tokens, and a row has {length + 1}",
+                f"use longer rows: --length {2 * len(opening)} or more",
             )
-        return Openings(start_token=first, opening=rest, found="the chat template up to the user's first words")
-    if start is None or isinstance(start, str | int):
-        token, found = document_start(tokenizer, override=start)
-        return Openings(start_token=token, found=found)
-    if not start:
+        starts, found = [first], "the chat template up to the user's first words"
+    elif start is None or isinstance(start, str | int):
+        first, found = document_start(tokenizer, override=start)
+        starts = [first]
+    else:
+        starts = [document_start(tokenizer, override=one)[0] for one in start]
+        found = "as given" + ", in turn" * (len(starts) > 1)
+    if not starts:
         raise ConfigError("the list of start tokens is empty", "give one or more, or leave start out")
-    first, *more = [document_start(tokenizer, override=one)[0] for one in start]
-    return Openings(start_token=first, more_starts=more, found="as given" + ", in turn" * bool(more))
+    fields: dict[str, Any] = {"start_token": starts[0], "more_starts": starts[1:], "opening": opening}
+    fields["start_text"] = tokenizer.convert_ids_to_tokens(starts[0])
+    fields["prompts"] = "document start" if prompts == "document" else "chat"
+    return fields, found
 
 
 def chat_opening(tokenizer: PreTrainedTokenizerBase) -> list[int]:
