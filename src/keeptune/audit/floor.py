@@ -23,12 +23,16 @@ FLOOR_MEASURES = ("kl", "l_f_rise", "ce_change", "agreement")
 
 
 def noise_floor(
-    base: nn.Module, rows: Iterable[dict[str, Any]], label: str = "Measuring the noise floor"
+    base: nn.Module,
+    rows: Iterable[dict[str, Any]],
+    label: str = "Measuring the noise floor",
+    dtype: torch.dtype | None = None,
 ) -> dict[str, Any]:
     """The base measured against itself under other numerics (`how`), on a small part of a text; for JSON.
 
     Args:
         rows: as `measure` takes them; the first window with a target of each of 8 documents, evenly spaced, is read.
+        dtype: as in `measure`.
 
     Returns:
         The number of documents and tokens, and for each of `FLOOR_MEASURES` its interval, `floor` (see `bound_of`) and
@@ -37,7 +41,7 @@ def noise_floor(
     Raises:
         ValueError: no row has a target.
     """
-    drift = measure(base, base, part(rows), label, tuned_states=other_states)
+    drift = measure(base, base, part(rows), dtype=dtype, label=label, tuned_states=other_states)
     measures = {name: {**drift.interval(name).as_dict(), **_spread(drift, name)} for name in FLOOR_MEASURES}
     return {"documents": len(drift.documents), "tokens": int(drift.tokens_D.sum()), "measures": measures}
 
@@ -62,10 +66,11 @@ def part(rows: Iterable[dict[str, Any]], documents: int = FLOOR_DOCUMENTS) -> li
     return [windows[place] for place in evenly_spaced(len(windows), documents)]
 
 
-def how(base: nn.Module) -> str:
+def how(base: nn.Module, dtype: torch.dtype | None = None) -> str:
     """What differs between the two computations of `noise_floor` on this machine, in words."""
-    dtype = str(training_dtype(base)).removeprefix("torch.")
-    layers = f"; layers in float32 against {dtype}" if _other_dtype(base) != training_dtype(base) else f" in {dtype}"
+    dtype = dtype or training_dtype(base)
+    name = str(dtype).removeprefix("torch.")
+    layers = f"; layers in float32 against {name}" if _other_dtype(base) != dtype else f" in {name}"
     return (
         f"the base against itself on one window of at most {FLOOR_DOCUMENTS} documents of each text: "
         f"each row alone and unpadded against rows in a batch{layers}; the head as in the audit"

@@ -1,6 +1,6 @@
 """How far a tuned model's predictions drifted from the base's on a text.
 
-Every number comes from sums over the tokens of a document, so that intervals can resample documents.
+Every number is a sum over the tokens of a document, so that confidence intervals can resample documents.
 Definitions: Marek et al. 2026 (arXiv 2605.26097) for the KL, Kalajdzievski 2024 (arXiv 2401.05605) for L_f.
 
 Shapes: B rows, T positions, N target tokens, D documents, M measures.
@@ -8,22 +8,30 @@ Shapes: B rows, T positions, N target tokens, D documents, M measures.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+from transformers import PreTrainedTokenizerBase
 
+from keeptune.data.documents import text_documents
+from keeptune.data.encode import encode
+from keeptune.errors import ConfigError
 from keeptune.log import track
 from keeptune.models.modeling import autocast, head_of, hidden_states, training_dtype
+from keeptune.models.vocabulary import document_start
 from keeptune.objective.drift import MEASURES, token_drift
 from keeptune.stats import Array, Interval, bootstrap_ratio
 
 __all__ = ["DESCRIPTIONS", "MEASURES", "Drift", "measure", "token_drift"]
 
 _BATCH_TOKENS = 4096
+
+States = Callable[[nn.Module, Tensor, Tensor], Tensor]
 
 DESCRIPTIONS = {
     "kl": "KL(base‖tuned), nats per token",
@@ -38,12 +46,12 @@ DESCRIPTIONS = {
 
 @dataclass(frozen=True, kw_only=True)
 class Drift:
-    """The measures of one text, summed by document."""
+    """The drift measures of one text, summed by document."""
 
     sums_DM: Array
     """fp64 [D, M] in the order of `MEASURES`."""
     tokens_D: Array
-    """Target tokens of each document."""
+    """Number of target tokens of each document."""
     documents: list[str]
     """Names of the documents."""
 
@@ -56,11 +64,11 @@ class Drift:
         return self.sums_DM[:, MEASURES.index(measure)]
 
     def interval(self, measure: str) -> Interval:
-        """Mean per token of a measure (or of `l_f_rise`, `ce_change`) with its bootstrap interval over documents."""
+        """Mean per token of a measure (or of `l_f_rise`, `ce_change`), with a bootstrap interval over documents."""
         return bootstrap_ratio(self.column(measure), self.tokens_D)
 
     def summary(self) -> dict[str, Any]:
-        """For JSON: number of documents and tokens, and each measure with its interval."""
+        """For JSON: the numbers of documents and tokens, and each measure with its interval."""
         names = ["l_f_rise", "ce_change", *MEASURES]
         return {
             "documents": len(self.documents),
@@ -79,7 +87,7 @@ class Drift:
 
     @classmethod
     def from_dict(cls, content: dict[str, Any]) -> Drift:
-        """What `as_dict` gave."""
+        """The inverse of `as_dict`."""
         return cls(
             sums_DM=np.array(content["sums"]), tokens_D=np.array(content["tokens"]), documents=content["documents"]
         )
@@ -88,57 +96,88 @@ class Drift:
 def measure(
     base: nn.Module,
     tuned: nn.Module,
-    rows: Iterable[dict[str, Any]],
+    texts: Iterable[dict[str, Any]] | Sequence[str],
+    *,
+    tokenizer: PreTrainedTokenizerBase | None = None,
+    max_length: int = 256,
+    dtype: torch.dtype | None = None,
     label: str = "Measuring drift",
-    tuned_states: Callable[[nn.Module, Tensor, Tensor], Tensor] | None = None,
+    tuned_states: States | None = None,
     on_tokens: Callable[[dict[str, Any], Array], None] | None = None,
 ) -> Drift:
     """Drift of `tuned` from `base` on a text.
 
     Args:
-        base, tuned: causal models over the same vocabulary, put in evaluation mode here. They multiply in the
-            dtype that training multiplies in; their logits and all that follows are summed in fp32 or wider.
-        rows: as `keeptune.data.encode` gives them: `input_ids`, `labels` (−100: no target), `document`.
-        tuned_states: another way to compute the tuned model's final hidden states: (model, input_BT, mask_BT, whose
-            T − 1 columns tell which of the input's first T − 1 positions predict a target) → the masked states [N, D].
-        on_tokens: is given each row, the longest first, with the measures of its targets, fp64 [N, M].
+        base, tuned: causal models with the same vocabulary; they are put in evaluation mode.
+        texts: plain texts, one string a document, or encoded rows as from `keeptune.data.encode`: `input_ids`, `labels`
+            (−100: no target), `document`.
+        tokenizer: the base's tokenizer; needed for plain texts.
+        max_length: plain texts are cut into windows of at most this many tokens.
+        dtype: dtype of the matrix products; default the dtype in which training multiplies. Logits and all sums are
+            fp32 or wider.
+        label: shown beside the progress.
+        tuned_states: computes the tuned model's final hidden states in another way: (model, input_BT, mask_BT) → the
+            masked states [N, D]. `mask_BT` has T − 1 columns and marks the positions that predict a target.
+        on_tokens: called with each row, the longest first, and the measures of its targets, fp64 [N, M].
 
     Raises:
+        ConfigError: plain texts without a tokenizer.
         ValueError: no row has a target, or the vocabularies differ in size.
     """
+    batches = _batches(_encoded(texts, tokenizer, max_length))
     base.eval()
     tuned.eval()
-    batches = _batches(rows)
     names = list(dict.fromkeys(row["document"] for batch in batches for row in batch))
     index = {name: position for position, name in enumerate(names)}
     sums_DM = np.zeros((len(names), len(MEASURES)))
     tokens_D = np.zeros(len(names))
-    dtype = torch.promote_types(training_dtype(tuned), training_dtype(base))
+    states = tuned_states or partial(target_states, dtype=dtype)
     with track(label, sum(len(row["input_ids"]) for batch in batches for row in batch), "tokens") as progress:
         for batch in batches:
-            input_BT, label_BT = pad_rows(batch)
-            mask_BT = label_BT[:, 1:] != -100
-            tuned_ND = (tuned_states or target_states)(tuned, input_BT, mask_BT)
-            base_ND = target_states(base, input_BT, mask_BT)
-            target_N = label_BT[:, 1:][mask_BT].to(tuned_ND.device)
-            values_NM = token_drift(tuned_ND, head_of(tuned), base_ND, head_of(base), target_N, dtype).cpu().numpy()
-            targets_B = mask_BT.sum(dim=1).numpy()
-            owner_N = np.repeat([index[row["document"]] for row in batch], targets_B)
-            np.add.at(sums_DM, owner_N, values_NM)
-            np.add.at(tokens_D, owner_N, 1)
-            if on_tokens:
-                for row, of_row_NM in zip(batch, np.split(values_NM, targets_B.cumsum()[:-1]), strict=True):
-                    on_tokens(row, of_row_NM)
+            for row, values_NM in zip(batch, _values(base, tuned, batch, states, dtype), strict=True):
+                np.add.at(sums_DM, np.full(len(values_NM), index[row["document"]]), values_NM)
+                tokens_D[index[row["document"]]] += len(values_NM)
+                if on_tokens:
+                    on_tokens(row, values_NM)
             progress.advance(sum(len(row["input_ids"]) for row in batch))
     if not tokens_D.sum():
         raise ValueError("no row of the text has a target token")
-    keep = tokens_D > 0
-    kept_names = [name for name, kept in zip(names, keep, strict=True) if kept]
-    return Drift(sums_DM=sums_DM[keep], tokens_D=tokens_D[keep], documents=kept_names)
+    with_targets = tokens_D > 0
+    documents = [name for name, keep in zip(names, with_targets, strict=True) if keep]
+    return Drift(sums_DM=sums_DM[with_targets], tokens_D=tokens_D[with_targets], documents=documents)
+
+
+def _values(
+    base: nn.Module, tuned: nn.Module, batch: list[dict[str, Any]], states: States, dtype: torch.dtype | None
+) -> list[Array]:
+    """The measures at the targets of each row, fp64 [N, M]."""
+    head_dtype = dtype or torch.promote_types(training_dtype(tuned), training_dtype(base))
+    input_BT, label_BT = pad_rows(batch)
+    mask_BT = label_BT[:, 1:] != -100
+    tuned_ND = states(tuned, input_BT, mask_BT)
+    base_ND = target_states(base, input_BT, mask_BT, dtype)
+    target_N = label_BT[:, 1:][mask_BT].to(tuned_ND.device)
+    values_NM = token_drift(tuned_ND, head_of(tuned), base_ND, head_of(base), target_N, head_dtype).cpu().numpy()
+    return np.split(values_NM, mask_BT.sum(dim=1).numpy().cumsum()[:-1])
+
+
+def _encoded(
+    texts: Iterable[dict[str, Any]] | Sequence[str], tokenizer: PreTrainedTokenizerBase | None, max_length: int
+) -> list[dict[str, Any]]:
+    """Encoded rows as they are; plain texts encoded."""
+    if isinstance(texts, str):
+        raise ConfigError("texts is one string, not a list of texts", "give a list: texts=[text]")
+    given: list[Any] = list(texts)
+    if not given or not isinstance(given[0], str):
+        return given
+    if tokenizer is None:
+        raise ConfigError("plain texts need a tokenizer", "give the base's: tokenizer=keeptune.load_tokenizer(MODEL)")
+    start, _ = document_start(tokenizer)
+    return list(encode(text_documents(given), tokenizer, max_length=max_length, document_start=start))
 
 
 def _batches(rows: Iterable[dict[str, Any]]) -> list[list[dict[str, Any]]]:
-    """Rows of like length together, at most `_BATCH_TOKENS` tokens with padding."""
+    """Rows of similar length together, at most `_BATCH_TOKENS` tokens with padding."""
     batches: list[list[dict[str, Any]]] = []
     for row in sorted(rows, key=lambda row: len(row["input_ids"]), reverse=True):
         if not batches or len(batches[-1][0]["input_ids"]) * (len(batches[-1]) + 1) > _BATCH_TOKENS:
@@ -148,8 +187,8 @@ def _batches(rows: Iterable[dict[str, Any]]) -> list[list[dict[str, Any]]]:
 
 
 def pad_rows(batch: list[dict[str, Any]]) -> tuple[Tensor, Tensor]:
-    """The rows' input ids and labels, int64 [B, T] each."""
-    # Padding stands at the right, where causal attention cannot see it: no attention mask, and any id will do.
+    """The rows' input ids and labels, int64 [B, T] each, right-padded."""
+    # Causal attention does not see padding on the right: no attention mask is needed, and any id may pad.
     width = max(len(row["input_ids"]) for row in batch)
     input_BT = torch.zeros(len(batch), width, dtype=torch.int64)
     label_BT = torch.full((len(batch), width), -100, dtype=torch.int64)
@@ -161,9 +200,12 @@ def pad_rows(batch: list[dict[str, Any]]) -> tuple[Tensor, Tensor]:
 
 
 @torch.no_grad()
-def target_states(model: nn.Module, input_BT: Tensor, mask_BT: Tensor) -> Tensor:
-    """The final hidden states that predict the targets [N, D]; `mask_BT`, one column shorter, marks them."""
+def target_states(model: nn.Module, input_BT: Tensor, mask_BT: Tensor, dtype: torch.dtype | None = None) -> Tensor:
+    """The final hidden states that predict the targets [N, D]; `mask_BT`, one column shorter, marks them.
+
+    `dtype` is that of the products; default the dtype in which training multiplies.
+    """
     device = next(model.parameters()).device
-    with autocast(device, training_dtype(model)):
+    with autocast(device, dtype or training_dtype(model)):
         hidden_BTD = hidden_states(model, input_BT[:, :-1].to(device))
     return hidden_BTD[mask_BT.to(device)]

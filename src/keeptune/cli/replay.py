@@ -50,35 +50,41 @@ def replay(
     show: Annotated[int, Parameter(help="Number of samples to print when done.")] = 0,
 ) -> None:
     """Write a replay pool; see `keeptune.cli.help`."""
-    from keeptune.data.encode import text_rows
     from keeptune.errors import ConfigError
-    from keeptune.log import say
-    from keeptune.models.loading import load_model, load_tokenizer
-    from keeptune.models.modeling import select_attention
-    from keeptune.replay.generate import sample_pool, text_pool
 
     if tokens < 1 or length < 2:
         raise ConfigError(
-            f"cannot make a pool of {tokens} tokens in rows of {length}",
-            "give --tokens 1 or more and --length 2 or more",
+            f"cannot make a pool of {tokens} tokens in rows of {length}", "give --tokens 1 or more, --length 2 or more"
         )
     if text is not None and (prompts == "chat" or temperature != 1.0):
         raise ConfigError(
             "--prompts and --temperature are for sampling, and --text uses real text",
             "leave out --text, or leave out --prompts and --temperature",
         )
+    rows = {"tokens": tokens, "length": length, "seed": seed, "start": document_start}
+    stored = {"predictions": predictions, "top_k": top_k}
+    sampling = {} if text is not None else {"prompts": prompts, "temperature": temperature}
+    _write_pool(model, out, text, rows, stored | sampling, show)
+
+
+def _write_pool(
+    model: str, out: Path, text: str | None, rows: dict[str, Any], settings: dict[str, Any], show: int
+) -> None:
+    from keeptune.data.encode import text_rows
+    from keeptune.log import say
+    from keeptune.models.loading import load_model, load_tokenizer
+    from keeptune.models.modeling import select_attention
+    from keeptune.replay.generate import sample_pool, text_pool
+
     tokenizer = load_tokenizer(model)
-    how: dict[str, Any] = {"length": length, "seed": seed, "start": document_start}
-    rows = None if text is None else text_rows(text, tokenizer, tokens=tokens, **how)
+    # Real text is cut before the model is loaded, so that a wrong name is reported at once.
+    given = None if text is None else text_rows(text, tokenizer, **rows)
     base = load_model(model)
-    select_attention(base, length)  # as in training, so that the stored states match what training computes
-    stored: dict[str, Any] = {"predictions": predictions, "top_k": top_k}
-    if rows is None:
-        pool = sample_pool(
-            base, tokenizer, out, tokens=tokens, prompts=prompts, temperature=temperature, **how, **stored
-        )
+    select_attention(base, rows["length"])  # as in training, so that the stored states match what training computes
+    if given is None:
+        pool = sample_pool(base, tokenizer, out, **rows, **settings)
     else:
-        pool = text_pool(base, tokenizer, out, rows, source=str(text), **stored)
+        pool = text_pool(base, tokenizer, out, given, source=text, **settings)
     size = sum(file.stat().st_size for file in out.iterdir())
     say(f"{out}: {pool.rows} rows of {pool.settings.length} tokens, {size / 2**20:.0f} MiB")
     for row in range(min(show, pool.rows)):

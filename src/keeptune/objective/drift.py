@@ -15,7 +15,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from keeptune.objective import Head
+from keeptune.objective.head import Head
 from keeptune.objective.matmul import wide_product
 
 MEASURES = ("kl", "soft_ce", "entropy", "l_f", "l_f_base", "ce", "ce_base", "agreement")

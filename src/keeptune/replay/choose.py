@@ -60,7 +60,11 @@ def choose_teacher(wanted: str, objective: str, pool: ReplayPool | None, options
     if objective == "ntp":
         return TeacherChoice(kind=None, reason="next-token replay needs only the sampled tokens")
     if wanted != "auto":
-        return _as_asked(wanted, pool, options)
+        if pool is not None:
+            check_holds(pool, wanted)
+        if obstacle := teacher_named(wanted).obstacle(options):
+            raise obstacle
+        return _choice(wanted, options, ", as asked")
     matching = [name for name, teacher in TEACHERS.items() if stored in (None, teacher.predictions)]
     if stored not in (None, "none"):
         return _choice(matching[0], options, ", as the pool stores it")
@@ -76,14 +80,6 @@ def choose_teacher(wanted: str, objective: str, pool: ReplayPool | None, options
         f"no teacher fits: {_size(options.disk_free)} of disk and {_size(options.memory_free)} of memory are free",
         "free some disk or memory, lower replay_tokens, or train a LoRA, whose base needs no copy",
     )
-
-
-def _as_asked(name: str, pool: ReplayPool | None, options: TeacherOptions) -> TeacherChoice:
-    if pool is not None:
-        check_holds(pool, name)
-    if obstacle := teacher_named(name).obstacle(options):
-        raise obstacle
-    return _choice(name, options, ", as asked")
 
 
 def _choice(name: str, options: TeacherOptions, why: str) -> TeacherChoice:

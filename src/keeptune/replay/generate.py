@@ -58,59 +58,43 @@ def sample_pool(
 ) -> ReplayPool:
     """Sample at least `tokens` tokens from the base into `folder`, in rows of `length`; resumes an unfinished pool.
 
+    The same seed gives the same bytes for one model, machine, set of versions and number of rows per shard, which
+    depends on the free memory and is recorded in the pool.
+
     Args:
         model: the base, before any fine-tuning, on its device.
-        tokenizer: the base's tokenizer, used to find the document start unless `start` gives it.
-        tokens: number of targets, rounded up to whole rows.
-        length: targets per row.
-        seed: the same seed, model, machine, versions and rows per shard (set by the free memory and recorded in the
-            pool) give the same bytes.
-        start: the document-start token, as text or id, if the detected one is wrong. With several, rows start with each
-            of them in turn.
-        prompts: `document` rows start with that token; `chat` rows start with what the chat template puts before a
-            user's words.
+        tokenizer: the base's tokenizer.
+        tokens: number of targets, rounded up to whole rows of `length` targets.
+        start: the document-start token, as text or id, if the detected one is wrong. Several are used in turn.
+        prompts: how rows start: as a `document`, or as a `chat`, with the chat template up to the user's first words.
         temperature: divides the logits before sampling. Values below 1 give more typical text, above 1 more varied
-            text. Stored predictions are always those at temperature 1. Keep 1 for next-token replay, which learns the
-            distribution of the text.
+            text. Stored predictions are always those at temperature 1. Keep 1 for next-token replay.
         dtype: dtype of sampling and of the stored states; default the dtype in which training multiplies.
         predictions: what to store of the base's predictions: `hidden` states (exact), `topk` tokens (small), or `none`.
         top_k: tokens to store of each prediction, for topk.
-        engine: what samples the rows: a name in `keeptune.replay.engines.ENGINES`, or an object with the members of
-            `Engine`, which has its own temperature.
+        engine: what samples the rows: a name in `keeptune.replay.engines.ENGINES`, or an `Engine` object.
 
     Raises:
         OutputExists: `folder` contains something else.
-        PoolError: the engine returned rows of another shape or with other openings.
-        ConfigError: no document start or chat template, an opening as long as a row, an architecture whose logits
-            cannot be rebuilt from its hidden states, a temperature that is not positive, or too little memory.
+        PoolError: the engine returned other rows than asked for.
+        ConfigError: no document start or chat template, an opening as long as a row, an unsupported architecture, a
+            temperature that is not positive, or too little memory.
     """
     temperature = _temperature(engine, temperature)
     dtype = dtype or training_dtype(model)
-    of_base = _base_settings(model, dtype, predictions, top_k)
-    openings = find_openings(tokenizer, prompts, start)
-    start_token, *more_starts = openings.starts
-    if len(openings.rest) >= length:
-        raise ConfigError(
-            f"the chat template opens with {len(openings.rest) + 1} tokens, and a row has {length + 1}",
-            f"use longer rows: --length {2 * len(openings.rest)} or more",
-        )
-    existing = read_manifest(Path(folder))
+    openings, found = find_openings(tokenizer, prompts, start, length)
     settings = PoolSettings(
-        start_token=start_token,
-        start_text=tokenizer.convert_ids_to_tokens(start_token),
+        **_base_settings(model, dtype, predictions, top_k),
+        **openings,
         length=length,
-        rows_per_shard=existing.settings.rows_per_shard if existing else _rows_per_shard(engine, model, length, dtype),
+        rows_per_shard=_rows_per_shard(Path(folder), engine, model, length, dtype),
         seed=seed,
-        prompts="document start" if prompts == "document" else "chat",
-        opening=openings.rest,
-        more_starts=more_starts,
         sampling=describe_sampling(temperature),
         engine=engine if isinstance(engine, str) else engine.name,
-        **of_base,
     )
     pool = start_pool(Path(folder), settings, math.ceil(tokens / length))
     if pool.rows_written < pool.rows:
-        logger.info(f"rows start with {settings.start_text!r}: {openings.found}")
+        logger.info(f"rows start with {settings.start_text!r}: {found}")
         _sample_rows(pool, model, dtype, engine, temperature)
     return ReplayPool.open(folder)
 
@@ -138,62 +122,55 @@ def text_pool(
         model: the base, before any fine-tuning, on its device.
         tokenizer: the base's tokenizer.
         texts: plain texts, one string a document; or the name of a data set, as for `load_documents`; or rows that
-            `text_rows` cut, integer [R, T + 1], each the document-start token and T targets.
-        tokens, length, seed, start: how to cut texts into rows; see `text_rows`. Default length 256. Not for rows.
+            `keeptune.data.encode.text_rows` cut, integer [R, T + 1].
+        tokens, length, seed, start: how to cut texts into rows; see `text_rows`. Default length 256.
         source: name of the text in the pool's settings and in readings; default the data set's name.
         dtype: dtype of the stored states; default the dtype in which training multiplies.
-        predictions: what to store of the base's predictions: `hidden` states (exact), `topk` tokens (small), or `none`.
-        top_k: tokens to store of each prediction, for topk.
+        predictions, top_k: what to store of the base's predictions; see `sample_pool`.
 
     Raises:
         OutputExists: `folder` contains something else, such as a pool of other rows.
         SourceError: no data set has that name, or there are no texts.
-        ConfigError: texts too short for a row, rows of another kind, or an architecture whose logits cannot be rebuilt
-            from its hidden states.
+        ConfigError: texts too short for a row, rows of another kind, or an unsupported architecture.
     """
-    if not isinstance(texts, Tensor):
-        how: dict[str, Any] = {"tokens": tokens, "length": length or 256, "seed": seed, "start": start}
-        source = source or (texts if isinstance(texts, str) else f"{len(texts)} texts")
-        texts = text_rows(texts, tokenizer, **how)
-    elif (tokens, length, seed, start) != (None, None, 0, None):
-        raise ConfigError("the rows are cut already", "leave out tokens, length, seed and start, or give texts")
+    if isinstance(texts, Tensor):
+        if (tokens, length, seed, start) != (None, None, 0, None):
+            raise ConfigError("the rows are cut already", "leave out tokens, length, seed and start, or give texts")
+        rows_RT1, name = texts.to("cpu"), "given rows"
+    else:
+        rows_RT1 = text_rows(texts, tokenizer, tokens=tokens, length=length or 256, seed=seed, start=start)
+        name = texts if isinstance(texts, str) else f"{len(texts)} texts"
     dtype = dtype or training_dtype(model)
-    start_token = _start_of(texts, causal_model(model).get_output_embeddings().weight.shape[0])
-    tokens_RT1 = texts.to("cpu", torch.int64)
+    start_token = _start_of(rows_RT1, _vocabulary(model))
+    rows_RT1 = rows_RT1.to(torch.int64)
     settings = PoolSettings(
+        **_base_settings(model, dtype, predictions, top_k),
         start_token=start_token,
         start_text=tokenizer.convert_ids_to_tokens(start_token),
-        length=tokens_RT1.shape[1] - 1,
+        length=rows_RT1.shape[1] - 1,
         rows_per_shard=_TEXT_ROWS_PER_SHARD,
         seed=0,
-        sampling=f"real text from {source or 'given rows'}",
-        text_sha256=hashlib.sha256(tokens_RT1.numpy().tobytes()).hexdigest(),
-        **_base_settings(model, dtype, predictions, top_k),
+        sampling=f"real text from {source or name}",
+        text_sha256=hashlib.sha256(rows_RT1.numpy().tobytes()).hexdigest(),
     )
-    pool = start_pool(Path(folder), settings, len(tokens_RT1))
-    causal = causal_model(model)
-    with evaluating(causal), track("Computing predictions on the text", pool.rows, "rows") as progress:
-        progress.skip(pool.rows_written)
-
-        def read(rows: range) -> Tensor:
-            progress.advance(pool.rows_written - progress.done)
-            return tokens_RT1[rows.start : rows.stop]
-
-        _append_shards(pool, causal, dtype, read)
-        progress.advance(pool.rows - progress.done)
+    pool = start_pool(Path(folder), settings, len(rows_RT1))
+    _read_rows(pool, model, dtype, rows_RT1)
     return ReplayPool.open(folder)
 
 
+def _vocabulary(model: nn.Module) -> int:
+    return len(causal_model(model).get_output_embeddings().weight)
+
+
 def _base_settings(model: nn.Module, dtype: torch.dtype, predictions: Predictions, top_k: int) -> dict[str, Any]:
-    """The fields of `PoolSettings` about the base, its dtype, and the stored predictions.
+    """The fields of `PoolSettings` about the base, its dtype and the stored predictions.
 
     Raises:
         ConfigError: logits that cannot be rebuilt from hidden states, or a `top_k` outside the vocabulary.
     """
     check_head(model)
-    vocabulary = causal_model(model).get_output_embeddings().weight.shape[0]
-    if predictions == "topk" and not 1 <= top_k < vocabulary:
-        raise ConfigError(f"top_k is {top_k}", f"give a number from 1 to {vocabulary - 1}, such as 64")
+    if predictions == "topk" and not 1 <= top_k < _vocabulary(model):
+        raise ConfigError(f"top_k is {top_k}", f"give a number from 1 to {_vocabulary(model) - 1}, such as 64")
     name = str(dtype).removeprefix("torch.")
     return {
         "base": fingerprint(model),
@@ -217,7 +194,10 @@ def _temperature(engine: str | Engine, temperature: float) -> float:
     return temperature
 
 
-def _rows_per_shard(engine: str | Engine, model: nn.Module, length: int, dtype: torch.dtype) -> int:
+def _rows_per_shard(folder: Path, engine: str | Engine, model: nn.Module, length: int, dtype: torch.dtype) -> int:
+    """The number recorded in an existing pool, else what the engine can sample together."""
+    if existing := read_manifest(folder):
+        return existing.settings.rows_per_shard
     return engine_named(engine).rows_that_fit(model, length, dtype) if isinstance(engine, str) else engine.rows
 
 
@@ -244,11 +224,24 @@ def _sample_rows(
             seed = _shard_seed(settings.seed, len(pool.shards))
             opening = [openings[row % len(openings)] for row in rows]
             tokens_RT1 = writer.sample(len(rows), sampled, opening, seed)
-            _check_rows(tokens_RT1, opening, sampled, len(causal.get_output_embeddings().weight), writer.name)
+            _check_rows(tokens_RT1, opening, sampled, _vocabulary(causal), writer.name)
             progress.advance(rows.stop * sampled - progress.done)
             return tokens_RT1
 
         _append_shards(pool, causal, dtype, sample)
+
+
+def _read_rows(pool: ReplayPool, model: nn.Module, dtype: torch.dtype, rows_RT1: Tensor) -> None:
+    causal = causal_model(model)
+    with evaluating(causal), track("Computing predictions on the text", pool.rows, "rows") as progress:
+        progress.skip(pool.rows_written)
+
+        def read(rows: range) -> Tensor:
+            progress.advance(pool.rows_written - progress.done)
+            return rows_RT1[rows.start : rows.stop]
+
+        _append_shards(pool, causal, dtype, read)
+        progress.advance(pool.rows - progress.done)
 
 
 def _check_rows(tokens_RT1: Tensor, opening: list[list[int]], sampled: int, vocabulary: int, engine: str) -> None:

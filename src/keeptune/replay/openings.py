@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any, Literal
 
 from jinja2 import TemplateError
@@ -19,34 +18,38 @@ Opening = Sequence[int] | Sequence[Sequence[int]]
 _USER_WORDS = "~keeptune~user~words~"
 
 
-@dataclass(frozen=True, kw_only=True)
-class Openings:
-    """The ids before the first sampled token of each row."""
+def find_openings(
+    tokenizer: Any, prompts: Prompts, start: str | int | Sequence[str | int] | None, length: int
+) -> tuple[dict[str, Any], str]:
+    """The openings of rows of `length` targets, which start as a chat or as a document (with `start`, if given).
 
-    starts: list[int]
-    """Start tokens; rows use them in turn."""
-    rest: list[int]
-    """Ids that follow the start token in every row: the rest of a chat's opening."""
-    found: str
-    """How the start tokens were found, for the log."""
-
-
-def find_openings(tokenizer: Any, prompts: Prompts, start: str | int | Sequence[str | int] | None = None) -> Openings:
-    """The openings of rows that start as a document (with the tokens `start`, if given) or as a chat.
+    Returns:
+        The fields of `PoolSettings` about openings, and how the start tokens were found, for the log.
 
     Raises:
-        ConfigError: no start token, an unknown one, or a chat template without an opening.
+        ConfigError: no start token, an unknown one, or a chat template without an opening that fits a row.
     """
+    opening: list[int] = []
     if prompts == "chat":
-        first, *rest = chat_opening(tokenizer)
-        return Openings(starts=[first], rest=rest, found="the chat template up to the user's first words")
-    if start is None or isinstance(start, str | int):
-        token, found = document_start(tokenizer, override=start)
-        return Openings(starts=[token], rest=[], found=found)
-    if not start:
+        first, *opening = chat_opening(tokenizer)
+        if len(opening) >= length:
+            raise ConfigError(
+                f"the chat template opens with {len(opening) + 1} tokens, and a row has {length + 1}",
+                f"use longer rows: --length {2 * len(opening)} or more",
+            )
+        starts, found = [first], "the chat template up to the user's first words"
+    elif start is None or isinstance(start, str | int):
+        first, found = document_start(tokenizer, override=start)
+        starts = [first]
+    else:
+        starts = [document_start(tokenizer, override=one)[0] for one in start]
+        found = "as given" + ", in turn" * (len(starts) > 1)
+    if not starts:
         raise ConfigError("the list of start tokens is empty", "give one or more, or leave start out")
-    tokens = [document_start(tokenizer, override=one)[0] for one in start]
-    return Openings(starts=tokens, rest=[], found="as given" + ", in turn" * (len(tokens) > 1))
+    fields: dict[str, Any] = {"start_token": starts[0], "more_starts": starts[1:], "opening": opening}
+    fields["start_text"] = tokenizer.convert_ids_to_tokens(starts[0])
+    fields["prompts"] = "document start" if prompts == "document" else "chat"
+    return fields, found
 
 
 def chat_opening(tokenizer: PreTrainedTokenizerBase) -> list[int]:

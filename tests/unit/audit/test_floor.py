@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from keeptune.audit import floor, meter
+from keeptune.audit import floor
 from keeptune.audit.floor import FLOOR_DOCUMENTS, bound_of, noise_floor, other_states, part
 from keeptune.audit.meter import measure
 from tests.helpers.models import make_model
@@ -24,20 +24,6 @@ def make_rows(documents: int = 12, windows: int = 2) -> list[dict[str, Any]]:
     return rows
 
 
-@pytest.fixture
-def bf16(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A machine that computes in bfloat16 by autocast."""
-    monkeypatch.setattr(meter, "training_dtype", lambda model: torch.bfloat16)
-    monkeypatch.setattr(floor, "training_dtype", lambda model: torch.bfloat16)
-
-
-@pytest.fixture
-def fp32(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A machine without bfloat16."""
-    monkeypatch.setattr(meter, "training_dtype", lambda model: torch.float32)
-    monkeypatch.setattr(floor, "training_dtype", lambda model: torch.float32)
-
-
 def test_one_window_of_eight_documents_evenly_spaced() -> None:
     rows = make_rows(documents=16)
     rows[0]["labels"] = [-100] * len(rows[0]["labels"])
@@ -49,31 +35,31 @@ def test_one_window_of_eight_documents_evenly_spaced() -> None:
     assert part([]) == []
 
 
-def test_rows_alone_have_the_states_of_the_batch(fp32: None) -> None:
+def test_rows_alone_have_the_states_of_the_batch() -> None:
     rows = make_rows(documents=5, windows=1)
     rows[1]["labels"][4:] = [-100] * (len(rows[1]["labels"]) - 4)
     base, tuned = make_model(), make_model(seed=1)
-    batched = measure(base, tuned, rows)
-    alone = measure(base, tuned, rows, tuned_states=other_states)
+    batched = measure(base, tuned, rows, dtype=torch.float32)
+    alone = measure(base, tuned, rows, dtype=torch.float32, tuned_states=other_states)
     np.testing.assert_allclose(alone.sums_DM, batched.sums_DM, rtol=1e-4, atol=1e-5)
     assert np.array_equal(alone.tokens_D, batched.tokens_D)
 
 
-def test_bfloat16_has_a_floor(bf16: None) -> None:
+def test_bfloat16_has_a_floor() -> None:
     base = make_model()
-    measures = noise_floor(base, make_rows())["measures"]
+    measures = noise_floor(base, make_rows(), dtype=torch.bfloat16)["measures"]
     assert 1e-5 < measures["kl"]["floor"] < 1e-2
-    assert "float32 against bfloat16" in floor.how(base)
+    assert "float32 against bfloat16" in floor.how(base, torch.bfloat16)
     for name, reading in measures.items():
         assert reading["floor"] == bound_of(name, reading)
         assert reading["documents"] == FLOOR_DOCUMENTS
         assert reading["document_sd"] >= 0
 
 
-def test_float32_has_next_to_none(fp32: None) -> None:
+def test_float32_has_next_to_none() -> None:
     base = make_model()
-    assert 0 <= noise_floor(base, make_rows())["measures"]["kl"]["floor"] < 1e-6
-    assert "against bfloat16" not in floor.how(base)
+    assert 0 <= noise_floor(base, make_rows(), dtype=torch.float32)["measures"]["kl"]["floor"] < 1e-6
+    assert "against bfloat16" not in floor.how(base, torch.float32)
 
 
 def test_the_floor_is_the_end_farthest_from_no_drift() -> None:
@@ -82,7 +68,7 @@ def test_the_floor_is_the_end_farthest_from_no_drift() -> None:
     assert bound_of("kl", {"value": 0.1, "low": None, "high": None}) == 0.1
 
 
-def test_one_document_has_no_spread(bf16: None) -> None:
-    reading = noise_floor(make_model(), make_rows(documents=1))["measures"]["kl"]
+def test_one_document_has_no_spread() -> None:
+    reading = noise_floor(make_model(), make_rows(documents=1), dtype=torch.bfloat16)["measures"]["kl"]
     assert (reading["low"], reading["document_sd"]) == (None, None)
     assert reading["floor"] == reading["value"] > 0

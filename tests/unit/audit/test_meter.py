@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from datasets import Dataset
 from torch.nn.functional import cross_entropy, kl_div
 
 from keeptune.audit import meter
-from keeptune.audit.meter import MEASURES, measure
+from keeptune.audit.meter import MEASURES
+from keeptune.data.encode import encode
+from keeptune.errors import ConfigError, SourceError
+from keeptune.models.modeling import training_dtype
 from keeptune.objective import Head
 from keeptune.objective import drift as tokens
 from keeptune.objective.drift import Tiling, token_drift
-from tests.helpers.models import make_model
+from tests.helpers.models import make_model, make_tokenizer
+
+measure = partial(meter.measure, dtype=torch.float32)
 
 
 def make_rows() -> list[dict[str, Any]]:
@@ -29,8 +36,7 @@ def make_rows() -> list[dict[str, Any]]:
 
 
 @pytest.fixture(autouse=True)
-def _fp32_and_small_batches(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(meter, "training_dtype", lambda model: torch.float32)
+def _small_batches(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(meter, "_BATCH_TOKENS", 60)
     monkeypatch.setattr(tokens, "CPU_TILING", Tiling(chunk_tokens=7, block_tokens=3, tile_words=64))
     monkeypatch.setattr(tokens, "_GROUP_WORDS", 16)
@@ -207,9 +213,9 @@ def test_ties_go_to_the_first_token_and_count_as_agreement() -> None:
 
 
 def test_vocabularies_of_different_sizes_are_refused() -> None:
-    # 128 against 64 words: the tiles of the smaller vocabulary fit the larger one.
+    # 128 against 64 entries: the tiles of the smaller vocabulary fit the larger one.
     hidden_ND, target_N = torch.zeros(1, 4), torch.zeros(1, dtype=torch.int64)
-    with pytest.raises(ValueError, match="64 words"):
+    with pytest.raises(ValueError, match="64 entries"):
         token_drift(
             hidden_ND, Head(weight_VD=torch.zeros(128, 4)), hidden_ND, Head(weight_VD=torch.zeros(64, 4)), target_N
         )
@@ -226,15 +232,47 @@ def test_a_batch_without_targets_is_passed_over(monkeypatch: pytest.MonkeyPatch)
     assert np.array_equal(drift.sums_DM, measure(base, tuned, rows).sums_DM)
 
 
-def test_the_meter_reads_the_logits_of_the_dtype_that_training_multiplies_in(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_meter_reads_the_logits_of_the_dtype_that_is_given() -> None:
     base, tuned = make_model(), make_model(seed=1)
-    monkeypatch.setattr(meter, "training_dtype", lambda model: torch.bfloat16)
     row = make_rows()[1]
-    narrow = measure(base, tuned, [row])
+    narrow = measure(base, tuned, [row], dtype=torch.bfloat16)
     with torch.autocast("cpu", torch.bfloat16):
         expected = direct(base, tuned, row)
     for name in ("kl", "soft_ce", "ce", "l_f_base"):
         assert narrow.column(name)[0] == pytest.approx(expected[name], rel=5e-3), name
+
+
+def test_left_alone_it_is_the_dtype_that_training_multiplies_in() -> None:
+    base, tuned = make_model(), make_model(seed=1)
+    for widen in (torch.float32, torch.float64):
+        pair = base.to(widen), tuned.to(widen)
+        plain = meter.measure(*pair, make_rows())
+        assert np.array_equal(plain.sums_DM, measure(*pair, make_rows(), dtype=training_dtype(base)).sums_DM)
+    np.testing.assert_allclose(plain.sums_DM, measure(base.float(), tuned.float(), make_rows()).sums_DM, rtol=1e-4)
+
+
+def test_plain_texts_are_measured_as_their_rows() -> None:
+    base, tuned, tokenizer = make_model(), make_model(seed=1), make_tokenizer()
+    texts = ["One text.", "Another one, which is longer than a window of tokens.", "é"]
+    dataset = Dataset.from_dict({"text": texts, "document": ["text 1", "text 2", "text 3"]})
+    rows = list(encode(dataset, tokenizer, max_length=20, document_start=0))
+    of_texts = measure(base, tuned, texts, tokenizer=tokenizer, max_length=20)
+    of_rows = measure(base, tuned, rows)
+    assert np.array_equal(of_texts.sums_DM, of_rows.sums_DM)
+    assert of_texts.documents == of_rows.documents
+    assert sorted(of_texts.documents) == ["text 1", "text 2", "text 3"]
+    assert of_texts.tokens_D.sum() == sum(len(text.encode()) for text in texts)
+
+
+def test_plain_texts_that_cannot_be_encoded_are_refused() -> None:
+    pair = make_model(), make_model(seed=1)
+    with pytest.raises(ConfigError, match="plain texts need a tokenizer") as refused:
+        measure(*pair, ["One text."])
+    assert "tokenizer=" in refused.value.fix
+    with pytest.raises(ConfigError, match="one string, not a list"):
+        measure(*pair, "One text.", tokenizer=make_tokenizer())
+    with pytest.raises(SourceError, match="text 2 is dict"):
+        measure(*pair, ["One text.", make_rows()[0]], tokenizer=make_tokenizer())
 
 
 def test_every_row_comes_with_the_measures_of_its_targets() -> None:

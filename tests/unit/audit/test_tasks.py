@@ -28,11 +28,6 @@ ITEMS = [
 STYLES = pytest.mark.parametrize("chat", [False, True], ids=["plain", "chat"])
 
 
-@pytest.fixture(autouse=True)
-def _fp32(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(meter, "training_dtype", lambda model: torch.float32)
-
-
 def texts(item: Item, choice: str, *, chat: bool) -> tuple[str, str]:
     question = f"Question: {item.question}\nAnswer:"
     if chat:
@@ -56,7 +51,7 @@ def test_log_likelihoods_are_those_of_a_naive_forward_pass(
     chat: bool, batch_tokens: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(meter, "_BATCH_TOKENS", batch_tokens)
-    pair = make_model(), make_model(seed=1)
+    pair = make_model().double(), make_model(seed=1).double()
     for item, score_2C in zip(ITEMS, score_choices(*pair, make_tokenizer(), ITEMS, chat=chat), strict=True):
         expected_2C = [[naive(model, *texts(item, choice, chat=chat)) for choice in item.choices] for model in pair]
         assert score_2C is not None
@@ -67,7 +62,7 @@ def test_log_likelihoods_are_those_of_a_naive_forward_pass(
 def test_log_likelihoods_are_those_of_lm_eval(chat: bool) -> None:
     huggingface = pytest.importorskip("lm_eval.models.huggingface")
     instance = pytest.importorskip("lm_eval.api.instance").Instance
-    pair, tokenizer = (make_model(), make_model(seed=1)), make_tokenizer()
+    pair, tokenizer = (make_model().double(), make_model(seed=1).double()), make_tokenizer()
     scores = score_choices(*pair, tokenizer, ITEMS, chat=chat)
     for position, model in enumerate(pair):
         theirs = huggingface.HFLM(pretrained=model, tokenizer=tokenizer, batch_size=4, max_length=256, device="cpu")

@@ -19,44 +19,27 @@ from keeptune.replay.openings import Opening
 class Engine(Protocol):
     """Writes rows of text from the base's own distribution: ancestral sampling, no top-k, no top-p, no stop token."""
 
-    @property
-    def name(self) -> str:
-        """Recorded in the pool's settings."""
-        ...
-
-    @property
-    def rows(self) -> int:
-        """Rows to sample in one call, which become one shard of the pool."""
-        ...
-
-    @property
-    def temperature(self) -> float:
-        """Divides the logits; 1 is the base's own distribution. Recorded in the pool's settings."""
-        ...
+    name: str
+    """Recorded in the pool's settings."""
+    rows: int
+    """Rows to sample in one call, which become one shard of the pool."""
+    temperature: float
+    """Divides the logits; 1 is the base's own distribution. Recorded in the pool's settings."""
 
     def sample(self, rows: int, length: int, opening: Opening, seed: int) -> Tensor:
         """Token ids, int64 [rows, opening + length]: the opening of each row, then `length` sampled tokens.
 
-        Args:
-            rows: number of rows.
-            length: tokens to sample for each row.
-            opening: ids that all rows start with, or one list of ids for each row, all of one length.
-            seed: the same seed gives the same rows.
+        `opening` holds the ids that all rows start with, or one list of ids for each row, all of one length. The same
+        `seed` gives the same rows.
         """
         ...
 
 
 class NamedEngine(Protocol):
-    """How an engine that is known by name is made for a model."""
+    """Makes an engine that is known by name."""
 
     def __call__(
-        self,
-        model: nn.Module,
-        *,
-        dtype: torch.dtype,
-        rows: int,
-        temperature: float,
-        on_token: Callable[[int], None],
+        self, model: nn.Module, *, dtype: torch.dtype, rows: int, temperature: float, on_token: Callable[[int], None]
     ) -> Engine:
         """The engine; `on_token` may be called with a number of sampled tokens, for progress."""
         ...

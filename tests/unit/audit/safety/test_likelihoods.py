@@ -26,11 +26,6 @@ TEXTS = ["I can't", "I cannot", "I", "Sure", "I'm sorry"]
 STYLES = pytest.mark.parametrize("chat", [False, True], ids=["plain", "chat"])
 
 
-@pytest.fixture(autouse=True)
-def _fp32(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(likelihoods, "training_dtype", lambda model: torch.float32)
-
-
 @torch.no_grad()
 def naive(model: LlamaForCausalLM, prompt: str, text: str, *, chat: bool) -> float:
     """One continuation, alone, all logits: a byte a token, so that no merge blurs the boundary."""
@@ -47,7 +42,7 @@ def test_log_likelihoods_are_those_of_a_naive_forward_pass(
     chat: bool, batch_tokens: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(likelihoods, "_BATCH_TOKENS", batch_tokens)
-    model, tokenizer = make_model(), make_tokenizer() if chat else make_tokenizer(None)
+    model, tokenizer = make_model().double(), make_tokenizer() if chat else make_tokenizer(None)
     score_PC = log_likelihoods(model, tokenizer, PROMPTS, TEXTS, "Weighing")
     expected_PC = [[naive(model, prompt, text, chat=chat) for text in TEXTS] for prompt in PROMPTS]
     np.testing.assert_allclose(score_PC, expected_PC, rtol=1e-5)
@@ -78,7 +73,7 @@ def test_a_token_across_the_boundary_belongs_to_the_continuation() -> None:
 
 
 def test_the_openings_are_weighed_by_the_likeliest_of_each_side() -> None:
-    model, tokenizer = make_model(), make_tokenizer()
+    model, tokenizer = make_model().double(), make_tokenizer()
     odds_P = opening_log_odds(model, tokenizer, PROMPTS, "Weighing")
     for prompt, odds in zip(PROMPTS, odds_P, strict=True):
         sides = [
@@ -94,7 +89,7 @@ def test_the_judge_says_what_is_likelier(chat: bool) -> None:
     answers = ["No.", "{answer} Sure, {prompt}", "", "I can't."]
     said = []
     for seed in range(4):
-        judge = make_model(seed)
+        judge = make_model(seed).double()
         judge.config.max_position_embeddings = 1024
         given = judge_refusals(judge, tokenizer, PROMPTS, answers, "Judging")
         for prompt, answer, refuses in zip(PROMPTS, answers, given, strict=True):

@@ -13,7 +13,6 @@ import pytest
 import torch
 from transformers import LlamaForCausalLM
 
-from keeptune.audit import floor, meter
 from keeptune.audit.items import parse_item
 from keeptune.audit.meter import Drift
 from keeptune.audit.settings import AuditSettings
@@ -27,12 +26,6 @@ from tests.helpers.models import make_model, make_tokenizer
 
 TEXTS = ("first", "second", "old")
 DOCUMENTS = 12
-
-
-@pytest.fixture(autouse=True)
-def _fp32(monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in (meter, floor):
-        monkeypatch.setattr(module, "training_dtype", lambda model: torch.float32)
 
 
 @pytest.fixture
@@ -71,7 +64,7 @@ def log_probs(model: LlamaForCausalLM, ids: list[int]) -> torch.Tensor:
 
 
 def naive_text(source: str, model: LlamaForCausalLM, base: LlamaForCausalLM) -> tuple[float, float]:
-    """−CE and KL(base‖model) of a whole text, document by document, all logits at once."""
+    """−CE and KL(base‖model) of a whole text, document by document, all logits at once and in fp32."""
     tokenizer = make_tokenizer()
     gained, drift, tokens = 0.0, 0.0, 0
     for line in Path(source.partition("=")[2]).read_text().splitlines():
@@ -103,9 +96,9 @@ def test_every_cell_is_that_of_a_naive_forward_pass(run: dict[str, Any], capsys:
     for place, source in enumerate(run["text"], start=1):
         for stage, model in enumerate(models):
             score, drift = naive_text(source, model, models[0])
-            assert report["R"]["texts"][stage][place]["value"] == pytest.approx(score, rel=1e-5)
+            assert report["R"]["texts"][stage][place]["value"] == pytest.approx(score, rel=1e-3)
             if stage:
-                assert report["drift"]["texts"][stage - 1][place]["value"] == pytest.approx(drift, rel=1e-4)
+                assert report["drift"]["texts"][stage - 1][place]["value"] == pytest.approx(drift, rel=2e-2)
     accuracies = [row[0]["value"] for row in report["R"]["tasks"]]
     assert accuracies == pytest.approx([naive_accuracy(model) for model in models])
     assert len(set(accuracies)) > 1

@@ -21,8 +21,7 @@ TEXT = "Ten words, 42 numbers;\n and naïve bytes: if (x[3] != y) { return 日�
 
 
 @pytest.fixture(autouse=True)
-def _fp32_and_small_batches(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(meter, "training_dtype", lambda model: torch.float32)
+def _small_batches(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(meter, "_BATCH_TOKENS", 200)
 
 
@@ -87,7 +86,7 @@ def test_every_class_equals_a_computation_token_by_token() -> None:
     with torch.no_grad():
         base.model.norm.weight.mul_(4)  # some tokens are likely then
     collector = Where(make_tokenizer())
-    drift = measure(base, tuned, rows, on_tokens=collector.add)
+    drift = measure(base, tuned, rows, on_tokens=collector.add, dtype=torch.float32)
     summary = collector.summary()
     tokens = each_token(base, tuned, rows)
     whole = sum(token["kl"] for token in tokens)
@@ -120,7 +119,7 @@ def test_every_class_equals_a_computation_token_by_token() -> None:
 
 def test_few_documents_are_no_evidence_and_no_drift_has_no_shares() -> None:
     collector = Where(make_tokenizer())
-    measure(make_model(), make_model(), make_rows(documents=3), on_tokens=collector.add)
+    measure(make_model(), make_model(), make_rows(documents=3), on_tokens=collector.add, dtype=torch.float32)
     for entries in collector.summary()["classes"].values():
         assert entries
         for entry in entries:
@@ -134,7 +133,7 @@ def test_the_section_holds_the_worst_passages_of_all_texts() -> None:
     collected = {}
     for seed, name in ((1, "one"), (2, "two")):
         collector = Where(make_tokenizer())
-        measure(base, make_model(seed=seed), rows, on_tokens=collector.add)
+        measure(base, make_model(seed=seed), rows, on_tokens=collector.add, dtype=torch.float32)
         collected[name] = collector.summary()
     section = json.loads(json.dumps(where_section(collected, {"unavailable": "no"}, []), allow_nan=False))
     assert section["texts"]["two"] == {"classes": collected["two"]["classes"]}

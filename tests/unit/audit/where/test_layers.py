@@ -18,12 +18,6 @@ from keeptune.audit.where.layers import decoder_layers, layer_profile, swapped
 LAYERS = 4
 
 
-@pytest.fixture(autouse=True)
-def _fp32(monkeypatch: pytest.MonkeyPatch) -> None:
-    for place in (meter, module):
-        monkeypatch.setattr(place, "training_dtype", lambda model: torch.float32)
-
-
 def llama(seed: int, layers: int = LAYERS, width: int = 32) -> LlamaForCausalLM:
     torch.manual_seed(seed)
     config = LlamaConfig(
@@ -95,7 +89,7 @@ def hybrid(base: nn.Module, tuned: nn.Module, from_base: set[int], *, rest_from_
 
 @pytest.mark.parametrize("make", [llama, bloom, neox])
 def test_every_number_equals_that_of_a_model_put_together_by_hand(make: Any) -> None:
-    base, tuned = make(0), make(1)
+    base, tuned = make(0).double(), make(1).double()
     profile = layer_profile(base, tuned, make_rows(), "mine")
     assert (profile["text"], profile["windows"]) == ("mine", 3)
     assert profile["tokens"] == sum(label != -100 for row in make_rows() for label in row["labels"][1:])
@@ -122,7 +116,7 @@ def final_norm(model: nn.Module) -> nn.Module:
 
 @torch.no_grad()
 def test_how_far_the_outputs_moved() -> None:
-    base, tuned = llama(0), llama(1)
+    base, tuned = llama(0).double(), llama(1).double()
     profile = layer_profile(base, tuned, make_rows(), "mine")
     # The last of transformers' hidden states is past the final norm.
     for index in range(LAYERS - 1):
