@@ -23,12 +23,12 @@ check: .venv/installed-dev
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-# lab-toy_continual runs lab/toy_continual; ARGS="--size smoke" and the like go to its run.py.
+# lab-toy_continual runs lab/toy_continual; ARGS="--size smoke" and the like go to lab/run.py.
 lab-%: .venv/installed
-	$(BIN)/python lab/$*/run.py $(ARGS)
+	$(BIN)/python lab/run.py $* $(ARGS)
 
 figures: .venv/installed
-	set -e; for plot in lab/*/plot.py; do test ! -f "$$(dirname "$$plot")/results.csv" || $(BIN)/python "$$plot"; done
+	$(BIN)/python lab/figures.py
 
 verdicts: .venv/installed
 	$(BIN)/python lab/verdicts.py
