@@ -27,12 +27,12 @@ check: .venv/installed-dev
 windows: .venv/installed-dev
 	$(BIN)/python tests/windows/run.py
 
-# lab-toy_continual runs lab/toy_continual; ARGS="--size smoke" and the like go to its run.py.
+# lab-toy_continual runs lab/toy_continual; ARGS="--size smoke" and the like go to lab/run.py.
 lab-%: .venv/installed
-	$(BIN)/python lab/$*/run.py $(ARGS)
+	$(BIN)/python lab/run.py $* $(ARGS)
 
 figures: .venv/installed
-	set -e; for plot in lab/*/plot.py; do test ! -f "$$(dirname "$$plot")/results.csv" || $(BIN)/python "$$plot"; done
+	$(BIN)/python lab/figures.py
 
 verdicts: .venv/installed
 	$(BIN)/python lab/verdicts.py

@@ -8,39 +8,33 @@ optional `table(rows)` goes into the experiment's README between the marks below
 
 from __future__ import annotations
 
-import runpy
-import sys
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).resolve().parent))
-
-from grid import read_csv
-from stats import RULE, Claim
-
+from common.grid import LAB
+from common.results import results
+from common.stats import RULE
 from keeptune.errors import ConfigError
-from keeptune.log import say
+from keeptune.log import log_to_terminal, logger
 from keeptune.storage import write_json, write_text
 
-HERE = Path(__file__).resolve().parent
 START, END = "<!-- verdicts: made by `make verdicts` -->", "<!-- end of verdicts -->"
 TABLE_START, TABLE_END = "<!-- table: made by `make verdicts` -->", "<!-- end of table -->"
 
 
-def collect(lab: Path) -> list[dict[str, Any]]:
-    """Every claim of every experiment that has results, with its verdict, in the order of the folders' names."""
-    found = []
-    for script in sorted(lab.glob("*/plot.py")):
-        table = script.parent / "results.csv"
-        functions = runpy.run_path(str(script))
-        if not table.is_file() or "claims" not in functions:
-            continue
-        claims: list[Claim] = functions["claims"](read_csv(table))
-        for claim in claims:
-            found.append(
-                {"experiment": script.parent.name, **claim.as_dict(), "rows": f"{script.parent.name}/results.csv"}
-            )
-    return found
+def collect() -> tuple[list[dict[str, Any]], dict[Path, str]]:
+    """Every claim of every experiment with results and its verdict, by the names of the folders; and the tables of
+    results, by the README that holds them."""
+    claims, tables = [], {}
+    for table in sorted(LAB.glob("*/results.csv")):
+        folder = table.parent
+        plot, rows = import_module(f"{folder.name}.plot"), results(folder, table)
+        for claim in plot.claims(rows):
+            claims.append({"experiment": folder.name, **claim.as_dict(), "rows": f"{folder.name}/{table.name}"})
+        if hasattr(plot, "table"):
+            tables[folder / "README.md"] = plot.table(rows)
+    return claims, tables
 
 
 def as_table(verdicts: list[dict[str, Any]]) -> str:
@@ -69,18 +63,8 @@ def as_row(line: dict[str, Any], paper: str) -> str:
     )
 
 
-def tables(lab: Path) -> dict[Path, str]:
-    """The table of each experiment that has one, by the README that holds it."""
-    found = {}
-    for script in sorted(lab.glob("*/plot.py")):
-        functions, table = runpy.run_path(str(script)), script.parent / "results.csv"
-        if table.is_file() and "table" in functions:
-            found[script.parent / "README.md"] = functions["table"](read_csv(table))
-    return found
-
-
 def put(page: Path, start: str, text: str, end: str) -> None:
-    """Replace what stands between the two marks."""
+    """Replace the text between the two marks."""
     before, mark, rest = page.read_text(encoding="utf-8").partition(start)
     _, end_mark, after = rest.partition(end)
     if not mark or not end_mark:
@@ -95,13 +79,14 @@ def number(value: float) -> str:
 
 
 def main() -> None:
-    verdicts = collect(HERE)
-    write_json(HERE / "verdicts.json", verdicts)
-    put(HERE / "README.md", START, as_table(verdicts), END)
-    for page, text in tables(HERE).items():
+    log_to_terminal()
+    claims, tables = collect()
+    write_json(LAB / "verdicts.json", claims)
+    put(LAB / "README.md", START, as_table(claims), END)
+    for page, text in tables.items():
         put(page, TABLE_START, text, TABLE_END)
-    for line in verdicts:
-        say(f"{line['experiment']}: {line['claim']}: {line['verdict']}")
+    for line in claims:
+        logger.info(f"{line['experiment']}: {line['claim']}: {line['verdict']}")
 
 
 if __name__ == "__main__":

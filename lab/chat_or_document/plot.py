@@ -1,22 +1,13 @@
-"""Draw figure.svg and figure.png, and state the claims and the table, from results.csv alone.
-
-python lab/chat_or_document/plot.py
-"""
+"""Figure, table and claims of what the replay text of a chat model starts from."""
 
 from __future__ import annotations
 
-import sys
-from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from common.chat import kept
+from common.grid import Row
+from common.stats import Claim, measured
 
-import kept
-from grid import Row, draw
-from kept import TEXTS, difference, drift_ratio, moved_odds, odds_change, real_text, same_answer
-from stats import Claim
-
-HERE = Path(__file__).resolve().parent
 NAMES = {
     "standard": "no replay",
     "ntp_document": "next-token, documents",
@@ -28,71 +19,51 @@ NAMES = {
 
 
 def figure(rows: list[Row]) -> Any:
-    """A line a method."""
+    """A line per method."""
     return kept.figure(rows, NAMES)
 
 
 def table(rows: list[Row]) -> str:
-    """A line a method."""
+    """A line per method."""
     return kept.table(rows, NAMES)
 
 
 def claims(rows: list[Row]) -> list[Claim]:
     """Which prompts keep what: our own findings, since neither paper has it."""
-    has = set(kept.methods(rows))
-    real = real_text(rows)
+    has, real = set(kept.methods(rows)), kept.real_text(rows)
 
-    def ratio(claim: str, first: str, second: str, text: str, **bound: float) -> Claim | None:
+    def drift(claim: str, first: str, second: str, text: str, **bound: float) -> Claim | None:
         if not {first, second} <= has:
             return None
-        measure = f"drift, {NAMES[first]} / {NAMES[second]}, on {TEXTS[text]}, bootstrap over documents"
-        ours = drift_ratio(rows, first, second, text)
-        return Claim(claim=claim, measure=measure, ours=ours, runs=kept.training_runs(rows), **bound)
+        measure = f"drift, {NAMES[first]} / {NAMES[second]}, on {kept.TEXTS[text]}, bootstrap over documents"
+        return kept.claim(rows, claim, measure, kept.ratio(rows, first, second, text), **bound)
 
-    said = [
-        ratio("replay from the document start keeps chats too", "kl_document", "standard", "chat", below=0.5),
-        ratio(
-            "replayed chats keep chats better than replayed documents do", "kl_chat", "kl_document", "chat", below=1.0
-        ),
-        ratio("replayed chats keep documents too", "kl_chat", "standard", "document", below=0.5),
-        ratio(
-            "replayed documents keep documents better than replayed chats do",
-            "kl_chat",
-            "kl_document",
-            "document",
-            above=1.0,
-        ),
-        ratio(
-            "replayed documents keep real text better than replayed chats do", "kl_chat", "kl_document", real, above=1.0
-        ),
-        ratio("half of either keeps chats as chats alone do", "kl_mixed", "kl_chat", "chat", below=1.25),
-        ratio(
+    def answers(claim: str) -> Claim | None:
+        if not kept.of(rows, "kl_chat", "arc") or "kl_document" not in has:
+            return None
+        ours = kept.difference(rows, "kl_document", "kl_chat", "arc", kept.same_answer)
+        measure = f"share of ARC-Challenge, {NAMES['kl_document']} − {NAMES['kl_chat']}, bootstrap over items"
+        return kept.claim(rows, claim, measure, ours, above=0.0)
+
+    def odds(claim: str) -> Claim | None:
+        if not {"kl_chat", "kl_document"} <= has:
+            return None
+        reading, _ = kept.odds_change(rows, "kl_chat")
+        ours = kept.ratio(rows, "kl_chat", "kl_document", reading, kept.moved_odds)
+        measure = "mean move of the log-odds, KL on chats / on documents, bootstrap over prompts"
+        return kept.claim(rows, claim, measure, ours, below=1.0)
+
+    chats, documents = "replayed chats keep", "replayed documents keep"
+    return measured(
+        drift("replay from the document start keeps chats too", "kl_document", "standard", "chat", below=0.5),
+        drift(f"{chats} chats better than replayed documents do", "kl_chat", "kl_document", "chat", below=1.0),
+        drift(f"{chats} documents too", "kl_chat", "standard", "document", below=0.5),
+        drift(f"{documents} documents better than replayed chats do", "kl_chat", "kl_document", "document", above=1.0),
+        drift(f"{documents} real text better than replayed chats do", "kl_chat", "kl_document", real, above=1.0),
+        drift("half of either keeps chats as chats alone do", "kl_mixed", "kl_chat", "chat", below=1.25),
+        drift(
             "half of either keeps documents as documents alone do", "kl_mixed", "kl_document", "document", below=1.25
         ),
-    ]
-    if {"kl_chat", "kl_document"} <= has and kept.of(rows, "kl_chat", "arc"):
-        said.append(
-            Claim(
-                claim="questions asked plainly are answered as by the base more often after replayed documents",
-                runs=kept.training_runs(rows),
-                measure=f"share of ARC-Challenge, {NAMES['kl_document']} − {NAMES['kl_chat']}, bootstrap over items",
-                ours=difference(rows, "kl_document", "kl_chat", "arc", same_answer),
-                above=0.0,
-            )
-        )
-    if {"kl_chat", "kl_document"} <= has:
-        reading, _ = odds_change(rows, "kl_chat")
-        said.append(
-            Claim(
-                claim="replayed chats keep the odds of a refusal better than replayed documents do",
-                runs=kept.training_runs(rows),
-                measure="mean move of the log-odds, KL on chats / on documents, bootstrap over prompts",
-                ours=kept.ratio(rows, "kl_chat", "kl_document", reading, moved_odds),
-                below=1.0,
-            )
-        )
-    return [claim for claim in said if claim is not None]
-
-
-if __name__ == "__main__":
-    draw(HERE, figure)
+        answers("questions asked plainly are answered as by the base more often after replayed documents"),
+        odds(f"{chats} the odds of a refusal better than replayed documents do"),
+    )

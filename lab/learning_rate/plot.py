@@ -1,73 +1,55 @@
-"""Draw figure.svg and figure.png, and state the claims and the table, from results.csv alone.
-
-python lab/learning_rate/plot.py
-"""
+"""Figure, table and claims of the learning rates of pretraining and of fine-tuning."""
 
 from __future__ import annotations
 
-import sys
-from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from common.drawing import format_rate, log_places, panels, whiskers
+from common.grid import Row
+from common.small.curves import Run, by_seed, differences, forgetting, mean_at, runs, values
+from common.stats import Claim, Interval, claim_over_seeds, measured, over_seeds
+from common.tables import format_interval, markdown
+from keeptune.plot_style import COLOURS, GREY, MARKS
 
-from curves import by_seed, forgetting, mean_at, paired, runs, told
-from drawing import rate_word, whiskers
-from grid import Row, draw
-from stats import Claim, over_seeds
-
-HERE = Path(__file__).resolve().parent
 USUAL = 1e-3
 """Rate of fine-tuning at which rates of pretraining are compared, as in the paper."""
+COMPARED = 3e-3
+"""Rate of pretraining at which rates of fine-tuning are compared."""
 
 
 def old_loss(row: Row) -> float:
-    """On held-out old text, nats per token."""
-    loss: float = row["old_loss"]
-    return loss
-
-
-def rates(rows: list[Row], column: str, method: str = "standard") -> list[float]:
-    """The values of a column, from the least on."""
-    return sorted({row[column] for row in rows if row["method"] == method})
+    """Loss on held-out old text, nats per token."""
+    return float(row["old_loss"])
 
 
 def figure(rows: list[Row]) -> Any:
     """Left, the old loss by the pretraining rate; right, forgetting by the fine-tuning rate; both at the target."""
-    import matplotlib.pyplot as plt  # noqa: PLC0415 — claims need no pictures
-
-    from keeptune.plot_style import COLOURS, GREY, MARKS, PAGE  # noqa: PLC0415
-
-    target, pretrained = rows[0]["target"], rates(rows, "pretrain_rate")
-    drawn, (left, right) = plt.subplots(1, 2, figsize=(PAGE, 3.3))
-    before = [(rate, base_of(rows, rate)) for rate in pretrained]
-    whiskers(left, before, color=GREY, marker="o", label="before fine-tuning")
+    target, pretrained = rows[0]["target"], values(rows, "pretrain_rate")
+    drawn, (left, right) = panels(3.3)
+    whiskers(
+        left, [(rate, base_of(rows, rate)) for rate in pretrained], color=GREY, marker="o", label="before fine-tuning"
+    )
     for method, name, colour, mark in (
         ("standard", "no replay", COLOURS[1], "s"),
         ("kl_self", "KL on the base's own text", COLOURS[0], "^"),
     ):
-        points = [(rate, mean_at(setting(rows, method, rate, USUAL), target, old_loss)[0]) for rate in pretrained]
-        whiskers(left, points, color=colour, marker=mark, label=f"{name}, fine-tuned at {rate_word(USUAL)}")
+        points = [(rate, mean_at(setting(rows, method, rate, USUAL), target, old_loss)) for rate in pretrained]
+        whiskers(left, points, color=colour, marker=mark, label=f"{name}, fine-tuned at {format_rate(USUAL)}")
     left.set_xlabel("learning rate of pretraining")
     left.set_ylabel("old loss, nats per token, mean and 95 % interval")
-    left.set_title(f"where the new loss is {target:g}")
     for rate, colour, mark in zip(pretrained, COLOURS, MARKS, strict=False):
         for method, line in (("standard", "-"), ("kl_self", "--")):
-            points = [
-                (own, mean_at(setting(rows, method, rate, own), target)[0])
-                for own in rates(rows, "learning_rate", method)
-            ]
-            label = f"pretrained at {rate_word(rate)}" if method == "standard" else None
+            tuned = values(rows, "learning_rate", method=method)
+            points = [(own, mean_at(setting(rows, method, rate, own), target)) for own in tuned]
+            label = f"pretrained at {format_rate(rate)}" if method == "standard" else None
             whiskers(right, points, color=colour, marker=mark, linestyle=line, label=label)
     right.plot([], [], color=GREY, label="no replay")
     right.plot([], [], color=GREY, linestyle="--", label="KL on the base's own text")
     right.set_xlabel("learning rate of fine-tuning")
     right.set_ylabel("forgetting: rise of the old loss, nats per token")
-    right.set_title(f"where the new loss is {target:g}")
-    for axis, marked in ((left, pretrained), (right, rates(rows, "learning_rate"))):
-        axis.set_xscale("log")
-        axis.set_xticks(marked, [rate_word(rate) for rate in marked])
-        axis.minorticks_off()
+    for axis, marked in ((left, pretrained), (right, values(rows, "learning_rate", method="standard"))):
+        axis.set_title(f"where the new loss is {target:g}")
+        log_places(axis, marked, [format_rate(rate) for rate in marked])
     right.axhline(0, color=GREY, linewidth=0.8)
     left.margins(y=0.22)
     left.legend(loc="lower left")
@@ -76,12 +58,12 @@ def figure(rows: list[Row]) -> Any:
     return drawn
 
 
-def setting(rows: list[Row], method: str, pretrain_rate: float, rate: float) -> list[list[Row]]:
+def setting(rows: list[Row], method: str, pretrain_rate: float, rate: float) -> list[Run]:
     """The runs of a method at a rate of pretraining and one of fine-tuning."""
     return runs(rows, method=method, pretrain_rate=pretrain_rate, learning_rate=rate)
 
 
-def base_of(rows: list[Row], pretrain_rate: float) -> Any:
+def base_of(rows: list[Row], pretrain_rate: float) -> Interval:
     """Old loss before fine-tuning, over seeds."""
     bases = {run[0]["seed"]: run[0]["base_old_loss"] for run in runs(rows, pretrain_rate=pretrain_rate)}
     return over_seeds(list(bases.values()))
@@ -89,79 +71,68 @@ def base_of(rows: list[Row], pretrain_rate: float) -> Any:
 
 def table(rows: list[Row]) -> str:
     """Forgetting of each setting at the target loss."""
-    pretrained = rates(rows, "pretrain_rate")
-    target, names = rows[0]["target"], {"standard": "no replay", "kl_self": "KL, self-replay"}
-    lines = [
-        f"| forgetting at a new loss of {target:g} | "
-        + " | ".join(f"pretrained at {rate_word(rate)}" for rate in pretrained)
-        + " |",
-        "|---" * (1 + len(pretrained)) + "|",
-        "| (old loss before) | " + " | ".join(told(base_of(rows, rate), 2) for rate in pretrained) + " |",
-    ]
-    for method, name in names.items():
-        for own in reversed(rates(rows, "learning_rate", method)):
-            values = [told(mean_at(setting(rows, method, rate, own), target)[0]) for rate in pretrained]
-            lines.append(f"| {name}, fine-tuned at {rate_word(own)} | " + " | ".join(values) + " |")
-    return "\n".join(lines)
+    target, pretrained = rows[0]["target"], values(rows, "pretrain_rate")
+    head = [f"forgetting at a new loss of {target:g}", *(f"pretrained at {format_rate(rate)}" for rate in pretrained)]
+    lines = [["(old loss before)", *(format_interval(base_of(rows, rate), 2) for rate in pretrained)]]
+    for method, name in {"standard": "no replay", "kl_self": "KL, self-replay"}.items():
+        for own in reversed(values(rows, "learning_rate", method=method)):
+            cells = [format_interval(mean_at(setting(rows, method, rate, own), target)) for rate in pretrained]
+            lines.append([f"{name}, fine-tuned at {format_rate(own)}", *cells])
+    return markdown(head, lines)
 
 
 def claims(rows: list[Row]) -> list[Claim]:
     """What the paper's figure of learning rates shows; differences are taken within a seed."""
-    target, pretrained, tuned = rows[0]["target"], rates(rows, "pretrain_rate"), rates(rows, "learning_rate")
+    target, (low, *_, high) = rows[0]["target"], values(rows, "pretrain_rate")
+    slowest = values(rows, "learning_rate", method="standard")[0]
+    with_kl = values(rows, "learning_rate", method="kl_self")
+    slow, fast = with_kl[0], with_kl[-1]
+    apart = base_of(rows, low).value - base_of(rows, high).value
+    unequal = f"the authors stop every base at the same loss, ours differ by {apart:.1f} nats"
+    between = f"pretrained at {format_rate(low)} minus at {format_rate(high)}, no replay, nats"
 
     def at(method: str, rate: float, own: float, of: Any = forgetting) -> dict[int, float]:
         return by_seed(setting(rows, method, rate, own), target, of)
 
-    def difference(first: dict[int, float], second: dict[int, float]) -> list[float]:
-        return paired(first, second, lambda one, other: one - other)
+    def claim(text: str, measure: str, first: dict[int, float], second: dict[int, float], **given: Any) -> Claim | None:
+        return claim_over_seeds(text, measure, differences(first, second), above=0.0, **given)
 
-    apart = over_seeds([base_of(rows, pretrained[0]).value - base_of(rows, pretrained[-1]).value]).value
-    unequal = f"the authors stop every base at the same loss, ours differ by {apart:.1f} nats"
-    low, high, usual = pretrained[0], pretrained[-1], rates(rows, "learning_rate", "kl_self")
-    middle = 3e-3
-    wanted = [
-        (
+    return measured(
+        claim(
             "a higher pretraining rate leaves a lower old loss",
-            "3.99 → 3.68 from 2e-4 to 1e-2",
-            f"old loss, pretrained at {rate_word(low)} minus at {rate_word(high)}, no replay, nats",
-            difference(at("standard", low, USUAL, old_loss), at("standard", high, USUAL, old_loss)),
-            unequal,
+            f"old loss, {between}",
+            at("standard", low, USUAL, old_loss),
+            at("standard", high, USUAL, old_loss),
+            paper="3.99 → 3.68 from 2e-4 to 1e-2",
+            untested=unequal,
         ),
-        (
+        claim(
             "a higher pretraining rate forgets less",
-            "3.99 → 3.68 from 2e-4 to 1e-2, bases of equal loss",
-            f"forgetting, pretrained at {rate_word(low)} minus at {rate_word(high)}, no replay, nats",
-            difference(at("standard", low, USUAL), at("standard", high, USUAL)),
-            unequal,
+            f"forgetting, {between}",
+            at("standard", low, USUAL),
+            at("standard", high, USUAL),
+            paper="3.99 → 3.68 from 2e-4 to 1e-2, bases of equal loss",
+            untested=unequal,
         ),
-        (
+        claim(
             "a lower fine-tuning rate forgets less",
-            "3.962 → 3.678 from 1e-3 to 1e-4",
-            f"forgetting, fine-tuned at {rate_word(USUAL)} minus at {rate_word(tuned[0])}, no replay, nats",
-            difference(at("standard", middle, USUAL), at("standard", middle, tuned[0])),
-            None,
+            f"forgetting, fine-tuned at {format_rate(USUAL)} minus at {format_rate(slowest)}, no replay, nats",
+            at("standard", COMPARED, USUAL),
+            at("standard", COMPARED, slowest),
+            paper="3.962 → 3.678 from 1e-3 to 1e-4",
         ),
-        (
+        claim(
             "KL on self-replay keeps more than a tenth of the rate",
-            "figure only",
-            f"forgetting, at {rate_word(tuned[0])} without replay minus with KL at {rate_word(USUAL)}, nats",
-            difference(at("standard", middle, tuned[0]), at("kl_self", middle, USUAL)),
-            None,
+            f"forgetting, at {format_rate(slowest)} without replay minus with KL at {format_rate(USUAL)}, nats",
+            at("standard", COMPARED, slowest),
+            at("kl_self", COMPARED, USUAL),
+            paper="figure only",
         ),
-        (
+        claim(
             "with KL too, a lower rate forgets less",
-            "figure only",
-            f"forgetting, fine-tuned at {rate_word(usual[-1])} minus at {rate_word(usual[0])}, with KL, nats",
-            difference(at("kl_self", middle, usual[-1]), at("kl_self", middle, usual[0])),
-            None,
+            f"forgetting, fine-tuned at {format_rate(fast)} minus at {format_rate(slow)}, with KL, nats",
+            at("kl_self", COMPARED, fast),
+            at("kl_self", COMPARED, slow),
+            paper="figure only",
         ),
-    ]
-    return [
-        Claim(claim=claim, paper=paper, measure=measure, ours=over_seeds(values), above=0.0, untested=untested)
-        for claim, paper, measure, values, untested in wanted
-        if values
-    ]
-
-
-if __name__ == "__main__":
-    draw(HERE, figure)
+    )

@@ -1,22 +1,27 @@
-"""Draw figure.svg and figure.png, and state the claims and the table, from results.csv alone.
-
-python lab/method_comparison/plot.py
-"""
+"""Figure, table and claims of the ways to fine-tune, compared at equal task loss."""
 
 from __future__ import annotations
 
-import sys
-from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
 import numpy as np
-from curves import Run, at_loss, forgetting, mean_at, runs, told
-from grid import Row, draw
-from stats import Claim, over_seeds
 
-HERE = Path(__file__).resolve().parent
+from common.drawing import panels
+from common.grid import Row
+from common.small.curves import (
+    Run,
+    by_seed,
+    forgetting,
+    interpolation_path,
+    mean_at,
+    runs,
+    share_removed,
+    whole_seconds,
+)
+from common.stats import Claim, claim_over_seeds, measured, over_seeds
+from common.tables import format_count, format_interval, markdown
+from keeptune.plot_style import BLUE, COLOURS, GREY, MARKS
+
 NAMES = {
     "standard": "standard",
     "finch": "FINCH schedule",
@@ -32,40 +37,38 @@ NAMES = {
     "kl_real": "KL, old text",
     "kl_self": "KL, self-replay",
 }
-FROZEN = " (embeddings and head frozen, and rates at the edge of the range tried)"
-"""What LoRA and OSFT differ in from standard fine-tuning beside the method."""
 DRAWN_AS_CURVES = ("standard", "lora", "interpolation", "replace", "ntp_self", "kl_self")
+PAPER = {"kl_self": "97 %", "kl_real": "98 %", "ntp_self": "95 %", "ntp_real": "96 %"}
+FROZEN = " (embeddings and head frozen, and rates at the edge of the range tried)"
+"""How LoRA and OSFT differ from standard fine-tuning beside the method."""
 
 
 def figure(rows: list[Row]) -> Any:
     """Left, forgetting along the learning; right, forgetting where each method has learned the same."""
-    import matplotlib.pyplot as plt  # noqa: PLC0415 — claims need no pictures
-
-    from keeptune.plot_style import BLUE, COLOURS, GREY, MARKS, PAGE  # noqa: PLC0415
-
     target = rows[0]["target"]
-    drawn, (curves, points) = plt.subplots(1, 2, figsize=(PAGE, 3.2), width_ratios=(1.15, 1))
-    styles = zip(DRAWN_AS_CURVES, COLOURS, MARKS, strict=False)
-    for method, colour, mark in styles:
+    drawn, (curves, points) = panels(3.2, width_ratios=(1.15, 1))
+    for method, colour, mark in zip(DRAWN_AS_CURVES, COLOURS, MARKS, strict=False):
         for number, run in enumerate(runs(rows, method=method)):
-            path = path_of(run)
             label = NAMES[method] if number == 0 else None
-            curves.plot(*path, color=colour, linewidth=0.9, marker=mark, markevery=4, markersize=2.6, label=label)
+            look = {"color": colour, "marker": mark, "markevery": 4, "label": label}
+            curves.plot(*path_of(run), linewidth=0.9, markersize=2.6, **look)
     curves.axvline(target, color=GREY, linewidth=0.8, linestyle="--")
     curves.invert_xaxis()
     curves.set_xlabel("loss on the new task, nats per token →")
     curves.set_ylabel("forgetting: rise of the old loss, nats per token")
     curves.set_title("along the training, a line a seed")
     curves.legend()
-    order = sorted(NAMES, key=lambda method: place(rows, method, target))
+    at_target = {method: list(forgotten(rows, method).values()) for method in NAMES}
+    # Methods that do not reach the target come last.
+    order = sorted(NAMES, key=lambda method: -float(np.mean(at_target[method])) if at_target[method] else float("inf"))
     for height, method in enumerate(order):
-        values = reached(rows, method, target)
-        points.plot(values, [height] * len(values), "o", color=BLUE, markersize=3, alpha=0.5)
-        interval = over_seeds(values) if values else None
+        seeds = at_target[method]
+        points.plot(seeds, [height] * len(seeds), "o", color=BLUE, markersize=3, alpha=0.5)
+        interval = over_seeds(seeds) if seeds else None
         if interval is not None and interval.low is not None:
             points.plot([interval.low, interval.high], [height, height], color=BLUE, linewidth=1.2)
             points.plot(interval.value, height, "|", color=BLUE, markersize=9)
-        if not values:
+        if not seeds:
             points.text(0.02, height, "does not learn so much", fontsize=6.5, va="center", color=GREY)
     points.axvline(0, color=GREY, linewidth=0.8)
     points.set_yticks(range(len(order)), [NAMES[method] for method in order])
@@ -76,96 +79,71 @@ def figure(rows: list[Row]) -> Any:
 
 
 def path_of(run: Run) -> tuple[list[float], list[float]]:
-    """New loss and forgetting of the points of a run, or of its mixtures with the base, by the share of either."""
-    mixed = [row for row in run if row["share"] < 1.0]
-    path = sorted(mixed, key=lambda row: row["share"]) if mixed else run[1:]
+    """New loss and forgetting along a run, or along the line of weights from the base to its end."""
+    mixed = any(row["share"] < 1.0 for row in run)
+    path = interpolation_path(run)[1:-1] if mixed else run[1:]
     return [row["new_loss"] for row in path], [forgetting(row) for row in path]
 
 
-def reached(rows: list[Row], method: str, target: float) -> list[float]:
-    """Forgetting at the target, a seed at a time."""
-    found = (at_loss(run, target) for run in runs(rows, method=method))
-    return [value for value in found if value is not None]
-
-
-def place(rows: list[Row], method: str, target: float) -> float:
-    """What methods are ordered by: those that do not learn so much come last."""
-    values = reached(rows, method, target)
-    return -float(np.mean(values)) if values else float("inf")
+def forgotten(rows: list[Row], method: str) -> dict[int, float]:
+    """Forgetting at the target, by seed."""
+    return by_seed(runs(rows, method=method), rows[0]["target"])
 
 
 def table(rows: list[Row]) -> str:
-    """Each method at the target loss."""
-    target = rows[0]["target"]
-    lines = [
-        f"| at a new loss of {target:g} | forgetting | KL(base‖tuned) | steps | seeds that reach it |",
-        "|---|---|---|---|---|",
-    ]
+    """Each method at the target loss, with its cost."""
+    target, lines = rows[0]["target"], []
     for method, name in NAMES.items():
         group = runs(rows, method=method)
-        forgotten, count = mean_at(group, target)
-        kl, _ = mean_at(group, target, lambda row: row["kl"])
-        steps, _ = mean_at(group, target, lambda row: row["step"])
-        # Mixtures take no steps of their own.
-        taken = "–" if method == "interpolation" or steps is None else f"{steps.value:.0f}"
-        lines.append(f"| {name} | {told(forgotten)} | {told(kl)} | {taken} | {count} of {len(group)} |")
-    return "\n".join(lines)
+        kl, steps, seconds = (mean_at(group, target, of) for of in (kl_of, step_of, whole_seconds))
+        # Interpolation takes no steps of its own, and its time is that of the run that it starts from.
+        cost = ["–", "–"] if method == "interpolation" else [format_count(steps), format_interval(seconds, 1)]
+        reached = f"{len(by_seed(group, target))} of {len(group)}"
+        lines.append([name, format_interval(mean_at(group, target)), format_interval(kl), *cost, reached])
+    head = [f"at a new loss of {target:g}", "forgetting", "KL(base‖tuned)", "steps"]
+    return markdown([*head, "processor seconds, with what is replayed", "seeds that reach it"], lines)
 
 
-def removed(rows: list[Row], method: str) -> list[float]:
-    """The share of standard fine-tuning's forgetting that a method removes at equal task loss, a seed at a time."""
-    target, found = rows[0]["target"], []
-    for seed in sorted({row["seed"] for row in rows}):
-        (plain,) = runs(rows, method="standard", seed=seed)
-        (kept,) = runs(rows, method=method, seed=seed)
-        forgotten, left = at_loss(plain, target), at_loss(kept, target)
-        if forgotten is not None and left is not None:
-            found.append(1 - left / forgotten)
-    return found
+def kl_of(row: Row) -> float:
+    """KL(base‖tuned) on old text, nats per token."""
+    return float(row["kl"])
+
+
+def step_of(row: Row) -> float:
+    """Steps so far."""
+    return float(row["step"])
 
 
 def claims(rows: list[Row]) -> list[Claim]:
-    """What the paper's main comparison shows, and what it leaves open."""
-    paper = {"kl_self": "97 %", "kl_real": "98 %", "ntp_self": "95 %", "ntp_real": "96 %"}
-    measure = "share of standard fine-tuning's forgetting that is gone at equal task loss"
-    found = []
-    for method, number in paper.items():
-        values = removed(rows, method)
-        if values:
-            found.append(
-                Claim(
-                    claim=f"{NAMES[method]}, nearly eliminates forgetting",
-                    paper=number,
-                    measure=measure,
-                    ours=over_seeds(values),
-                    above=0.95 if method.startswith("kl") else 0.9,
-                )
-            )
-    own, real = removed(rows, "kl_self"), removed(rows, "kl_real")
-    if len(own) == len(real) > 0:
-        found.append(
-            Claim(
-                claim="self-generated replay is as good as old text, under KL",
-                paper="97 % and 98 %",
-                measure="what old text removes more, as a share of standard's forgetting",
-                ours=over_seeds(np.subtract(real, own).tolist()),
-                below=0.05,
-            )
+    """What the paper's main comparison shows, and methods beyond it."""
+    standard, measure = forgotten(rows, "standard"), "share of standard fine-tuning's forgetting that is gone"
+    removed = {method: share_removed(forgotten(rows, method), standard) for method in NAMES}
+    at_equal_loss, own, real = f"{measure} at equal task loss", removed["kl_self"], removed["kl_real"]
+    nearly = [
+        claim_over_seeds(
+            f"{NAMES[method]}, nearly eliminates forgetting",
+            at_equal_loss,
+            removed[method],
+            paper=number,
+            above=0.95 if method.startswith("kl") else 0.9,
         )
-    for method in ("lora", "osft", "finch", "interpolation", "kl_task"):
-        values = removed(rows, method)
-        if values:
-            found.append(
-                Claim(
-                    claim=f"{NAMES[method]}, without old data, falls short of self-replay",
-                    paper=".140 forgotten, standard .113, at one rate" if method == "lora" else None,
-                    measure=measure + FROZEN if method in ("lora", "osft") else measure,
-                    ours=over_seeds(values),
-                    below=0.9,
-                )
-            )
-    return found
-
-
-if __name__ == "__main__":
-    draw(HERE, figure)
+        for method, number in PAPER.items()
+    ]
+    as_good = claim_over_seeds(
+        "self-generated replay is as good as old text, under KL",
+        "what old text removes more, as a share of standard's forgetting",
+        np.subtract(real, own).tolist() if len(own) == len(real) else [],
+        paper="97 % and 98 %",
+        below=0.05,
+    )
+    without = [
+        claim_over_seeds(
+            f"{NAMES[method]}, without old data, falls short of self-replay",
+            at_equal_loss + (FROZEN if method in ("lora", "osft") else ""),
+            removed[method],
+            paper=".140 forgotten, standard .113, at one rate" if method == "lora" else None,
+            below=0.9,
+        )
+        for method in ("lora", "osft", "finch", "interpolation", "kl_task")
+    ]
+    return measured(*nearly, as_good, *without)

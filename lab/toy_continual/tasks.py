@@ -1,6 +1,6 @@
 """Four tasks on 3-digit numbers, as rows of tokens: `add 0 4 2 + 9 7 1 = 1 0 1 3 end`.
 
-A row opens with its task's token; a task of one number has blanks in place of the second. Answers have four digits.
+A row starts with its task's token. Tasks on one number have blanks in place of the second. Answers have four digits.
 Shapes: R rows, T = 13 positions.
 """
 
@@ -52,10 +52,10 @@ def make_rows(task: str, rows: int, seed: int) -> Tensor:
 
 
 def held_out_rows(rows: int, seed: int) -> dict[str, Tensor]:
-    """Rows to read a model on, int64 [R, T]: of each task, and of addition where the sum is above 999.
+    """Rows to evaluate a model on, int64 [R, T]: of each task, and of addition with sums above 999.
 
-    The other half of addition's questions has modadd's answers: a model that has forgotten addition, and takes them for
-    modadd's, gets these right.
+    Half of addition's questions, those with sums below 1000, have the answers of modadd. A model that has forgotten
+    addition and answers as for modadd gets them right.
     """
     found = {task: make_rows(task, rows, seed) for task in TASKS}
     many = make_rows("add", 4 * rows, seed)

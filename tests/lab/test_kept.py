@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -10,13 +9,10 @@ from typing import Any
 import pytest
 import torch
 
-sys.path.insert(0, str(Path(__file__).parents[2] / "lab"))
-
-import instructed
-import kept
-import readings
-from corpus import Corpus
-
+from common.chat import instructed, kept
+from common.small import readings
+from common.small.corpus import Corpus
+from common.stats import over_seeds
 from keeptune.storage import append_line
 from tests.helpers.models import make_model
 
@@ -29,10 +25,22 @@ def test_drifts_are_compared_by_tokens_whatever_the_order_of_rows() -> None:
     rows = [row("plain", "chat", unit, tokens=tokens, kl=kl) for unit, tokens, kl in ((0, 100, 0.1), (1, 300, 0.3))]
     rows += [row("kl", "chat", unit, tokens=tokens, kl=kl) for unit, tokens, kl in ((1, 300, 0.03), (0, 100, 0.01))]
     assert kept.mean(rows, "plain", "chat", "kl").value == pytest.approx(0.25)
-    ours = kept.drift_ratio(rows, "kl", "plain", "chat")
+    ours = kept.ratio(rows, "kl", "plain", "chat")
     # A tenth in every document: whatever is drawn, so is the ratio.
     assert ours[:3] == pytest.approx((0.1, 0.1, 0.1))
     assert ours.units == 2
+
+
+def test_with_several_seeds_intervals_are_over_seeds() -> None:
+    rows = [
+        row(method, "chat", unit, tokens=100, kl=kl * (1 + seed)) | {"seed": seed}
+        for method, kl in (("plain", 0.1), ("kl", 0.02))
+        for seed in (0, 1, 2)
+        for unit in (0, 1)
+    ]
+    assert kept.mean(rows, "plain", "chat", "kl")[:3] == pytest.approx(over_seeds([0.1, 0.2, 0.3])[:3])
+    assert kept.ratio(rows, "kl", "plain", "chat").units == 3
+    assert kept.claim(rows, "it drifts", "drift", kept.mean(rows, "kl", "chat", "kl"), above=0.0).runs == 3
 
 
 def test_answers_are_compared_item_by_item() -> None:

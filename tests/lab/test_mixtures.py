@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import sys
 from itertools import islice
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-sys.path.insert(0, str(Path(__file__).parents[2] / "lab"))
-
-import pretraining
-from corpus import Corpus
-from curves import best_at
-from finetuning import settled
+from common.grid import settle
+from common.small import pretraining
+from common.small.corpus import Corpus
+from common.small.curves import best_at
 
 CELL = {
     "old": "english", "new": "spanish", "layers": 2, "vocabulary": 512, "length": 64, "pretrain_rate": 3e-3,
@@ -57,8 +53,8 @@ def test_a_mixture_has_its_share_in_every_batch_and_goes_on_where_it_was(texts: 
 
 def test_a_value_brings_its_settings_along() -> None:
     cell = {"width": 16, "heads": 8, "lambda_": 0.0, "of_width": {"16": {"heads": 1}, "32": {"heads": 2}}}
-    assert settled(cell)["heads"] == 1
-    assert settled(cell | {"width": 48})["heads"] == 8
+    assert settle(cell) == {"width": 16, "heads": 1, "lambda_": 0.0}
+    assert settle(cell | {"width": 48})["heads"] == 8
 
 
 def run(seed: int, lambda_: float, end: float, old: float) -> list[dict[str, Any]]:

