@@ -20,8 +20,8 @@ from common.grid import Row
 from common.small.curves import values
 from common.stats import Claim, Interval, bootstrap, over_seeds
 from common.tables import format_interval, markdown
-from keeptune.audit.paired import share
 from keeptune.plot_style import BLUE, GREEN, GREY, MARKS, ORANGE
+from keeptune.stats import wilson
 
 Array = npt.NDArray[np.float64]
 Value = Callable[[Row], float]
@@ -113,7 +113,8 @@ def counted(rows: list[Row], method: str, value: Value) -> Interval | None:
     if len(values(own, "seed")) > 1:
         value_U = array(own, value)
         return estimate(own, lambda drawn: value_U[drawn].mean())
-    return Interval(*share(int(array(own, value).sum()), len(own)), len(own))
+    found = wilson(int(array(own, value).sum()), len(own))
+    return Interval(found.value, found.low, found.high, len(own))
 
 
 def odds_change(rows: list[Row], method: str) -> tuple[str, Interval]:
