@@ -142,11 +142,11 @@ def test_a_meter_on_another_text_does_not_steer(tmp_path: Path, pool: ReplayPool
         ({"budget": -0.1}, "budget is -0.1"),
         ({"budget": float("nan")}, "budget is nan"),
         ({"budget": float("inf")}, "budget is inf"),
-        ({"budget": 0.01, "objective": "ntp"}, "the objective is ntp"),
-        ({"budget": 0.01, "objective": "reverse_kl"}, "the objective is reverse_kl"),
+        ({"budget": 0.01, "objective": "ntp"}, "the objective is 'ntp'"),
+        ({"budget": 0.01, "objective": "reverse_kl"}, "the objective is 'reverse_kl'"),
         ({"objective": "forward_kl"}, "unknown objective 'forward_kl'"),
-        ({"budget": 0.01, "lambda_": 0.0}, "lambda 0 switches replay off"),
-        ({"budget": 0.01, "lambda_": 1e5}, "starts at 100000"),
+        ({"budget": 0.01, "lambda_": 0.0}, "lambda is 0"),
+        ({"budget": 0.01, "lambda_": 1e5}, "lambda is 100000"),
     ],
 )
 def test_budgets_that_cannot_be_meant(settings: dict[str, Any], message: str) -> None:

@@ -144,8 +144,6 @@ def test_two_schedules_and_impossible_starts_are_refused() -> None:
 SCRIPT = """
 import sys
 from recipes.finch import FinchKeepSFTTrainer
-from recipes.finch import FinchKeepSFTTrainer, FinchSchedule
-from tests.helpers.launchers import PYTHON, TORCHRUN
 from tests.helpers.models import make_model, make_tokenizer
 from tests.helpers.training import config, task_rows
 from keeptune import KeepConfig
