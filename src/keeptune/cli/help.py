@@ -23,14 +23,14 @@ is done.
 """,
     "replay": """Let a base model write the text that will protect it.
 
-The text is drawn from the model's own distribution (nothing cut off, temperature 1 unless told) and stored with the
-model's final hidden states, so that training needs no second model. No data is needed. Stopped, the same command goes
-on.
+Samples text from the model's own distribution (no top-k, no top-p, default temperature 1) and stores it with the
+model's final hidden states, so that training needs no second model. No data is needed. After an interruption, run the
+same command again to resume.
 
     keeptune replay smollm2 --out pool --tokens 100000 --show 3
 
-With --text the rows are real text instead, whole documents in random order, cut into rows of --length tokens: old data
-of which the model's predictions are to stay.
+With --text the pool holds real text instead: documents in random order, cut into rows of --length tokens. Use it for
+old data on which the model's predictions should not change.
 
     keeptune replay smollm2 --text "notes/*.txt" --out pool
 """,
