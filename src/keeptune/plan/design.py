@@ -108,9 +108,7 @@ class Design:
         if len(self.ranks) < 2:
             notes.append(f"rank: not compared, {self.ranks[0]} is the middle rank")
         if not self.weights:
-            notes.append(
-                "λ: no run had replay, so its cost is only bounded; the budget controller will set λ"
-            )
+            notes.append("λ: no run had replay, so its cost is only bounded; the budget controller will set λ")
         return notes
 
 
