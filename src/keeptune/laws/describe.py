@@ -1,4 +1,4 @@
-"""What fits and predictions look like in a terminal: results on standard output."""
+"""Fits and predictions on standard output."""
 
 from __future__ import annotations
 
@@ -7,28 +7,26 @@ from collections.abc import Mapping
 from typing import Any
 
 from keeptune.laws.robust import Band
+from keeptune.stats import format_ends, format_interval
 
 
 def print_laws(laws: Mapping[str, Any]) -> None:
-    """Print what `fit_laws` found."""
+    """Print the result of `fit_laws` or `fit_replay_law`."""
     lines = _data(laws["data"]) + (_replay_lines(laws) if "replay" in laws else _lines(laws))
     sys.stdout.write("\n".join(lines) + "\n")
 
 
 def print_bands(bands: Mapping[str, Band], interval: float | None = None) -> None:
-    """Print predictions of single runs, nats per token, with their intervals where there are any."""
+    """Print predictions of single runs, nats per token, with their intervals if there are any."""
     for name, band in bands.items():
         line = f"{name:<5} {float(band.value):.4f} nats per token"
         if band.low is not None and interval is not None:
-            line += f"   law [{_at(band.low)}, {_at(band.high)}]"
-            line += f"   a new reading [{_at(band.reading_low)}, {_at(band.reading_high)}]   ({interval:.0%} intervals)"
+            low, high, reading_low, reading_high = (float(end) for end in band[1:] if end is not None)
+            line += f"   law {format_ends(low, high)}"
+            line += f"   a new reading {format_ends(reading_low, reading_high)}   ({interval:.0%} intervals)"
         elif interval is not None:
-            line += "   (no interval: a published law, one run alone, or no replicates)"
+            line += "   (no interval: a published law, a single run, or no replicates)"
         sys.stdout.write(line + "\n")
-
-
-def _at(end: Any) -> str:
-    return f"{float(end):.4f}"
 
 
 def _data(data: Mapping[str, Any]) -> list[str]:
@@ -46,17 +44,17 @@ def _replay_lines(laws: Mapping[str, Any]) -> list[str]:
     lines += [f"  {name} {value:.4g}" for name, value in replay["params"].items() if name not in replay["spread"]]
     lines += _ranges(replay)
     if replay["form"] == "no_tokens":
-        lines.append("  replay tokens: one size of pool alone, so what pools do is not known")
+        lines.append("  replay tokens: all pools have one size, so the effect of the size is not known")
     if replay["weak"]:
-        lines.append(f"  not determined by these runs (trust predictions, not these): {', '.join(replay['weak'])}")
+        lines.append(_weak(replay))
     if isinstance(left_out, str):
-        return [*lines, f"Error on cells left out: not known, {left_out}"]
-    lines.append(f"Mean error on {len(left_out['cells'])} cells of λ and replay tokens, each left out in turn:")
+        return [*lines, f"Error on held-out cells: not known, {left_out}"]
+    lines.append(f"Mean error on {len(left_out['cells'])} cells of λ and replay tokens, each held out in turn:")
     for form, errors in left_out["mean"].items():
         line = f"  {form:<9} L_ft {errors['L_ft']:.4f}, L_f {errors['L_f']:.4f} nats per token"
         if form in left_out["against"]:
-            more, low, high = left_out["against"][form]
-            line += f"   (L_f: {more:+.4f} [{low:+.4f}, {high:+.4f}] against the replay law)"
+            difference = dict(zip(("value", "low", "high"), left_out["against"][form], strict=True))
+            line += f"   (L_f: {format_interval(difference, '+.4f')} against the replay law)"
         lines.append(line)
     return lines
 
@@ -71,13 +69,17 @@ def _lines(laws: Mapping[str, Any]) -> list[str]:
     lines.append(f"Joint law: R² {joint['r2'][0]:.3f} for L_ft, {joint['r2'][1]:.3f} for L_f")
     lines += _ranges(joint, leave_out=joint["weak"])
     if joint["weak"]:
-        lines.append(f"  not determined by these runs (trust predictions, not these): {', '.join(joint['weak'])}")
+        lines.append(_weak(joint))
     return lines + _held_out(laws["held_out"])
+
+
+def _weak(fit: Mapping[str, Any]) -> str:
+    return f"  not determined by these runs (use predictions, not these values): {', '.join(fit['weak'])}"
 
 
 def _ranges(fit: Mapping[str, Any], leave_out: tuple[str, ...] = ()) -> list[str]:
     return [
-        f"  {name} in [{low:.4g}, {high:.4g}] (90 %)"
+        f"  {name} in {format_ends(low, high, '.4g')} (90 %)"
         for name, (low, high) in fit["spread"].items()
         if name not in leave_out
     ]
@@ -85,7 +87,7 @@ def _ranges(fit: Mapping[str, Any], leave_out: tuple[str, ...] = ()) -> list[str
 
 def _held_out(held_out: Mapping[str, Any]) -> list[str]:
     ranks, last = held_out["one_rank"], held_out["last_30_percent"]
-    lines = ["Median error on what was not fitted to:"]
+    lines = ["Median error on held-out readings:"]
     if isinstance(ranks, str):
         lines.append(f"  another P: not known, {ranks}")
     else:

@@ -1,8 +1,8 @@
 """The laws as published: formula, source, units. Losses are in nats per token.
 
 - `LineLaw` (4), `JointLaw` (5, 6): Kalajdzievski 2024, Scaling Laws for Forgetting When Fine-Tuning Large Language
-  Models, arXiv 2401.05605. P is the number of tuned parameters, N that of update steps, L_ft the loss on the task and
-  L_f the forgetting loss, cross-entropy against the base's likeliest token.
+  Models, arXiv 2401.05605. P is the number of tuned parameters, N the number of update steps, L_ft the task loss, and
+  L_f the forgetting loss, the cross-entropy against the base's most likely token.
 - `InjectionLaw`: Bethune et al. 2025, Scaling Laws for Forgetting during Finetuning with Pretraining Data Injection,
   arXiv 2502.06042.
 """
@@ -20,12 +20,12 @@ from keeptune.errors import ConfigError
 
 Floats = NDArray[np.float64]
 
-# Llama-2-7B-chat with LoRA on every linear module of attention and MLP.
+# Llama-2-7B-chat with LoRA on all linear modules of attention and MLP.
 LLAMA_2_7B_PARAMETERS_PER_RANK = 2_498_560
 
 
 class Losses(NamedTuple):
-    """What a law says of both losses, nats per token, fp64 in the shape of P and N."""
+    """Predictions of both losses, nats per token, fp64 in the shape of P and N."""
 
     L_ft: Floats
     L_f: Floats
@@ -36,9 +36,9 @@ class LineLaw:
     """`L_f = −c·L_ft + s` (2401.05605, eq. 4)."""
 
     c: float
-    """Forgetting bought with each nat of task loss: nats per nat."""
+    """Forgetting for each nat of task loss gained: nats per nat."""
     s: float
-    """Nats per token."""
+    """Intercept, nats per token."""
 
     def predict(self, *, L_ft: ArrayLike) -> Floats:
         """L_f where the task loss is L_ft."""
@@ -52,7 +52,7 @@ class JointLaw:
         L_ft = c_ft·[(a_ft/P)^alpha_ft + (b_ft/N)^beta_ft]^rho + s_ft
         L_f = −c_f_ft·{c_ft·[(a_f/P)^alpha_f + (b_f/N)^beta_f]^rho + s_ft} + s_f_ft
 
-    a and b are kept as natural logarithms, for they leave the range of floats as the exponents go to zero.
+    a and b are stored as natural logarithms, because they overflow as the exponents go to zero.
     """
 
     log_a_ft: float
@@ -66,31 +66,31 @@ class JointLaw:
     rho: float
     c_ft: float
     s_ft: float
-    """The task loss that no training goes below, nats per token."""
+    """The limit of the task loss, nats per token."""
     c_f_ft: float
     s_f_ft: float
 
     @classmethod
     def published(cls, name: str) -> JointLaw:
-        """The parameters that the paper prints, a few digits each: trust predictions to ±0.01 nats.
+        """The parameters as printed in the paper, a few digits each: predictions are accurate to ±0.01 nats.
 
         Args:
             name: `llama2-7b-chat/openorca` or `llama2-7b-chat/news`.
 
         Raises:
-            ConfigError: no such name.
+            ConfigError: unknown name.
         """
         if name not in PUBLISHED:
-            raise ConfigError(f"no published law is called {name}", f"choose one of {', '.join(PUBLISHED)}")
+            raise ConfigError(f"there is no published law {name}", f"choose one of {', '.join(PUBLISHED)}")
         return PUBLISHED[name]
 
     @property
     def line(self) -> LineLaw:
-        """The line (4) that goes with it."""
+        """The line (4) of the same fit."""
         return LineLaw(c=self.c_f_ft, s=self.s_f_ft)
 
     def predict(self, *, P: ArrayLike, N: ArrayLike) -> Losses:
-        """Both losses.
+        """Predict both losses.
 
         Args:
             P: tuned parameters, above 0.
@@ -110,7 +110,7 @@ class JointLaw:
 
 @dataclass(frozen=True, kw_only=True)
 class InjectionLaw:
-    """Loss on pretraining data after tuning with some of it mixed in (2502.06042):
+    """Loss on pretraining data after fine-tuning with a fraction of it mixed in (2502.06042):
 
     L_pt = L_pt0 + A·D_ft^beta / ((1 + B·p)·N)^alpha
     """
@@ -127,9 +127,9 @@ class InjectionLaw:
         """L_pt, nats per token.
 
         Args:
-            N: parameters of the model (not steps, as elsewhere).
+            N: parameters of the model (elsewhere N is the number of steps).
             D_ft: tokens of new data.
-            p: fraction of pretraining data in what is trained on, 0 … 1.
+            p: fraction of pretraining data in the training data, 0 … 1.
 
         Raises:
             ConfigError: an N or a D_ft that is not above 0.
@@ -138,14 +138,14 @@ class InjectionLaw:
         return self.L_pt0 + self.A * np.exp(self.beta * log_of(D_ft, "D_ft") - self.alpha * size)
 
     def effective_size(self, p: ArrayLike) -> Floats:
-        """How many times larger the mixture makes the model, as far as forgetting goes: 1 + B·p.
+        """The factor by which the mixture enlarges the model, as far as forgetting goes: 1 + B·p.
 
         Raises:
             ConfigError: a fraction outside 0 … 1.
         """
         fraction = np.asarray(p, dtype=np.float64)
         if not np.all((fraction >= 0) & (fraction <= 1)):
-            raise ConfigError(f"p is a fraction of the training data, not {fraction}", "give a value from 0 to 1")
+            raise ConfigError(f"p is {fraction}, not a fraction of the training data", "give a value from 0 to 1")
         return 1 + self.B * fraction
 
 
@@ -157,7 +157,7 @@ def log_of(values: ArrayLike, name: str) -> Floats:
     """
     given = np.asarray(values, dtype=np.float64)
     if not np.all(np.isfinite(given) & (given > 0)):
-        raise ConfigError(f"the law has no value at {name} = {given}", f"give a {name} above 0")
+        raise ConfigError(f"the law is not defined at {name} = {given}", f"give a {name} above 0")
     return np.log(given)
 
 

@@ -1,10 +1,10 @@
-"""Pictures of runs and laws, as the papers draw them.
+"""Figures of runs and laws, as in the papers.
 
 - `laws_figure`: Kalajdzievski 2024 (arXiv 2401.05605), figures 2 and 3: forgetting against task loss with the line, and
-  both losses along the steps, readings dotted, the joint law solid, a colour a rank.
-- `frontier_figure`: Marek et al. 2026 (arXiv 2605.26097): each run walks from the base towards a lower task loss, and
-  how far it rises on the way is what it forgets.
-- `replay_frontier_figure`: the frontier that λ traces, there too: where runs of different λ end.
+  both losses along the steps; readings dotted, the joint law solid, one color per rank.
+- `frontier_figure`: Marek et al. 2026 (arXiv 2605.26097): each run moves from the base to a lower task loss, and its
+  rise is what it forgets.
+- `replay_frontier_figure`: from the same paper, the frontier that λ traces: the ends of runs with different λ.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _TASK = "task loss $L_{ft}$ (nats per token)"
 _FORGETTING = "forgetting $L_f$ (nats per token)"
 _STEPS = "update steps $N$"
 _SMALL: dict[str, Any] = {"textcoords": "offset points", "fontsize": 6, "color": GREY}
-# More readings than this are drawn without their marks along a run.
+# With more readings than this, only some along a run have markers.
 _MARKED = 40
 
 
@@ -29,7 +29,7 @@ def laws_figure(drawing: Mapping[str, Any]) -> Figure:
     """Three panels.
 
     Args:
-        drawing: what `keeptune.laws.figures.drawing` gives.
+        drawing: from `keeptune.laws.figures.drawing`.
     """
     with style():
         figure = Figure(figsize=(PAGE, 2.6))
@@ -40,18 +40,18 @@ def laws_figure(drawing: Mapping[str, Any]) -> Figure:
 
 
 def laws_panels(panels: Sequence[Any], drawing: Mapping[str, Any]) -> None:
-    """The three panels on axes of the caller's.
+    """The three panels, on axes of the caller.
 
     Args:
         panels: for forgetting against task loss, task loss along the steps, forgetting along the steps.
-        drawing: what `keeptune.laws.figures.drawing` gives.
+        drawing: from `keeptune.laws.figures.drawing`.
     """
     cost, learned, forgotten = panels
     for place, of in enumerate(drawing["by_P"]):
         look = _look(place)
         cost.plot(of["L_ft"], of["L_f"], linestyle="none", label=_size(of["P"]), **look)
         for panel, loss in ((learned, "L_ft"), (forgotten, "L_f")):
-            # A run's readings are joined, and not those of different runs of one rank.
+            # Join the readings of one run, but not those of different runs of one rank.
             for run in dict.fromkeys(of["run"]):
                 own = [at for at, other in enumerate(of["run"]) if other == run]
                 steps, losses = ([of[name][at] for at in own] for name in ("N", loss))
@@ -63,17 +63,16 @@ def laws_panels(panels: Sequence[Any], drawing: Mapping[str, Any]) -> None:
     cost.plot(ends, line["s"] - line["c"] * ends, color=GREY, zorder=3)
     cost.set(xlabel=_TASK, ylabel=_FORGETTING, title=f"What learning costs: $R^2$ {line['r2']:.3f}")
     joint = drawing["joint"]
-    none = "" if not isinstance(joint, str) else " (no joint law)"
-    r2 = ["", ""] if none else [f": $R^2$ {value:.3f}" for value in joint]
-    learned.set(xlabel=_STEPS, ylabel=_TASK, title=f"What is learned{r2[0]}{none}")
-    forgotten.set(xlabel=_STEPS, ylabel=_FORGETTING, title=f"What is forgotten{r2[1]}{none}")
+    r2 = [" (no joint law)"] * 2 if isinstance(joint, str) else [f": $R^2$ {value:.3f}" for value in joint]
+    learned.set(xlabel=_STEPS, ylabel=_TASK, title=f"What is learned{r2[0]}")
+    forgotten.set(xlabel=_STEPS, ylabel=_FORGETTING, title=f"What is forgotten{r2[1]}")
 
 
 def frontier_figure(drawing: Mapping[str, Any]) -> Figure:
-    """One panel: a trajectory a run, with an arrow in the direction of time.
+    """One panel: a trajectory per run, with an arrow in the direction of time.
 
     Args:
-        drawing: what `keeptune.laws.figures.drawing` gives.
+        drawing: from `keeptune.laws.figures.drawing`.
     """
     with style():
         figure = Figure(figsize=(COLUMN, 3.1))
@@ -88,17 +87,17 @@ def frontier_figure(drawing: Mapping[str, Any]) -> Figure:
                 if len(own) > 1:
                     _arrow(panel, task, forgetting, look["color"])
         panel.set(xlabel=_TASK + ", better →", ylabel=_FORGETTING, title="Learning and forgetting as training goes on")
-        # Time runs to the right: losses fall that way.
+        # So that time runs to the right, as the task loss falls.
         panel.invert_xaxis()
         legend(figure, panel, columns=3)
     return figure
 
 
 def replay_frontier_figure(ends: Mapping[str, Any]) -> Figure:
-    """One panel: a point where each run ends, its look by λ; runs of one size and pool are joined in the order of λ.
+    """One panel: the end of each run, with a marker by λ. Runs of one size and pool are joined in the order of λ.
 
     Args:
-        ends: what `keeptune.laws.figures.run_ends` gives.
+        ends: from `keeptune.laws.figures.run_ends`.
     """
     with style():
         figure = Figure(figsize=(COLUMN, 3.1))
@@ -124,7 +123,7 @@ def replay_frontier_figure(ends: Mapping[str, Any]) -> Figure:
 
 
 def _way(runs: Sequence[Mapping[str, Any]], P: float, tokens: float) -> tuple[list[float], list[float]]:
-    """Medians of both losses by λ, from no replay on."""
+    """Medians of both losses by λ, starting without replay."""
     own = [of for of in runs if of["P"] == P and (of["tokens"] == tokens or of["lambda"] == 0)]
     weights = sorted({of["lambda"] for of in own})
     task, forgetting = (
@@ -142,15 +141,15 @@ def _marks(look: Mapping[str, Any], readings: int) -> dict[str, Any]:
     return {**look, "markersize": 2.6, "markevery": max(readings // _MARKED, 1)}
 
 
-def _arrow(panel: Any, x: Sequence[float], y: Sequence[float], colour: str) -> None:
-    """To the last reading, from a quarter of the run before: the last step alone would show the noise's direction."""
+def _arrow(panel: Any, x: Sequence[float], y: Sequence[float], color: str) -> None:
+    """An arrow to the last reading over the last quarter of the run, because the last step alone is noisy."""
     back = -1 - max(len(x) // 4, 1)
-    look = {"arrowstyle": "-|>", "color": colour, "mutation_scale": 12, "shrinkA": 0, "shrinkB": 0, "linewidth": 1.0}
+    look = {"arrowstyle": "-|>", "color": color, "mutation_scale": 12, "shrinkA": 0, "shrinkB": 0, "linewidth": 1.0}
     panel.annotate("", (x[-1], y[-1]), (x[back], y[back]), arrowprops=look)
 
 
 def _size(P: float) -> str:
-    """12.5 M rather than 12,500,000."""
+    """12,500,000 as 12.5 M."""
     for unit, name in ((1e9, " G"), (1e6, " M"), (1e3, " k")):
         if unit <= P:
             return f"{P / unit:.3g}{name}"
@@ -158,6 +157,6 @@ def _size(P: float) -> str:
 
 
 def legend(figure: Figure, panel: Any, columns: int, title: str = "tuned parameters $P$") -> None:
-    """What `panel` has marks of, below all panels."""
+    """A legend of the markers in `panel`, below all panels."""
     handles, labels = panel.get_legend_handles_labels()
     figure.legend(handles, labels, title=title, title_fontsize=7, loc="outside lower center", ncols=columns)

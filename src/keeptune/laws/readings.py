@@ -1,4 +1,4 @@
-"""Readings that the laws are fitted to: `runs.jsonl` of `keeptune tune`, or a csv with P, N, L_ft and L_f."""
+"""The readings that laws are fitted to: `runs.jsonl` of `keeptune tune`, or a csv with P, N, L_ft and L_f."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from keeptune.laws.forms import Floats
 from keeptune.storage import read_lines
 
 COLUMNS = ("P", "N", "L_ft", "L_f")
-# A law holds for one base and one way of training; runs that differ here lie on different curves.
+# A law holds for one base and one training method; runs that differ in these columns lie on different curves.
 _SAME = ("base", "data", "objective", "learning_rate", "L_ft_on", "L_f_on")
 _REPLAY = ("lambda", "replay_tokens")
 _NUMBERS = ("learning_rate", *_REPLAY)
@@ -26,7 +26,7 @@ _Table = tuple[Path, Sequence[dict[str, Any]]]
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Runs:
-    """Readings of training runs: columns of one length, a value a reading."""
+    """Readings of training runs, as columns of one length with one value per reading."""
 
     P: Floats
     """Tuned parameters."""
@@ -37,25 +37,25 @@ class Runs:
     L_f: Floats
     """Forgetting loss, nats per token."""
     run: NDArray[np.int64]
-    """Which run took the reading."""
+    """The run of each reading."""
     dropped: int = 0
-    """Readings left out because a value was missing, NaN or infinite."""
+    """Number of readings left out because a value is missing, NaN or infinite."""
     left_out: int = 0
-    """Readings left out because they were taken too early."""
+    """Number of readings left out because they are too early."""
     base: str | None = None
-    """The base's fingerprint, where the files have it."""
+    """The base's fingerprint, if the files contain it."""
 
     def __len__(self) -> int:
         return len(self.P)
 
     @property
     def sizes(self) -> list[float]:
-        """The distinct P, ascending; for LoRA, one a rank."""
+        """The distinct P, ascending; for LoRA, one per rank."""
         return sorted(set(self.P.tolist()))
 
     @property
     def count(self) -> int:
-        """How many runs."""
+        """Number of runs."""
         return len(set(self.run.tolist()))
 
     def where(self, mask: NDArray[np.bool_]) -> Runs:
@@ -69,9 +69,9 @@ class ReplayRuns(Runs):
     """Readings of runs that differ in their replay."""
 
     lambda_: Floats
-    """Weight of the replay term, the same all through a run."""
+    """Weight of the replay term, constant within a run."""
     tokens: Floats
-    """Distinct replay tokens; 0 where λ is 0."""
+    """Distinct replay tokens; 0 if λ is 0."""
     L_f_base: float
     """The base's own forgetting loss on the same text, nats per token."""
 
@@ -86,19 +86,19 @@ class ReplayRuns(Runs):
 
 
 def read_runs(paths: Iterable[str | Path], *, after: int = 0) -> Runs:
-    """Read runs of one λ and one amount of replay.
+    """Read runs with one λ and one amount of replay.
 
     Args:
-        paths: `runs.jsonl` files, folders that hold one, or csv files with the columns P, N (or step), L_ft, L_f
+        paths: `runs.jsonl` files, folders that contain one, or csv files with the columns P, N (or step), L_ft, L_f
             and, optionally, run, seed, base, data, objective, learning_rate, lambda, replay_tokens. Rows of one file
             with the same P, run and seed are one run.
-        after: readings up to this step are left out; the paper leaves out 50 of 260. The base itself (step 0) always
-            is, for the laws begin at the first step.
+        after: leave out readings up to this step; the paper leaves out 50 of 260. The base itself (step 0) is always
+            left out, because the laws begin at the first step.
 
     Raises:
         SourceNotFound: no such file.
-        SourceError: a file that is not such a table, or one without a usable reading.
-        ConfigError: runs of different bases or ways of training, or an `after` below 0.
+        SourceError: a file is not such a table, or no reading can be used.
+        ConfigError: the runs have different bases or training methods, or `after` is below 0.
     """
     tables = [(path, _table(path)) for path in map(_file, paths)]
     _refuse_mixtures(tables, (*_SAME, *_REPLAY))
@@ -106,14 +106,14 @@ def read_runs(paths: Iterable[str | Path], *, after: int = 0) -> Runs:
 
 
 def read_any_runs(paths: Iterable[str | Path], *, after: int = 0) -> Runs | ReplayRuns:
-    """Read runs as `read_runs` does; those that differ in λ or replay tokens as `ReplayRuns`.
+    """Read runs as `read_runs` does. Runs that differ in λ or replay tokens are returned as `ReplayRuns`.
 
-    These need the columns lambda, replay_tokens (in rows with a λ above 0) and L_f_base.
+    `ReplayRuns` need the columns lambda, replay_tokens (in rows with λ above 0) and L_f_base.
 
     Raises:
         SourceNotFound: no such file.
-        SourceError: a file that is not such a table, or one without a usable reading.
-        ConfigError: runs of different bases or ways of training, or of a λ that moves, or an `after` below 0.
+        SourceError: a file is not such a table, or no reading can be used.
+        ConfigError: the runs have different bases or training methods, λ changes within a run, or `after` is below 0.
     """
     tables = [(path, _table(path)) for path in map(_file, paths)]
     _refuse_mixtures(tables, _SAME)
@@ -124,8 +124,8 @@ def read_any_runs(paths: Iterable[str | Path], *, after: int = 0) -> Runs | Repl
     for run in set(runs.run.tolist()):
         if len(runs.where(np.equal(runs.run, run)).cells) > 1:
             raise ConfigError(
-                "λ or the replay tokens move within a run, as a budget has it",
-                "fit the replay law to runs of a fixed --lambda; in a csv, tell them apart in a column run",
+                "λ or the replay tokens change within a run, as they do with a budget",
+                "fit the replay law to runs with a fixed --lambda; in a csv, number the runs in a column run",
             )
     return runs
 
@@ -133,9 +133,9 @@ def read_any_runs(paths: Iterable[str | Path], *, after: int = 0) -> Runs | Repl
 def _usable(
     tables: Sequence[_Table], after: int, values_of: Callable[[Path, int, dict[str, Any]], list[float]]
 ) -> tuple[dict[str, Any], Floats]:
-    """What a `Runs` is made of, from the readings that can be used, and what `values_of` gives beyond four columns."""
+    """The fields of a `Runs`, from the usable readings, and the values of `values_of` after the first four."""
     if after < 0:
-        raise ConfigError(f"no reading lies up to step {after}", "give --after 0 or more")
+        raise ConfigError(f"--after is {after}", "give 0 or more")
     numbers: dict[tuple[Any, ...], int] = {}
     kept, dropped, left_out = [], 0, 0
     for path, rows in tables:
@@ -164,13 +164,13 @@ def _file(given: str | Path) -> Path:
     path = Path(given)
     path = path / "runs.jsonl" if path.is_dir() else path
     if not path.is_file():
-        raise SourceNotFound(f"no readings at {path}", "give runs.jsonl, the folder of a run, or a csv")
+        raise SourceNotFound(f"there are no readings at {path}", "give runs.jsonl, the folder of a run, or a csv")
     return path
 
 
 def _table(path: Path) -> Sequence[dict[str, Any]]:
     if path.suffix == ".json":
-        raise SourceError(f"{path} is not a table of readings", "give the runs that it comes from: runs.jsonl or a csv")
+        raise SourceError(f"{path} is not a table of readings", "give the readings themselves: runs.jsonl or a csv")
     try:
         if path.suffix == ".csv":
             with path.open(encoding="utf-8", newline="") as file:
@@ -180,12 +180,12 @@ def _table(path: Path) -> Sequence[dict[str, Any]]:
     except (UnicodeDecodeError, csv.Error) as error:
         raise SourceError(f"{path} is not a table of readings: {error}", "give runs.jsonl or a csv") from error
     if not all(isinstance(row, dict) for row in rows):
-        raise SourceError(f"{path}: a line is not an object", "give runs.jsonl as `keeptune tune` writes it")
+        raise SourceError(f"{path}: a line is not a JSON object", "give runs.jsonl as `keeptune tune` writes it")
     return rows
 
 
 def _values(path: Path, place: int, row: dict[str, Any]) -> list[float]:
-    """P, N, L_ft and L_f; NaN for what the run did not measure."""
+    """P, N, L_ft and L_f; NaN for values that the run did not measure."""
     steps = "N" if "N" in row else "step"
     missing = [name for name in ("P", steps, "L_ft", "L_f") if name not in row]
     if missing:
@@ -202,13 +202,13 @@ def _values(path: Path, place: int, row: dict[str, Any]) -> list[float]:
         raise SourceError(f"{path}, row {place}: L_ft = {row['L_ft']}", "give the task loss in nats per token")
     if values[3] <= 0:
         raise SourceError(
-            f"{path}, row {place}: L_f = {row['L_f']}", "give the forgetting loss itself, not its rise over the base's"
+            f"{path}, row {place}: L_f = {row['L_f']}", "give the forgetting loss itself, not its rise above the base's"
         )
     return values
 
 
 def _replay_values(path: Path, place: int, row: dict[str, Any]) -> list[float]:
-    """`_values`, then λ, distinct replay tokens and L_f_base; NaN for what the run did not measure."""
+    """`_values`, then λ, distinct replay tokens and L_f_base; NaN for values that the run did not measure."""
     read: dict[str, float] = {}
     for name in ("lambda", "replay_tokens", "L_f_base"):
         without = name == "replay_tokens" and read["lambda"] == 0
@@ -222,33 +222,36 @@ def _replay_values(path: Path, place: int, row: dict[str, Any]) -> list[float]:
         except (TypeError, ValueError, OverflowError) as error:
             raise SourceError(f"{path}, row {place}: {error}", "give numbers") from error
         if read[name] < 0 or (name == "replay_tokens" and read[name] == 0 and not without):
-            raise SourceError(f"{path}, row {place}: {name} = {row[name]}", "give 0 or more, with a λ a pool above 0")
+            raise SourceError(
+                f"{path}, row {place}: {name} = {row[name]}",
+                "give 0 or more; with λ above 0, give the tokens of the pool",
+            )
     return [*_values(path, place, row), *read.values()]
 
 
 def _refuse_mixtures(tables: Sequence[_Table], names: Sequence[str]) -> None:
     for name in names:
-        found = _distinct(tables, name)
-        if len(found) > 1:
-            (one, first), (other, second) = list(found.items())[:2]
+        values = _distinct(tables, name)
+        if len(values) > 1:
+            (one, first), (other, second) = list(values.items())[:2]
             raise ConfigError(
                 f"the runs differ in {name}: {one} in {first}, {other} in {second}",
-                "a law holds for one base and one way of training: fit each alone",
+                "a law holds for one base and one training method: fit them separately",
             )
 
 
 def _distinct(tables: Sequence[_Table], name: str) -> dict[str, Path]:
-    """The distinct values of a column, each with a file that has it."""
-    found: dict[str, Path] = {}
+    """The distinct values of a column, each with a file that contains it."""
+    values: dict[str, Path] = {}
     for path, rows in tables:
         for row in rows:
             if row.get(name) not in (None, ""):
-                found.setdefault(_alike(row[name]) if name in _NUMBERS else str(row[name]), path)
-    return found
+                values.setdefault(_number(row[name]) if name in _NUMBERS else str(row[name]), path)
+    return values
 
 
-def _alike(value: Any) -> str:
-    """0, 0.0 and "0" are one value."""
+def _number(value: Any) -> str:
+    """One text for 0, 0.0 and "0"."""
     try:
         return f"{float(value):g}"
     except (TypeError, ValueError):

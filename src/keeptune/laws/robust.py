@@ -1,10 +1,10 @@
 """Robust least squares, and intervals from a bootstrap over runs.
 
-The bootstrap is the wild one for clusters: each replicate adds to what the law says the residuals of every run, all
-times one random number of mean 0 and variance 1, and refits. No rank ever drops out, and a run's readings stay as alike
-as they are. The number is one of six (Webb 2023, doi:10.1111/caje.12661), for with few runs two signs alone would
-repeat. Residuals are first freed of what the fit hides of them, and deviations from the estimate are widened by t/z
-with the degrees of freedom of what is predicted (`keeptune.laws.joint.leverage`).
+This is the wild cluster bootstrap, with runs as clusters. Each replicate multiplies the residuals of every run by one
+random number of mean 0 and variance 1, adds them to the fitted values, and refits. No rank ever drops out, and the
+correlation within a run is kept. The weights take six values (Webb 2023, doi:10.1111/caje.12661), because with few runs
+two signs alone would repeat. The residuals are first corrected for leverage, and deviations from the estimate are
+widened by t/z with the degrees of freedom of the prediction (`keeptune.laws.joint.leverage`).
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ from keeptune.laws.forms import Floats
 from keeptune.log import track
 
 _MAD_TO_SD = 1.4826
-# Residuals of noiseless data are no scale; below this part of the spread of the losses they count as it.
+# A lower bound of the scale, as a share of the spread of the losses: noiseless data have no residuals.
 _LEAST_SCALE = 1e-4
 # Mean 0, variance 1.
 _WEBB = np.sqrt([0.5, 1.0, 1.5, 0.5, 1.0, 1.5]) * [-1, -1, -1, 1, 1, 1]
 
 
 class Band(NamedTuple):
-    """A prediction, nats per token, fp64; the ends are None where no interval was asked for or none can be had."""
+    """A prediction, nats per token, fp64. The ends are None if no interval was asked for or none can be computed."""
 
     value: Floats
     low: Floats | None = None
@@ -48,15 +48,15 @@ def solve(
     evaluations: int = 200,
     tolerance: float = 1e-8,
 ) -> Floats:
-    """Minimise Σ soft_l1(residual²); residuals in units of their own spread.
+    """Minimize Σ soft_l1(residual²), with residuals in units of their own spread.
 
     Args:
-        residuals, jacobian: of the parameters; fp64, [M] and [M, parameters].
-        start: inside the bounds, or clipped to them.
+        residuals, jacobian: functions of the parameters; fp64, [M] and [M, parameters].
+        start: is clipped to the bounds.
         tolerance: relative change of cost and parameters at which to stop.
     """
     low, high = bounds or (np.full(len(start), -np.inf), np.full(len(start), np.inf))
-    found = optimize.least_squares(
+    solution = optimize.least_squares(
         residuals,
         np.clip(start, low, high),
         jacobian,
@@ -67,34 +67,34 @@ def solve(
         xtol=tolerance,
         max_nfev=evaluations,
     )
-    return found.x
+    return solution.x
 
 
 def root_weights(residuals: Floats) -> Floats:
-    """Roots of the weights with which soft_l1 counts residuals, in units of their spread."""
+    """Square roots of the weights that soft_l1 gives to residuals, which are in units of their spread."""
     return (1 + residuals**2) ** -0.25
 
 
 def scale_of(residuals: Floats, losses: Floats) -> float:
-    """Their standard deviation, judged from the median so that outliers do not count, nats per token."""
+    """The standard deviation of the residuals, estimated from the median absolute deviation, nats per token."""
     spread = _MAD_TO_SD * float(np.median(np.abs(residuals)))
     return max(spread, _LEAST_SCALE * float(np.std(losses)), np.finfo(np.float64).tiny)
 
 
 def replicates(run: NDArray[np.int64], count: int, seed: int, refit: Callable[[Floats], Floats]) -> Floats:
-    """Refits with the residuals of whole runs at random: fp64, [count, parameters]; none where there is one run alone.
+    """Parameters of the bootstrap replicates: fp64, [count, parameters]; empty if there is only one run.
 
     Args:
-        run: [M], which run each residual is of.
+        run: [M], the run of each residual.
         refit: from factors of the residuals, [M], to parameters.
 
     Raises:
         ConfigError: a count or a seed below 0.
     """
     if count < 0:
-        raise ConfigError(f"{count} replicates cannot be made", "give 0 or more")
+        raise ConfigError(f"the number of replicates is {count}", "give 0 or more")
     if seed < 0:
-        raise ConfigError(f"{seed} is no seed", "give 0 or more")
+        raise ConfigError(f"the seed is {seed}", "give 0 or more")
     names, places = np.unique(run, return_inverse=True)
     if len(names) < 2 or count == 0:
         return np.empty((0, 0))
@@ -108,16 +108,31 @@ def replicates(run: NDArray[np.int64], count: int, seed: int, refit: Callable[[F
 
 
 def ends(value: Floats, draws: Floats, share: float, freedom: Floats) -> tuple[Floats, Floats]:
-    """The interval that covers the truth with probability `share`, from draws along the first axis.
+    """The interval that covers the truth with probability `share`, from replicates along the first axis.
 
     Args:
         freedom: degrees of freedom, in the shape of `value`.
     """
     tail = (1 + share) / 2
     widening = stats.t.ppf(tail, freedom) / stats.norm.ppf(tail)
-    # Of K draws, the i-th lies at i/(K + 1) of what they are drawn from; the default quantile would sit further in.
+    # The i-th of K sorted draws estimates the quantile i/(K + 1) (weibull); numpy's default would be too narrow.
     low, high = np.quantile(draws - value, [1 - tail, tail], axis=0, method="weibull")
     return value + widening * low, value + widening * high
+
+
+def thinned(count: int, most: int) -> NDArray[np.int64]:
+    """At most `most` places spread evenly over 0 … count − 1, both ends included."""
+    return np.unique(np.linspace(0, count - 1, most).astype(np.int64))
+
+
+def check_coverage(interval: float) -> None:
+    """Refuse a coverage that is not between 0 and 1.
+
+    Raises:
+        ConfigError: it is not.
+    """
+    if not 0 < interval < 1:
+        raise ConfigError(f"the coverage of the interval is {interval}", "give a share between 0 and 1, such as 0.9")
 
 
 def band(value: Floats, draws: Sequence[Floats], residuals: Floats, interval: float | None, freedom: Floats) -> Band:
@@ -125,8 +140,8 @@ def band(value: Floats, draws: Sequence[Floats], residuals: Floats, interval: fl
 
     Args:
         value: the prediction.
-        draws: those of the replicates, each in the shape of `value`.
-        residuals: of the readings that were fitted to, nats per token.
+        draws: predictions of the replicates, each in the shape of `value`.
+        residuals: of the fitted readings, nats per token.
         interval: such as 0.9, or None for no ends.
         freedom: degrees of freedom of the prediction, in the shape of `value`.
 
@@ -135,17 +150,16 @@ def band(value: Floats, draws: Sequence[Floats], residuals: Floats, interval: fl
     """
     if interval is None:
         return Band(value)
-    if not 0 < interval < 1:
-        raise ConfigError(f"an interval cannot cover {interval} of what is to come", "give a share such as 0.9")
+    check_coverage(interval)
     if len(draws) == 0:
         return Band(value)
     low, high = ends(value, np.array(draws), interval, freedom)
     below, above = np.quantile(residuals, [(1 - interval) / 2, (1 + interval) / 2])
-    # Both are off independently: half-widths add in squares.
+    # Both errors are independent: half-widths add in squares.
     reading_low = value - np.hypot(np.maximum(value - low, 0), below)
     return Band(value, low, high, reading_low, value + np.hypot(np.maximum(high - value, 0), above))
 
 
-def r_squared(seen: Floats, said: Floats) -> float:
-    """1 − the share of the variance that is left."""
-    return float(1 - np.sum((seen - said) ** 2) / np.sum((seen - seen.mean()) ** 2))
+def r_squared(observed: Floats, predicted: Floats) -> float:
+    """The coefficient of determination R²."""
+    return float(1 - np.sum((observed - predicted) ** 2) / np.sum((observed - observed.mean()) ** 2))

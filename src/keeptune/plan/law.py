@@ -69,17 +69,17 @@ class PilotLaw:
         """Task loss and KL.
 
         Args:
-            where: P, N, lambda_ and tokens, as `ReplayFit.predict` has them.
+            where: P, N, lambda_ and tokens, as in `ReplayFit.predict`.
         """
         task, root = self.drift.predict(**where, interval=INTERVAL)
         ends = (np.maximum(end, 0.0) ** 2 for end in (root.value, *_ends(root)))
         return Prediction.of(task.value, *_ends(task)), Prediction.of(*ends)
 
     def rise_at(self, kl: tuple[float, float, float]) -> list[float]:
-        """L_f above the base's where the KL and its ends are these: value, low, high; it may fall."""
-        found = self.rise.predict(L_ft=np.array(kl), interval=INTERVAL)
-        low, high = _ends(found)
-        return [float(end) - self.L_f_base for end in (found.value[0], low.min(), high.max())]
+        """The rise of L_f above the base's at a KL and its ends: value, low, high. It may be negative."""
+        band = self.rise.predict(L_ft=np.array(kl), interval=INTERVAL)
+        low, high = _ends(band)
+        return [float(end) - self.L_f_base for end in (band.value[0], low.min(), high.max())]
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""

@@ -57,7 +57,7 @@ def test_the_injection_law_written_out_and_its_effective_size() -> None:
 def test_where_no_law_has_a_value() -> None:
     law = JointLaw.published("llama2-7b-chat/news")
     for P, N in ((0, 10), (1e6, 0), (-1, 5), (1e6, np.nan), (np.inf, 5)):
-        with pytest.raises(ConfigError, match="no value"):
+        with pytest.raises(ConfigError, match="not defined"):
             law.predict(P=P, N=N)
     with pytest.raises(ConfigError, match="no published law") as caught:
         JointLaw.published("llama3")

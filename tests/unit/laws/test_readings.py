@@ -86,7 +86,7 @@ def test_runs_that_differ_in_replay_are_refused_or_read_with_it(tmp_path: Path) 
     moving = write(
         tmp_path / "moving.jsonl", [row(n, **{"lambda": n, "replay_tokens": 9, "L_f_base": 1}) for n in (1, 2)]
     )
-    with pytest.raises(ConfigError, match="move within a run") as caught:
+    with pytest.raises(ConfigError, match="change within a run") as caught:
         read_any_runs([moving])
     assert "a column run" in caught.value.fix
     for bad, said in (
@@ -125,7 +125,7 @@ def test_what_is_no_table_of_readings(tmp_path: Path) -> None:
         read_runs([table])
     lines = tmp_path / "l.jsonl"
     lines.write_text("[1]\n")
-    with pytest.raises(SourceError, match="not an object"):
+    with pytest.raises(SourceError, match="not a JSON object"):
         read_runs([lines])
     lines.write_text(json.dumps(row(1, P=10**400)) + "\n")
     with pytest.raises(SourceError, match="too large"):
@@ -135,6 +135,6 @@ def test_what_is_no_table_of_readings(tmp_path: Path) -> None:
         read_runs([lines])
     with pytest.raises(SourceError, match="no usable reading"):
         read_runs([])
-    with pytest.raises(ConfigError, match="up to step -1"):
+    with pytest.raises(ConfigError, match="--after is -1"):
         read_runs([write(lines, [row(0), row(10, run=[1])])], after=-1)
     assert read_runs([lines]).count == 1

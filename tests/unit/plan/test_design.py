@@ -8,7 +8,6 @@ import pytest
 
 from keeptune.errors import ConfigError
 from keeptune.plan.design import LEAST_STEPS, WEIGHTS, Pace, design, late, readings
-from keeptune.plan.pilot import loss_within
 from keeptune.plan.settings import PlanSettings
 
 # SmolLM2 on one core: 165 tokens a second, four rows of 128 tokens a step.
@@ -65,20 +64,3 @@ def test_readings_are_counted_as_the_meter_takes_them() -> None:
 def test_late_is_well_after_the_minutes() -> None:
     assert not late(800.0, 100.0, SETTINGS)
     assert late(1000.0, 100.0, SETTINGS)
-
-
-def test_loss_within_a_budget_stops_where_the_budget_is_left() -> None:
-    rows = [{"L_ft": 3.0, "KL": 0.0}, {"L_ft": 2.5, "KL": 0.01}, {"L_ft": 2.0, "KL": 0.03}, {"L_ft": 1.0, "KL": 0.5}]
-    assert loss_within(rows, 0.02) == pytest.approx(2.25)
-    assert loss_within(rows, 1.0) == 1.0
-    assert loss_within(rows, 1e-9) == pytest.approx(3.0)
-
-
-@pytest.mark.parametrize(
-    ("name", "value"),
-    [("budget", 0.0), ("budget", -1.0), ("budget", float("nan")), ("minutes", 0.0), ("hours", -2.0), ("max_rank", 8),
-     ("learning_rate", 0.0), ("batch_size", 0), ("max_length", 1), ("seed", -1)],
-)  # fmt: skip
-def test_values_that_cannot_be_meant_are_refused(name: str, value: float) -> None:
-    with pytest.raises(ConfigError):
-        replace(SETTINGS, **{name: value})

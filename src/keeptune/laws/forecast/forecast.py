@@ -1,15 +1,16 @@
-"""Where a run will end, from its first readings: final task loss, rise of L_f and KL, with intervals.
+"""Forecast the end of a run from its first readings: final task loss, rise of L_f and KL, with intervals.
 
-A reading's change from the base is A·g(τ), with the shifted power along one run (Kalajdzievski 2024, arXiv 2401.05605,
-eqs. 5 and 6 at one P), whose start is free to be slow and whose turn is free to be sharp:
+A reading's change from the base is A·g(τ), the shifted power along one run (Kalajdzievski 2024, arXiv 2401.05605, eqs.
+5 and 6 at one P), generalized so that the start may be slow and the turn sharp:
 
-    g(τ) = {[(1 + x)^b − 1]/b}^(1/s),  x ∝ (τ/τ₀)^(γ·s)       b < 0 saturates, b → 0 is a logarithm, b > 0 goes on
+    g(τ) = {[(1 + x)^b − 1]/b}^(1/s),  x ∝ (τ/τ₀)^(γ·s)       b < 0 saturates, b → 0 is a logarithm, b > 0 continues
 
-τ is the cumulated learning rate over its peak: steps at a constant rate. What a falling rate takes off is G·S₂·g, with
-S₂ the annealing area of Tissue et al. 2024 (arXiv 2408.11029). Readings differ from that by noise, and by a Brownian
-motion in log τ, the form's own error: it carries the latest residual on, and widens intervals with log(τ_end/τ_now).
+τ is the cumulated learning rate over its peak, the number of steps at a constant rate. A decaying rate reduces the
+change by G·S₂·g, with S₂ the annealing area of Tissue et al. 2024 (arXiv 2408.11029). Readings differ from this form by
+noise and by its own error, a Brownian motion in log τ. The error continues from the latest residual and widens
+intervals with log(τ_end/τ_now).
 
-What is unknown is integrated over in `keeptune.laws.forecast.mixture`. Shapes: M readings.
+`keeptune.laws.forecast.mixture` integrates over the unknowns. Shapes: M readings.
 """
 
 from __future__ import annotations
@@ -22,13 +23,14 @@ from numpy.typing import ArrayLike
 from scipy import special
 
 from keeptune.errors import ConfigError
-from keeptune.laws.forecast.mixture import DRIFT, TASK, Seen, mixture, quantiles
+from keeptune.laws.forecast.mixture import DRIFT, TASK, Observed, mixture, quantiles
 from keeptune.laws.forms import Floats
+from keeptune.laws.robust import check_coverage
 
 Measure = Literal["kl", "l_f_rise", "l_ft"]
 LEAST_READINGS = 3
 LEAST_SHARE = 0.1
-# More readings than these are averaged within equal stretches of log τ.
+# More readings than this are averaged within equal intervals of log τ.
 _MOST_READINGS = 24
 _MEMORY = 0.999
 
@@ -51,19 +53,19 @@ def forecast(
     rates: ArrayLike | None = None,
     interval: float = 0.9,
 ) -> Prediction:
-    """What the last reading of a run will be.
+    """Forecast the last reading of a run.
 
     Args:
-        measure: `l_ft`, the task loss; `l_f_rise`, the rise of L_f over the base's; or `kl`.
-        steps: of the readings of this run so far, ascending; [M]. Step 0 is the base itself and is left out.
-        values: nats per token; [M]. What is not finite is left out.
+        measure: `l_ft`, the task loss; `l_f_rise`, the rise of L_f above the base's; or `kl`.
+        steps: steps of the readings so far, ascending; [M]. Step 0 is the base itself and is left out.
+        values: nats per token; [M]. Values that are not finite are left out.
         end: the run's last step.
-        base: the base's task loss, where it was read; the other two begin at 0.
-        rates: the learning rate of each step, in any unit; [end]. A constant one by default.
-        interval: the share of runs that are to end inside.
+        base: the base's task loss, if it was read; the other two measures begin at 0.
+        rates: the learning rate of each step, in any unit; [end]. Constant by default.
+        interval: coverage of the interval.
 
     Raises:
-        ConfigError: fewer than three readings, none after a tenth of the run, or a run that is over.
+        ConfigError: fewer than three readings, none after a tenth of the run, or the run is over.
     """
     drift = measure != "l_ft"
     base = 0.0 if drift else base
@@ -71,39 +73,39 @@ def forecast(
     kept_M = (steps_M > 0) & np.isfinite(values_M)
     steps_M, values_M = steps_M[kept_M], values_M[kept_M]
     _refuse(steps_M, end)
-    if not 0 < interval < 1:
-        raise ConfigError(f"an interval cannot cover {interval} of what is to come", "give a share such as 0.9")
+    check_coverage(interval)
     clock = _Clock.of(np.ones(end) if rates is None else np.asarray(rates, dtype=np.float64), end)
     origin = values_M[0] if base is None else base
     unit = float(np.ptp(values_M) if base is None else np.abs(values_M - base).max())
     places_M = steps_M.astype(np.int64) - 1
     if unit == 0.0 or clock.tau[places_M[-1]] == 0.0:
-        raise ConfigError("no reading differs from the base yet", "read on: a forecast needs a change to go by")
-    seen = _average(clock.tau[places_M], clock.gain[places_M], (values_M - origin) / unit)
+        raise ConfigError("no reading differs from the base yet", "wait for readings with a change")
+    observed = _average(clock.tau[places_M], clock.gain[places_M], (values_M - origin) / unit)
     weights, means, spreads = mixture(
-        seen, clock.tau[-1], clock.gain[-1], DRIFT if drift else TASK, offset=base is None
+        observed, clock.tau[-1], clock.gain[-1], DRIFT if drift else TASK, offset=base is None
     )
     tail = (1 - interval) / 2
     shares = np.array([tail, 0.5, 1 - tail])
-    # No loss or divergence ends below 0: what lies there is left out of the mixture.
+    # No loss or divergence is below 0, so the mixture is truncated there.
     least = -np.inf if measure == "l_f_rise" else 0.0
-    impossible = special.ndtr(((least - origin) / unit - means) / spreads) @ weights
-    ends = quantiles(weights, means, spreads, impossible + shares * (1 - impossible))
+    below = special.ndtr(((least - origin) / unit - means) / spreads) @ weights
+    ends = quantiles(weights, means, spreads, below + shares * (1 - below))
     low, middle, high = (float(end) for end in origin + unit * ends)
     return Prediction(middle, low, high)
 
 
 def _refuse(steps_M: Floats, end: int) -> None:
     if len(steps_M) and steps_M[-1] >= end:
-        raise ConfigError("the run is over", "read its last row")
+        raise ConfigError("the run is over", "use its last reading")
     if len(steps_M) < LEAST_READINGS:
         raise ConfigError(
-            f"a forecast needs {LEAST_READINGS} readings after the first step; here are {len(steps_M)}", "read on"
+            f"a forecast needs {LEAST_READINGS} readings after step 0, and the run has {len(steps_M)}",
+            "wait for more readings",
         )
     if steps_M[-1] < LEAST_SHARE * end:
         raise ConfigError(
-            f"a forecast needs a tenth of the run; step {steps_M[-1]:.0f} of {end} is {steps_M[-1] / end:.1%}",
-            "read on",
+            f"a forecast needs a tenth of the run, and step {steps_M[-1]:.0f} of {end} is {steps_M[-1] / end:.1%}",
+            "wait for more readings",
         )
 
 
@@ -118,26 +120,26 @@ class _Clock:
     def of(cls, rates: Floats, end: int) -> _Clock:
         if rates.shape != (end,) or not np.isfinite(rates).all() or rates.min() < 0 or rates.max() == 0:
             raise ConfigError(
-                f"the schedule has {rates.size} rates for {end} steps, or one that is no rate",
-                "give a learning rate for every step, none below 0",
+                f"the schedule has {rates.size} rates for {end} steps, or a rate that is negative or not finite",
+                "give a learning rate for every step",
             )
         share = rates / rates.max()
-        # Warm-up is no annealing: only falls count (section 3.4 there).
+        # Only falls of the rate count, not warm-up (section 3.4 of 2408.11029).
         falls = np.maximum(-np.diff(share, prepend=share[0]), 0.0)
         momentum = np.zeros(end)
         for step in range(1, end):
             momentum[step] = _MEMORY * momentum[step - 1] + falls[step]
         area = np.cumsum(momentum)
-        # At the end it is how far the rate fell, so that the prior of what a whole fall gains fits every schedule.
+        # Normalized to the fall of the rate at the end, so that one prior fits every schedule.
         gain = area / area[-1] * (1 - share[-1]) if area[-1] > 0 else area
         return cls(tau=np.cumsum(share), gain=gain)
 
 
-def _average(tau_M: Floats, gain_M: Floats, change_M: Floats) -> Seen:
+def _average(tau_M: Floats, gain_M: Floats, change_M: Floats) -> Observed:
     if len(tau_M) <= _MOST_READINGS:
-        return Seen(tau_M, gain_M, change_M, np.ones(len(tau_M)))
+        return Observed(tau_M, gain_M, change_M, np.ones(len(tau_M)))
     age_M = np.log1p(tau_M)
     bins_M = np.digitize(age_M, np.linspace(age_M[0], age_M[-1], _MOST_READINGS + 1)[1:-1])
     _, bins_M, count = np.unique(bins_M, return_inverse=True, return_counts=True)
     tau, gain, change = (np.bincount(bins_M, weights=of_M) / count for of_M in (tau_M, gain_M, change_M))
-    return Seen(tau, gain, change, count.astype(np.float64))
+    return Observed(tau, gain, change, count.astype(np.float64))

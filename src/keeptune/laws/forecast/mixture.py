@@ -1,7 +1,7 @@
-"""The forecast as a mixture of normals: every shape, noise and error of the form, weighed by what the readings say.
+"""The forecast as a mixture of normals: every shape, noise and error of the form, weighted by the readings.
 
-Everything is conditionally linear and Gaussian: τ₀, γ, b, s, the noise and the form's error lie on a grid, and each
-point of it has its posterior in closed form. The forecast is the mixture, so it needs no draws and no seed.
+The model is conditionally linear and Gaussian. τ₀, γ, b, s, the noise and the form's error lie on a grid, and each grid
+point has its posterior in closed form. The forecast is their mixture, so it needs no sampling and no seed.
 
 Shapes: H pairs of noise and error of the form, K shapes g, M readings, P coefficients (A, G, offset).
 """
@@ -17,7 +17,7 @@ from scipy import special
 from keeptune.laws.forms import Floats
 
 _POWERS = np.array([-2.2, -1.5, -1.1, -0.8, -0.55, -0.35, -0.2, -0.05, 0.1, 0.3, 0.55])
-# As shares of the run, which is made long enough to learn its task but not much longer.
+# As shares of the run, because runs are made long enough to learn the task but not much longer.
 _STARTS = np.geomspace(0.003, 4.0, 19)
 _START, _START_SPREAD = 0.2, 1.2
 _BENDS = np.array([1.0, 1.5, 2.0, 2.5])
@@ -25,7 +25,7 @@ _TURNS = np.array([1.0, 2.0, 4.0])
 
 
 class Prior(NamedTuple):
-    """Of the shape of one kind of measure."""
+    """The prior of the shape of one kind of measure."""
 
     power: float
     power_spread: float
@@ -36,65 +36,66 @@ class Prior(NamedTuple):
 
 
 # The published law falls with N at a local power of about 0.5 (ρ·β, times the share of N in the bracket). Near the
-# base a loss falls as the weights move, and a divergence rises as the square of that.
+# base a loss falls linearly as the weights move, and a divergence rises as the square.
 TASK = Prior(-0.5, 0.5, (0.6, 0.25, 0.1, 0.05), (0.5, 0.4, 0.1))
-# These, the noise and the error of the form suit synthetic runs and, of lab/forgetting_laws, ranks 4 and 8 on Verilog.
+# This prior, the noise and the error of the form were chosen on synthetic runs and on ranks 4 and 8 on Verilog
+# (lab/forgetting_laws).
 DRIFT = Prior(-1.0, 0.7, (0.1, 0.2, 0.5, 0.2), (0.2, 0.4, 0.4))
-# In units of the change seen so far; the error of the form for each factor e of steps.
+# In units of the observed change; the error of the form is per factor e of steps.
 _NOISES, _NOISE, _NOISE_SPREAD = np.geomspace(0.008, 0.2, 5), 0.025, 0.8
 _ERRORS, _ERROR, _ERROR_SPREAD = np.geomspace(0.02, 0.3, 4), 0.08, 0.8
-# A rate that falls to zero takes a tenth off a change, or twice that, or nothing.
+# A learning rate that decays to zero reduces a change by a tenth, give or take a tenth.
 _GAIN, _GAIN_SPREAD = 0.1, 0.1
 _LEAST_LEVEL = 0.2
 _NEGLIGIBLE = 1e-5
 
 
-class Seen(NamedTuple):
-    """Readings, in units of the change so far; [M]."""
+class Observed(NamedTuple):
+    """Readings, in units of the observed change; [M]."""
 
     tau: Floats
     gain: Floats
     change: Floats
     readings: Floats
-    """That each is the mean of."""
+    """Number of readings that each value is the mean of."""
 
 
 def _shapes(tau_M: Floats, prior: Prior) -> tuple[Floats, Floats]:
-    """g of every shape, 1 at the last but one place, and the shapes' log prior; [K, M] and [K]."""
+    """g of every shape, normalized to 1 at the last but one place, and log priors of the shapes; [K, M] and [K]."""
     log_power = np.log(np.gradient(_POWERS)) - 0.5 * ((_POWERS - prior.power) / prior.power_spread) ** 2
     log_start = -0.5 * (np.log(_STARTS / _START) / _START_SPREAD) ** 2
     parts = np.meshgrid(log_power, log_start, np.log(prior.bends), np.log(prior.turns), indexing="ij")
     axes = np.meshgrid(_POWERS, _STARTS, _BENDS, _TURNS, indexing="ij")
     b_K, start_K, bend_K, turn_K = (axis.ravel()[:, None] for axis in axes)
-    # Over 1 + |b|, so that a start says alike for every b when the change slows down.
+    # Divided by 1 + |b|, so that for every b the change slows down at the same start.
     x_KM = (tau_M / (start_K * tau_M[-1])) ** (bend_K * turn_K) / (1 + np.abs(b_K))
     g_KM = (np.expm1(b_K * np.log1p(x_KM)) / b_K) ** (1 / turn_K)
     return g_KM / g_KM[:, -2:-1], np.sum(parts, axis=0).ravel()
 
 
 def mixture(
-    seen: Seen, tau_end: float, gain_end: float, prior: Prior, *, offset: bool
+    observed: Observed, tau_end: float, gain_end: float, prior: Prior, *, offset: bool
 ) -> tuple[Floats, Floats, Floats]:
-    """Weights, means and standard deviations of the forecast's components, in the unit of `seen`; [H·K] each."""
-    g_KM, prior_K = _shapes(np.append(seen.tau, tau_end), prior)
-    now = seen.change[-1]
+    """Weights, means and standard deviations of the forecast's components, in the unit of `observed`; [H·K] each."""
+    g_KM, prior_K = _shapes(np.append(observed.tau, tau_end), prior)
+    now = observed.change[-1]
     columns = [(g_KM, now, 1.0)]
     if gain_end > 0:
-        columns.append((-np.append(seen.gain, gain_end) * g_KM * now, _GAIN, _GAIN_SPREAD))
+        columns.append((-np.append(observed.gain, gain_end) * g_KM * now, _GAIN, _GAIN_SPREAD))
     if offset:
         columns.append((np.ones_like(g_KM), 0.0, 3.0))
     X_KMP = np.stack([column for column, _, _ in columns], axis=2)
-    # Noise and the error of the form are in proportion to the change.
-    level_M = np.ones(len(seen.tau)) if offset else np.maximum.accumulate(np.abs(seen.change))
+    # Noise and the error of the form are proportional to the change.
+    level_M = np.ones(len(observed.tau)) if offset else np.maximum.accumulate(np.abs(observed.change))
     level_M = np.maximum(level_M, _LEAST_LEVEL)
-    # What is long past says less of what is to come.
-    doubt_M = ((1 + seen.tau[-1]) / (1 + seen.tau)) / seen.readings
+    # Old readings tell less about the end.
+    doubt_M = ((1 + observed.tau[-1]) / (1 + observed.tau)) / observed.readings
     noise_H, error_H = np.array(list(itertools.product(_NOISES, _ERRORS))).T
     log_weights_HK, mean_HK, spread_HK = _posterior(
         X_KMP[:, :-1] / level_M[:, None],
         X_KMP[:, -1],
-        seen.change / level_M,
-        (np.log1p(seen.tau), float(np.log1p(tau_end))),
+        observed.change / level_M,
+        (np.log1p(observed.tau), float(np.log1p(tau_end))),
         doubt_M,
         (noise_H, error_H),
         np.array([(mean, spread) for _, mean, spread in columns]),
@@ -122,10 +123,10 @@ def _posterior(
     """Linear regression of every shape under every pair of noise and error: log evidence, and the forecast; [H, K].
 
     Args:
-        X_KMP, z_M: of the readings, over their level.
-        end_KP: the same at the end; its first column is how far the shapes have grown.
+        X_KMP, z_M: design and values of the readings, divided by their level.
+        end_KP: the design at the end; its first column is the growth of the shapes.
         ages: log(1 + τ) of the readings, [M], and of the end.
-        doubt_M: what the variance of the noise is multiplied by.
+        doubt_M: factors of the variance of the noise.
         sizes: of noise and error; [H] each.
         prior_P2: mean and standard deviation of each coefficient.
 
@@ -135,7 +136,7 @@ def _posterior(
     age_M, age_end = ages
     noise_H, error_H = sizes
     mean_P, precision_P = prior_P2[:, 0], prior_P2[:, 1] ** -2
-    # In these coordinates of the readings noise and walk are independent, whatever their sizes.
+    # In these coordinates noise and Brownian motion are independent between readings, for all sizes.
     root_M = np.sqrt(doubt_M)
     walk_M, turn_MM = np.linalg.eigh(np.minimum(age_M[:, None], age_M) / np.outer(root_M, root_M))
     X_MKP = np.tensordot(turn_MM.T / root_M, X_KMP, (1, 1))
@@ -151,7 +152,7 @@ def _posterior(
     theta_HKP = np.einsum("hkpq,hkq->hkp", covariance_HKPP, right_HKP)
     misfit_HK = summed(z_M**2)[:, None] - np.einsum("hkp,hkp->hk", right_HKP, theta_HKP)
     volume_HK = np.log(np.linalg.det(precision_HKPP)) - np.log(weight_HM).sum(axis=1)[:, None]
-    # The walk goes on from the latest residual, and grows as the shape does.
+    # The Brownian motion continues from the latest residual and grows with the shape.
     level_K = end_KP[:, 0]
     carried_HKP = error_H[:, None, None] ** 2 * summed(X_MKP * ahead_M[:, None, None])
     row_HKP = end_KP - level_K[:, None] * carried_HKP
@@ -163,7 +164,7 @@ def _posterior(
 
 
 def quantiles(weights: Floats, means: Floats, spreads: Floats, shares: Floats) -> Floats:
-    """Of a mixture of normals, by bisection."""
+    """Quantiles of a mixture of normals, by bisection."""
     low = np.full(len(shares), (means - 9 * spreads).min())
     high = np.full(len(shares), (means + 9 * spreads).max())
     for _ in range(40):

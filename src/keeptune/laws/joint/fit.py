@@ -1,4 +1,4 @@
-"""Laws fitted to runs, in scikit-learn's manner: settings in __init__, `fit` returns self, learned values end in _."""
+"""The line and the joint law fitted to runs, as scikit-learn does: `fit` returns self, learned values end in _."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from keeptune.laws.forms import Floats, LineLaw
 from keeptune.laws.joint.leverage import Leverage
 from keeptune.laws.joint.surface import NAMES, READABLE, Surface, readable, readable_jacobian
 from keeptune.laws.readings import Runs
-from keeptune.laws.robust import Band, band, ends, r_squared, replicates, root_weights, scale_of, solve
+from keeptune.laws.robust import Band, band, ends, r_squared, replicates, root_weights, scale_of, solve, thinned
 
-# Starts are compared on so many readings; the best is then fitted to all.
+# Starting points are compared on this many readings. The best one is then fitted to all readings.
 _START_READINGS = 400
-# So many evaluations tell a good start from a bad one; a replicate starts at the estimate and needs few.
+# Enough evaluations to tell a good start from a bad one. A replicate starts at the estimate and needs few.
 _START_EVALUATIONS, _REPLICATE_EVALUATIONS = 60, 40
 _REPLICATE_TOLERANCE = 1e-5
-# An exponent is weakly identified where its 90 % range spans more than this factor.
+# An exponent is weakly identified if its 90 % range spans more than this factor.
 _WEAK_FACTOR = 2.0
 _NORMAL_90 = 1.645
 _LEAST_SIZES = 3
@@ -40,39 +40,39 @@ class LineFit:
     """The line `L_f = −c·L_ft + s` (eq. 4) fitted to runs of any ranks.
 
     Attributes after `fit`: `law_`, a `LineLaw`; `params_`, its parameters; `spread_`, their 90 % ranges (empty without
-    replicates); `r2_`, of L_f on the readings fitted to; `runs_`, how many; `residuals_` and `draws_`, what intervals
-    are made of.
+    replicates); `r2_` of L_f on the fitted readings; `runs_`, their number; `residuals_` and `draws_`, from which
+    intervals are computed.
     """
 
     bootstraps: int = 200
-    """Replicates for the intervals; 0 for none. One run alone gives none either."""
+    """Number of replicates for the intervals; 0 for no intervals. A single run gives no intervals either."""
     seed: int = 0
-    """Of the replicates."""
+    """Seed of the replicates."""
 
     def fit(self, runs: Runs) -> LineFit:
         """Fit to all readings.
 
         Raises:
-            ConfigError: fewer than three readings, or all at one task loss or one forgetting.
+            ConfigError: fewer than three readings, or a single value of L_ft or L_f.
         """
         if len(runs) < 3 or np.ptp(runs.L_ft) == 0 or np.ptp(runs.L_f) == 0:
             task, forgetting = len(set(runs.L_ft.tolist())), len(set(runs.L_f.tolist()))
             raise ConfigError(
-                f"{len(runs)} readings with {task} values of L_ft and {forgetting} of L_f give no line",
-                "give three readings or more, taken as the task loss falls (--drift-every)",
+                f"{len(runs)} readings with {task} values of L_ft and {forgetting} of L_f do not determine a line",
+                "give three readings or more, taken while the task loss falls (--drift-every)",
             )
         design = np.stack([-runs.L_ft, np.ones(len(runs))], axis=1)
         first = np.asarray(np.linalg.lstsq(design, runs.L_f, rcond=None)[0], dtype=np.float64)
         scale = scale_of(design @ first - runs.L_f, runs.L_f)
 
-        def refit(seen: Floats, start: Floats = first) -> Floats:
-            return solve(lambda t: (design @ t - seen) / scale, lambda _: design / scale, start)
+        def refit(target: Floats, start: Floats = first) -> Floats:
+            return solve(lambda theta: (design @ theta - target) / scale, lambda _: design / scale, start)
 
         best = refit(runs.L_f)
-        said = design @ best
-        self.leverage_, self.residuals_ = unhidden(runs.L_f - said, design, np.full(len(runs), scale), runs.run)
+        fitted = design @ best
+        self.leverage_, self.residuals_ = corrected(runs.L_f - fitted, design, np.full(len(runs), scale), runs.run)
         self.draws_: Floats = replicates(
-            runs.run, self.bootstraps, self.seed, lambda factors: refit(said + factors * self.residuals_, best)
+            runs.run, self.bootstraps, self.seed, lambda factors: refit(fitted + factors * self.residuals_, best)
         )
         self.runs_ = runs.count
         self.law_ = LineLaw(c=float(best[0]), s=float(best[1]))
@@ -82,7 +82,7 @@ class LineFit:
         return self
 
     def predict(self, *, L_ft: ArrayLike, interval: float | None = None) -> Band:
-        """L_f where the task loss is L_ft, fp64, nats per token.
+        """L_f at a task loss of L_ft, fp64, nats per token.
 
         Raises:
             ConfigError: an interval outside 0 … 1.
@@ -100,33 +100,33 @@ class LineFit:
 
 @dataclass(kw_only=True)
 class JointFit:
-    """The joint law (eqs. 5 and 6) fitted to runs of at least three P; c_f_ft is that of the line (4).
+    """The joint law (eqs. 5 and 6) fitted to runs of at least three P. Its c_f_ft is that of the line (4).
 
-    Attributes after `fit`, beside those of `LineFit`: `params_` has c_ft = 2^−rho, since data cannot determine it;
-    `weak_` names the exponents and slopes (`surface.readable`) that the runs do not determine within a
-    factor of two; `spread_` has 90 % ranges of the others and of both limits, `s_ft` of L_ft and `t_f` of L_f;
-    `condition_` is that of the Jacobian with columns of length 1; `r2_` is of L_ft and L_f; `first_N_` the earliest
-    step that was fitted to and `base_` the base's fingerprint.
+    Attributes after `fit`, besides those of `LineFit`: `params_` has c_ft = 2^−rho, because data cannot determine it;
+    `weak_` names the exponents and slopes (`surface.readable`) that the runs do not determine within a factor of two;
+    `spread_` has 90 % ranges of the others and of both limits, `s_ft` of L_ft and `t_f` of L_f; `condition_` is the
+    condition number of the Jacobian with columns of length 1; `r2_` is of L_ft and L_f; `first_N_` is the earliest
+    fitted step and `base_` the base's fingerprint.
     """
 
     bootstraps: int = 200
-    """Replicates for the intervals; 0 for none."""
+    """Number of replicates for the intervals; 0 for no intervals."""
     seed: int = 0
-    """Of the replicates."""
+    """Seed of the replicates."""
 
     def fit(self, runs: Runs) -> JointFit:
         """Fit to all readings.
 
         Raises:
-            ConfigError: fewer than three distinct P or N, fewer readings than parameters, or forgetting that does not
-                rise as the task loss falls.
+            ConfigError: fewer than three distinct P or N, fewer readings than parameters, or L_f does not rise as the
+                task loss falls.
         """
         refuse_few(runs)
         slope = LineFit(bootstraps=0).fit(runs).law_.c
         if slope <= 0:
             raise ConfigError(
-                "forgetting does not rise as the task loss falls, as the joint law has it",
-                "read the line alone, or leave out early readings with --after",
+                "L_f does not rise as the task loss falls, as the joint law assumes",
+                "use the line alone, or leave out early readings with --after",
             )
         surface = Surface.of(runs.P, runs.N)
         first = _first(runs, surface)
@@ -135,15 +135,15 @@ class JointFit:
         best = problem.solve(first)
         self.surface_, self.theta_, self.slope_, self.runs_ = surface, best, slope, runs.count
         self.first_N_, self.base_ = float(runs.N.min()), runs.base
-        said, both = surface.losses(best), np.tile(runs.run, 2)
-        self.leverage_, residuals = unhidden(problem.seen - said, surface.jacobian(best), problem.scale, both)
+        fitted, both = surface.losses(best), np.tile(runs.run, 2)
+        self.leverage_, residuals = corrected(problem.target - fitted, surface.jacobian(best), problem.scale, both)
         self.residuals_: Floats = residuals.reshape(2, -1)
         self.draws_: Floats = replicates(
             both,
             self.bootstraps,
             self.seed,
             lambda factors: problem.solve(
-                best, said + factors * residuals, evaluations=_REPLICATE_EVALUATIONS, tolerance=_REPLICATE_TOLERANCE
+                best, fitted + factors * residuals, evaluations=_REPLICATE_EVALUATIONS, tolerance=_REPLICATE_TOLERANCE
             ),
         )
         self.condition_ = problem.condition(best)
@@ -154,11 +154,11 @@ class JointFit:
         return self
 
     def predict(self, *, P: ArrayLike, N: ArrayLike, interval: float | None = None) -> Bands:
-        """Both losses, fp64 in the shape of P and N together, nats per token.
+        """Predict both losses, fp64 in the broadcast shape of P and N, nats per token.
 
         Args:
             P, N: tuned parameters and update steps.
-            interval: such as 0.9, for the ends of the bands.
+            interval: coverage of the bands, such as 0.9.
 
         Raises:
             ConfigError: a P or N not above 0, or an interval outside 0 … 1.
@@ -175,21 +175,21 @@ class JointFit:
 
     def score(self, runs: Runs) -> tuple[float, float]:
         """R² of L_ft and of L_f."""
-        said = self.law_.predict(P=runs.P, N=runs.N)
-        return r_squared(runs.L_ft, said.L_ft), r_squared(runs.L_f, said.L_f)
+        predicted = self.law_.predict(P=runs.P, N=runs.N)
+        return r_squared(runs.L_ft, predicted.L_ft), r_squared(runs.L_f, predicted.L_f)
 
 
 def refuse_few(runs: Runs) -> None:
-    """Whether these runs can determine the joint law.
+    """Refuse runs that cannot determine the joint law.
 
     Raises:
-        ConfigError: they cannot.
+        ConfigError: too few P, N or readings.
     """
     sizes, steps = len(runs.sizes), len(set(runs.N.tolist()))
     if sizes < _LEAST_SIZES or steps < _LEAST_SIZES:
         raise ConfigError(
-            f"the joint law needs three P (ranks) and three N (steps); here are {sizes} and {steps}",
-            "add runs of other ranks, read at several steps",
+            f"the joint law needs three P (ranks) and three N (steps), and the runs have {sizes} and {steps}",
+            "add runs of other ranks, with readings at several steps",
         )
     if 2 * len(runs) <= len(NAMES):
         raise ConfigError(f"{len(runs)} readings cannot determine {len(NAMES)} parameters", "read more often")
@@ -198,22 +198,22 @@ def refuse_few(runs: Runs) -> None:
 class _Problem:
     """Least squares of both losses, each in units of its own noise."""
 
-    def __init__(self, surface: Surface, runs: Runs, said: Floats) -> None:
+    def __init__(self, surface: Surface, runs: Runs, fitted: Floats) -> None:
         self.surface = surface
-        self.seen = np.concatenate([runs.L_ft, runs.L_f])
+        self.target = np.concatenate([runs.L_ft, runs.L_f])
         self.bounds = surface.bounds(runs.L_ft, runs.L_f)
-        errors = (self.seen - said).reshape(2, -1)
+        errors = (self.target - fitted).reshape(2, -1)
         scales = [scale_of(errors[0], runs.L_ft), scale_of(errors[1], runs.L_f)]
         self.scale = np.repeat(scales, len(runs))
 
-    def residuals(self, theta: Floats, seen: Floats | None = None) -> Floats:
-        return (self.surface.losses(theta) - (self.seen if seen is None else seen)) / self.scale
+    def residuals(self, theta: Floats, target: Floats | None = None) -> Floats:
+        return (self.surface.losses(theta) - (self.target if target is None else target)) / self.scale
 
     def jacobian(self, theta: Floats) -> Floats:
         return self.surface.jacobian(theta) / self.scale[:, None]
 
-    def solve(self, start: Floats, seen: Floats | None = None, **limits: Any) -> Floats:
-        return solve(lambda theta: self.residuals(theta, seen), self.jacobian, start, self.bounds, **limits)
+    def solve(self, start: Floats, target: Floats | None = None, **limits: Any) -> Floats:
+        return solve(lambda theta: self.residuals(theta, target), self.jacobian, start, self.bounds, **limits)
 
     def condition(self, theta: Floats) -> float:
         columns = self.jacobian(theta)
@@ -221,9 +221,9 @@ class _Problem:
         return float(np.linalg.cond(columns / np.where(lengths > 0, lengths, 1.0)))
 
     def weak(self, theta: Floats) -> list[str]:
-        """Exponents and slopes whose 90 % range, judged from the curvature alone, spans more than a factor of two.
+        """Exponents and slopes whose 90 % range, from the curvature alone, spans more than a factor of two.
 
-        Replicates start at the estimate and stop where the valley is flat; only the curvature knows how long it is.
+        Replicates start at the estimate and stop early in a flat valley. Only the curvature shows how long it is.
         """
         curvature = self.jacobian(theta).T @ self.jacobian(theta)
         floor = np.finfo(np.float64).eps * np.diag(curvature).max() * np.eye(len(theta))
@@ -234,32 +234,31 @@ class _Problem:
 
 
 def _first(runs: Runs, surface: Surface) -> Floats:
-    """The best of the starts, each followed for a while on a part of the readings."""
-    some = np.unique(np.linspace(0, len(runs) - 1, _START_READINGS).astype(int))
+    """The best of the starting points, after a few evaluations of each on a part of the readings."""
+    some = thinned(len(runs), _START_READINGS)
     few = Surface(p=surface.p[some], n=surface.n[some], mean_log_P=surface.mean_log_P, mean_log_N=surface.mean_log_N)
     part = runs.where(np.isin(np.arange(len(runs)), some))
     means = np.repeat([part.L_ft.mean(), part.L_f.mean()], len(part))
-    # Before any fit, a tenth of the losses' own spread stands for the noise.
+    # Before any fit, the noise is taken as a tenth of the spread of the losses.
     problem = _Problem(few, part, means)
     problem.scale = 0.1 * problem.scale
-    whole = surface.bounds(runs.L_ft, runs.L_f)
-    problem.bounds = whole
+    problem.bounds = surface.bounds(runs.L_ft, runs.L_f)
     ways = [problem.solve(start, evaluations=_START_EVALUATIONS) for start in few.starts(part.L_ft, part.L_f)]
     return min(ways, key=lambda theta: float(np.sum(np.abs(problem.residuals(theta)))))
 
 
-def unhidden(residuals: Floats, jacobian: Floats, scale: Floats, run: NDArray[np.int64]) -> tuple[Leverage, Floats]:
-    """What each run tells, and the residuals with the spread of the errors, nats per token."""
+def corrected(residuals: Floats, jacobian: Floats, scale: Floats, run: NDArray[np.int64]) -> tuple[Leverage, Floats]:
+    """The leverage of the runs, and the residuals corrected for it, nats per token."""
     roots = root_weights(residuals / scale)
     weighed = jacobian * (roots / scale)[:, None]
     leverage = Leverage.of(weighed, run)
-    return leverage, leverage.unhidden(residuals * roots / scale, weighed, run) * scale / roots
+    return leverage, leverage.corrected(residuals * roots / scale, weighed, run) * scale / roots
 
 
 def _known(
     best: Floats, draws: Floats, leverage: Leverage, weak: list[str]
 ) -> tuple[dict[str, tuple[float, float]], list[str]]:
-    """90 % ranges of what is determined, and the names of what is not: `weak`, and what replicates spread."""
+    """90 % ranges of what the runs determine, and the names of the rest: `weak`, and wide ranges of replicates."""
     if not len(draws):
         return {}, weak
     logs = _ranges(READABLE, readable(best[None])[0], readable(draws), leverage.freedom(readable_jacobian(best)))

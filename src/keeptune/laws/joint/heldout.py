@@ -1,4 +1,4 @@
-"""How far a fit is off on readings that it has not seen: other ranks, and the end of every run."""
+"""Errors of the joint law on held-out readings: other ranks, and the end of every run."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from keeptune.log import track
 
 
 class Misses(TypedDict):
-    """Median errors |said − read|/read of the readings left out, and how many those are."""
+    """Median errors |predicted − observed|/observed on the held-out readings, and their number."""
 
     L_ft: float
     L_f: float
@@ -22,23 +22,23 @@ class Misses(TypedDict):
 
 
 def leave_one_rank_out(runs: Runs) -> dict[float, Misses]:
-    """Misses of the joint law for each P, fitted without its runs; the least and the largest P are extrapolated to.
+    """Errors for each P of the joint law fitted without its runs. The smallest and largest P are extrapolated.
 
     Raises:
         ConfigError: fewer than four distinct P, since the law needs three.
     """
     for size in runs.sizes:
         refuse_few(runs.where(np.not_equal(runs.P, size)))
-    found = {}
+    errors = {}
     with track("Leave one rank out", len(runs.sizes), "ranks") as task:
         for size in runs.sizes:
-            found[size] = _misses(runs, np.equal(runs.P, size))
+            errors[size] = _misses(runs, np.equal(runs.P, size))
             task.advance()
-    return found
+    return errors
 
 
 def last_steps(runs: Runs, share: float = 0.3) -> Misses:
-    """Misses on the last `share` of each run's readings, of the joint law fitted to those before.
+    """Errors on the last `share` of each run's readings, of the joint law fitted to the readings before.
 
     Raises:
         ConfigError: too few readings are left to fit.
@@ -51,15 +51,15 @@ def last_steps(runs: Runs, share: float = 0.3) -> Misses:
     return _misses(runs, last)
 
 
-def _misses(runs: Runs, unseen: NDArray[np.bool_]) -> Misses:
-    kept, left = runs.where(~unseen), runs.where(unseen)
-    said = JointFit(bootstraps=0).fit(kept).predict(P=left.P, N=left.N)
+def _misses(runs: Runs, held_out: NDArray[np.bool_]) -> Misses:
+    kept, left = runs.where(~held_out), runs.where(held_out)
+    predicted = JointFit(bootstraps=0).fit(kept).predict(P=left.P, N=left.N)
     return Misses(
-        L_ft=_median_error(said.L_ft.value, left.L_ft),
-        L_f=_median_error(said.L_f.value, left.L_f),
+        L_ft=_median_error(predicted.L_ft.value, left.L_ft),
+        L_f=_median_error(predicted.L_f.value, left.L_f),
         readings=len(left),
     )
 
 
-def _median_error(said: Floats, seen: Floats) -> float:
-    return float(np.median(np.abs(said - seen) / np.abs(seen)))
+def _median_error(predicted: Floats, observed: Floats) -> float:
+    return float(np.median(np.abs(predicted - observed) / np.abs(observed)))

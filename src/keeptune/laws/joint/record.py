@@ -1,40 +1,51 @@
-"""laws.json: what was fitted to which runs, with all that predictions and their intervals need."""
+"""laws.json: the fitted laws, the runs they were fitted to, and what predictions with intervals need."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
 from keeptune.errors import ConfigError, SourceError, SourceNotFound
-from keeptune.laws.forms import PUBLISHED, JointLaw, LineLaw, log_of
+from keeptune.laws.forms import PUBLISHED, Floats, JointLaw, LineLaw, log_of
 from keeptune.laws.joint.fit import Bands, JointFit, LineFit
 from keeptune.laws.joint.heldout import last_steps, leave_one_rank_out
 from keeptune.laws.joint.leverage import Leverage
 from keeptune.laws.joint.surface import Surface
 from keeptune.laws.readings import Runs
-from keeptune.laws.replay.fit import ReplayFit
-from keeptune.laws.robust import Band
+from keeptune.laws.robust import Band, thinned
 from keeptune.storage import damaged_json, read_json, write_json
 
 FORMAT = 2
-AGAIN = "make it anew with keeptune laws fit"
-# Residuals kept for the intervals of new readings.
+AGAIN = "create it again with: keeptune laws fit RUNS --out laws.json"
+# Most residuals that are kept for the intervals of new readings.
 _RESIDUALS = 1000
 
 
+class Fit(Protocol):
+    """What all fits have in common."""
+
+    params_: dict[str, float]
+    spread_: dict[str, tuple[float, float]]
+    leverage_: Leverage
+    r2_: Any
+    runs_: int
+    residuals_: Floats
+    draws_: Floats
+
+
 def fit_laws(runs: Runs, *, bootstraps: int = 200, seed: int = 0) -> dict[str, Any]:
-    """The line, the joint law where the runs determine one, and how far it is off on what it has not seen.
+    """Fit the line, the joint law if the runs determine one, and its errors on held-out readings.
 
     Returns:
-        What `write_laws` writes. Where there is no joint law or no held-out error, the text in its place says why.
+        The content of laws.json. The reason stands in the place of a joint law or held-out error that does not exist.
 
     Raises:
         ConfigError: not even a line can be fitted.
     """
     line = LineFit(bootstraps=bootstraps, seed=seed).fit(runs)
-    found: dict[str, Any] = {
+    laws: dict[str, Any] = {
         "format": FORMAT,
         "data": described(runs),
         "line": shared(line),
@@ -42,20 +53,20 @@ def fit_laws(runs: Runs, *, bootstraps: int = 200, seed: int = 0) -> dict[str, A
     try:
         joint = JointFit(bootstraps=bootstraps, seed=seed).fit(runs)
     except ConfigError as error:
-        return {**found, "joint": error.what}
-    found["joint"] = {
+        return {**laws, "joint": error.what}
+    laws["joint"] = {
         **shared(joint),
         "weak": joint.weak_,
         "condition": joint.condition_,
         "theta": joint.theta_.tolist(),
         "center": [joint.surface_.mean_log_P, joint.surface_.mean_log_N],
     }
-    found["held_out"] = _held_out(runs)
-    return found
+    laws["held_out"] = _held_out(runs)
+    return laws
 
 
 def write_laws(path: Path, laws: dict[str, Any]) -> None:
-    """Write what `fit_laws` found.
+    """Write the result of `fit_laws` or `fit_replay_law`.
 
     Raises:
         StorageError: the disk is full or not writable.
@@ -67,19 +78,19 @@ def read_laws(path: Path) -> tuple[LineFit, JointFit | str]:
     """The fits of a laws.json, ready to predict.
 
     Returns:
-        The line, and the joint law or why there is none.
+        The line, and the joint law or the reason why there is none.
 
     Raises:
         SourceNotFound: no such file.
         SourceError: not a laws.json of this version.
-        ConfigError: it has the replay law.
+        ConfigError: the file contains the replay law.
     """
-    found = read_file(path)
-    if "replay" in found:
-        raise ConfigError(f"{path} has the replay law", "give --lambda (0 for none) with --P and --N")
+    laws = read_file(path)
+    if "replay" in laws:
+        raise ConfigError(f"{path} contains the replay law", "give --lambda (0 for no replay) with --P and --N")
     with damaged_json(path, AGAIN):
-        line, joint = LineFit(), found["joint"]
-        restore(line, found["line"])
+        line, joint = LineFit(), laws["joint"]
+        restore(line, laws["line"])
         line.law_ = LineLaw(**line.params_)
         if isinstance(joint, str):
             return line, joint
@@ -89,32 +100,32 @@ def read_laws(path: Path) -> tuple[LineFit, JointFit | str]:
         fit.surface_ = Surface(p=empty, n=empty, mean_log_P=joint["center"][0], mean_log_N=joint["center"][1])
         fit.law_, fit.slope_ = JointLaw(**fit.params_), fit.params_["c_f_ft"]
         fit.theta_, fit.weak_, fit.condition_ = np.array(joint["theta"]), joint["weak"], joint["condition"]
-        fit.first_N_, fit.base_ = float(found["data"]["N"][0]), found["data"]["base"]
+        fit.first_N_, fit.base_ = float(laws["data"]["N"][0]), laws["data"]["base"]
     return line, fit
 
 
 def read_file(path: Path) -> dict[str, Any]:
-    """What a laws.json holds.
+    """The content of a laws.json.
 
     Raises:
         SourceNotFound: no such file.
         SourceError: not a laws.json of this version.
     """
     if not path.is_file():
-        raise SourceNotFound(f"no laws at {path}", "make them with: keeptune laws fit RUNS --out laws.json")
-    found = read_json(path, AGAIN)
-    if not isinstance(found, dict) or "format" not in found:
+        raise SourceNotFound(f"no laws at {path}", "create them with: keeptune laws fit RUNS --out laws.json")
+    laws = read_json(path, AGAIN)
+    if not isinstance(laws, dict) or "format" not in laws:
         raise SourceError(f"{path} is not a laws.json", AGAIN)
-    if found["format"] != FORMAT:
-        raise SourceError(f"{path} is not a laws.json of this version: its format is {found['format']}", AGAIN)
-    return found
+    if laws["format"] != FORMAT:
+        raise SourceError(f"{path} has format {laws['format']}; this version reads format {FORMAT}", AGAIN)
+    return laws
 
 
 def predict_losses(laws: str, *, P: float, N: float, interval: float) -> Bands:
-    """Both losses by the joint law of a laws.json, or by a published one, which has no intervals.
+    """Predict both losses by the joint law of a laws.json, or by a published law, which has no intervals.
 
     Raises:
-        ConfigError: there is no joint law, or no value there.
+        ConfigError: there is no joint law, or it is not defined there.
         SourceError: no such file, or not a laws.json.
     """
     if laws in PUBLISHED:
@@ -126,10 +137,10 @@ def predict_losses(laws: str, *, P: float, N: float, interval: float) -> Bands:
 
 
 def predict_on_line(laws: str, *, L_ft: float, interval: float) -> Band:
-    """Forgetting at a task loss, by the line of a laws.json or of a published law.
+    """Predict L_f at a task loss, by the line of a laws.json or of a published law.
 
     Raises:
-        ConfigError: a task loss that is not above 0.
+        ConfigError: the task loss is not above 0.
         SourceError: no such file, or not a laws.json.
     """
     log_of(L_ft, "task loss")
@@ -139,10 +150,10 @@ def predict_on_line(laws: str, *, L_ft: float, interval: float) -> Band:
 
 
 def beyond(laws: str, *, P: float, N: float) -> str | None:
-    """What to say of a prediction outside the runs that a laws.json was fitted to; None inside, and of published laws.
+    """A warning if a prediction lies outside the runs of a laws.json; None inside, and for published laws.
 
     Args:
-        laws: one that was read before.
+        laws: a laws.json that was read before, or the name of a published law.
     """
     if laws in PUBLISHED:
         return None
@@ -151,12 +162,13 @@ def beyond(laws: str, *, P: float, N: float) -> str | None:
         sizes, (first, last) = data["P"], data["N"]
     if sizes[0] <= P <= sizes[-1] and first <= N <= last:
         return None
-    seen = f"P from {sizes[0]:,.0f} to {sizes[-1]:,.0f} and N from {first:.0f} to {last:.0f}"
-    return f"Extrapolated: the runs have {seen}"
+    return (
+        f"Extrapolated: the runs have P from {sizes[0]:,.0f} to {sizes[-1]:,.0f} and N from {first:.0f} to {last:.0f}"
+    )
 
 
 def described(runs: Runs) -> dict[str, Any]:
-    """What laws.json says of the readings."""
+    """The readings, as recorded in laws.json."""
     return {
         "readings": len(runs),
         "runs": runs.count,
@@ -168,10 +180,10 @@ def described(runs: Runs) -> dict[str, Any]:
     }
 
 
-def shared(fit: LineFit | JointFit | ReplayFit) -> dict[str, Any]:
-    """What all fits keep. Residuals are thinned evenly from the least to the greatest."""
+def shared(fit: Fit) -> dict[str, Any]:
+    """The common part of a fit, for JSON. Residuals are sorted and thinned evenly."""
     ordered = np.sort(np.atleast_2d(fit.residuals_), axis=1)
-    places = np.unique(np.linspace(0, ordered.shape[1] - 1, _RESIDUALS).astype(int))
+    places = thinned(ordered.shape[1], _RESIDUALS)
     return {
         "params": fit.params_,
         "spread": fit.spread_,
@@ -183,8 +195,8 @@ def shared(fit: LineFit | JointFit | ReplayFit) -> dict[str, Any]:
     }
 
 
-def restore(fit: LineFit | JointFit | ReplayFit, kept: dict[str, Any]) -> None:
-    """What `shared` kept."""
+def restore(fit: Fit, kept: dict[str, Any]) -> None:
+    """Restore the output of `shared`."""
     fit.params_ = kept["params"]
     fit.spread_ = {name: (low, high) for name, (low, high) in kept["spread"].items()}
     fit.leverage_ = Leverage(of_runs=np.array(kept["information"]))
@@ -193,13 +205,13 @@ def restore(fit: LineFit | JointFit | ReplayFit, kept: dict[str, Any]) -> None:
 
 
 def _held_out(runs: Runs) -> dict[str, Any]:
-    found: dict[str, Any] = {}
+    errors: dict[str, Any] = {}
     try:
-        found["one_rank"] = [{"P": size, **misses} for size, misses in leave_one_rank_out(runs).items()]
+        errors["one_rank"] = [{"P": size, **misses} for size, misses in leave_one_rank_out(runs).items()]
     except ConfigError as error:
-        found["one_rank"] = error.what
+        errors["one_rank"] = error.what
     try:
-        found["last_30_percent"] = last_steps(runs)
+        errors["last_30_percent"] = last_steps(runs)
     except ConfigError as error:
-        found["last_30_percent"] = error.what
-    return found
+        errors["last_30_percent"] = error.what
+    return errors

@@ -1,13 +1,13 @@
-"""The joint law in coordinates that a least-squares solver can walk in, with its Jacobian.
+"""The joint law in coordinates that suit a least-squares solver, with its Jacobian.
 
 Equations 5 and 6 have 13 parameters, of which data determine 11: c_ft only rescales a and b of both equations, and
-c_f_ft those of the second. Here each surface is, with p = log P and n = log N less their means,
+c_f_ft those of the second. Here each surface is, with p = log P and n = log N minus their means,
 
     g = e^m·[w·exp(−P'·p/(w·rho)) + (1 − w)·exp(−N'·n/((1 − w)·rho))]^rho
 
 so that L_ft = s + g_ft and L_f = t − g_f. This is the paper's bracket with alpha = P'/(w·rho), beta = N'/((1 − w)·rho).
-The level m and the slopes P' and N' (how fast g falls with P and N in the middle of the readings) are what data tell;
-w and rho only bend the surface, so that a solver finds the rest however little the data say of them.
+Data determine the level m and the slopes P' and N' (how fast g falls with P and N in the middle of the readings) best.
+w and rho only bend the surface, so that a solver finds the others even if the data hardly determine w and rho.
 """
 
 from __future__ import annotations
@@ -31,13 +31,13 @@ READABLE = (
 )  # fmt: skip
 _LOG_RHO, _S, _T = 8, 9, 10
 _SLOPE, _RHO, _LOGIT = (1e-3, 10.0), (0.2, 50.0), 6.0
-# A solver squares what a wild step gives, which must stay a number.
+# The solver squares the values of wild steps, which must stay finite.
 _LARGEST_LOG = 300.0
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Surface:
-    """Where P and N of some readings lie; a vector θ of 11 numbers (`NAMES`) then gives both losses there."""
+    """The coordinates of some readings in P and N. A vector θ of 11 numbers (`NAMES`) gives both losses there."""
 
     p: Floats
     n: Floats
@@ -46,7 +46,7 @@ class Surface:
 
     @classmethod
     def of(cls, P: Floats, N: Floats) -> Surface:
-        """Centred on these readings."""
+        """Coordinates centered on these readings."""
         log_P, log_N = np.log(P), np.log(N)
         mean_P, mean_N = float(log_P.mean()), float(log_N.mean())
         return cls(p=log_P - mean_P, n=log_N - mean_N, mean_log_P=mean_P, mean_log_N=mean_N)
@@ -57,7 +57,7 @@ class Surface:
         return Surface(p=p.ravel(), n=n.ravel(), mean_log_P=self.mean_log_P, mean_log_N=self.mean_log_N)
 
     def losses(self, theta: Floats) -> Floats:
-        """L_ft of all readings, then L_f of all: fp64, [2·readings], nats per token."""
+        """L_ft of all readings, then L_f of all readings: fp64, [2·readings], nats per token."""
         g_ft, _ = self._power(theta, 0)
         g_f, _ = self._power(theta, 4)
         return np.concatenate([theta[_S] + g_ft, theta[_T] - g_f])
@@ -75,7 +75,7 @@ class Surface:
         return whole
 
     def _power(self, theta: Floats, first: int) -> tuple[Floats, Floats]:
-        """g, and the derivatives of log g by the four coordinates of its surface and log rho: [5, readings]."""
+        """g, and the derivatives of log g by the four coordinates of its surface and log rho, [5, readings]."""
         m, slope_P, slope_N, w, rho = _read(theta, first)
         x, y = -slope_P / (w * rho) * self.p, -slope_N / ((1 - w) * rho) * self.n
         left, right = np.log(w) + x, np.log1p(-w) + y
@@ -87,7 +87,7 @@ class Surface:
         return np.exp(np.minimum(m + rho * mean, _LARGEST_LOG)), rho * parts
 
     def bounds(self, L_ft: Floats, L_f: Floats) -> tuple[Floats, Floats]:
-        """Lower and upper ends of θ: losses stay above 0, forgetting ends within ten times what was seen."""
+        """Lower and upper bounds of θ: losses stay above 0, and L_f ends within ten times its observed range."""
         low, high = np.full(len(NAMES), -100.0), np.full(len(NAMES), 100.0)
         for first in (0, 4):
             low[first + 1 : first + 3], high[first + 1 : first + 3] = np.log(_SLOPE)
@@ -98,8 +98,7 @@ class Surface:
         return low, high
 
     def starts(self, L_ft: Floats, L_f: Floats) -> list[Floats]:
-        """Nine starting points: three guesses of where the losses end, with the powers then taken from a plane
-        through the logarithms, for each of three rho."""
+        """Nine starting points: three guesses of the limits, powers from a plane through the logarithms, three rho."""
         points = []
         plane = np.stack([np.ones_like(self.p), self.p, self.n], axis=1)
         for beyond in (0.1, 0.5, 2.0):
@@ -142,15 +141,15 @@ class Surface:
 
 
 def _read(theta: Floats, first: int) -> tuple[Any, ...]:
-    """m, both slopes, w and rho; each a number, or a row where θ is a matrix of columns."""
+    """m, both slopes, w and rho; each a number, or a row if θ is a matrix of columns."""
     w = 1 / (1 + np.exp(-theta[first + 3]))
     return theta[first], np.exp(theta[first + 1]), np.exp(theta[first + 2]), w, np.exp(theta[_LOG_RHO])
 
 
 def readable(theta: Floats) -> Floats:
-    """Logarithms of what is worth reading of each θ, by `READABLE`.
+    """Logarithms of the interpretable quantities of each θ, in the order of `READABLE`.
 
-    A `slope` is −∂log g/∂log P or N in the middle of the readings: it stays put where alpha, rho and w trade off.
+    A `slope` is −∂log g/∂log P or N in the middle of the readings. It is stable where alpha, rho and w trade off.
 
     Args:
         theta: fp64, [K, 11].

@@ -1,4 +1,4 @@
-"""The replay law and simpler rivals fitted to runs that differ in λ and replay tokens, in scikit-learn's manner."""
+"""The replay law and its simpler rivals fitted to runs that differ in λ and replay tokens, as scikit-learn does."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from numpy.typing import ArrayLike
 
 from keeptune.errors import ConfigError
 from keeptune.laws.forms import Floats
-from keeptune.laws.joint.fit import Bands, unhidden
+from keeptune.laws.joint.fit import Bands, corrected
 from keeptune.laws.joint.surface import NAMES, Surface
 from keeptune.laws.readings import ReplayRuns
-from keeptune.laws.replay.model import FREE, Form, Model, derivatives, seen
+from keeptune.laws.replay.model import FREE, Form, Model, derivatives, observed
 from keeptune.laws.robust import band, ends, r_squared, replicates
 
 _START_EVALUATIONS, _REPLICATE_EVALUATIONS, _REPLICATE_TOLERANCE = 30, 40, 1e-5
-# Fewer of a run without replay show no curve that replay could take something off.
+# Fewer readings without replay do not determine the curve that replay lowers.
 _LEAST_PLAIN = 3
 
 
@@ -25,23 +25,23 @@ _LEAST_PLAIN = 3
 class ReplayFit:
     """The replay law, or a rival, fitted to runs of which some have no replay.
 
-    Attributes after `fit`: `law_`, a `ReplayLaw`; `params_`, those of the hold; `spread_`, their 90 % ranges where the
-    runs determine them within a factor of ten, and `weak_`, the others; `r2_` of L_ft and L_f; `runs_`, how many;
-    `form_`, what was fitted: with pools of one size `replay` becomes `no_tokens`.
+    Attributes after `fit`: `law_`, a `ReplayLaw`; `params_`, the parameters of its `Hold`; `spread_`, their 90 % ranges
+    if the runs determine them within a factor of ten, and `weak_`, the names of the others; `r2_` of L_ft and L_f;
+    `runs_`, the number of runs; `form_`, the fitted form: with pools of one size `replay` becomes `no_tokens`.
     """
 
     form: Form = "replay"
     bootstraps: int = 200
-    """Replicates for the intervals; 0 for none."""
+    """Number of replicates for the intervals; 0 for no intervals."""
     seed: int = 0
-    """Of the replicates."""
+    """Seed of the replicates."""
 
     def fit(self, runs: ReplayRuns) -> ReplayFit:
         """Fit to all readings.
 
         Raises:
-            ConfigError: no run without replay or fewer than three readings of it, one λ above 0 only, or fewer readings
-                than parameters.
+            ConfigError: no run without replay, or fewer than three readings without replay; fewer than two λ above 0;
+                or fewer readings than parameters.
         """
         self.form_ = _possible(self.form, runs)
         self.model_ = Model.of(runs, self.form_)
@@ -50,16 +50,16 @@ class ReplayFit:
         best = self.model_.solve(self.model_.solve(start, runs, scale), runs, self.model_.scales(start, runs))
         scale = self.model_.scales(best, runs)
         best = self.model_.solve(best, runs, scale)
-        said, both = self.model_.losses(best, runs), np.tile(runs.run, 2)
+        fitted, both = self.model_.losses(best, runs), np.tile(runs.run, 2)
         jacobian = self.model_.jacobian(best, runs)
-        self.leverage_, residuals = unhidden(seen(runs) - said, jacobian, scale, both)
+        self.leverage_, residuals = corrected(observed(runs) - fitted, jacobian, scale, both)
         self.residuals_: Floats = residuals.reshape(2, -1)
         limits = {"evaluations": _REPLICATE_EVALUATIONS, "tolerance": _REPLICATE_TOLERANCE}
         self.draws_: Floats = replicates(
             both,
             self.bootstraps,
             self.seed,
-            lambda factors: self.model_.solve(best, runs, scale, said + factors * residuals, **limits),
+            lambda factors: self.model_.solve(best, runs, scale, fitted + factors * residuals, **limits),
         )
         self.theta_, self.runs_ = best, runs.count
         self.restore()
@@ -67,7 +67,7 @@ class ReplayFit:
         return self
 
     def restore(self) -> None:
-        """What follows from `model_`, `theta_`, `draws_` and `leverage_`."""
+        """Compute the attributes that follow from `model_`, `theta_`, `draws_` and `leverage_`."""
         self.law_ = self.model_.law(self.theta_)
         self.params_ = {name: asdict(self.law_.hold)[name] for name in self.model_.held}
         self.spread_, self.weak_ = {}, []
@@ -91,21 +91,21 @@ class ReplayFit:
         tokens: ArrayLike = np.inf,
         interval: float | None = None,
     ) -> Bands:
-        """Both losses, fp64 in the shape of all four together, nats per token.
+        """Predict both losses, fp64 in the broadcast shape of all four, nats per token.
 
         Args:
-            P, N, lambda_, tokens: as `ReplayLaw.predict` has them.
-            interval: such as 0.9, for the ends of the bands.
+            P, N, lambda_, tokens: as in `ReplayLaw.predict`.
+            interval: coverage of the bands, such as 0.9.
 
         Raises:
-            ConfigError: no value there, another P than the only one of the runs, or an interval outside 0 … 1.
+            ConfigError: the law is not defined there, all runs have one other P, or an interval outside 0 … 1.
         """
         where: dict[str, Any] = {"P": P, "N": N, "lambda_": lambda_, "tokens": tokens}
         only = self.model_.only_P
         if only is not None and not np.allclose(np.asarray(P, dtype=np.float64), only, rtol=1e-3):
             raise ConfigError(
-                f"all runs are of P = {only:,.0f}; nothing is known of P = {np.asarray(P)}",
-                "give that P, or fit runs of more ranks",
+                f"all runs have P = {only:,.0f}, and nothing is known of P = {np.asarray(P)}",
+                "give the P of the runs, or fit runs of more ranks",
             )
         value = self.law_.predict(**where)
         draws = [self.model_.law(theta).predict(**where) for theta in self.draws_]
@@ -122,22 +122,22 @@ class ReplayFit:
 
     def score(self, runs: ReplayRuns) -> tuple[float, float]:
         """R² of L_ft and of L_f."""
-        said = self.law_.predict(P=runs.P, N=runs.N, lambda_=runs.lambda_, tokens=runs.tokens)
-        return r_squared(runs.L_ft, said.L_ft), r_squared(runs.L_f, said.L_f)
+        predicted = self.law_.predict(P=runs.P, N=runs.N, lambda_=runs.lambda_, tokens=runs.tokens)
+        return r_squared(runs.L_ft, predicted.L_ft), r_squared(runs.L_f, predicted.L_f)
 
 
 def _possible(form: Form, runs: ReplayRuns) -> Form:
     if form not in FREE:
-        raise ConfigError(f"no form of the replay law is called {form}", f"choose one of {', '.join(FREE)}")
+        raise ConfigError(f"there is no form {form} of the replay law", f"choose one of {', '.join(FREE)}")
     weights = sorted(set(runs.lambda_.tolist()))
     if weights[0] > 0:
         raise ConfigError(
-            "no run without replay: the replay law says what replay takes off", "add a run with --lambda 0"
+            "no run is without replay, and the replay law compares with such runs", "add a run with --lambda 0"
         )
     if len(weights) < 3:
         raise ConfigError(
-            f"the replay law needs two λ above 0; here are λ = {', '.join(f'{w:g}' for w in weights)}",
-            "add runs of another --lambda",
+            f"the replay law needs two λ above 0, and the runs have λ = {', '.join(f'{w:g}' for w in weights)}",
+            "add runs with another --lambda",
         )
     if 2 * len(runs) <= len(NAMES) + len(FREE[form]):
         raise ConfigError(f"{len(runs)} readings cannot determine the replay law", "read more often")
@@ -145,16 +145,16 @@ def _possible(form: Form, runs: ReplayRuns) -> Form:
     task, forgetting = len(set(plain.L_ft.tolist())), len(set(plain.L_f.tolist()))
     if min(task, forgetting) < _LEAST_PLAIN:
         raise ConfigError(
-            f"the replay law needs three readings without replay; here are {task} values of L_ft and {forgetting} of "
-            "L_f",
-            "read the run with --lambda 0 more often, or leave out fewer with --after",
+            f"the replay law needs three readings without replay, and the runs have {task} values of L_ft and "
+            f"{forgetting} of L_f",
+            "read the run with --lambda 0 more often, or leave out fewer readings with --after",
         )
     pools = {tokens for _, tokens in runs.cells if tokens > 0}
     return "no_tokens" if form == "replay" and len(pools) < 2 else form
 
 
 def _first(model: Model, runs: ReplayRuns) -> Floats:
-    """The best of some starts: the joint law's own, fitted to the runs without replay, with several holds each."""
+    """The best of some starting points: the joint law fitted to the runs without replay, with several holds each."""
     plain = runs.where(np.equal(runs.lambda_, 0))
     alone = replace(model, form="none")
     tenth = 0.1 * np.repeat([max(np.ptp(loss), 1e-9) for loss in (plain.L_ft, plain.L_f)], len(plain))
@@ -163,7 +163,7 @@ def _first(model: Model, runs: ReplayRuns) -> Floats:
         alone.solve(start[list(model.free)], plain, tenth, evaluations=_START_EVALUATIONS)
         for start in surface.starts(plain.L_ft, plain.L_f)[1::3]
     ]
-    joint = min(ways, key=lambda theta: float(np.sum(np.abs(alone.losses(theta, plain) - seen(plain)) / tenth)))
+    joint = min(ways, key=lambda theta: float(np.sum(np.abs(alone.losses(theta, plain) - observed(plain)) / tenth)))
     if not model.held:
         return joint
     tenth = 0.1 * np.repeat([np.ptp(runs.L_ft), np.ptp(runs.L_f)], len(runs))
@@ -175,4 +175,4 @@ def _first(model: Model, runs: ReplayRuns) -> Floats:
         for hold in [{"lambda_0": lambda_0, "gamma": 1.0, "kappa": 0.1, "tokens_0": tokens_0, "delta": 0.5}]
     ]
     ways = [model.solve(start, runs, tenth, evaluations=_START_EVALUATIONS) for start in starts]
-    return min(ways, key=lambda theta: float(np.sum(np.abs(model.losses(theta, runs) - seen(runs)) / tenth)))
+    return min(ways, key=lambda theta: float(np.sum(np.abs(model.losses(theta, runs) - observed(runs)) / tenth)))

@@ -1,21 +1,21 @@
-"""Our extension of the joint law to replay: what its weight λ and its T distinct tokens do to both losses.
+"""Our extension of the joint law to replay: the effect of its weight λ and its T distinct tokens on both losses.
 
-With F = L_f − L_f_base the rise of forgetting, and L_ft⁰, L_f⁰ the joint law (2401.05605, eqs. 5 and 6):
+With F = L_f − L_f_base the rise of L_f, and L_ft⁰, L_f⁰ the joint law (2401.05605, eqs. 5 and 6):
 
     F(P, N, λ, T)    = F⁰(P, N) · [q + (1 − q)·(1 + λ/λ0)^−γ]
     L_ft(P, N, λ, T) = L_ft⁰(P, N / [q + (1 − q)·(1 + λ/λ0)^κ])
     q(T)             = 1 / (1 + (T/T0)^δ)
 
-Why. Near the base the KL of the replay is a quadratic penalty. Along a direction where the task pulls with curvature h
-and the KL holds with k, the weights stop at a share 1/(1 + λ·k/h) of the way, and forgetting at its square: γ is 2 for
-one direction and smaller for a spectrum of them, where λ0 = h/k is a middle one. A finite pool holds only what its
-tokens speak of: the share q of what would be forgotten lies beyond them, however large λ; it is a floor that falls as a
-power of the pool, as coverage of a heavy-tailed distribution does. The task loses no accuracy but time: λ divides the
-steps, so that what is held back costs compute (the same task loss after so many times the steps).
+Derivation. Near the base the KL of the replay is a quadratic penalty. Along a direction where the task has curvature h
+and the KL curvature k, the weights stop at a share 1/(1 + λ·k/h) of the way, and forgetting at its square. So γ is 2
+for one direction and smaller for a spectrum of directions, with λ0 = h/k of a middle one. A finite pool protects only
+what its tokens cover. The share q of what would be forgotten is not covered, however large λ is. It is a floor that
+falls as a power of the pool, like the coverage of a heavy-tailed distribution. The task loses no accuracy but time: λ
+divides the steps, so that the same task loss takes a multiple of the steps.
 
-Limits: λ → 0 or T → 0 is the joint law; T → ∞ the effect of λ alone; λ → ∞ leaves the floor q·F⁰. The law of Bethune et
-al. 2025 (2502.06042) has the fraction p of old data multiply the model's size, (1 + B·p)^−α: λ0 is its 1/B, γ its α;
-its data are fresh, so it has no q.
+Limits: λ → 0 or T → 0 is the joint law; T → ∞ is the effect of λ alone; λ → ∞ leaves the floor q·F⁰. In the law of
+Bethune et al. 2025 (2502.06042) the fraction p of old data multiplies the model's size, (1 + B·p)^−α: λ0 is its 1/B and
+γ its α. Its data are fresh, so it has no q.
 """
 
 from __future__ import annotations
@@ -31,27 +31,26 @@ from keeptune.laws.forms import Floats, JointLaw, Losses
 
 @dataclass(frozen=True, kw_only=True)
 class Hold:
-    """What replay does to forgetting and to the pace of learning."""
+    """The effect of replay on forgetting and on the pace of learning."""
 
     lambda_0: float
-    """The λ at which replay begins to hold."""
+    """The scale of λ at which replay starts to reduce forgetting."""
     gamma: float
     """How fast forgetting falls with λ."""
     kappa: float
     """How fast learning slows with λ."""
     tokens_0: float
-    """Distinct replay tokens that leave half of what would be forgotten beyond them; 0 where pools do not matter."""
+    """Distinct replay tokens that leave half of what would be forgotten uncovered; 0 if the pool does not matter."""
     delta: float
-    """How fast that share falls with tokens."""
+    """How fast the uncovered share falls with tokens."""
 
     def factors(self, lambda_: ArrayLike, tokens: ArrayLike) -> tuple[Floats, Floats]:
-        """What the rise of forgetting is multiplied by, and what the steps are divided by; fp64."""
+        """The factor of the rise of L_f, and the divisor of the steps; fp64."""
         held = np.log1p(np.asarray(lambda_, dtype=np.float64) / self.lambda_0)
         with np.errstate(divide="ignore", over="ignore"):
-            beyond = (
-                1 / (1 + (np.asarray(tokens, dtype=np.float64) / self.tokens_0) ** self.delta) if self.tokens_0 else 0
-            )
-        return beyond + (1 - beyond) * np.exp(-self.gamma * held), beyond + (1 - beyond) * np.exp(self.kappa * held)
+            pool = np.asarray(tokens, dtype=np.float64)
+            q = 1 / (1 + (pool / self.tokens_0) ** self.delta) if self.tokens_0 else 0
+        return q + (1 - q) * np.exp(-self.gamma * held), q + (1 - q) * np.exp(self.kappa * held)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,20 +64,20 @@ class ReplayLaw:
     """The base's own forgetting loss, nats per token."""
 
     def predict(self, *, P: ArrayLike, N: ArrayLike, lambda_: ArrayLike, tokens: ArrayLike = np.inf) -> Losses:
-        """Both losses, fp64 in the shape of all four together, nats per token.
+        """Predict both losses, fp64 in the broadcast shape of all four, nats per token.
 
         Args:
             P, N: tuned parameters and update steps, above 0.
             lambda_: weight of the replay term, 0 or more, finite.
-            tokens: distinct replay tokens, 0 or more; inf where none is used twice.
+            tokens: distinct replay tokens, 0 or more; inf if no token is used twice.
 
         Raises:
-            ConfigError: a value outside these.
+            ConfigError: a value outside these ranges.
         """
         for name, values, most in (("lambda", lambda_, np.finfo(np.float64).max), ("replay_tokens", tokens, np.inf)):
             given = np.asarray(values, dtype=np.float64)
             if not np.all((given >= 0) & (given <= most)):
-                raise ConfigError(f"the law has no value at {name} = {given}", f"give a {name} of 0 or more")
+                raise ConfigError(f"the law is not defined at {name} = {given}", f"give a {name} of 0 or more")
         P, N, weight, pool = np.broadcast_arrays(*(np.asarray(v, dtype=np.float64) for v in (P, N, lambda_, tokens)))
         kept, slower = self.hold.factors(weight, pool)
         L_f = self.joint.predict(P=P, N=N).L_f

@@ -1,4 +1,4 @@
-"""The replay law in numbers that a least-squares solver can walk in, with its Jacobian; and its simpler rivals."""
+"""The replay law in coordinates that suit a least-squares solver, with its Jacobian, and its simpler rivals."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from keeptune.laws.replay.law import Hold, ReplayLaw
 from keeptune.laws.robust import scale_of, solve
 
 Form = Literal["replay", "no_tokens", "power", "constant", "none"]
-"""`replay` is the law; of its rivals `no_tokens` knows no pool (q = 0), `power` knows none and divides forgetting by
-1 + λ/λ0 (γ = 1), `constant` knows only whether there is replay, and `none` is the joint law alone."""
+"""`replay` is the law. Of its rivals, `no_tokens` ignores the pool (q = 0), `power` also divides forgetting by 1 + λ/λ0
+(γ = 1), `constant` depends only on whether there is replay, and `none` is the joint law alone."""
 _HOLD = ("lambda_0", "gamma", "kappa", "tokens_0", "delta")
 _BOUNDS = np.log([(1e-3, 1e3), (1e-2, 10.0), (1e-4, 5.0), (1.0, 1e9), (0.05, 5.0)])
 FREE: Mapping[str, tuple[str, ...]] = {
@@ -28,23 +28,23 @@ FREE: Mapping[str, tuple[str, ...]] = {
     "none": (),
 }
 _LEAST_SIZES = 3
-# Powers of the joint law's bracket at which it is a product of powers of P and N, for runs of too few P to tell.
+# At this power the joint law's bracket is a product of powers of P and N: for runs with too few P to determine more.
 _PRODUCT_RHO = 1e3
 _DIFFERENCE = 1e-6
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Model:
-    """Which of the joint law's 11 numbers and of the logarithms of the hold's five are free; θ has the free ones."""
+    """Which of the joint law's 11 numbers and of the logarithms of the hold's five are free. θ holds the free ones."""
 
     form: Form
     center: tuple[float, float]
     fixed: Floats
-    """The joint law's numbers, where they are not free."""
+    """The joint law's numbers, for those that are not free."""
     free: tuple[int, ...]
     L_f_base: float
     only_P: float | None
-    """The one P of the runs; None where they have several."""
+    """The only P of the runs; None if they have several."""
 
     @classmethod
     def of(cls, runs: ReplayRuns, form: Form) -> Model:
@@ -63,7 +63,7 @@ class Model:
 
     @property
     def held(self) -> tuple[str, ...]:
-        """The hold's free numbers."""
+        """Names of the hold's free numbers."""
         return FREE[self.form]
 
     def law(self, theta: Floats) -> ReplayLaw | _Switch:
@@ -105,8 +105,8 @@ class Model:
         return Hold(**{**default, **dict(zip(self.held, np.exp(theta[len(self.free) :]).tolist(), strict=True))})
 
     def _surfaces(self, theta: Floats, runs: ReplayRuns) -> tuple[Surface, Surface, Floats, Floats]:
-        """Where the readings lie without replay and by the steps that it leaves; the factor of forgetting, and the
-        logarithm of that of steps."""
+        """The readings without replay and at the steps that replay leaves, the factor of the rise of L_f, and the
+        logarithm of the divisor of the steps."""
         weights = np.sign(runs.lambda_) if self.form == "constant" else runs.lambda_
         kept, slower = self._hold(theta).factors(weights, runs.tokens)
         p, n = np.log(runs.P) - self.center[0], np.log(runs.N) - self.center[1]
@@ -120,13 +120,13 @@ class Model:
         return low, high
 
     def scales(self, theta: Floats, runs: ReplayRuns) -> Floats:
-        task, forgetting = (seen(runs) - self.losses(theta, runs)).reshape(2, -1)
+        task, forgetting = (observed(runs) - self.losses(theta, runs)).reshape(2, -1)
         return np.repeat([scale_of(task, runs.L_ft), scale_of(forgetting, runs.L_f)], len(runs))
 
     def solve(
         self, start: Floats, runs: ReplayRuns, scale: Floats, drawn: Floats | None = None, **limits: Any
     ) -> Floats:
-        target = seen(runs) if drawn is None else drawn
+        target = observed(runs) if drawn is None else drawn
         return solve(
             lambda theta: (self.losses(theta, runs) - target) / scale,
             lambda theta: self.jacobian(theta, runs) / scale[:, None],
@@ -138,16 +138,16 @@ class Model:
 
 @dataclass(frozen=True, kw_only=True)
 class _Switch(ReplayLaw):
-    """The rival that knows only whether there is replay."""
+    """The rival that depends only on whether there is replay."""
 
     def predict(self, *, P: ArrayLike, N: ArrayLike, lambda_: ArrayLike, tokens: ArrayLike = np.inf) -> Any:
-        """As `ReplayLaw.predict` with every λ above 0 taken as 1."""
+        """`ReplayLaw.predict` with every λ above 0 replaced by 1."""
         on = (np.asarray(lambda_, dtype=np.float64) > 0).astype(np.float64)
         return super().predict(P=P, N=N, lambda_=on, tokens=tokens)
 
 
-def seen(runs: ReplayRuns) -> Floats:
-    """L_ft of all readings, then L_f of all."""
+def observed(runs: ReplayRuns) -> Floats:
+    """L_ft of all readings, then L_f of all readings."""
     return np.concatenate([runs.L_ft, runs.L_f])
 
 

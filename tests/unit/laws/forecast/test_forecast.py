@@ -158,9 +158,9 @@ def test_it_is_quick_and_the_same_every_time() -> None:
 @pytest.mark.parametrize(
     ("steps", "said"),
     [
-        ([], "needs 3 readings after the first step; here are 0"),
-        ([0, 4, 10], "here are 2"),
-        ([1, 2, 4, 8], "needs a tenth of the run; step 8 of 100"),
+        ([], "needs 3 readings after step 0, and the run has 0"),
+        ([0, 4, 10], "the run has 2"),
+        ([1, 2, 4, 8], "needs a tenth of the run, and step 8 of 100"),
         ([10, 50, 100], "the run is over"),
     ],
 )
@@ -176,5 +176,5 @@ def test_what_no_forecast_can_be_made_from_is_refused() -> None:
         forecast("l_f_rise", [5, 10, 20], [0.1, 0.2, 0.1], end=100, rates=[0.0] * 50 + [1.0] * 50)
     with pytest.raises(ConfigError, match="99 rates for 100 steps"):
         forecast("l_f_rise", [5, 10, 20], [0.1, 0.2, 0.3], end=100, rates=[1.0] * 99)
-    with pytest.raises(ConfigError, match="cannot cover"):
+    with pytest.raises(ConfigError, match="coverage of the interval"):
         forecast("l_f_rise", [5, 10, 20], [0.1, 0.2, 0.3], end=100, interval=1.0)

@@ -23,7 +23,7 @@ def power(matrix: np.ndarray, exponent: float) -> np.ndarray:
 def test_residuals_are_freed_by_each_runs_block_of_the_hat_matrix(jacobian: np.ndarray) -> None:
     rest = np.eye(len(RUN)) - jacobian @ np.linalg.pinv(jacobian)
     seen = np.random.default_rng(1).standard_normal(len(RUN))
-    freed = Leverage.of(jacobian, RUN).unhidden(rest @ seen, jacobian, RUN)
+    freed = Leverage.of(jacobian, RUN).corrected(rest @ seen, jacobian, RUN)
     for name in set(RUN.tolist()):
         own = np.equal(RUN, name)
         expected = power(rest[np.ix_(own, own)], -0.5) @ (rest @ seen)[own]
@@ -57,6 +57,6 @@ def test_what_one_run_alone_decides_has_no_residual_and_one_degree_of_freedom() 
     design = np.array([[1.0, 0.0], [1.0, 0.0], [0.0, 1.0], [0.0, 1.0]])
     run = np.array([0, 1, 2, 2])
     leverage = Leverage.of(design, run)
-    freed = leverage.unhidden(np.array([1.0, -1.0, 1.0, -1.0]), design, run)
+    freed = leverage.corrected(np.array([1.0, -1.0, 1.0, -1.0]), design, run)
     np.testing.assert_allclose(freed, [np.sqrt(2), -np.sqrt(2), 1, -1])
     assert leverage.freedom(np.eye(2)) == pytest.approx([1, 1])

@@ -64,7 +64,7 @@ def test_a_row_says_where_the_run_will_end_and_from_when_on() -> None:
 def test_a_run_without_task_loss_has_a_forecast_of_the_others() -> None:
     said = forecast_row(rows(30, L_ft=None), END, [1.0] * END)
     assert said is not None
-    assert "here are 0" in said["l_ft"]
+    assert "the run has 0" in said["l_ft"]
     assert said["kl"]["low"] < said["kl"]["high"]
     assert describe(said).startswith("→ end: L_f +")
 
