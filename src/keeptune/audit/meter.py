@@ -20,6 +20,7 @@ from transformers import PreTrainedTokenizerBase
 
 from keeptune.data.documents import text_documents
 from keeptune.data.encode import encode
+from keeptune.data.rows import MAX_LENGTH
 from keeptune.errors import ConfigError
 from keeptune.log import track
 from keeptune.models.modeling import autocast, head_of, hidden_states, training_dtype
@@ -99,7 +100,7 @@ def measure(
     texts: Iterable[dict[str, Any]] | Sequence[str],
     *,
     tokenizer: PreTrainedTokenizerBase | None = None,
-    max_length: int = 256,
+    max_length: int = MAX_LENGTH,
     dtype: torch.dtype | None = None,
     label: str = "Measuring drift",
     tuned_states: States | None = None,

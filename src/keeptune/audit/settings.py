@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from keeptune.audit.gate import Kind
 from keeptune.audit.safety import named_prompts
 from keeptune.audit.texts import named_sources, text_sources
+from keeptune.data.rows import MAX_LENGTH
 from keeptune.errors import ConfigError
 
 
@@ -26,7 +27,7 @@ class AuditSettings:
     its own fresh chats (self-chat), which are always read. Repeat it for more."""
     docs: int = 64
     """At most so many documents of each text, evenly spaced."""
-    max_length: int = 256
+    max_length: int = MAX_LENGTH
     """Tokens in a window of text."""
     windows: int = 4
     """At most so many windows of each document."""

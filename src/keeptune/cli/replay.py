@@ -8,6 +8,8 @@ from typing import Annotated, Any, Literal
 
 from cyclopts import Parameter
 
+from keeptune.data.rows import ROW_LENGTH, SEED
+
 
 def replay(
     model: Annotated[str, Parameter(help="The base model: a hub id, a folder, a .gguf file, or smollm2.")],
@@ -18,13 +20,13 @@ def replay(
     tokens: Annotated[
         int, Parameter(help="Tokens in the pool, rounded up to whole rows. A --text with fewer tokens is used whole.")
     ] = 98_304,
-    length: Annotated[int, Parameter(help="Tokens in a row.")] = 128,
+    length: Annotated[int, Parameter(help="Tokens in a row.")] = ROW_LENGTH,
     seed: Annotated[
         int,
         Parameter(
             help="Random seed of sampling, or of the order of --text documents. The same seed gives the same bytes."
         ),
-    ] = 0,
+    ] = SEED,
     text: Annotated[
         str | None, Parameter(help="Use real text instead of samples: a data set, named as DATA in keeptune tune.")
     ] = None,

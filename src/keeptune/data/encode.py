@@ -17,7 +17,7 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from keeptune.data.documents import load_documents, text_documents
-from keeptune.data.rows import IGNORED_LABEL, accepted_columns, layout_of, windows
+from keeptune.data.rows import IGNORED_LABEL, SEED, accepted_columns, layout_of, windows
 from keeptune.errors import ConfigError, SourceError
 from keeptune.log import logger, track
 from keeptune.models.vocabulary import document_start as find_document_start
@@ -106,7 +106,7 @@ def text_rows(
     *,
     tokens: int | None,
     length: int,
-    seed: int = 0,
+    seed: int = SEED,
     start: str | int | None = None,
 ) -> Tensor:
     """Cut documents, in random order, into rows of one length: at least `tokens` targets, or all there are.

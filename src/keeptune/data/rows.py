@@ -15,6 +15,12 @@ from keeptune.data.chat import chat_tokens, require_chat
 from keeptune.errors import SourceError
 
 IGNORED_LABEL = -100
+ROW_LENGTH = 128
+"""Default tokens of a replay row."""
+MAX_LENGTH = 256
+"""Default tokens of a row of task text, and of a window of measured text."""
+SEED = 42
+"""Default seed of everything random but an audit's own text, which no training pool may share."""
 
 Columns = dict[str, Any]
 TokenRow = tuple[list[int], list[int]]

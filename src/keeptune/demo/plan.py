@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from keeptune.data.rows import SEED
 from keeptune.runs.settings import TuneSettings
 from keeptune.workspace import Workspace
 
@@ -32,7 +33,7 @@ class DemoPlan:
     """Weight λ of the replay term."""
     documents: int = 64
     """Number of fresh samples, and the most documents of the old text, to measure on."""
-    seed: int = 42
+    seed: int = SEED
     """Seed of everything random."""
 
     @property

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from keeptune.data.rows import ROW_LENGTH, SEED
 from keeptune.errors import ConfigError
 from keeptune.runs.settings import DEFAULT_LR, TuneSettings
 from keeptune.workspace import Workspace
@@ -42,9 +43,9 @@ class PlanSettings:
     """Peak learning rate; by default the pilot compares two."""
     batch_size: int = 4
     """Task rows in a step, and as many replay rows, in pilot and plan."""
-    max_length: int = 128
+    max_length: int = ROW_LENGTH
     """Longest row in tokens, in pilot and plan."""
-    seed: int = 42
+    seed: int = SEED
     """Seed of everything random."""
 
     def __post_init__(self) -> None:

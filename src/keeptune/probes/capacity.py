@@ -30,6 +30,7 @@ from transformers import PreTrainedModel
 from keeptune.audit.floor import noise_floor
 from keeptune.audit.meter import Drift, measure
 from keeptune.audit.verdict import NO_EVIDENCE, require_finite
+from keeptune.data.rows import ROW_LENGTH, SEED
 from keeptune.errors import ConfigError
 from keeptune.log import logger
 from keeptune.models.loading import load_model, load_tokenizer
@@ -83,11 +84,11 @@ class CapacityPlan:
     """Peak learning rate of both runs; by default 1e-4, or 1e-3 with LoRA."""
     batch_size: int = 8
     """Task rows in a step, and as many replay rows."""
-    max_length: int = 128
+    max_length: int = ROW_LENGTH
     """Longest task row in tokens, and the length of a replay row."""
     documents: int = 64
     """Number of rows of the base's own text, and the most held-out rows of the task, to measure on."""
-    seed: int = 42
+    seed: int = SEED
     """Seed of everything random."""
 
     def __post_init__(self) -> None:

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from keeptune.data.encode import text_rows
+from keeptune.data.rows import ROW_LENGTH, SEED
 from keeptune.errors import ConfigError, PoolError
 from keeptune.log import logger, track
 from keeptune.models.adapters import causal_model, evaluating
@@ -46,8 +47,8 @@ def sample_pool(
     folder: str | Path,
     *,
     tokens: int,
-    length: int = 256,
-    seed: int = 0,
+    length: int = ROW_LENGTH,
+    seed: int = SEED,
     start: str | int | Sequence[str | int] | None = None,
     prompts: Prompts = "document",
     temperature: float = 1.0,
@@ -107,7 +108,7 @@ def text_pool(
     *,
     tokens: int | None = None,
     length: int | None = None,
-    seed: int = 0,
+    seed: int | None = None,
     start: str | int | None = None,
     source: str | None = None,
     dtype: torch.dtype | None = None,
@@ -123,7 +124,7 @@ def text_pool(
         tokenizer: the base's tokenizer.
         texts: plain texts, one string a document; or the name of a data set, as for `load_documents`; or rows that
             `keeptune.data.encode.text_rows` cut, integer [R, T + 1].
-        tokens, length, seed, start: how to cut texts into rows; see `text_rows`. Default length 256.
+        tokens, length, seed, start: how to cut texts into rows; see `text_rows`. Default length 128.
         source: name of the text in the pool's settings and in readings; default the data set's name.
         dtype: dtype of the stored states; default the dtype in which training multiplies.
         predictions, top_k: what to store of the base's predictions; see `sample_pool`.
@@ -134,11 +135,12 @@ def text_pool(
         ConfigError: texts too short for a row, rows of another kind, or an unsupported architecture.
     """
     if isinstance(texts, Tensor):
-        if (tokens, length, seed, start) != (None, None, 0, None):
+        if (tokens, length, seed, start) != (None, None, None, None):
             raise ConfigError("the rows are cut already", "leave out tokens, length, seed and start, or give texts")
         rows_RT1, name = texts.to("cpu"), "given rows"
     else:
-        rows_RT1 = text_rows(texts, tokenizer, tokens=tokens, length=length or 256, seed=seed, start=start)
+        order = SEED if seed is None else seed
+        rows_RT1 = text_rows(texts, tokenizer, tokens=tokens, length=length or ROW_LENGTH, seed=order, start=start)
         name = texts if isinstance(texts, str) else f"{len(texts)} texts"
     dtype = dtype or training_dtype(model)
     start_token = _start_of(rows_RT1, _vocabulary(model))

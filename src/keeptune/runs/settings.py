@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from trl import SFTConfig
 
+from keeptune.data.rows import MAX_LENGTH, SEED
 from keeptune.errors import ConfigError
 from keeptune.train.config import DRIFT_EVERY, KeepConfig
 
@@ -40,13 +41,13 @@ class TuneSettings(KeepConfig):
     """Task rows in a micro-batch on each device."""
     accumulate: int = 1
     """Micro-batches to an optimizer step."""
-    max_length: int = 256
+    max_length: int = MAX_LENGTH
     """Longest row in tokens: text is cut into windows, longer prompts and chats are left out and counted."""
     held_out: float = 0.1
     """Fraction of the documents kept out of training, on which task loss is read."""
     held_out_rows: int = 64
     """At most so many rows of the held-out documents are read, evenly spaced."""
-    seed: int = 42
+    seed: int = SEED
     """Of everything random: split, order, adapter, replay."""
     checkpoint_every: int = 100
     """Steps between checkpoints, of which the last two are kept; 0 keeps none."""

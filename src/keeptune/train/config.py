@@ -4,6 +4,7 @@ import math
 from dataclasses import dataclass
 from pathlib import Path
 
+from keeptune.data.rows import ROW_LENGTH
 from keeptune.errors import ConfigError
 from keeptune.objective.divergence import DIVERGENCES
 from keeptune.replay.pool import ReplayPool
@@ -34,7 +35,7 @@ class KeepConfig:
     """Replay pool that keeptune replay wrote (a folder); by default the base writes one before training."""
     replay_tokens: int = 98_304
     """Tokens that the base writes when no pool is given."""
-    replay_length: int = 128
+    replay_length: int = ROW_LENGTH
     """Tokens in a row of a pool that the base writes."""
     replay_rows: int | None = None
     """Replay rows beside each task micro-batch; by default as many as the micro-batch has task rows."""

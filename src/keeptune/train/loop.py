@@ -17,6 +17,7 @@ from itertools import islice, zip_longest
 import torch
 from torch import Tensor, nn
 
+from keeptune.data.rows import SEED
 from keeptune.models.modeling import autocast, fingerprint, head_of, hidden_states
 from keeptune.objective import fused_next_token_ce
 from keeptune.replay.pool import ReplayBatch, ReplayPool
@@ -51,7 +52,7 @@ def keep_tuning(
     accumulate: int = 1,
     max_grad_norm: float = 1.0,
     dtype: torch.dtype = torch.float32,
-    seed: int = 42,
+    seed: int = SEED,
     before_step: Callable[[StepReading], None] | None = None,
 ) -> Iterator[StepReading]:
     """Fine-tune `model`, the base that wrote `pool`, with loss = CE(task) + λ · R(replay); yields after each step.

@@ -146,3 +146,16 @@ def test_long_rows_and_chosen_attention_are_left_alone(implementation: str, long
     model.set_attn_implementation(implementation)
     select_attention(model, longest)
     assert model.config._attn_implementation == implementation
+
+
+@pytest.mark.skipif(not Path("/proc/cpuinfo").is_file(), reason="needs the processor's flags")
+def test_bf16_is_told_by_the_processors_flags() -> None:
+    flags = set(Path("/proc/cpuinfo").read_text(encoding="utf-8").split())
+    assert has_bf16("cpu") == bool({"avx512_bf16", "amx_tile"} & flags)
+
+
+@pytest.mark.parametrize(("longest", "attention"), [(256, "eager"), (257, "sdpa")])
+def test_short_rows_attend_through_plain_products_on_a_cpu(longest: int, attention: str) -> None:
+    model = make_model()
+    select_attention(model, longest)
+    assert model.config._attn_implementation == attention

@@ -114,7 +114,7 @@ def test_plain_texts_and_data_sets_are_cut_as_text_rows_cuts_them(texts: str, tm
         texts,
     ]
     whole = text_pool(make_model(), make_tokenizer(), tmp_path / "whole", ["x" * 600])
-    assert (whole.rows, whole.settings.length) == (2, 256), "every row there is, of the length of sampled ones"
+    assert (whole.rows, whole.settings.length) == (4, 128), "every row there is, of the length of sampled ones"
 
 
 def test_texts_that_cannot_be_cut_are_refused(tmp_path: Path) -> None:
