@@ -1,0 +1,60 @@
+"""A run's folder: what it refuses, what a resume may change, and what a run of an earlier version is."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from peft import LoraConfig
+
+from keeptune.errors import ConfigError, OutputExists
+from keeptune.runs.run import RUN_FILE, check_folder, claim_folder, lora_config
+from keeptune.runs.settings import TuneSettings
+
+
+def settings(out: Path, **changed: Any) -> TuneSettings:
+    return TuneSettings(model="base", data="text", out=str(out), **changed)
+
+
+def test_a_folder_is_claimed_once(tmp_path: Path) -> None:
+    run = settings(tmp_path / "run")
+    check_folder(tmp_path / "run", run, resume=False, overwrite=False)
+    claim_folder(tmp_path / "run", run, resume=False)
+    with pytest.raises(OutputExists, match="already contains a run"):
+        check_folder(tmp_path / "run", run, resume=False, overwrite=False)
+    check_folder(tmp_path / "run", run, resume=True, overwrite=False)
+    (tmp_path / "run" / "left over").touch()
+    claim_folder(tmp_path / "run", run, resume=False)
+    assert [path.name for path in (tmp_path / "run").iterdir()] == [RUN_FILE]
+
+
+def test_a_resume_may_change_what_has_no_influence_on_the_weights(tmp_path: Path) -> None:
+    claim_folder(tmp_path, settings(tmp_path), resume=False)
+    bound = settings(tmp_path, stop_if_forecast=("kl=0.1",))
+    check_folder(tmp_path, bound, resume=True, overwrite=False)
+    with pytest.raises(ConfigError, match="started with another lambda_, seed"):
+        check_folder(tmp_path, settings(tmp_path, lambda_=2.0, seed=7), resume=True, overwrite=False)
+
+
+def test_a_run_of_version_0_1_is_resumed(tmp_path: Path) -> None:
+    """It called the settings of drift those of a meter, and had one for FINCH."""
+    written = {name.replace("drift_", "meter_"): of for name, of in dataclasses.asdict(settings(tmp_path)).items()}
+    content = {"versions": {"keeptune": "0.1.0"}, "settings": {**written, "finch": None}}
+    (tmp_path / RUN_FILE).write_text(json.dumps(content))
+    check_folder(tmp_path, settings(tmp_path), resume=True, overwrite=False)
+    with pytest.raises(ConfigError, match="another drift_rows"):
+        check_folder(tmp_path, settings(tmp_path, drift_rows=5), resume=True, overwrite=False)
+
+
+def test_overwriting_keeps_a_pool_that_the_run_needs(tmp_path: Path) -> None:
+    claim_folder(tmp_path, settings(tmp_path), resume=False)
+    with pytest.raises(ConfigError, match="would delete the replay pool"):
+        check_folder(tmp_path, settings(tmp_path, replay=str(tmp_path / "pool")), resume=False, overwrite=True)
+
+
+def test_the_adapter_is_rank_stabilized_on_every_linear_layer() -> None:
+    config: LoraConfig = lora_config(8)
+    assert (config.r, config.use_rslora, config.target_modules) == (8, True, "all-linear")
