@@ -74,7 +74,8 @@ class DemoPlan:
             batch_size=TASK_ROWS,
             max_length=LENGTH,
             drift_rows=METER_ROWS,
-            drift_every=max(1, self.steps // 3),
+            # A divisor of the steps, so that the replay run is read where the plain run ends.
+            drift_every=next(self.steps // parts for parts in (3, 2, 1) if self.steps % parts == 0),
             checkpoint_every=0,
             seed=self.seed,
         )
