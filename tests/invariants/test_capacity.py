@@ -1,7 +1,8 @@
-"""The capacity probe: the rule in numbers, a probe that goes on, and two models that it must tell apart."""
+"""The capacity probe from end to end: it resumes, also from folders of earlier versions, and tells two models apart."""
 
 from __future__ import annotations
 
+import json
 import random
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,8 +12,10 @@ import pytest
 import torch
 from transformers import LlamaForCausalLM
 
-from keeptune.probes.capacity import SATURATED, UNDECIDED, CapacityPlan, capacity_probe
-from keeptune.probes.describe import describe
+from keeptune.errors import OutputExists
+from keeptune.probes.capacity import SATURATED, UNDECIDED, CapacityPlan, capacity_probe, pace
+from keeptune.probes.describe import describe, print_capacity
+from keeptune.train.readings import read_rows
 from tests.helpers.models import make_model, make_tokenizer
 
 LETTERS = "abcdefghijkl"
@@ -75,6 +78,56 @@ def probe(model: LlamaForCausalLM, task: str, folder: Path, **fields: Any) -> di
     make_tokenizer().save_pretrained(folder / "base")
     settings = {"out": str(folder / "capacity"), "max_length": LENGTH, "learning_rate": 3e-3, **fields}
     return capacity_probe(CapacityPlan(model=str(folder / "base"), data=task, **settings))
+
+
+def test_a_probe_goes_on_where_it_was(task: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    few = {"steps": 2, "documents": 10}
+    found = probe(make_model(), task, tmp_path, **few)
+    out = tmp_path / "capacity"
+    assert json.loads((out / "capacity.json").read_text()) == found
+    for run, of_run in found["kl"].items():
+        way = read_rows(out / run / "runs.jsonl")
+        (row,) = [row for row in way if row["step"] == 2]
+        assert of_run["value"] == pytest.approx(row["KL"], rel=0.05), "the trainer's meter reads the same rows"
+        assert row["lambda"] == (0.0 if run == "plain" else 10.0)
+    if found["price"]:
+        assert found["price_to_come"] == found["price"]["low"] * pace(way)[1], (
+            "the constrained run's readings, the last ones"
+        )
+    print_capacity(found)
+    assert f"{found['gain']['plain']['value']:.4f}" in capsys.readouterr().out
+    (out / "readings" / "constrained-self.json").unlink()
+    (out / "capacity.json").unlink()
+    again = probe(make_model(), task, tmp_path, **few)
+    assert "this run is finished" in capsys.readouterr().err
+    assert {key: again[key] for key in ("gain", "kl", "price", "verdict")} == {
+        key: found[key] for key in ("gain", "kl", "price", "verdict")
+    }
+    with pytest.raises(OutputExists, match="other settings"):
+        probe(make_model(), task, tmp_path, **few, lora=2)
+    with pytest.raises(OutputExists, match="holds no capacity probe"):
+        probe(make_model(), task, tmp_path, **few, out=str(tmp_path / "task"))
+
+
+def test_a_probe_of_an_earlier_version_is_continued(
+    task: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    few = {"steps": 2, "documents": 10}
+    found, out = probe(make_model(), task, tmp_path, **few), tmp_path / "capacity"
+    (out / "constrained").rename(out / "stiff")
+    marker = out / "stiff" / "run.json"
+    marker.write_text(marker.read_text().replace(str(out / "constrained"), str(out / "stiff")))
+    for file in (out / "readings").iterdir():
+        content = json.loads(file.read_text())["content"]
+        file.unlink()
+        (out / "readings" / file.name.replace("constrained", "stiff")).write_text(json.dumps(content))
+    (out / "plan.json").write_text(json.dumps(json.loads((out / "plan.json").read_text())["settings"]))
+    (out / "readings" / "plain-task.json").write_text("{")
+    capsys.readouterr()
+    again = probe(make_model(), task, tmp_path, **few)
+    assert capsys.readouterr().err.count("this run is finished") == 2
+    assert {key: again[key] for key in ("gain", "kl")} == {key: found[key] for key in ("gain", "kl")}
+    assert not (out / "constrained").exists()
 
 
 def test_a_full_model_is_called_saturated_and_one_with_room_is_not(task: str, tmp_path: Path) -> None:

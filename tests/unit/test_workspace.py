@@ -3,11 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
-import subprocess
-import sys
-import textwrap
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -191,34 +186,3 @@ def test_a_step_that_fails_leaves_nothing(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="JSON"):
         Steps(tmp_path).once("step", lambda: float("nan"))
     assert list(tmp_path.iterdir()) == []
-
-
-@pytest.mark.parametrize("moment", ["computing", "writing", "before the rename"])
-def test_a_kill_leaves_no_half_result(tmp_path: Path, moment: str) -> None:
-    script = textwrap.dedent("""
-        import os, signal, sys
-        from pathlib import Path
-        from keeptune.workspace import Steps
-
-        def die(*_, **__):
-            os.kill(os.getpid(), signal.SIGKILL)
-
-        def die_half_way(path, text, **_):
-            path.write_bytes(text.encode()[: len(text) // 2])
-            die()
-
-        folder, moment = Path(sys.argv[1]), sys.argv[2]
-        Steps(folder).once("first", lambda: "done")
-        if moment == "writing":
-            Path.write_text = die_half_way
-        elif moment == "before the rename":
-            Path.replace = die
-        Steps(folder).once("second", die if moment == "computing" else lambda: list(range(1000)))
-    """)
-    ended = subprocess.run([sys.executable, "-c", script, str(tmp_path), moment], env=os.environ, check=False)
-    assert ended.returncode == -signal.SIGKILL
-    compute, calls = counting("anew")
-    assert Steps(tmp_path).once("first", compute) == "done"
-    assert not (tmp_path / "second.json").exists()
-    assert Steps(tmp_path).once("second", compute) == "anew"
-    assert len(calls) == 1

@@ -64,6 +64,8 @@ class DemoPlan:
     def tune_settings(self, run: str) -> TuneSettings:
         """Settings of the run `plain` or `replay`. They differ in λ and the number of steps."""
         plain = run == "plain"
+        # The replay run must be read where the plain run ends.
+        third = max(1, self.steps // 3)
         return TuneSettings(
             model=self.model,
             data=self.data,
@@ -75,7 +77,7 @@ class DemoPlan:
             batch_size=TASK_ROWS,
             max_length=LENGTH,
             drift_rows=METER_ROWS,
-            drift_every=max(1, self.steps // 3),
+            drift_every=third if self.steps % third == 0 else self.steps,
             checkpoint_every=0,
             seed=self.seed,
         )
