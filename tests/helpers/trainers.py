@@ -25,9 +25,9 @@ from tests.helpers.models import make_model, make_tokenizer
 from tests.helpers.training import task_rows
 
 try:
-    from trl import KTOConfig, KTOTrainer
-except ImportError:  # it has moved between versions
     from trl.experimental.kto import KTOConfig, KTOTrainer
+except ImportError:  # since version 1 it is no experiment any more
+    from trl import KTOConfig, KTOTrainer
 
 
 class KeepKTOTrainer(KeepMixin, KTOTrainer):
