@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import trl
 from datasets import Dataset
 from transformers import LlamaForCausalLM, Trainer, TrainingArguments, default_data_collator
 from trl import (
@@ -24,9 +25,9 @@ from keeptune import KeepConfig, KeepDPOTrainer, KeepGRPOTrainer, KeepMixin, Kee
 from tests.helpers.models import make_model, make_tokenizer
 from tests.helpers.training import task_rows
 
-try:
+if trl.__version__.startswith("0."):
     from trl.experimental.kto import KTOConfig, KTOTrainer
-except ImportError:  # since version 1 it is no experiment any more
+else:
     from trl import KTOConfig, KTOTrainer
 
 
