@@ -112,7 +112,7 @@ def claims(rows: list[Row]) -> list[Claim]:
     target, groups, seeds = rows[0]["target"], tuned(rows, long), values(rows, "seed")
     weak, *_, strong = kl_lambdas(rows)
 
-    def claim(text: str, measure: str, ours: Interval | None, **bound: float) -> Claim | None:
+    def claim(text: str, measure: str, ours: Interval | None, **bound: Any) -> Claim | None:
         if ours is None:
             return None
         return Claim(claim=text, paper="figure only", measure=f"{measure}, nats per token", ours=ours, **bound)
@@ -120,7 +120,7 @@ def claims(rows: list[Row]) -> list[Claim]:
     def change(column: str) -> Interval:
         return over_seeds([end(groups[weak], seed)[column] - end(groups[strong], seed)[column] for seed in seeds])
 
-    def without_forgetting(length: float, does: str, **bound: float) -> Claim | None:
+    def without_forgetting(length: float, does: str, **bound: Any) -> Claim | None:
         best = best_at(rows, target, kl_lambdas(rows), tokens_per_parameter=length)
         measure = f"forgetting at a new loss of {target:g}, best λ"
         return claim(f"a model of {length:g} tokens a parameter {does}", measure, best.interval, **bound)

@@ -32,7 +32,7 @@ def claims(rows: list[Row]) -> list[Claim]:
     """Which prompts keep what: our own findings, since neither paper has it."""
     has, real = set(kept.methods(rows)), kept.real_text(rows)
 
-    def drift(claim: str, first: str, second: str, text: str, **bound: float) -> Claim | None:
+    def drift(claim: str, first: str, second: str, text: str, **bound: Any) -> Claim | None:
         if not {first, second} <= has:
             return None
         measure = f"drift, {NAMES[first]} / {NAMES[second]}, on {kept.TEXTS[text]}, bootstrap over documents"

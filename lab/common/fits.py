@@ -25,8 +25,9 @@ def readings(rows: list[Row], run: Callable[[Row], Any]) -> Runs:
     return Runs(**_columns(rows, run))
 
 
-def replay_readings(rows: list[Row], base: float) -> ReplayRuns:
-    """Readings with λ and the replay tokens too; `base` is the L_f of the base."""
+def replay_readings(rows: list[Row]) -> ReplayRuns:
+    """Readings with λ and the replay tokens too, of runs that have one L_f of the base."""
+    base = float(rows[0]["L_f_base"])
     lambda_, tokens = (np.array([row[name] for row in rows], dtype=np.float64) for name in ("lambda", "replay_tokens"))
     return ReplayRuns(**_columns(rows, lambda row: row["run"]), lambda_=lambda_, tokens=tokens, L_f_base=base)
 

@@ -122,10 +122,9 @@ class Claim:
             return Verdict.ONE_RUN
         if low is None or high is None or runs < LEAST_RUNS:
             return Verdict.NOT_DECIDED
-        if self.above is not None:
-            holds, fails = low > self.above, high < self.above
-        else:
-            holds, fails = high < self.below, low > self.below
+        above, below = self.above, self.below
+        holds = low > above if above is not None else below is not None and high < below
+        fails = high < above if above is not None else below is not None and low > below
         return Verdict.CONFIRMED if holds else Verdict.CONTRADICTED if fails else Verdict.NOT_DECIDED
 
     def as_dict(self) -> dict[str, Any]:

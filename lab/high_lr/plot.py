@@ -61,16 +61,17 @@ def figure(rows: list[Row]) -> Any:
 
 def draw_family(axis: Any, rows: list[Row], method: str, seconds: Callable[[Row], float], **look: Any) -> None:
     """The settings of a method as points with intervals in both directions; a line joins those that differ in one."""
-    target, label = rows[0]["target"], FAMILIES[method]
-    places = []
+    target, places = rows[0]["target"], []
+    label: str | None = FAMILIES[method]
     for case in cases(rows, method):
         group = runs(rows, case=case["case"])
         forgotten, times = mean_at(group, target), mean_at(group, target, seconds)
         if forgotten is None or times is None:
             continue
         places.append((times.value, forgotten.value))
-        ends = {name: None if i.low is None else errors(i) for name, i in (("xerr", times), ("yerr", forgotten))}
-        axis.errorbar(times.value, forgotten.value, **ends, elinewidth=0.7, linestyle="none", label=label, **look)
+        xerr, yerr = (None if interval.low is None else errors(interval) for interval in (times, forgotten))
+        style = {"elinewidth": 0.7, "linestyle": "none", "label": label, **look}
+        axis.errorbar(times.value, forgotten.value, xerr=xerr, yerr=yerr, **style)
         label = None
         note(axis, times.value, forgotten.value, word(case), color=look["color"], **BESIDE.get(method, {}))
     if method in ("standard", "replace") and places:
@@ -110,11 +111,12 @@ def quicker(rows: list[Row], method: str, name: str, seconds: Callable[[Row], fl
         return None
     slow = by_seed(runs(rows, method="standard", learning_rate=SLOW), target, seconds)
     ratios = paired(slow, by_seed(runs(rows, case=case), target, seconds), lambda long, short: long / short)
-    *interval, units = over_seeds(np.log(ratios).tolist())
+    mean, low, high, units = over_seeds(np.log(ratios).tolist())
+    ends = [None if end is None else float(np.exp(end)) for end in (low, high)]
     return Claim(
         claim=f"{name} at rate {FAST:g} is quicker than rate {SLOW:g} alone, forgetting no more",
         measure=f"times the processor seconds ({case})",
-        ours=Interval(*(None if end is None else float(np.exp(end)) for end in interval), units),
+        ours=Interval(float(np.exp(mean)), *ends, units),
         above=1.0,
         **paper,
     )

@@ -41,14 +41,14 @@ def claims(rows: list[Row]) -> list[Claim]:
     def paper(first: str, second: str) -> str:
         return f"of 53.73 % right, {PAPER[first]} against {PAPER[second]}"
 
-    def drift(claim: str, first: str, second: str, **bound: float) -> Claim | None:
+    def drift(claim: str, first: str, second: str, **bound: Any) -> Claim | None:
         if not {first, second} <= set(kept.methods(rows)):
             return None
         measure = f"drift, {NAMES[first]} / {NAMES[second]}, on {kept.TEXTS[text]}, bootstrap over documents"
         ours = kept.ratio(rows, first, second, text)
         return kept.claim(rows, claim, measure, ours, paper=paper(first, second), **bound)
 
-    def answers(claim: str, first: str, value: Any, **bound: float) -> Claim | None:
+    def answers(claim: str, first: str, value: Any, **bound: Any) -> Claim | None:
         if not kept.of(rows, first, "arc") or not kept.of(rows, "standard", "arc"):
             return None
         what = "same answer as the base" if value is same_answer else "right answer"

@@ -122,7 +122,7 @@ def table(rows: list[Row]) -> str:
 def claims(rows: list[Row]) -> list[Claim]:
     """The check in the paper's appendix, and both laws for each way of tuning."""
 
-    def claim(text: str, paper: str | None, law: str, group: str, **bound: float) -> Claim | None:
+    def claim(text: str, paper: str | None, law: str, group: str, **bound: Any) -> Claim | None:
         ours = interval(rows, law, group)
         measure = f"R² of L_f, {group}, {LAWS[law]}"
         return None if ours is None else Claim(claim=text, paper=paper, measure=measure, ours=ours, **bound)

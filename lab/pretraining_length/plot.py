@@ -84,7 +84,7 @@ def claims(rows: list[Row]) -> list[Claim]:
     doublings = np.log2(list(reached))
     slopes = [float(np.polyfit(doublings, [own[seed] for own in reached.values()], 1)[0]) for seed in seeds]
 
-    def claim(text: str, paper: str, measure: str, ours: Interval, **bound: float) -> Claim:
+    def claim(text: str, paper: str, measure: str, ours: Interval, **bound: Any) -> Claim:
         return Claim(claim=text, paper=paper, measure=f"{measure}, with KL, nats per token", ours=ours, **bound)
 
     return [

@@ -78,7 +78,7 @@ def claims(rows: list[Row]) -> list[Claim]:
     """What the paper's figure shows; intervals from resampling the ensemble's members."""
     units = len(functions(rows, 0.0)[1])
 
-    def claim(text: str, measure: str, statistic: Any, **bound: float) -> Claim:
+    def claim(text: str, measure: str, statistic: Any, **bound: Any) -> Claim:
         ours = bootstrap(statistic, units)
         return Claim(claim=text, paper="figure only", measure=f"{measure}, bootstrap over members", ours=ours, **bound)
 

@@ -86,7 +86,7 @@ def centred(rows: list[Row]) -> list[Row]:
 
 def fitted(rows: list[Row]) -> ReplayRuns:
     """The readings that laws are fitted to."""
-    return replay_readings([row for row in centred(rows) if row["N"] > AFTER], float(rows[0]["L_f_base"]))
+    return replay_readings([row for row in centred(rows) if row["N"] > AFTER])
 
 
 def record(rows: list[Row]) -> dict[str, Any]:

@@ -73,10 +73,10 @@ def frontier(rows: list[Row]) -> list[tuple[int, float]]:
             if forgotten is not None and seconds is not None:
                 found.append((seconds.value, forgotten.value, (count, lambda_)))
     best, least = [], float("inf")
-    for _, forgotten, setting in sorted(found):
-        if forgotten < least:
+    for _, forgotten_nats, setting in sorted(found):
+        if forgotten_nats < least:
             best.append(setting)
-            least = forgotten
+            least = forgotten_nats
     return best
 
 

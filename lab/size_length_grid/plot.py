@@ -141,7 +141,7 @@ def claims(rows: list[Row]) -> list[Claim]:
     reached = {place: by_seed for place, by_seed in kept.items() if by_seed}
     every = f"the worst of {len(reached)} of {len(kept)} sizes and lengths that learn the target"
 
-    def claim(text: str, paper: str, measure: str, of: Callable[[int], float], given: Any, **bound: float) -> Any:
+    def claim(text: str, paper: str, measure: str, of: Callable[[int], float], given: Any, **bound: Any) -> Any:
         if not given:
             return None
         ours = over_seeds([of(seed) for seed in seeds])

@@ -71,7 +71,7 @@ def claims(rows: list[Row]) -> list[Claim]:
     """What the paper's figure shows, one number per seed; and the same with KL, which it does not show."""
     ends = "add 21 %, reversal 0 %, sort 1 % at the end"
 
-    def claim(text: str, paper: str | None, which: str, accuracies: list[float], **bound: float) -> Claim:
+    def claim(text: str, paper: str | None, which: str, accuracies: list[float], **bound: Any) -> Claim:
         ours = over_seeds(accuracies, 0.0, 1.0)
         return Claim(claim=text, paper=paper, measure=f"accuracy on the {which}", ours=ours, **bound)
 

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+import figures
 import verdicts
 from common.grid import LAB, Grid
 from common.results import read_csv, results
@@ -57,16 +58,21 @@ def test_smoke(name: str, smoke: dict[str, Path]) -> None:
     cells = list(Grid.read(LAB / name, "smoke").cells)
     assert len(rows) >= len(cells)
     assert list(json.loads((out / "results_smoke.json").read_text())) == cells
-    plot(name, out / "results_smoke.csv")
-    code, error = run(name, out)
+    figures.draw(name, out / "results_smoke.csv")
+    check_figure(out / "figure_smoke")
+
+
+def test_a_second_run_has_nothing_to_do(smoke: dict[str, Path]) -> None:
+    code, error = run("regression_1d", smoke["regression_1d"])
     assert code == 0, error
-    assert f"all {len(cells)} cells of the smoke grid are done" in error
+    assert "all 2 cells of the smoke grid are done" in error
 
 
 @pytest.mark.parametrize("name", WITH_RESULTS)
 def test_the_figure_draws_from_the_committed_rows(name: str, tmp_path: Path, smoke: dict[str, Path]) -> None:
     shutil.copy(LAB / name / "results.csv", tmp_path)
-    plot(name, tmp_path / "results.csv")
+    figures.draw(name, tmp_path / "results.csv")
+    check_figure(tmp_path / "figure")
     committed, fresh = read_csv(tmp_path / "results.csv"), read_csv(smoke[name] / "results_smoke.csv")
     # Rows made before the target of reading moved to the grid have it as a column.
     assert [column for column in committed[0] if column != "target"] == list(fresh[0])
@@ -74,11 +80,15 @@ def test_the_figure_draws_from_the_committed_rows(name: str, tmp_path: Path, smo
         assert (LAB / name / picture).is_file(), "run: make figures"
 
 
-def plot(name: str, table: Path) -> None:
-    command = [sys.executable, str(LAB / "figures.py"), name, "--rows", str(table)]
+def test_the_command_draws_from_other_rows(tmp_path: Path) -> None:
+    shutil.copy(LAB / "regression_1d" / "results.csv", tmp_path)
+    command = [sys.executable, str(LAB / "figures.py"), "regression_1d", "--rows", str(tmp_path / "results.csv")]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    picture = table.with_stem(table.stem.replace("results", "figure"))
+    check_figure(tmp_path / "figure")
+
+
+def check_figure(picture: Path) -> None:
     assert "<svg" in picture.with_suffix(".svg").read_text()[:2000]
     assert picture.with_suffix(".png").stat().st_size > 10_000
 
