@@ -170,7 +170,7 @@ def test_runs_that_differ_in_replay_give_the_replay_law(
     assert run(monkeypatch, "laws", "fit", table, "--out", laws, "--bootstraps", 0) == 0
     said = capsys.readouterr().out
     assert "Replay law: R²" in said
-    assert "one size of pool alone" in said
+    assert "all pools have one size" in said
     place = ["laws", "predict", laws, "--P", 1e6, "--N", 50]
     forgotten = []
     for weight in (0, 4):
