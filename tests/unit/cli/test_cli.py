@@ -186,7 +186,7 @@ def test_runs_that_differ_in_replay_give_the_replay_law(
     assert "<svg" in (tmp_path / "ends.svg").read_text()
     capsys.readouterr()
     assert run(monkeypatch, "laws", "plot", laws, "--out", tmp_path / "laws.svg") == 2
-    assert "the runs that it comes from" in capsys.readouterr().err
+    assert "give the readings themselves" in capsys.readouterr().err
 
 
 def test_laws_are_fitted_drawn_and_predict(
