@@ -21,6 +21,12 @@ COLUMNS = ("P", "N", "L_ft", "L_f")
 _SAME = ("base", "data", "objective", "learning_rate", "L_ft_on", "L_f_on")
 _REPLAY = ("lambda", "replay_tokens")
 _NUMBERS = ("learning_rate", *_REPLAY)
+# Columns that must be above 0, and what to give.
+_POSITIVE = {
+    "P": "P, the number of tuned parameters, above 0",
+    "L_ft": "the task loss in nats per token",
+    "L_f": "the forgetting loss itself, not its rise above the base's",
+}
 _Table = tuple[Path, Sequence[dict[str, Any]]]
 
 
@@ -184,49 +190,35 @@ def _table(path: Path) -> Sequence[dict[str, Any]]:
     return rows
 
 
-def _values(path: Path, place: int, row: dict[str, Any]) -> list[float]:
-    """P, N, L_ft and L_f; NaN for values that the run did not measure."""
-    steps = "N" if "N" in row else "step"
-    missing = [name for name in ("P", steps, "L_ft", "L_f") if name not in row]
-    if missing:
-        raise SourceError(
-            f"{path}, row {place}: no column {', '.join(missing)}", f"name the columns {', '.join(COLUMNS)}"
-        )
+def _cell(path: Path, place: int, row: dict[str, Any], name: str, columns: str) -> float:
+    """One number of a row; NaN for a value that the run did not measure."""
+    if name not in row:
+        raise SourceError(f"{path}, row {place}: no column {name}", columns)
     try:
-        values = [math.nan if row[name] in (None, "") else float(row[name]) for name in ("P", steps, "L_ft", "L_f")]
+        value = math.nan if row[name] in (None, "") else float(row[name])
     except (TypeError, ValueError, OverflowError) as error:
         raise SourceError(f"{path}, row {place}: {error}", "give numbers") from error
-    if values[0] <= 0:
-        raise SourceError(f"{path}, row {place}: P = {row['P']}", "give P, the number of tuned parameters, above 0")
-    if values[2] <= 0:
-        raise SourceError(f"{path}, row {place}: L_ft = {row['L_ft']}", "give the task loss in nats per token")
-    if values[3] <= 0:
-        raise SourceError(
-            f"{path}, row {place}: L_f = {row['L_f']}", "give the forgetting loss itself, not its rise above the base's"
-        )
-    return values
+    if value <= 0 and name in _POSITIVE:
+        raise SourceError(f"{path}, row {place}: {name} = {row[name]}", f"give {_POSITIVE[name]}")
+    return value
+
+
+def _values(path: Path, place: int, row: dict[str, Any]) -> list[float]:
+    """P, N, L_ft and L_f."""
+    names = ("P", "N" if "N" in row else "step", "L_ft", "L_f")
+    return [_cell(path, place, row, name, f"name the columns {', '.join(COLUMNS)}") for name in names]
 
 
 def _replay_values(path: Path, place: int, row: dict[str, Any]) -> list[float]:
-    """`_values`, then λ, distinct replay tokens and L_f_base; NaN for values that the run did not measure."""
-    read: dict[str, float] = {}
-    for name in ("lambda", "replay_tokens", "L_f_base"):
-        without = name == "replay_tokens" and read["lambda"] == 0
-        if not without and name not in row:
-            raise SourceError(
-                f"{path}, row {place}: no column {name}",
-                "runs that differ in λ or replay tokens need lambda, replay_tokens and L_f_base",
-            )
-        try:
-            read[name] = 0.0 if without else math.nan if row[name] in (None, "") else float(row[name])
-        except (TypeError, ValueError, OverflowError) as error:
-            raise SourceError(f"{path}, row {place}: {error}", "give numbers") from error
-        if read[name] < 0 or (name == "replay_tokens" and read[name] == 0 and not without):
-            raise SourceError(
-                f"{path}, row {place}: {name} = {row[name]}",
-                "give 0 or more; with λ above 0, give the tokens of the pool",
-            )
-    return [*_values(path, place, row), *read.values()]
+    """`_values`, then λ, distinct replay tokens and L_f_base."""
+    columns = "runs that differ in λ or replay tokens need lambda, replay_tokens and L_f_base"
+    weight = _cell(path, place, row, "lambda", columns)
+    tokens = _cell(path, place, row, "replay_tokens", columns) if weight else 0.0
+    L_f_base = _cell(path, place, row, "L_f_base", columns)
+    if min(weight, tokens, L_f_base) < 0 or (weight and tokens == 0):
+        given = f"lambda = {weight:g}, replay_tokens = {tokens:g}, L_f_base = {L_f_base:g}"
+        raise SourceError(f"{path}, row {place}: {given}", "give 0 or more; with λ above 0, the tokens of the pool")
+    return [*_values(path, place, row), weight, tokens, L_f_base]
 
 
 def _refuse_mixtures(tables: Sequence[_Table], names: Sequence[str]) -> None:

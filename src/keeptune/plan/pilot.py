@@ -47,8 +47,8 @@ class Run:
     @property
     def parameters(self) -> int:
         """Tuned parameters."""
-        found: int = self.rows[-1]["P"]
-        return found
+        parameters: int = self.rows[-1]["P"]
+        return parameters
 
     @property
     def step_seconds(self) -> float:

@@ -7,6 +7,7 @@ from typing import Any
 
 from keeptune.errors import ConfigError
 from keeptune.laws.forecast.forecast import forecast
+from keeptune.laws.joint.record import or_reason
 from keeptune.plan.choose import FARTHEST, Candidates, Reach, candidates, choose, controlled_interval, frontier
 from keeptune.plan.design import ROUNDS, WEIGHTS, readings
 from keeptune.plan.law import PilotLaw, misses
@@ -40,7 +41,7 @@ def plan(settings: PlanSettings) -> dict[str, Any]:
         result["law"] = error.what
         chosen = _bracket(settings, finished)
     else:
-        result |= {"law": law.as_dict(), "misses": _misses(finished)}
+        result |= {"law": law.as_dict(), "misses": or_reason(lambda: misses(runs))}
         within = candidates(law, _reach(settings, finished))
         result["frontier"] = [within.row(place) for place in frontier(within)]
         try:
@@ -68,13 +69,6 @@ def _chosen(settings: PlanSettings, finished: Pilot, law: PilotLaw, within: Cand
     if chosen["lambda"]:
         chosen["task_loss"][1:] = controlled_interval(within, place, settings.budget)
     return {**chosen, "L_f_rise": law.rise_at(tuple(chosen["KL"]))}
-
-
-def _misses(finished: Pilot) -> dict[str, Any] | str:
-    try:
-        return misses(finished.at_rate())
-    except ConfigError as error:
-        return error.what
 
 
 def _reach(settings: PlanSettings, finished: Pilot) -> Reach:

@@ -170,7 +170,7 @@ def test_runs_that_differ_in_replay_give_the_replay_law(
     assert run(monkeypatch, "laws", "fit", table, "--out", laws, "--bootstraps", 0) == 0
     said = capsys.readouterr().out
     assert "Replay law: R²" in said
-    assert "one size of pool alone" in said
+    assert "all pools have one size" in said
     place = ["laws", "predict", laws, "--P", 1e6, "--N", 50]
     forgotten = []
     for weight in (0, 4):
@@ -186,7 +186,7 @@ def test_runs_that_differ_in_replay_give_the_replay_law(
     assert "<svg" in (tmp_path / "ends.svg").read_text()
     capsys.readouterr()
     assert run(monkeypatch, "laws", "plot", laws, "--out", tmp_path / "laws.svg") == 2
-    assert "the runs that it comes from" in capsys.readouterr().err
+    assert "give the readings themselves" in capsys.readouterr().err
 
 
 def test_laws_are_fitted_drawn_and_predict(

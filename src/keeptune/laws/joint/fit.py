@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from keeptune.errors import ConfigError
-from keeptune.laws.forms import Floats, LineLaw
+from keeptune.laws.forms import Floats, LineLaw, Losses
 from keeptune.laws.joint.leverage import Leverage
 from keeptune.laws.joint.surface import NAMES, READABLE, Surface, readable, readable_jacobian
 from keeptune.laws.readings import Runs
@@ -33,6 +33,17 @@ class Bands(NamedTuple):
 
     L_ft: Band
     L_f: Band
+
+    @classmethod
+    def of(
+        cls, value: Losses, draws: Sequence[Losses], residuals: Floats, interval: float | None, freedom: Floats
+    ) -> Bands:
+        """`band` of each loss. Residuals and degrees of freedom are stacked, L_ft first."""
+        L_ft, L_f = (
+            band(value[side], [draw[side] for draw in draws], residuals[side], interval, freedom[side])
+            for side in (0, 1)
+        )
+        return cls(L_ft, L_f)
 
 
 @dataclass(kw_only=True)
@@ -167,11 +178,7 @@ class JointFit:
         draws = [self.surface_.law(theta, self.slope_).predict(P=P, N=N) for theta in self.draws_]
         gradients = self.surface_.at(P, N).jacobian(self.theta_)
         freedom = self.leverage_.freedom(gradients).reshape(2, *value.L_ft.shape)
-        bands = [
-            band(value[side], [draw[side] for draw in draws], self.residuals_[side], interval, freedom[side])
-            for side in (0, 1)
-        ]
-        return Bands(*bands)
+        return Bands.of(value, draws, self.residuals_, interval, freedom)
 
     def score(self, runs: Runs) -> tuple[float, float]:
         """R² of L_ft and of L_f."""

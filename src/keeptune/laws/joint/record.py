@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -50,10 +51,9 @@ def fit_laws(runs: Runs, *, bootstraps: int = 200, seed: int = 0) -> dict[str, A
         "data": described(runs),
         "line": shared(line),
     }
-    try:
-        joint = JointFit(bootstraps=bootstraps, seed=seed).fit(runs)
-    except ConfigError as error:
-        return {**laws, "joint": error.what}
+    joint = or_reason(lambda: JointFit(bootstraps=bootstraps, seed=seed).fit(runs))
+    if isinstance(joint, str):
+        return {**laws, "joint": joint}
     laws["joint"] = {
         **shared(joint),
         "weak": joint.weak_,
@@ -61,7 +61,8 @@ def fit_laws(runs: Runs, *, bootstraps: int = 200, seed: int = 0) -> dict[str, A
         "theta": joint.theta_.tolist(),
         "center": [joint.surface_.mean_log_P, joint.surface_.mean_log_N],
     }
-    laws["held_out"] = _held_out(runs)
+    ranks = or_reason(lambda: [{"P": size, **errors} for size, errors in leave_one_rank_out(runs).items()])
+    laws["held_out"] = {"one_rank": ranks, "last_30_percent": or_reason(lambda: last_steps(runs))}
     return laws
 
 
@@ -204,14 +205,9 @@ def restore(fit: Fit, kept: dict[str, Any]) -> None:
     fit.residuals_, fit.draws_ = np.array(kept["residuals"]), np.array(kept["draws"])
 
 
-def _held_out(runs: Runs) -> dict[str, Any]:
-    errors: dict[str, Any] = {}
+def or_reason(compute: Callable[[], Any]) -> Any:
+    """The result, or the reason of the `ConfigError` that prevents it."""
     try:
-        errors["one_rank"] = [{"P": size, **misses} for size, misses in leave_one_rank_out(runs).items()]
+        return compute()
     except ConfigError as error:
-        errors["one_rank"] = error.what
-    try:
-        errors["last_30_percent"] = last_steps(runs)
-    except ConfigError as error:
-        errors["last_30_percent"] = error.what
-    return errors
+        return error.what

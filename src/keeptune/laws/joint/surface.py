@@ -113,31 +113,16 @@ class Surface:
 
     def law(self, theta: Floats, c_f_ft: float) -> JointLaw:
         """The same surface in the paper's parameters, with c_ft = 2^−rho and c_f_ft from the line (4)."""
-        half_log = math.log(0.5)
-        both: list[tuple[float, ...]] = []
-        for first, scale in ((0, 0.0), (4, math.log(c_f_ft))):
+        fields: dict[str, float] = {}
+        for side, first, scale in (("ft", 0, 0.0), ("f", 4, math.log(c_f_ft))):
             m, slope_P, slope_N, w, rho = (float(value) for value in _read(theta, first))
             alpha, beta = slope_P / (w * rho), slope_N / ((1 - w) * rho)
-            level = (m - scale) / rho - half_log
-            log_a, log_b = (level + math.log(w)) / alpha, (level + math.log1p(-w)) / beta
-            both.append((log_a + self.mean_log_P, log_b + self.mean_log_N, alpha, beta))
-        (log_a_ft, log_b_ft, alpha_ft, beta_ft), (log_a_f, log_b_f, alpha_f, beta_f) = both
+            level = (m - scale) / rho - math.log(0.5)
+            fields[f"log_a_{side}"] = (level + math.log(w)) / alpha + self.mean_log_P
+            fields[f"log_b_{side}"] = (level + math.log1p(-w)) / beta + self.mean_log_N
+            fields |= {f"alpha_{side}": alpha, f"beta_{side}": beta, "rho": rho}
         s_ft = float(theta[_S])
-        return JointLaw(
-            log_a_ft=log_a_ft,
-            log_b_ft=log_b_ft,
-            alpha_ft=alpha_ft,
-            beta_ft=beta_ft,
-            log_a_f=log_a_f,
-            log_b_f=log_b_f,
-            alpha_f=alpha_f,
-            beta_f=beta_f,
-            rho=rho,
-            c_ft=2.0**-rho,
-            s_ft=s_ft,
-            c_f_ft=c_f_ft,
-            s_f_ft=float(theta[_T]) + c_f_ft * s_ft,
-        )
+        return JointLaw(**fields, c_ft=2.0**-rho, s_ft=s_ft, c_f_ft=c_f_ft, s_f_ft=float(theta[_T]) + c_f_ft * s_ft)
 
 
 def _read(theta: Floats, first: int) -> tuple[Any, ...]:

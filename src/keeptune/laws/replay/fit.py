@@ -14,7 +14,7 @@ from keeptune.laws.joint.fit import Bands, corrected
 from keeptune.laws.joint.surface import NAMES, Surface
 from keeptune.laws.readings import ReplayRuns
 from keeptune.laws.replay.model import FREE, Form, Model, derivatives, observed
-from keeptune.laws.robust import band, ends, r_squared, replicates
+from keeptune.laws.robust import ends, r_squared, replicates
 
 _START_EVALUATIONS, _REPLICATE_EVALUATIONS, _REPLICATE_TOLERANCE = 30, 40, 1e-5
 # Fewer readings without replay do not determine the curve that replay lowers.
@@ -114,11 +114,7 @@ class ReplayFit:
             return np.concatenate([side.ravel() for side in self.model_.law(theta).predict(**where)])
 
         freedom = self.leverage_.freedom(derivatives(losses, self.theta_)).reshape(2, *value.L_ft.shape)
-        bands = [
-            band(value[side], [draw[side] for draw in draws], self.residuals_[side], interval, freedom[side])
-            for side in (0, 1)
-        ]
-        return Bands(*bands)
+        return Bands.of(value, draws, self.residuals_, interval, freedom)
 
     def score(self, runs: ReplayRuns) -> tuple[float, float]:
         """R² of L_ft and of L_f."""

@@ -11,7 +11,7 @@ import numpy as np
 from keeptune.errors import ConfigError
 from keeptune.laws.forms import PUBLISHED
 from keeptune.laws.joint.fit import Bands
-from keeptune.laws.joint.record import AGAIN, FORMAT, described, read_file, restore, shared
+from keeptune.laws.joint.record import AGAIN, FORMAT, described, or_reason, read_file, restore, shared
 from keeptune.laws.readings import ReplayRuns
 from keeptune.laws.replay.fit import ReplayFit
 from keeptune.laws.replay.heldout import leave_cells_out
@@ -35,10 +35,7 @@ def fit_replay_law(runs: ReplayRuns, *, bootstraps: int = 200, seed: int = 0) ->
         "replay": {**shared(fit), "form": fit.form_, "weak": fit.weak_, "theta": fit.theta_.tolist()},
     }
     laws["replay"]["model"] = {**asdict(fit.model_), "fixed": fit.model_.fixed.tolist()}
-    try:
-        laws["left_out"] = leave_cells_out(runs)
-    except ConfigError as error:
-        laws["left_out"] = error.what
+    laws["left_out"] = or_reason(lambda: leave_cells_out(runs))
     return laws
 
 
