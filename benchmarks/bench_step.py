@@ -106,7 +106,8 @@ def trainers(base: Any, tokenizer: Any, pool: Any, rows: int, folder: str) -> di
     from trl import SFTTrainer
 
     from keeptune import KeepConfig, KeepSFTTrainer
-    from keeptune.train.trainers import _REPLAY_KEY
+    from keeptune.train.mixin import call_inside
+    from keeptune.train.replay_term import replay_sum
 
     replay = rows // 2
     data = task_rows(rows + replay)
@@ -114,21 +115,26 @@ def trainers(base: Any, tokenizer: Any, pool: Any, rows: int, folder: str) -> di
     plain = SFTTrainer(model=copy.deepcopy(base), args=sft_arguments(f"{folder}/plain", rows + replay), **shared)
     settings = KeepConfig(replay=str(pool.folder), replay_rows=replay, drift_rows=1)
     keep = KeepSFTTrainer(model=our_model(base), args=sft_arguments(f"{folder}/keep", rows), keep=settings, **shared)
-    indices = torch.arange(replay)
     whole, part, few = (as_batch(data, count) for count in (rows + replay, rows, QUICK_PLAIN_ROWS))
     step, plain_step = stepper(keep), stepper(plain)
-    steps: dict[str, Work] = {
-        PLAIN: lambda: plain_step(whole),
-        KEEP: lambda: step({**part, _REPLAY_KEY: (indices, replay * T, 1)}),
-        OWN_PLAIN: lambda: step(few),
-    }
+    context = keep.context
+
+    def keeping() -> None:
+        keep.get_batch_samples(iter([part]), 1, keep.args.device)  # opens the step's window, as the trainer's loop does
+        step(part)
+
+    def without_replay() -> None:
+        keep.context = None
+        step(few)
+        keep.context = context
 
     def term() -> None:
         batch = pool.batch(torch.arange(term_rows(rows))).to(keep.args.device)
-        (keep.replay_sum(keep.model_wrapped, batch) / batch.targets_BT.numel()).backward()
+        total = call_inside(keep, keep.model_wrapped, lambda inner: replay_sum(inner, batch, context.teacher))
+        (total / batch.targets_BT.numel()).backward()
         keep.model.zero_grad()
 
-    return {**steps, OURS: term}
+    return {PLAIN: lambda: plain_step(whole), KEEP: keeping, OWN_PLAIN: without_replay, OURS: term}
 
 
 def our_terms(base: Any, pools: dict[str, Any], replay: int, device: Any) -> dict[str, Work]:

@@ -20,7 +20,7 @@ from keeptune.audit.texts import named_sources
 RECIPES = Path(__file__).parents[2] / "recipes"
 
 
-@pytest.mark.parametrize("recipe", ["lora_sft.py", "custom_loop.py"])
+@pytest.mark.parametrize("recipe", ["lora_sft.py", "custom_loop.py", "finch.py"])
 def test_recipe(recipe: str, model_folder: Path, tmp_path: Path) -> None:
     for number in range(8):
         (tmp_path / f"{number}.txt").write_text(f"Text {number} tells of the number {number}. " * 20)
