@@ -263,3 +263,21 @@ def test_a_second_training_keeps_the_readings_of_the_first(tmp_path: Path, pool:
     second = read_rows(tmp_path / "runs.jsonl")
     assert second[0]["step"] == 0
     assert second[0]["KL"] == pytest.approx(first[-1]["KL"], rel=1e-5), "it goes on from the tuned weights"
+
+
+class Stumbles(TrainerCallback):
+    """Breaks a training off in the middle of its second step."""
+
+    def on_substep_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if state.global_step == 1:
+            raise MemoryError
+
+
+def test_a_training_that_was_broken_off_in_a_step_can_start_again(tmp_path: Path, pool: ReplayPool) -> None:
+    trainer = KINDS["SFT"].make(tmp_path, keep(pool), gradient_accumulation_steps=2)
+    trainer.add_callback(Stumbles())
+    with pytest.raises(MemoryError):
+        trainer.train()
+    trainer.remove_callback(Stumbles)
+    trainer.train()
+    assert trainer.state.global_step == 3

@@ -74,12 +74,21 @@ def teachers_head(model: nn.Module, host: Host) -> Head:
     return replace(head, weight_VD=head.weight_VD.to(host.device), bias_V=bias_V)
 
 
-def check_sharding(trainer: Any) -> None:
-    """Say so where FSDP was asked for and the Trainer does without it.
+def check_launch(trainer: Any) -> None:
+    """Refuse ways to launch a run that keep nothing, and warn if FSDP was asked for but is not used.
 
     Raises:
-        ConfigError: FSDP1, or a rank that does not hold the base's weights, which it needs until training starts.
+        ConfigError: DataParallel, DeepSpeed, FSDP1, or a process without the base's weights, which it needs until
+            training starts.
     """
+    if trainer.args.n_gpu > 1:
+        raise ConfigError(
+            f"the trainer copies the model to {trainer.args.n_gpu} GPUs in one process (DataParallel), which loses the "
+            "replay term",
+            "start one process for each GPU with torchrun --nproc_per_node, or set CUDA_VISIBLE_DEVICES to one GPU",
+        )
+    if trainer.is_deepspeed_enabled:
+        raise ConfigError("DeepSpeed is not supported", "shard with FSDP2 instead: recipes/fsdp2.yaml")
     asked = trainer.args.fsdp or os.environ.get("ACCELERATE_USE_FSDP", "false").lower() == "true"
     if asked and not trainer.is_fsdp_enabled and trainer.is_world_process_zero():
         logger.warning(

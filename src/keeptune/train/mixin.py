@@ -24,7 +24,7 @@ from keeptune.train.callbacks.forecast import ForecastCallback
 from keeptune.train.compat import _ForwardRedirection, total_train_tokens
 from keeptune.train.config import KeepConfig
 from keeptune.train.context import Host, KeepContext, Window
-from keeptune.train.distributed import check_sharding
+from keeptune.train.distributed import check_launch
 from keeptune.train.drift import token_loss
 from keeptune.train.prepare import given_model, prepare, require_language_model
 from keeptune.train.replay_term import replay_rows, replay_sum
@@ -63,7 +63,7 @@ class KeepMixin:
             raise ConfigError(
                 "model_init makes a new model at each train(), and keeptune holds on to one base", "pass model instead"
             )
-        check_sharding(trainer)
+        check_launch(trainer)
         model = trainer.accelerator.unwrap_model(trainer.model)
         require_language_model(model)
         self.context = prepare(model, host_of(trainer), self.keep, given)
@@ -81,7 +81,8 @@ class KeepMixin:
         """The parent's micro-batches of the next optimizer step, whose replay window opens here."""
         given = super().get_batch_samples(*args, **kwargs)  # type: ignore[misc]
         context = self.context
-        if context is not None and self.keep.lambda_ > 0:
+        micros = len(given[0])
+        if context is not None and self.keep.lambda_ > 0 and micros:
             last = context.window
             if last is not None and last.micro < last.micros:
                 raise ConfigError(
@@ -89,7 +90,6 @@ class KeepMixin:
                     "the replay term is missing",
                     "use a trainer that calls compute_loss once for every micro-batch",
                 )
-            micros = len(given[0])
             context.window = Window(
                 step=self.state.global_step,  # type: ignore[attr-defined]
                 micros=micros,

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from keeptune.errors import ConfigError
-from keeptune.train.distributed import all_agree, check_sharding, main_process_first, teachers_head
+from keeptune.train.distributed import all_agree, check_launch, main_process_first, teachers_head
 from tests.helpers.models import make_model
 
 
@@ -21,18 +21,25 @@ def test_one_process_waits_for_nobody(tmp_path: Path) -> None:
 
 
 def fake_trainer(**plugin: object) -> SimpleNamespace:
+    args = SimpleNamespace(fsdp=None, device=torch.device("cpu"), n_gpu=plugin.pop("n_gpu", 0))
+    deepspeed = plugin.pop("deepspeed", False)
     state = SimpleNamespace(fsdp_plugin=SimpleNamespace(**plugin))
-    args = SimpleNamespace(fsdp=None, device=torch.device("cpu"))
-    return SimpleNamespace(is_fsdp_enabled=True, accelerator=SimpleNamespace(state=state), args=args)
+    return SimpleNamespace(
+        is_deepspeed_enabled=deepspeed, is_fsdp_enabled=True, accelerator=SimpleNamespace(state=state), args=args
+    )
 
 
 def test_fsdp_that_cannot_work_is_refused() -> None:
-    check_sharding(fake_trainer(fsdp_version=2, cpu_ram_efficient_loading=False))
+    check_launch(fake_trainer(fsdp_version=2, cpu_ram_efficient_loading=False))
     with pytest.raises(ConfigError, match="without the base's weights") as caught:
-        check_sharding(fake_trainer(fsdp_version=2, cpu_ram_efficient_loading=True))
+        check_launch(fake_trainer(fsdp_version=2, cpu_ram_efficient_loading=True))
     assert caught.value.fix == "set fsdp_cpu_ram_efficient_loading to false"
+    with pytest.raises(ConfigError, match="DataParallel"):
+        check_launch(fake_trainer(n_gpu=2))
+    with pytest.raises(ConfigError, match="DeepSpeed"):
+        check_launch(fake_trainer(deepspeed=True))
     with pytest.raises(ConfigError, match="FSDP1"):
-        check_sharding(fake_trainer(fsdp_version=1, cpu_ram_efficient_loading=False))
+        check_launch(fake_trainer(fsdp_version=1, cpu_ram_efficient_loading=False))
 
 
 def test_the_teachers_head_is_copied_where_it_would_change() -> None:

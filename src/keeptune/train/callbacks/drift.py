@@ -53,6 +53,7 @@ class DriftCallback(TrainerCallback):
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Read once before the first step; after a resume, drop the readings that will be taken again."""
+        self.context.window = None  # a training that was broken off may have left one unfinished
         if self.context.host.is_main:
             if state.global_step:
                 rewind(self.path, state.global_step)
