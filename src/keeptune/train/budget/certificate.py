@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from keeptune.errors import ConfigError
 from keeptune.objective.drift import MEASURES
-from keeptune.stats import MIN_DOCUMENTS, Interval, bootstrap_ratio
+from keeptune.stats import MIN_DOCUMENTS, Interval, bootstrap_ratio, format_interval
 from keeptune.storage import damaged_json, read_json
 from keeptune.system import versions
 from keeptune.train.context import KeepContext
@@ -108,8 +108,7 @@ def verdict(kl: Interval, budget: float) -> Verdict:
 def describe(certificate: dict[str, Any]) -> str:
     """The certificate as one line."""
     kl, verdict_ = certificate["kl"], Verdict(certificate["verdict"])
-    interval = "" if kl["low"] is None else f" [{kl['low']:.4f}, {kl['high']:.4f}]"
     return (
         f"Budget of {certificate['budget']:g} nats per token: {verdict_}{_ADVICE[verdict_]}. "
-        f"KL(base‖tuned) {kl['value']:.4f}{interval} on {kl['documents']} rows that neither training nor λ saw."
+        f"KL(base‖tuned) {format_interval(kl)} on {kl['documents']} rows that neither training nor λ saw."
     )

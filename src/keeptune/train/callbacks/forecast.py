@@ -19,6 +19,7 @@ from keeptune.laws.forecast.forecast import Measure, Prediction, forecast
 from keeptune.laws.joint.fit import JointFit
 from keeptune.laws.joint.record import read_laws
 from keeptune.log import logger
+from keeptune.stats import format_interval
 from keeptune.train.bounds import MEASURES, ForecastBound, parse_bounds
 from keeptune.train.context import KeepContext
 from keeptune.train.distributed import all_agree
@@ -173,10 +174,9 @@ def _surely_beyond(found: dict[str, Any] | None, bound: ForecastBound) -> bool:
 
 
 def _reason(found: dict[str, Any], bound: ForecastBound) -> str:
-    said = found[bound.measure]
-    ends = f"[{said['low']:.4g}, {said['high']:.4g}]"
+    ends = format_interval(found[bound.measure], ".4g")
     return (
-        f"{bound.measure} is forecast to end at {said['value']:.4g} {ends}, bound {bound}: "
+        f"{bound.measure} is forecast to end at {ends}, bound {bound}: "
         "at two readings in a row the 90 % interval excludes the bound"
     )
 
@@ -192,9 +192,6 @@ def rates(scheduler: Any, end: int) -> list[float] | str:
 
 def describe(found: dict[str, Any] | None) -> str:
     """A forecast as the note beside a progress bar; "" where there is none."""
-    shown = [f"{name} {_number(found[key])}" for key, name in _SHOWN.items() if found and isinstance(found[key], dict)]
+    ends = {name: found[key] for key, name in _SHOWN.items() if isinstance(found[key], dict)} if found else {}
+    shown = [f"{name} {format_interval(end, '.3g')}" for name, end in ends.items()]
     return f"→ end: {', '.join(shown)}" if shown else ""
-
-
-def _number(said: dict[str, float]) -> str:
-    return f"{said['value']:.3g} [{said['low']:.3g}, {said['high']:.3g}]"
