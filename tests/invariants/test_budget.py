@@ -36,7 +36,7 @@ def task(tmp_path_factory: pytest.TempPathFactory) -> Task:
 @pytest.fixture
 def pool(tmp_path: Path) -> ReplayPool:
     return sample_pool(
-        make_model(), make_tokenizer(), tmp_path / "pool", tokens=24 * 16, length=16, dtype=torch.float32
+        make_model(), make_tokenizer(), tmp_path / "pool", tokens=24 * 16, length=16, seed=0, dtype=torch.float32
     )
 
 
