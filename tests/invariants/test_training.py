@@ -269,3 +269,13 @@ def test_the_logged_replay_loss_is_a_mean_in_a_short_last_window_too(tmp_path: P
     trainer.train()
     whole, short = (entry["replay_ntp"] for entry in trainer.state.log_history if "replay_ntp" in entry)
     assert short == pytest.approx(whole, rel=0.01)
+
+
+@pytest.mark.parametrize(("micros", "steps"), [(6, 3), (5, 3), (2, 1)])
+def test_the_plain_loop_ends_when_its_batches_do(pool: ReplayPool, micros: int, steps: int) -> None:
+    model, rows = make_model(), torch.tensor(task_rows(4)["input_ids"])
+    batches = [{"input_ids": rows, "labels": rows}] * micros
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
+    readings = list(keep_tuning(model, batches, pool, optimizer=optimizer, steps=9, keep=keep(pool), accumulate=2))
+    assert [reading.step for reading in readings] == list(range(1, steps + 1))
+    assert readings[-1].task_loss < readings[0].task_loss or steps == 1

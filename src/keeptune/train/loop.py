@@ -61,7 +61,7 @@ def keep_tuning(
 
     Args:
         batches: micro-batches of `input_ids` and `labels` [B, T], labels −100 where no loss, not shifted. Training ends
-            early, without an error, when they do.
+            when they do.
         steps: optimizer steps at most.
         accumulate: micro-batches of a step; each comes with `keep.replay_rows` (default: B) replay rows.
         dtype: of the matrix products: bfloat16 trains under autocast.
@@ -79,16 +79,12 @@ def keep_tuning(
     lambda_ = keep.lambda_
     controller = None if keep.budget is None else LambdaController(keep.budget, start=lambda_, steps=steps)
     device = next(model.parameters()).device
-    stream = iter(batches)
+    order = partial(replay_rows, micros=accumulate, rank=0, world=1, pool_rows=train_rows, seed=seed)
     model.train()
-    for step in range(steps):
-        window = [{key: value.to(device) for key, value in batch.items()} for batch in islice(stream, accumulate)]
-        if not window:
-            return
+    for step, window in enumerate(islice(windows(batches, accumulate, device), steps)):
         rows = keep.replay_rows or len(window[0]["input_ids"])
-        order = partial(replay_rows, step=step, micros=accumulate, rank=0, world=1, pool_rows=train_rows, seed=seed)
         micros = range(len(window) if lambda_ > 0 else 0)
-        replay = [pool.batch(order(micro=micro, rows=rows)).to(device) for micro in micros]
+        replay = [pool.batch(order(step=step, micro=micro, rows=rows)).to(device) for micro in micros]
         losses = accumulate_gradients(model, window, replay, lambda_, teacher, keep.objective, dtype)
         torch.nn.utils.clip_grad_norm_(model.parameters(), max_grad_norm)
         reading = StepReading(step + 1, *losses, lambda_)
@@ -106,6 +102,13 @@ def keep_tuning(
                 controller.compare(held_out_kl(model, held_out, teacher, dtype), rounds)
             lambda_ = controller.lambda_
         yield reading
+
+
+def windows(batches: Iterable[Batch], accumulate: int, device: torch.device) -> Iterator[list[Batch]]:
+    """The micro-batches of each optimizer step; those of the last step may be fewer."""
+    stream = iter(batches)
+    while window := [{key: value.to(device) for key, value in batch.items()} for batch in islice(stream, accumulate)]:
+        yield window
 
 
 def loop_teacher(model: nn.Module, pool: ReplayPool, keep: KeepConfig, dtype: torch.dtype) -> Teacher | None:
