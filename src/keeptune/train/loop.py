@@ -66,8 +66,7 @@ def keep_tuning(
         accumulate: micro-batches of a step; each comes with `keep.replay_rows` (default: B) replay rows.
         dtype: of the matrix products: bfloat16 trains under autocast.
         seed: of the order of replay rows.
-        before_step: is given the step's reading once its gradients are complete and before the optimizer uses them,
-            for schedules that depend on the loss.
+        before_step: is given the step's reading before the optimizer steps, for schedules that depend on the loss.
 
     Raises:
         PoolMismatch: `model` is not the base that wrote the pool.
@@ -75,8 +74,7 @@ def keep_tuning(
     keep = keep or KeepConfig()
     pool.check_base(fingerprint(model))
     teacher = loop_teacher(model, pool, keep, dtype)
-    train_rows = pool.rows - keep.drift_rows - keep.certificate_rows(pool.rows)
-    lambda_ = keep.lambda_
+    train_rows, lambda_ = pool.rows - keep.drift_rows - keep.certificate_rows(pool.rows), keep.lambda_
     controller = None if keep.budget is None else LambdaController(keep.budget, start=lambda_, steps=steps)
     device = next(model.parameters()).device
     order = partial(replay_rows, micros=accumulate, rank=0, world=1, pool_rows=train_rows, seed=seed)
@@ -86,8 +84,8 @@ def keep_tuning(
         micros = range(len(window) if lambda_ > 0 else 0)
         replay = [pool.batch(order(step=step, micro=micro, rows=rows)).to(device) for micro in micros]
         losses = accumulate_gradients(model, window, replay, lambda_, teacher, keep.objective, dtype)
-        torch.nn.utils.clip_grad_norm_(model.parameters(), max_grad_norm)
         reading = StepReading(step + 1, *losses, lambda_)
+        torch.nn.utils.clip_grad_norm_(model.parameters(), max_grad_norm)
         if before_step is not None:
             before_step(reading)
         optimizer.step()
@@ -98,8 +96,8 @@ def keep_tuning(
             controller.update(reading.replay_loss)
             if keep.reads_after(step + 1, steps):
                 held_out = pool.batch(torch.arange(train_rows, train_rows + keep.drift_rows)).to(device)
-                rounds = (step + 1) * accumulate * rows / train_rows
-                controller.compare(held_out_kl(model, held_out, teacher, dtype), rounds)
+                held_out_mean = held_out_kl(model, held_out, teacher, dtype)
+                controller.compare(held_out_mean, rounds=(step + 1) * accumulate * rows / train_rows)
             lambda_ = controller.lambda_
         yield reading
 
