@@ -8,9 +8,9 @@ from typing import Any
 import plotly.graph_objects as go
 
 from keeptune.audit.distinct import FIRST, SECOND
-from keeptune.audit.page.chart import BLUE, GREY, ORANGE, Chart, chart_json, figure, label
+from keeptune.audit.page.chart import BLUE, GREY, ORANGE, Chart, chart_json, error_bar, figure, label
 from keeptune.audit.page.shell import render
-from keeptune.audit.page.table import Column, Table, count, interval, interval_text, text
+from keeptune.audit.page.table import Column, Table, count, interval, interval_text, left, text
 
 _SIDES = ("learned", "forgot")
 _ENDS = ("value", "low", "high")
@@ -64,31 +64,22 @@ def _sentence(comparison: dict[str, Any]) -> str:
 
 
 def _points(comparison: dict[str, Any]) -> Table:
-    axes = comparison["axes"]
-    columns = [
-        Column(name="no.", csv="number", left=True),
-        Column(name="model", csv="model", left=True),
-        *[Column(name=side, csv=side, unit=_unit(axes[side])) for side in _SIDES],
-        Column(name="Pareto front", csv="front", left=True),
-        Column(name="source", csv="source", left=True),
-    ]
     rows = [
-        [
-            count(place),
-            text(point["name"]),
-            *[interval(point[side]) for side in _SIDES],
-            text("yes" if point["front"] else "no"),
-            text(point["tuned"]["source"]),
-        ]
+        {
+            left("no.", "number"): count(place),
+            left("model"): text(point["name"]),
+            **{Column(side, unit=_unit(comparison["axes"][side])): interval(point[side]) for side in _SIDES},
+            left("Pareto front", "front"): text("yes" if point["front"] else "no"),
+            left("source"): text(point["tuned"]["source"]),
+        }
         for place, point in enumerate(comparison["points"], start=1)
     ]
-    return Table(name="points", caption="What every model learned and forgot", columns=columns, rows=rows)
+    return Table.of("points", "What every model learned and forgot", rows)
 
 
 def _pairs(comparison: dict[str, Any]) -> Table:
-    columns = [Column(name=name, csv=name, left=True) for name in ("first", "second", *_SIDES)]
-    rows = [[text(pair[key]) for key in ("first", "second", *_SIDES)] for pair in comparison["pairs"]]
-    return Table(name="pairs", caption="Which of two models is surely better", columns=columns, rows=rows)
+    rows = [{left(key): text(pair[key]) for key in ("first", "second", *_SIDES)} for pair in comparison["pairs"]]
+    return Table.of("pairs", "Which of two models is surely better", rows)
 
 
 def _unit(axis: dict[str, Any]) -> str:
@@ -137,11 +128,7 @@ def _marks(points: list[dict[str, Any]]) -> list[Any]:
 
 
 def _bar(place: dict[str, Any], colour: str) -> dict[str, Any]:
-    if place["low"] is None:
-        return {"visible": False}
-    above, below = place["high"] - place["value"], place["value"] - place["low"]
-    bar = {"type": "data", "symmetric": False, "array": [above], "arrayminus": [below]}
-    return {**bar, "color": colour, "thickness": 1.2, "width": 4}
+    return {"visible": False} if place["low"] is None else error_bar([place], color=colour, thickness=1.2, width=4)
 
 
 def _base() -> Any:

@@ -1,11 +1,11 @@
-"""A table of a page, and the same table as CSV: what a reader sees is rounded, what he copies has all digits."""
+"""A table of a page, the same table as CSV with all digits, and the words and numbers that readers see in it."""
 
 from __future__ import annotations
 
 import csv
 import io
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
 from typing import Any
@@ -18,6 +18,29 @@ Raw = str | int | float | bool | None
 _FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
 # Embeddings, overrides and isolates of Unicode's bidirectional algorithm: text reads as something that it is not.
 _TURNING = re.compile("[\u202a-\u202e\u2066-\u2069]")
+
+# The name of a measure, and what it says.
+IN_WORDS = {
+    "kl": ("KL", "How far the tuned model’s probabilities for the next token moved from the base’s."),
+    "l_f": ("L_f", "How surprised the tuned model is by what the base would have said."),
+    "l_f_rise": ("L_f rise", "How much more surprised it is by that than the base itself."),
+    "soft_ce": ("soft CE", "How surprised it is by everything that the base could have said."),
+    "entropy": ("entropy", "How unsure the base itself is."),
+    "ce_change": ("CE change", "How much worse, or below 0 better, it predicts this text as it is written."),
+    "agreement": ("agreement", "How often both would say the same next."),
+}
+UNITS = {
+    "kl": "nats per token, 0\u00a0is\u00a0unchanged",
+    "l_f_rise": "nats per token, 0\u00a0is\u00a0unchanged",
+    "ce_change": "nats per token, above\u00a00\u00a0is\u00a0worse",
+    "agreement": "fraction of tokens, 1\u00a0is\u00a0unchanged",
+}
+TEXTS = {
+    "self": "text that the base wrote itself",
+    "self-chat": "chats that the base wrote itself",
+    "pydoc": "Python’s language reference",
+}
+FORMATS = {"plain": "plainly", "chat": "in the chat template"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,13 +56,13 @@ class Cell:
     """The class of the model it is about (`base`, `plain`, `replay`, …), shown as a spot of its colour."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Column:
     """The head of a column."""
 
     name: str
-    csv: str
-    """Its name in the CSV."""
+    csv: str = ""
+    """Its name in the CSV, where that is another."""
     unit: str = ""
     left: bool = False
     """Text: set to the left, and not in figures."""
@@ -58,6 +81,13 @@ class Table:
     columns: Sequence[Column]
     rows: Sequence[Sequence[Cell]]
 
+    @classmethod
+    def of(cls, name: str, caption: str, rows: Iterable[dict[Column, Cell]]) -> Table:
+        """A table from rows of cells by their column; every row has the columns of the first."""
+        cells = list(rows)
+        columns = list(cells[0]) if cells else []
+        return cls(name=name, caption=caption, columns=columns, rows=[list(row.values()) for row in cells])
+
     @property
     def groups(self) -> list[list[Sequence[Cell]]]:
         """The rows by their first cell."""
@@ -66,18 +96,19 @@ class Table:
     @property
     def csv(self) -> str:
         """Every raw value with all digits, in lines that end in a newline."""
-        suffixes = [
-            list(dict.fromkeys(suffix for row in self.rows for suffix in row[index].raw))
-            for index in range(len(self.columns))
-        ]
-        file = io.StringIO()
+        file, places = io.StringIO(), range(len(self.columns))
         writer = csv.writer(file, lineterminator="\n")
-        named = zip(self.columns, suffixes, strict=True)
-        writer.writerow([_inert(column.csv + suffix) for column, of_column in named for suffix in of_column])
+        suffixes = [dict.fromkeys(suffix for row in self.rows for suffix in row[place].raw) for place in places]
+        names = [column.csv or column.name for column in self.columns]
+        writer.writerow([_inert(names[place] + suffix) for place in places for suffix in suffixes[place]])
         for row in self.rows:
-            cells = zip(row, suffixes, strict=True)
-            writer.writerow([_inert(cell.raw.get(suffix)) for cell, of_column in cells for suffix in of_column])
+            writer.writerow([_inert(row[place].raw.get(suffix)) for place in places for suffix in suffixes[place]])
         return file.getvalue()
+
+
+def left(name: str, csv: str = "") -> Column:
+    """A column of text."""
+    return Column(name, csv, left=True)
 
 
 def text(shown: str, raw: str | None = None, *, more: str = "", mark: str = "") -> Cell:
@@ -131,6 +162,16 @@ def shown_ends(given: Mapping[str, Any], form: str = ".4f") -> str:
 def interval_text(given: Mapping[str, Any], form: str = ".4f") -> str:
     """`0.268 [0.219, 0.317]`."""
     return format_interval(given, form, number=shown_number)
+
+
+def listed(words: list[str]) -> str:
+    """`a`, `a and b`, `a, b and c`."""
+    return " and ".join([", ".join(words[:-1]), words[-1]] if len(words) > 1 else words)
+
+
+def counted(number: int, noun: str) -> str:
+    """`1 document`, `16,321 tokens`."""
+    return f"{number:,} {noun}{'s' * (number != 1)}"
 
 
 def visible(text: str) -> str:
