@@ -12,17 +12,12 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any, Literal
 
-from rich.console import Console
-from rich.table import Table
-
 from keeptune.audit.distinct import RULES, better
 from keeptune.audit.gate import floor_of
-from keeptune.audit.names import short_names
 from keeptune.audit.page.compare import compare_page
-from keeptune.audit.reports import OF_BASE, Report, read_reports
+from keeptune.audit.reports import OF_BASE, Report, read_reports, short_names
 from keeptune.audit.verdict import change
 from keeptune.errors import ConfigError
-from keeptune.stats import format_interval
 from keeptune.storage import write_json, write_text
 from keeptune.system import provenance
 
@@ -191,25 +186,3 @@ def _names(reports: Sequence[Report]) -> list[str]:
         if names.count(name) > 1:
             raise ConfigError(f"two models are called {name}", "name the reports: NAME=REPORT")
     return names
-
-
-def print_comparison(comparison: dict[str, Any]) -> None:
-    """The points, and what is sure of each pair, as tables on standard output."""
-    console = Console(highlight=False, markup=False, emoji=False)
-    axes = comparison["axes"]
-    points = Table(title=f"Models tuned from {comparison['base']['source']}")
-    points.add_column("model")
-    for side, axis in axes.items():
-        better = "higher" if axis["higher_is_better"] else "lower"
-        points.add_column(f"{side}: {axis['title']}\n{better} is better", justify="right")
-    points.add_column("Pareto front")
-    for point in comparison["points"]:
-        values = (format_interval(point[side], separator="\n") for side in axes)
-        points.add_row(point["name"], *values, "yes" if point["front"] else "")
-    console.print(points)
-    pairs = Table(title="Which is surely better")
-    for title in ("first", "second", *axes):
-        pairs.add_column(title)
-    for pair in comparison["pairs"]:
-        pairs.add_row(pair["first"], pair["second"], *(pair[side] for side in axes))
-    console.print(pairs)

@@ -13,14 +13,11 @@ from typing import Any
 
 import numpy as np
 import yaml
-from rich.console import Console
-from rich.table import Table
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from keeptune.audit.verdict import NO_EVIDENCE
 from keeptune.errors import ConfigError, SourceError, SourceNotFound
 from keeptune.log import logger
-from keeptune.stats import MIN_DOCUMENTS, bootstrap_ratio, format_ends, mcnemar
+from keeptune.stats import bootstrap_ratio, mcnemar
 from keeptune.workspace import Steps
 
 # Of an item: the value of each metric.
@@ -160,20 +157,3 @@ def _manager_of(task: str) -> tuple[str, Any]:
     if not isinstance(content, dict) or not isinstance(content.get("task"), str):
         raise SourceError(f"{path} names no task", "add a line `task: NAME`, as lm-eval has it")
     return content["task"], TaskManager(include_path=str(path.parent), include_defaults=False)
-
-
-def print_harness(report: dict[str, Any]) -> None:
-    """The metrics of both models as a table on standard output."""
-    if "lm_eval" not in report:
-        return
-    table = Table(title=f"lm-eval, the first {report['lm_eval']['limit']} items at most")
-    for column in ("task", "metric", "items", "base", "tuned", "change, 95 % interval", "lost, gained"):
-        table.add_column(column, justify="left" if column in ("task", "metric") else "right")
-    for task, metrics in report["lm_eval"]["tasks"].items():
-        for metric, result in metrics.items():
-            change, items = result["change"], result["items"]
-            ends = NO_EVIDENCE if items < MIN_DOCUMENTS else format_ends(change["low"], change["high"], "+.3f")
-            lost = f"{result['right_to_wrong']}, {result['wrong_to_right']}" if "mcnemar_p" in result else ""
-            means = [f"{result[role]:.3f}" for role in ("base", "tuned")]
-            table.add_row(task, metric, str(items), *means, f"{change['value']:+.3f} {ends}", lost)
-    Console(highlight=False, markup=False, emoji=False).print(table)

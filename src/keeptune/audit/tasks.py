@@ -18,8 +18,6 @@ from string import ascii_uppercase
 from typing import Any
 
 import numpy as np
-from rich.console import Console
-from rich.table import Table
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from keeptune.audit.items import Item, read_items
@@ -30,7 +28,7 @@ from keeptune.audit.turns import rendered
 from keeptune.data.rows import IGNORED_LABEL
 from keeptune.errors import SourceError
 from keeptune.log import logger
-from keeptune.stats import Array, evenly_spaced, format_interval
+from keeptune.stats import Array, evenly_spaced
 from keeptune.workspace import Steps
 
 HEADLINE = "per_character"
@@ -52,8 +50,6 @@ DESCRIPTION = {
 }
 _PROMPT = "Question: {question}\nAnswer:"
 _LEFT_OUT = "-"
-
-_percent = partial(format_interval, form=".1f", ends=".0f", scale=100, separator="\n")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -227,26 +223,3 @@ def _compared(items: list[Item], scores: list[Array | None], way: str) -> dict[s
         letters["tuned"] += ascii_uppercase[tuned]
     right_I, base_I, tuned_I, options_I = np.array(answers, dtype=np.int64).T
     return {**compare(right_I, base_I, tuned_I, options_I), "answers": letters}
-
-
-def print_tasks(report: dict[str, Any]) -> None:
-    """The answers in numbers, the headline scoring of each format, as a table on standard output."""
-    if "tasks" not in report:
-        return
-    table = Table(title="Multiple choice, the likeliest option per character; per cent of the items")
-    table.add_column("task", no_wrap=True)
-    for column in ("base right", "tuned right", "change", "lost, gained", "same answer", "lost beyond chance"):
-        table.add_column(column, justify="right")
-    for name, task in report["tasks"].items():
-        for style, ways in task["formats"].items():
-            result = ways[task["headline"]]
-            table.add_row(
-                f"{name} {style}\n{result['items']} items",
-                _percent(result["accuracy_base"]),
-                _percent(result["accuracy_tuned"]),
-                _percent(result["change"], ends=".1f"),
-                f"{result['right_to_wrong']}, {result['wrong_to_right']}\np {result['mcnemar_p']:.3f}",
-                _percent(result["agreement"]),
-                f"{result['forgetting']['beyond_chance'] * 100:.1f}",
-            )
-    Console(highlight=False).print(table)

@@ -47,15 +47,10 @@ def audit(
 ) -> None:
     """Audit a tuned model; see `keeptune.cli.help`."""
     from keeptune.audit.gate import BROKEN, HELD, parse_bounds
-    from keeptune.audit.harness import print_harness
     from keeptune.audit.run import audit as run
-    from keeptune.audit.safety import print_safety
     from keeptune.audit.stages.run import audit_stages
-    from keeptune.audit.stages.table import print_stages
     from keeptune.audit.summary import write_junit, write_markdown
-    from keeptune.audit.table import print_recovery, print_table
-    from keeptune.audit.tasks import print_tasks
-    from keeptune.audit.where.terminal import print_where
+    from keeptune.audit.terminal import print_report, print_stages
     from keeptune.errors import ConfigError
     from keeptune.log import say
     from keeptune.probes.recovery import recovery_probe
@@ -75,12 +70,7 @@ def audit(
             "add --stages if each was tuned from the one before; else audit one at a time, then keeptune compare",
         )
     report = run(settings, parse_bounds(fail_above, settings.named()), recovery_probe)
-    print_table(report)
-    print_tasks(report)
-    print_harness(report)
-    print_safety(report)
-    print_where(report)
-    print_recovery(report)
+    print_report(report)
     say(f"The whole report: {settings.out}/report.html")
     if junit:
         write_junit(junit, report)
