@@ -12,11 +12,10 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any, Literal
 
-from keeptune.audit.distinct import RULES, better
 from keeptune.audit.gate import floor_of
 from keeptune.audit.page.compare import compare_page
 from keeptune.audit.reports import OF_BASE, Report, read_reports, short_names
-from keeptune.audit.verdict import change
+from keeptune.audit.verdict import RULES, better, change
 from keeptune.errors import ConfigError
 from keeptune.storage import write_json, write_text
 from keeptune.system import provenance
@@ -60,7 +59,7 @@ def compare(reports: Sequence[str], *, learned: str, forgot: str = "self:kl", ou
 
     Returns:
         `axes`; `points`, each with its place on both and whether it is on the Pareto `front` of the values; `pairs`,
-        which of two is better on either axis, see `keeptune.audit.distinct`.
+        which of two is better on either axis, see `keeptune.audit.verdict.better`.
 
     Raises:
         ConfigError: fewer than two reports, names that are not unique, or an axis that they do not have.

@@ -20,8 +20,8 @@ from keeptune.audit.tasks import load_tasks, measure_tasks
 from keeptune.audit.texts import SELF, Row, text_rows, text_sources, without_tokens
 from keeptune.audit.verdict import RULE, require_finite, verdicts
 from keeptune.audit.where.collector import Where, where_section
-from keeptune.audit.where.continuations import continuations
 from keeptune.audit.where.layers import layer_profile
+from keeptune.audit.where.passages import continuations
 from keeptune.errors import ConfigError, SourceError
 from keeptune.log import logger
 from keeptune.models.loading import load_model, load_tokenizer

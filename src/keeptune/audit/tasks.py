@@ -20,11 +20,11 @@ from typing import Any
 import numpy as np
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from keeptune.audit.answers import rendered
 from keeptune.audit.items import Item, read_items
 from keeptune.audit.meter import measure
 from keeptune.audit.paired import compare
 from keeptune.audit.texts import named_sources
-from keeptune.audit.turns import rendered
 from keeptune.data.rows import IGNORED_LABEL
 from keeptune.errors import SourceError
 from keeptune.log import logger

@@ -8,10 +8,9 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from keeptune.audit.settings import AuditSettings
+from keeptune.cli.arguments import Base, Hidden
 
 _BOUND_BROKEN = 1
-
-Hidden = Parameter(parse=False)
 
 
 @Parameter(name="*", negative="")
@@ -24,14 +23,13 @@ class _Flags(AuditSettings):
 
 
 def audit(
-    base: Annotated[str, Parameter(help="The base model: a hub id, a folder, a .gguf file, or smollm2.")],
+    base: Base,
     *tuned: Annotated[
         str, Parameter(help="The tuned model, or an adapter on the base; with --stages every checkpoint in order.")
     ],
     settings: _Flags | None = None,
     stages: Annotated[
-        bool,
-        Parameter(help="The tuned models are checkpoints of one run, each made from the one before.", negative=""),
+        bool, Parameter(help="The tuned models are checkpoints of one run, each made from the one before.", negative="")
     ] = False,
     fail_above: Annotated[
         list[str],
@@ -72,12 +70,11 @@ def audit(
     report = run(settings, parse_bounds(fail_above, settings.named()), recovery_probe)
     print_report(report)
     say(f"The whole report: {settings.out}/report.html")
-    if junit:
-        write_junit(junit, report)
-    if markdown:
-        write_markdown(markdown, report)
+    for file, write in ((junit, write_junit), (markdown, write_markdown)):
+        if file:
+            write(file, report)
     for outcome in report["gate"]:
         if outcome["status"] != HELD:
             say(f"keeptune: {outcome['reason']}")
-    if any(outcome["status"] == BROKEN for outcome in report["gate"]):
+    if BROKEN in (outcome["status"] for outcome in report["gate"]):
         sys.exit(_BOUND_BROKEN)

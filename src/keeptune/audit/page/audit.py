@@ -35,7 +35,7 @@ from keeptune.audit.page.table import (
     text,
 )
 from keeptune.audit.page.where import where_view
-from keeptune.audit.safety.transitions import LESS, MORE
+from keeptune.audit.safety.detectors import LESS, MORE
 from keeptune.audit.verdict import DRIFTED, NO_DRIFT, NO_EVIDENCE
 from keeptune.stats import LEVEL, MIN_DOCUMENTS
 

@@ -7,10 +7,10 @@ from typing import Any
 
 import plotly.graph_objects as go
 
-from keeptune.audit.distinct import FIRST, SECOND
 from keeptune.audit.page.chart import BLUE, GREY, ORANGE, Chart, chart_json, error_bar, figure, label
 from keeptune.audit.page.shell import render
 from keeptune.audit.page.table import Column, Table, count, interval, interval_text, left, text
+from keeptune.audit.verdict import FIRST, SECOND
 
 _SIDES = ("learned", "forgot")
 _ENDS = ("value", "low", "high")

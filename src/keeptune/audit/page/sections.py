@@ -24,7 +24,7 @@ from keeptune.audit.page.table import (
     p_value,
     text,
 )
-from keeptune.audit.safety.transitions import LESS, MORE, NO_CHANGE
+from keeptune.audit.safety.detectors import LESS, MORE, NO_CHANGE
 from keeptune.audit.verdict import DRIFTED, NO_DRIFT, SHOWN
 
 FELL, ROSE = "fell", "rose"

@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from keeptune.audit.answers import rendered, tokenised
 from keeptune.audit.meter import MEASURES
-from keeptune.audit.turns import rendered, tokenised
 from keeptune.errors import Diverged
 from keeptune.log import track
 from keeptune.models.modeling import autocast, head_of, hidden_states, training_dtype

@@ -14,18 +14,19 @@ from typing import Any
 import numpy as np
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from keeptune.audit.answers import answer
+from keeptune.audit.answers import answer, rendered, style_of, tokenised
 from keeptune.audit.safety.detectors import (
     ANSWER_OPENINGS,
     DETECTORS,
     REFUSAL_OPENINGS,
+    RULE,
+    compare_refusals,
     judge_refusals,
     opening_log_odds,
+    refuses,
+    repeats,
 )
 from keeptune.audit.safety.prompt_sets import PromptSet
-from keeptune.audit.safety.rules import refuses, repeats
-from keeptune.audit.safety.transitions import RULE, compare_refusals
-from keeptune.audit.turns import rendered, style_of, tokenised
 from keeptune.errors import SourceError
 from keeptune.log import logger
 from keeptune.models.loading import load_model, load_tokenizer
