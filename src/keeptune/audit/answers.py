@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from itertools import takewhile
 
 import torch
 from jinja2 import TemplateError
@@ -20,9 +21,8 @@ _ROWS = 50
 
 def style_of(tokenizer: PreTrainedTokenizerBase) -> str:
     """Which of both it is, in words."""
-    return (
-        "a user's turn in the chat template" if tokenizer.chat_template else "plain text: the prompt and a line break"
-    )
+    chat = tokenizer.chat_template
+    return "a user's turn in the chat template" if chat else "plain text: the prompt and a line break"
 
 
 def rendered(tokenizer: PreTrainedTokenizerBase, prompt: str) -> str:
@@ -48,6 +48,11 @@ def tokenised(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list[
     start = not tokenizer.chat_template
     ids: list[list[int]] = tokenizer(list(texts), add_special_tokens=start, verbose=False)["input_ids"]
     return ids
+
+
+def shared_prefix(first: list[int], second: list[int]) -> int:
+    """How many tokens two texts begin with alike."""
+    return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(first, second, strict=False)))
 
 
 @torch.no_grad()
@@ -87,7 +92,7 @@ def answer(
                     input_ids=torch.tensor(rows, device=device), attention_mask=torch.tensor(mask, device=device)
                 )
             for index, new in zip(indices, output_BT[:, width:].tolist(), strict=True):
-                answers[index] = _until(new, ends)
+                answers[index] = list(takewhile(lambda token: token not in ends, new))
             progress.advance(len(indices))
     return answers
 
@@ -100,7 +105,3 @@ def _only(model: PreTrainedModel, settings: GenerationConfig) -> Iterator[None]:
         yield
     finally:
         model.generation_config = own
-
-
-def _until(tokens: list[int], ends: list[int]) -> list[int]:
-    return next((tokens[:index] for index, token in enumerate(tokens) if token in ends), tokens)

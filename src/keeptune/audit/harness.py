@@ -89,12 +89,8 @@ def compared(base: Scores, tuned: Scores, metric: str) -> dict[str, Any]:
         raise SourceError(f"no item has {metric} of both models", "check the task's metrics")
     base_I, tuned_I = (np.array([scores[item][metric] for item in items]) for scores in (base, tuned))
     change = bootstrap_ratio(tuned_I - base_I, np.ones(len(items)))
-    result: dict[str, Any] = {
-        "items": len(items),
-        "base": float(base_I.mean()),
-        "tuned": float(tuned_I.mean()),
-        "change": change.ends(),
-    }
+    means = {"base": float(base_I.mean()), "tuned": float(tuned_I.mean())}
+    result: dict[str, Any] = {"items": len(items), **means, "change": change.ends()}
     if set(np.concatenate([base_I, tuned_I])) <= {0.0, 1.0}:
         lost, gained = int((base_I > tuned_I).sum()), int((tuned_I > base_I).sum())
         result |= {"right_to_wrong": lost, "wrong_to_right": gained, "mcnemar_p": mcnemar(lost, gained)}
@@ -111,23 +107,14 @@ def _ask(
     logger.info(label)
     harness = HFLM(pretrained=model, tokenizer=tokenizer, batch_size=_BATCH_ROWS)
     try:
-        found = simple_evaluate(
-            model=harness,
-            tasks=[name],
-            task_manager=manager,
-            limit=limit,
-            bootstrap_iters=0,
-            log_samples=True,
-            # Its default seeds would reset the generators of the whole process.
-            random_seed=None,
-            numpy_random_seed=None,
-            torch_random_seed=None,
-        )
+        given = {"tasks": [name], "task_manager": manager, "limit": limit, "bootstrap_iters": 0, "log_samples": True}
+        # Its default seeds would reset the generators of the whole process.
+        unseeded = dict.fromkeys(("random_seed", "numpy_random_seed", "torch_random_seed"))
+        found = simple_evaluate(model=harness, **given, **unseeded)
     except (OSError, ValueError, KeyError, RuntimeError) as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise SourceError(
-            f"lm-eval cannot run {task}: {reason}", "check that its data can be fetched, and that it runs in lm-eval"
-        ) from error
+        fix = "check that its data can be fetched, and that it runs in lm-eval"
+        raise SourceError(f"lm-eval cannot run {task}: {reason}", fix) from error
     scores: Scores = {}
     better: dict[str, bool] = {}
     for leaf, samples in found["samples"].items():

@@ -6,35 +6,12 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from keeptune.audit.gate import BROKEN, HELD
-from keeptune.audit.page.sections import (
-    FELL,
-    ROSE,
-    gate_table,
-    harness_table,
-    headline_results,
-    recovery_table,
-    safety_view,
-    tasks_view,
-    texts_view,
-    verdict_cell,
-)
+from keeptune.audit.page import sections
+from keeptune.audit.page.sections import FELL, ROSE, headline_results, verdict_cell
 from keeptune.audit.page.shell import render
-from keeptune.audit.page.table import (
-    FORMATS,
-    IN_WORDS,
-    Cell,
-    Column,
-    Table,
-    count,
-    counted,
-    interval,
-    left,
-    listed,
-    number,
-    shown_number,
-    text,
-)
+from keeptune.audit.page.table import Cell, Column, Table, count, interval, left, number, text
 from keeptune.audit.page.where import where_view
+from keeptune.audit.page.words import FORMATS, IN_WORDS, counted, listed, shown_number
 from keeptune.audit.safety.detectors import LESS, MORE
 from keeptune.audit.verdict import DRIFTED, NO_DRIFT, NO_EVIDENCE
 from keeptune.stats import LEVEL, MIN_DOCUMENTS
@@ -42,12 +19,12 @@ from keeptune.stats import LEVEL, MIN_DOCUMENTS
 P_BELOW = 0.05
 _NAMED = 3
 _SECTIONS: dict[str, Callable[[Any], Any]] = {
-    "tasks": tasks_view,
-    "lm_eval": harness_table,
-    "safety": safety_view,
+    "tasks": sections.tasks_view,
+    "lm_eval": sections.harness_table,
+    "safety": sections.safety_view,
     "where": where_view,
-    "recovery": recovery_table,
-    "gate": gate_table,
+    "recovery": sections.recovery_table,
+    "gate": sections.gate_table,
 }
 
 
@@ -67,7 +44,7 @@ def audit_page(report: dict[str, Any]) -> str:
         report=report,
         level=f"{LEVEL * 100:.0f}\u202f%",
         headline={"sentence": sentence(report), "table": _summary(report)},
-        texts=texts_view(report),
+        texts=sections.texts_view(report),
         **{name: view(report[name]) if report.get(name) else None for name, view in _SECTIONS.items()},
         methods={
             "lines": list(_lines(report)),

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import plotly.graph_objects as go
 from markupsafe import Markup
 
-from keeptune.audit.page.table import interval_text, visible
+from keeptune.audit.page.words import interval_text, visible
 
 # Okabe–Ito: told apart with any colour vision. Markers and dashes differ too, for greyscale prints.
 ORANGE, BLUE, GREEN, GREY = "#D55E00", "#0072B2", "#009E73", "#7D858D"

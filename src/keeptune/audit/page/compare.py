@@ -9,7 +9,8 @@ import plotly.graph_objects as go
 
 from keeptune.audit.page.chart import BLUE, GREY, ORANGE, Chart, chart_json, error_bar, figure, label
 from keeptune.audit.page.shell import render
-from keeptune.audit.page.table import Column, Table, count, interval, interval_text, left, text
+from keeptune.audit.page.table import Column, Table, count, interval, left, text
+from keeptune.audit.page.words import interval_text
 from keeptune.audit.verdict import FIRST, SECOND
 
 _SIDES = ("learned", "forgot")

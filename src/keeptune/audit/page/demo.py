@@ -14,7 +14,8 @@ from markupsafe import Markup
 from keeptune.audit.meter import DESCRIPTIONS
 from keeptune.audit.page.chart import BLUE, GREY, ORANGE, Chart, chart_json, figure
 from keeptune.audit.page.shell import render
-from keeptune.audit.page.table import IN_WORDS, TEXTS, UNITS, Column, Table, count, interval, left, number, text
+from keeptune.audit.page.table import Column, Table, count, interval, left, number, text
+from keeptune.audit.page.words import IN_WORDS, TEXTS, UNITS
 from keeptune.stats import LEVEL, RESAMPLES
 
 Rows = Sequence[dict[str, Any]]

@@ -8,22 +8,8 @@ from typing import Any
 
 from keeptune.audit.gate import BROKEN, HELD, floor_of
 from keeptune.audit.page.chart import Point, forest_chart
-from keeptune.audit.page.table import (
-    FORMATS,
-    TEXTS,
-    UNITS,
-    Cell,
-    Column,
-    Table,
-    count,
-    counted,
-    interval,
-    interval_text,
-    left,
-    number,
-    p_value,
-    text,
-)
+from keeptune.audit.page.table import Cell, Column, Table, count, interval, left, number, p_value, text
+from keeptune.audit.page.words import FORMATS, TEXTS, UNITS, counted, interval_text
 from keeptune.audit.safety.detectors import LESS, MORE, NO_CHANGE
 from keeptune.audit.verdict import DRIFTED, NO_DRIFT, SHOWN
 

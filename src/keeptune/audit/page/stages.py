@@ -9,7 +9,8 @@ import plotly.graph_objects as go
 
 from keeptune.audit.page.chart import BLUE, GREEN, GREY, ORANGE, Chart, chart_json, figure, label
 from keeptune.audit.page.shell import render
-from keeptune.audit.page.table import Cell, Column, Table, interval, left, number, shown_number, text
+from keeptune.audit.page.table import Cell, Column, Table, interval, left, number, text
+from keeptune.audit.page.words import shown_number
 from keeptune.audit.reports import columns_of, row_names
 from keeptune.audit.stages.matrix import DEFINITIONS, HIGHER, LOWER
 from keeptune.audit.verdict import NO_DRIFT, NO_EVIDENCE

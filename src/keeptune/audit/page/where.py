@@ -8,19 +8,8 @@ from typing import Any
 import plotly.graph_objects as go
 
 from keeptune.audit.page.chart import BLUE, GREEN, GREY, ORANGE, Chart, chart_json, error_bar, figure, label, rows_down
-from keeptune.audit.page.table import (
-    Cell,
-    Column,
-    Table,
-    count,
-    counted,
-    interval,
-    interval_text,
-    left,
-    number,
-    shown_number,
-    text,
-)
+from keeptune.audit.page.table import Cell, Column, Table, count, interval, left, number, text
+from keeptune.audit.page.words import counted, interval_text, shown_number
 from keeptune.audit.verdict import NO_EVIDENCE
 
 GROUPS = {"probability": "the base’s probability", "position": "place in the window", "kind": "kind of token"}
