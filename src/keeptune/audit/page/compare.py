@@ -89,14 +89,12 @@ def _unit(axis: dict[str, Any]) -> str:
 
 def _chart(comparison: dict[str, Any]) -> Chart:
     learned, forgot = (comparison["axes"][side] for side in _SIDES)
-    better = "right" if learned["higher_is_better"] else "left"
-    traces = [
-        _front(comparison["points"], higher_is_better=learned["higher_is_better"]),
-        _base(),
-        *_marks(comparison["points"]),
-    ]
-    arrow = {"right": "better →", "left": "← better"}[better]
-    drawn = figure(traces, f"{label(learned['title'], 60)}, {arrow}", f"{label(forgot['title'], 60)}, ↓ better")
+    better, arrow = ("right", "better →") if learned["higher_is_better"] else ("left", "← better")
+    base = go.Scatter(x=[0], y=[0], name="base", mode="markers", hovertemplate="nothing learned, nothing forgotten")
+    base.update(marker={"color": GREY, "symbol": "diamond", "size": _MARK_SIZE}, cliponaxis=False)
+    front = _front(comparison["points"], higher_is_better=learned["higher_is_better"])
+    titles = f"{label(learned['title'], 60)}, {arrow}", f"{label(forgot['title'], 60)}, ↓ better"
+    drawn = figure([front, base, *_marks(comparison["points"])], *titles)
     drawn.update_layout(hovermode="closest")
     return Chart(
         name="trade-off",
@@ -132,28 +130,18 @@ def _bar(place: dict[str, Any], colour: str) -> dict[str, Any]:
     return {"visible": False} if place["low"] is None else error_bar([place], color=colour, thickness=1.2, width=4)
 
 
-def _base() -> Any:
-    base = go.Scatter(x=[0], y=[0], name="base", mode="markers", hovertemplate="nothing learned, nothing forgotten")
-    base.marker = {"color": GREY, "symbol": "diamond", "size": _MARK_SIZE}
-    return base.update(cliponaxis=False)
-
-
 def _front(points: list[dict[str, Any]], *, higher_is_better: bool) -> Any:
     """A staircase from the top of the chart to its worse side: whatever lies above it is beaten by a model on it."""
-    far_x, far_y = (_farthest(points, side) for side in _SIDES)
+    # The ends of the axes, on which all intervals and the base fit.
+    xs, ys = ([0.0, *(of[side][end] for of in points for end in _ENDS if of[side][end] is not None)] for side in _SIDES)
     steps = sorted((point["learned"]["value"], point["forgot"]["value"]) for point in points if point["front"])
-    worst_x = far_x[0] if higher_is_better else far_x[1]
-    steps = [(worst_x, steps[0][1]), *steps] if higher_is_better else [*steps, (worst_x, steps[-1][1])]
-    steps = [*steps, (steps[-1][0], far_y[1])] if higher_is_better else [(steps[0][0], far_y[1]), *steps]
+    if higher_is_better:
+        steps = [(min(xs), steps[0][1]), *steps, (steps[-1][0], max(ys))]
+    else:
+        steps = [(steps[0][0], max(ys)), *steps, (max(xs), steps[-1][1])]
     line = go.Scatter(x=[x for x, _ in steps], y=[y for _, y in steps], mode="lines", name="Pareto front")
     line.line = {"color": GREY, "width": 2, "dash": "dot", "shape": "vh" if higher_is_better else "hv"}
     return line.update(hoverinfo="skip")
-
-
-def _farthest(points: list[dict[str, Any]], side: str) -> tuple[float, float]:
-    """The ends of an axis that all intervals and the base fit on."""
-    ends = [end for point in points for end in (point[side][key] for key in _ENDS) if end is not None]
-    return min(0.0, *ends), max(0.0, *ends)
 
 
 def number_places(points: list[dict[str, Any]]) -> list[str]:

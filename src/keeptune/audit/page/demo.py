@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import plotly.graph_objects as go
-from markupsafe import Markup
 
 from keeptune.audit.meter import DESCRIPTIONS
 from keeptune.audit.page.chart import BLUE, GREY, ORANGE, Chart, chart_json, figure
@@ -19,7 +18,6 @@ from keeptune.audit.page.words import IN_WORDS, TEXTS, UNITS
 from keeptune.stats import LEVEL, RESAMPLES
 
 Rows = Sequence[dict[str, Any]]
-Mark = tuple[dict[str, Any], dict[str, Any]]
 
 _RUNS = {"plain": "plain", "replay": "replay", "replay_matched": "replay, matched steps"}
 _STYLES: dict[str, dict[str, Any]] = {
@@ -117,7 +115,7 @@ def _loss_chart(trajectories: dict[str, Rows], base_loss: float, plain_steps: in
         sentence="How badly the model predicts task text that it has not trained on: lower is better.",
         description=f"Held-out task loss in nats per token against training step. The base stays at {base_loss:.3f}. "
         + _ends(trajectories, "L_ft"),
-        figure=_json(figure(traces, _STEP, _LOSS), _end_of_plain(trajectories, plain_steps)),
+        figure=chart_json(_mark_end_of_plain(figure(traces, _STEP, _LOSS), trajectories, plain_steps)),
     )
 
 
@@ -131,7 +129,7 @@ def _drift_chart(trajectories: dict[str, Rows], plain_steps: int) -> Chart:
         "0 is not at all, lower is better.",
         description="Drift, KL(base‖tuned) in nats per token on held-out self-generated text, against training step. "
         + _ends(trajectories, "KL"),
-        figure=_json(drawn, _end_of_plain(trajectories, plain_steps)),
+        figure=chart_json(_mark_end_of_plain(drawn, trajectories, plain_steps)),
     )
 
 
@@ -155,7 +153,7 @@ def _trade_chart(trajectories: dict[str, Rows], base_loss: float) -> Chart:
         description="Drift against held-out task loss, both in nats per token; each run is a path from the base’s "
         f"point, at loss {base_loss:.3f} and drift 0. {_ends(trajectories, 'KL')} "
         f"Plain ends at loss {plain_loss:.3f}.",
-        figure=_json(drawn, _marked_line(plain_loss, "equal task loss")),
+        figure=chart_json(_mark(drawn, plain_loss, "equal task loss")),
     )
 
 
@@ -183,22 +181,15 @@ def _ends(trajectories: dict[str, Rows], column: str) -> str:
     return "; ".join(sentences).capitalize() + "."
 
 
-def _end_of_plain(trajectories: dict[str, Rows], plain_steps: int) -> Mark | None:
-    if max(row["step"] for row in trajectories["replay"]) <= plain_steps:
-        return None
-    return _marked_line(plain_steps, "matched steps")
+def _mark_end_of_plain(drawn: Any, trajectories: dict[str, Rows], plain_steps: int) -> Any:
+    """Where the other run goes on, mark the step where the plain one ended."""
+    longer = max(row["step"] for row in trajectories["replay"]) > plain_steps
+    return _mark(drawn, plain_steps, "matched steps") if longer else drawn
 
 
-def _marked_line(x: float, text: str) -> Mark:
+def _mark(drawn: Any, x: float, text: str) -> Any:
     """A vertical line through the chart, its name written along it: beside it, a phone would have no room."""
-    line = {"type": "line", "xref": "x", "yref": "paper", "x0": x, "x1": x, "y0": 0, "y1": 1, "layer": "below"}
-    line["line"] = {"width": 1, "dash": "dot", "color": _STYLES["base"]["line"]["color"]}
-    name = {"xref": "x", "yref": "paper", "x": x, "y": 0.55, "xanchor": "right", "xshift": -1, "textangle": -90}
-    return line, {**name, "text": text, "showarrow": False, "font": {"size": 12}}
-
-
-def _json(drawn: Any, mark: Mark | None) -> Markup:
-    if mark:
-        drawn.add_shape(mark[0])
-        drawn.add_annotation(mark[1])
-    return chart_json(drawn)
+    line = {"width": 1, "dash": "dot", "color": _STYLES["base"]["line"]["color"]}
+    drawn.add_shape(type="line", xref="x", yref="paper", x0=x, x1=x, y0=0, y1=1, layer="below", line=line)
+    place = {"xref": "x", "yref": "paper", "x": x, "y": 0.55, "xanchor": "right", "xshift": -1, "textangle": -90}
+    return drawn.add_annotation(**place, text=text, showarrow=False, font={"size": 12})

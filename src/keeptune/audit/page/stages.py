@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import plotly.graph_objects as go
@@ -38,20 +37,6 @@ _DASHES = ("solid", "dash", "dot")
 _BAND_OPACITY = 0.16
 
 
-@dataclass(frozen=True, kw_only=True)
-class Part:
-    """The texts, or the tasks, of a page."""
-
-    title: str
-    unit: str
-    heads: list[dict[str, Any]]
-    rows: list[dict[str, Any]]
-    """Of the heat map: `name`, `source` and `cells`, each with `score`, `change`, `tint` and `trained`."""
-    charts: list[Chart]
-    summary: Table
-    scores: Table
-
-
 def stages_page(report: dict[str, Any]) -> str:
     """The page of a continual run.
 
@@ -74,29 +59,28 @@ def stages_page(report: dict[str, Any]) -> str:
     )
 
 
-def _part(report: dict[str, Any], kind: str) -> Part:
+def _part(report: Entry, kind: str) -> Entry:
+    """What the template shows of the texts, or of the tasks; `rows` are those of the heat map."""
     columns, rows = columns_of(report, kind), report["R"][kind]
-    charts = [_score_chart(kind, columns, rows)]
-    if kind == "texts":
-        charts.append(_drift_chart(columns, report["drift"]["texts"]))
-    return Part(
-        title=_TITLES[kind],
-        unit=_UNITS[kind],
-        heads=columns,
-        rows=_heat(report, columns, rows),
-        charts=charts,
-        summary=_summary(report["summary"][kind], kind),
-        scores=_scores(report, kind),
-    )
+    drift = [_drift_chart(columns, report["drift"]["texts"])] if kind == "texts" else []
+    return {
+        "title": _TITLES[kind],
+        "unit": _UNITS[kind],
+        "heads": columns,
+        "rows": _heat(report, columns, rows),
+        "charts": [_score_chart(kind, columns, rows), *drift],
+        "summary": _summary(report["summary"][kind], kind),
+        "scores": _scores(report, kind),
+    }
 
 
 def _sentences(summary: dict[str, Any]) -> list[str]:
     """What to take away: of what the stages taught, and of other knowledge."""
-    said = []
-    for kind, of_kind in summary.items():
-        bwt = of_kind["bwt"]
-        if bwt:
-            said.append(f"On {kind}, {_SAID[bwt['verdict']]} (BWT {shown_number(bwt['value'], '+.3f')}).")
+    said = [
+        f"On {kind}, {_SAID[bwt['verdict']]} (BWT {shown_number(bwt['value'], '+.3f')})."
+        for kind, of_kind in summary.items()
+        if (bwt := of_kind["bwt"])
+    ]
     others = [entry for of_kind in summary.values() for entry in of_kind["other"]]
     fallen = [entry["column"] for entry in others if entry["verdict"] == HIGHER]
     if fallen:
@@ -146,30 +130,22 @@ def _summary(summary: dict[str, Any], kind: str) -> Table:
 
 
 def _scores(report: dict[str, Any], kind: str) -> Table:
-    rows = [
-        _score_row(report, kind, place, stage)
-        for place in range(len(columns_of(report, kind)))
-        for stage in range(len(report["R"][kind]))
-    ]
+    rows: list[dict[Column, Cell]] = []
+    for place, column in enumerate(columns_of(report, kind)):
+        for stage, ((name, source), scores) in enumerate(zip(row_names(report), report["R"][kind], strict=True)):
+            cell = scores[place]
+            row = {
+                left(kind.removesuffix("s")): text(column["name"]),
+                left("after"): text(name, more=source),
+                Column("score", unit=f"{_UNITS[kind]}, higher is better"): interval(cell),
+                Column("change", unit="score − the base’s"): interval(cell["change"]) if stage else number(None),
+            }
+            if kind == "texts":
+                drift = interval(report["drift"]["texts"][stage - 1][place]) if stage else number(None)
+                row[Column("loss", unit="nats per token")] = number(-cell["value"])
+                row[Column("drift", "kl", "KL, nats per token")] = drift
+            rows.append(row)
     return Table.of(f"{kind}-table", f"Scores on {kind} by stage", rows)
-
-
-def _score_row(report: dict[str, Any], kind: str, place: int, stage: int) -> dict[Column, Cell]:
-    column, cell = columns_of(report, kind)[place], report["R"][kind][stage][place]
-    name, source = row_names(report)[stage]
-    row = {
-        left(kind.removesuffix("s")): text(column["name"]),
-        left("after"): text(name, more=source),
-        Column("score", unit=f"{_UNITS[kind]}, higher is better"): interval(cell),
-        Column("change", unit="score − the base’s"): interval(cell["change"]) if stage else number(None),
-    }
-    if kind == "texts":
-        drift = interval(report["drift"]["texts"][stage - 1][place]) if stage else number(None)
-        row |= {
-            Column("loss", unit="nats per token"): number(-cell["value"]),
-            Column("drift", "kl", "KL, nats per token"): drift,
-        }
-    return row
 
 
 def _score_chart(kind: str, columns: list[Entry], rows: Rows) -> Chart:
