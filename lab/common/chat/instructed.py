@@ -25,13 +25,12 @@ from common.runner import once
 from common.small.decoders import tiny_base
 from common.texts import source_of
 from keeptune import sample_pool, text_pool
-from keeptune.audit.answers import answer
+from keeptune.audit.answers import answer, rendered, tokenised
 from keeptune.audit.meter import measure
 from keeptune.audit.safety import load_prompts
 from keeptune.audit.safety.detectors import opening_log_odds
 from keeptune.audit.tasks import load_tasks, measure_task
 from keeptune.audit.texts import self_rows, text_rows
-from keeptune.audit.turns import rendered, tokenised
 from keeptune.log import logger
 from keeptune.models.loading import load_model, load_tokenizer
 from keeptune.models.modeling import select_attention

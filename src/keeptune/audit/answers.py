@@ -1,16 +1,58 @@
-"""What a model writes after a prompt, greedily: the same words at every run."""
+"""How a prompt is put to a model, and what the model writes after it, greedily: the same words at every run.
+
+It is put as a user's turn where the model's tokenizer has a chat template, else as plain text.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from itertools import takewhile
 
 import torch
-from transformers import GenerationConfig, PreTrainedModel
+from jinja2 import TemplateError
+from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
+from keeptune.errors import ConfigError
 from keeptune.log import track
 
 _ROWS = 50
+
+
+def style_of(tokenizer: PreTrainedTokenizerBase) -> str:
+    """Which of both it is, in words."""
+    chat = tokenizer.chat_template
+    return "a user's turn in the chat template" if chat else "plain text: the prompt and a line break"
+
+
+def rendered(tokenizer: PreTrainedTokenizerBase, prompt: str) -> str:
+    """The text after which an answer begins.
+
+    Raises:
+        ConfigError: the chat template cannot render a user's turn.
+    """
+    if not tokenizer.chat_template:
+        return f"{prompt}\n"
+    turn = [{"role": "user", "content": prompt}]
+    try:
+        return str(tokenizer.apply_chat_template(turn, tokenize=False, add_generation_prompt=True))
+    except TemplateError as error:
+        raise ConfigError(
+            f"the chat template cannot render a prompt: {error}",
+            "correct the chat template in the model's folder, or remove it to be asked plainly",
+        ) from error
+
+
+def tokenised(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list[list[int]]:
+    """Token ids of texts that start as `rendered` gave them; a chat template writes a document's start itself."""
+    start = not tokenizer.chat_template
+    ids: list[list[int]] = tokenizer(list(texts), add_special_tokens=start, verbose=False)["input_ids"]
+    return ids
+
+
+def shared_prefix(first: list[int], second: list[int]) -> int:
+    """How many tokens two texts begin with alike."""
+    return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(first, second, strict=False)))
 
 
 @torch.no_grad()
@@ -50,7 +92,7 @@ def answer(
                     input_ids=torch.tensor(rows, device=device), attention_mask=torch.tensor(mask, device=device)
                 )
             for index, new in zip(indices, output_BT[:, width:].tolist(), strict=True):
-                answers[index] = _until(new, ends)
+                answers[index] = list(takewhile(lambda token: token not in ends, new))
             progress.advance(len(indices))
     return answers
 
@@ -63,7 +105,3 @@ def _only(model: PreTrainedModel, settings: GenerationConfig) -> Iterator[None]:
         yield
     finally:
         model.generation_config = own
-
-
-def _until(tokens: list[int], ends: list[int]) -> list[int]:
-    return next((tokens[:index] for index, token in enumerate(tokens) if token in ends), tokens)

@@ -12,17 +12,11 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any, Literal
 
-from rich.console import Console
-from rich.table import Table
-
-from keeptune.audit.distinct import RULES, better
 from keeptune.audit.gate import floor_of
-from keeptune.audit.names import short_names
 from keeptune.audit.page.compare import compare_page
-from keeptune.audit.reports import OF_BASE, Report, read_reports
-from keeptune.audit.verdict import change
+from keeptune.audit.reports import OF_BASE, Report, read_reports, short_names
+from keeptune.audit.verdict import RULES, better, change
 from keeptune.errors import ConfigError
-from keeptune.stats import format_interval
 from keeptune.storage import write_json, write_text
 from keeptune.system import provenance
 
@@ -65,7 +59,7 @@ def compare(reports: Sequence[str], *, learned: str, forgot: str = "self:kl", ou
 
     Returns:
         `axes`; `points`, each with its place on both and whether it is on the Pareto `front` of the values; `pairs`,
-        which of two is better on either axis, see `keeptune.audit.distinct`.
+        which of two is better on either axis, see `keeptune.audit.verdict.better`.
 
     Raises:
         ConfigError: fewer than two reports, names that are not unique, or an axis that they do not have.
@@ -77,26 +71,26 @@ def compare(reports: Sequence[str], *, learned: str, forgot: str = "self:kl", ou
     axes = {"learned": _learned_axis(learned, read), "forgot": _forgot_axis(forgot, read)}
     for axis in axes.values():
         _require_same_rows(axis, read)
-    names = _names(read)
+    places = [{side: _place(axis, report) for side, axis in axes.items()} for report in read]
+    signs = {side: -1 if axis.higher_is_better else 1 for side, axis in axes.items()}
+    front = pareto_front([[signs[side] * one["value"] for side, one in of.items()] for of in places])
     points = [
-        {
-            "name": name,
-            "report": report.path,
-            "tuned": report.content["tuned"],
-            **{side: _place(axis, report) for side, axis in axes.items()},
-        }
-        for name, report in zip(names, read, strict=True)
+        {"name": name, "report": report.path, "tuned": report.content["tuned"], **place, "front": on_front}
+        for name, report, place, on_front in zip(_names(read), read, places, front, strict=True)
     ]
-    signs = [-1 if axis.higher_is_better else 1 for axis in axes.values()]
-    costs = [[sign * point[side]["value"] for sign, side in zip(signs, axes, strict=True)] for point in points]
-    for point, on_front in zip(points, pareto_front(costs), strict=True):
-        point["front"] = on_front
     comparison = {
         "kind": KIND,
         "base": read[0].content["base"],
         "axes": {side: asdict(axis) for side, axis in axes.items()},
         "points": points,
-        "pairs": [_pair(first, second, axes) for first, second in combinations(points, 2)],
+        "pairs": [
+            {
+                "first": one["name"],
+                "second": two["name"],
+                **{side: better(one[side], two[side], higher=axis.higher_is_better) for side, axis in axes.items()},
+            }
+            for one, two in combinations(points, 2)
+        ],
         "rules": RULES,
         **provenance(0),
     }
@@ -149,16 +143,14 @@ def _require_same_rows(axis: Axis, reports: Sequence[Report]) -> None:
         if axis.name not in other.content.get(axis.kind, {}):
             raise other.refused(f"did not measure {axis.name}", f"audit that model on {axis.name} too")
         one, two = (report.content[axis.kind][axis.name] for report in (first, other))
-        if axis.kind == "texts":
-            same = all(one[count] == two[count] for count in ("documents", "tokens")) and all(
-                abs(one["measures"][name]["value"] - two["measures"][name]["value"]) <= _OF_BASE_TOLERANCE
-                for name in OF_BASE
-            )
-        else:
-            same = (one["asked"], one["right"]) == (two["asked"], two["right"])
-            if axis.measure not in two["formats"]:
-                raise other.refused(f"did not ask {axis.name} as {axis.measure}", "audit both with the same tokenizer")
-        if not same:
+        counted = {"texts": ("documents", "tokens"), "tasks": ("asked", "right")}[axis.kind]
+        differences = [
+            abs(one["measures"][name]["value"] - two["measures"][name]["value"])
+            for name in (OF_BASE if axis.kind == "texts" else ())
+        ]
+        if axis.kind == "tasks" and axis.measure not in two["formats"]:
+            raise other.refused(f"did not ask {axis.name} as {axis.measure}", "audit both with the same tokenizer")
+        if any(one[key] != two[key] for key in counted) or max(differences, default=0.0) > _OF_BASE_TOLERANCE:
             raise other.refused(
                 f"read other rows of {axis.name} than {first.path}",
                 "audit both models with the same texts, --docs, --max-length, --windows, --items and --seed",
@@ -179,11 +171,6 @@ def _place(axis: Axis, report: Report) -> dict[str, Any]:
     return {**interval, "floor": floor_of(report.content, axis.name, axis.measure)}
 
 
-def _pair(first: dict[str, Any], second: dict[str, Any], axes: dict[str, Axis]) -> dict[str, Any]:
-    found = {side: better(first[side], second[side], higher=axis.higher_is_better) for side, axis in axes.items()}
-    return {"first": first["name"], "second": second["name"], **found}
-
-
 def _names(reports: Sequence[Report]) -> list[str]:
     shortened = short_names([report.content["tuned"]["source"] for report in reports])
     names = [report.name or short for report, short in zip(reports, shortened, strict=True)]
@@ -191,25 +178,3 @@ def _names(reports: Sequence[Report]) -> list[str]:
         if names.count(name) > 1:
             raise ConfigError(f"two models are called {name}", "name the reports: NAME=REPORT")
     return names
-
-
-def print_comparison(comparison: dict[str, Any]) -> None:
-    """The points, and what is sure of each pair, as tables on standard output."""
-    console = Console(highlight=False, markup=False, emoji=False)
-    axes = comparison["axes"]
-    points = Table(title=f"Models tuned from {comparison['base']['source']}")
-    points.add_column("model")
-    for side, axis in axes.items():
-        better = "higher" if axis["higher_is_better"] else "lower"
-        points.add_column(f"{side}: {axis['title']}\n{better} is better", justify="right")
-    points.add_column("Pareto front")
-    for point in comparison["points"]:
-        values = (format_interval(point[side], separator="\n") for side in axes)
-        points.add_row(point["name"], *values, "yes" if point["front"] else "")
-    console.print(points)
-    pairs = Table(title="Which is surely better")
-    for title in ("first", "second", *axes):
-        pairs.add_column(title)
-    for pair in comparison["pairs"]:
-        pairs.add_row(pair["first"], pair["second"], *(pair[side] for side in axes))
-    console.print(pairs)

@@ -146,28 +146,19 @@ def readings(report: dict[str, Any]) -> Iterator[Reading]:
     """Every number of a report that a bound can be on."""
     for name, text in report["texts"].items():
         for measure in FLOOR_MEASURES:
-            interval = text["measures"][measure]
-            offset = 1.0 if measure == "agreement" else 0.0
-            ends = [None if interval[end] is None else interval[end] - offset for end in ("value", "low", "high")]
-            yield Reading(
-                name=name,
-                part="",
-                measure=measure,
-                change=(float(interval["value"] - offset), ends[1], ends[2]),
-                count=interval["documents"],
-                unit="document",
-                floor=floor_of(report, name, measure),
-            )
+            interval, floor = text["measures"][measure], floor_of(report, name, measure)
+            about: dict[str, Any] = {"name": name, "part": "", "count": interval["documents"], "unit": "document"}
+            yield Reading(measure=measure, change=_change(interval, measure), floor=floor, **about)
     for name, task in report.get("tasks", {}).items():
         for style, ways in task["formats"].items():
             result = ways[task["headline"]]
-            about: dict[str, Any] = {"name": name, "part": style, "count": result["items"], "unit": "item"}
-            yield Reading(measure="accuracy", change=_ends(result["change"]), **about)
-            yield Reading(measure="agreement", change=_ends(result["agreement"], 1.0), **about)
+            about = {"name": name, "part": style, "count": result["items"], "unit": "item"}
+            yield Reading(measure="accuracy", change=_change(result["change"]), **about)
+            yield Reading(measure="agreement", change=_change(result["agreement"], "agreement"), **about)
     for name, prompts in report.get("safety", {}).get("sets", {}).items():
         for detector, result in prompts["detectors"].items():
             about = {"name": name, "part": detector, "count": prompts["asked"], "unit": "prompt"}
-            yield Reading(measure="refusals", change=_ends(result["change"]), **about)
+            yield Reading(measure="refusals", change=_change(result["change"]), **about)
 
 
 def floor_of(report: dict[str, Any], text: str, measure: str) -> float:
@@ -176,8 +167,10 @@ def floor_of(report: dict[str, Any], text: str, measure: str) -> float:
     return floor
 
 
-def _ends(estimate: dict[str, float], offset: float = 0.0) -> tuple[float, float, float]:
-    return estimate["value"] - offset, estimate["low"] - offset, estimate["high"] - offset
+def _change(estimate: dict[str, Any], measure: str = "") -> tuple[float, float | None, float | None]:
+    offset = 1.0 if measure == "agreement" else 0.0
+    low, high = (None if estimate[end] is None else estimate[end] - offset for end in ("low", "high"))
+    return float(estimate["value"] - offset), low, high
 
 
 def _status(bound: Bound, reading: Reading) -> str:
@@ -195,11 +188,9 @@ def _status(bound: Bound, reading: Reading) -> str:
 
 def _reason(bound: Bound, reading: Reading, status: str) -> str:
     offset = 1.0 if reading.measure == "agreement" else 0.0
-    value, low, high = reading.change
+    value, low, high = (None if end is None else end + offset for end in reading.change)
     changed = " change" if reading.measure in ("accuracy", "refusals") else ""
-    low, high = (None if end is None else end + offset for end in (low, high))
-    shown = f"{reading.measure}{changed} on {reading.label} is {value + offset:.4g}"
-    shown = f"{shown} {format_ends(low, high, '.4g')}".rstrip()
+    shown = f"{reading.measure}{changed} on {reading.label} is {value:.4g} {format_ends(low, high, '.4g')}".rstrip()
     counted = f"{reading.count} {reading.unit}{'s' * (reading.count != 1)}"
     floor = f" or the noise floor ({reading.floor:.2g})" if reading.floor else ""
     why = {

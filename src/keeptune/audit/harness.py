@@ -13,14 +13,11 @@ from typing import Any
 
 import numpy as np
 import yaml
-from rich.console import Console
-from rich.table import Table
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from keeptune.audit.verdict import NO_EVIDENCE
 from keeptune.errors import ConfigError, SourceError, SourceNotFound
 from keeptune.log import logger
-from keeptune.stats import MIN_DOCUMENTS, bootstrap_ratio, format_ends, mcnemar
+from keeptune.stats import bootstrap_ratio, mcnemar
 from keeptune.workspace import Steps
 
 # Of an item: the value of each metric.
@@ -92,12 +89,8 @@ def compared(base: Scores, tuned: Scores, metric: str) -> dict[str, Any]:
         raise SourceError(f"no item has {metric} of both models", "check the task's metrics")
     base_I, tuned_I = (np.array([scores[item][metric] for item in items]) for scores in (base, tuned))
     change = bootstrap_ratio(tuned_I - base_I, np.ones(len(items)))
-    result: dict[str, Any] = {
-        "items": len(items),
-        "base": float(base_I.mean()),
-        "tuned": float(tuned_I.mean()),
-        "change": change.ends(),
-    }
+    means = {"base": float(base_I.mean()), "tuned": float(tuned_I.mean())}
+    result: dict[str, Any] = {"items": len(items), **means, "change": change.ends()}
     if set(np.concatenate([base_I, tuned_I])) <= {0.0, 1.0}:
         lost, gained = int((base_I > tuned_I).sum()), int((tuned_I > base_I).sum())
         result |= {"right_to_wrong": lost, "wrong_to_right": gained, "mcnemar_p": mcnemar(lost, gained)}
@@ -114,23 +107,14 @@ def _ask(
     logger.info(label)
     harness = HFLM(pretrained=model, tokenizer=tokenizer, batch_size=_BATCH_ROWS)
     try:
-        found = simple_evaluate(
-            model=harness,
-            tasks=[name],
-            task_manager=manager,
-            limit=limit,
-            bootstrap_iters=0,
-            log_samples=True,
-            # Its default seeds would reset the generators of the whole process.
-            random_seed=None,
-            numpy_random_seed=None,
-            torch_random_seed=None,
-        )
+        given = {"tasks": [name], "task_manager": manager, "limit": limit, "bootstrap_iters": 0, "log_samples": True}
+        # Its default seeds would reset the generators of the whole process.
+        unseeded = dict.fromkeys(("random_seed", "numpy_random_seed", "torch_random_seed"))
+        found = simple_evaluate(model=harness, **given, **unseeded)
     except (OSError, ValueError, KeyError, RuntimeError) as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise SourceError(
-            f"lm-eval cannot run {task}: {reason}", "check that its data can be fetched, and that it runs in lm-eval"
-        ) from error
+        fix = "check that its data can be fetched, and that it runs in lm-eval"
+        raise SourceError(f"lm-eval cannot run {task}: {reason}", fix) from error
     scores: Scores = {}
     better: dict[str, bool] = {}
     for leaf, samples in found["samples"].items():
@@ -160,20 +144,3 @@ def _manager_of(task: str) -> tuple[str, Any]:
     if not isinstance(content, dict) or not isinstance(content.get("task"), str):
         raise SourceError(f"{path} names no task", "add a line `task: NAME`, as lm-eval has it")
     return content["task"], TaskManager(include_path=str(path.parent), include_defaults=False)
-
-
-def print_harness(report: dict[str, Any]) -> None:
-    """The metrics of both models as a table on standard output."""
-    if "lm_eval" not in report:
-        return
-    table = Table(title=f"lm-eval, the first {report['lm_eval']['limit']} items at most")
-    for column in ("task", "metric", "items", "base", "tuned", "change, 95 % interval", "lost, gained"):
-        table.add_column(column, justify="left" if column in ("task", "metric") else "right")
-    for task, metrics in report["lm_eval"]["tasks"].items():
-        for metric, result in metrics.items():
-            change, items = result["change"], result["items"]
-            ends = NO_EVIDENCE if items < MIN_DOCUMENTS else format_ends(change["low"], change["high"], "+.3f")
-            lost = f"{result['right_to_wrong']}, {result['wrong_to_right']}" if "mcnemar_p" in result else ""
-            means = [f"{result[role]:.3f}" for role in ("base", "tuned")]
-            table.add_row(task, metric, str(items), *means, f"{change['value']:+.3f} {ends}", lost)
-    Console(highlight=False, markup=False, emoji=False).print(table)

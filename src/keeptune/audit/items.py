@@ -115,12 +115,8 @@ def parse_item(row: Any, name: str) -> Item:
         raise ValueError("options and their labels differ in number")
     if isinstance(key, bool) or key not in labels:
         raise ValueError(f"the right answer {key!r} is none of {', '.join(map(str, labels))}")
-    return Item(
-        name=str(row.get("id", name)),
-        question=question.strip(),
-        choices=tuple(text.strip() for text in texts),
-        right=labels.index(key),
-    )
+    options = tuple(text.strip() for text in texts)
+    return Item(name=str(row.get("id", name)), question=question.strip(), choices=options, right=labels.index(key))
 
 
 def _columns(choices: Any) -> dict[str, list[Any]]:

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -32,6 +32,7 @@ __all__ = ["DESCRIPTIONS", "MEASURES", "Drift", "measure", "token_drift"]
 
 _BATCH_TOKENS = 4096
 
+Row = TypeVar("Row")
 States = Callable[[nn.Module, Tensor, Tensor], Tensor]
 
 DESCRIPTIONS = {
@@ -125,7 +126,7 @@ def measure(
         ConfigError: plain texts without a tokenizer.
         ValueError: no row has a target, or the vocabularies differ in size.
     """
-    batches = _batches(_encoded(texts, tokenizer, max_length))
+    batches = batched(_encoded(texts, tokenizer, max_length), lambda row: len(row["input_ids"]), _BATCH_TOKENS)
     base.eval()
     tuned.eval()
     names = list(dict.fromkeys(row["document"] for batch in batches for row in batch))
@@ -177,11 +178,11 @@ def _encoded(
     return list(encode(text_documents(given), tokenizer, max_length=max_length, document_start=start))
 
 
-def _batches(rows: Iterable[dict[str, Any]]) -> list[list[dict[str, Any]]]:
-    """Rows of similar length together, at most `_BATCH_TOKENS` tokens with padding."""
-    batches: list[list[dict[str, Any]]] = []
-    for row in sorted(rows, key=lambda row: len(row["input_ids"]), reverse=True):
-        if not batches or len(batches[-1][0]["input_ids"]) * (len(batches[-1]) + 1) > _BATCH_TOKENS:
+def batched(rows: Iterable[Row], length: Callable[[Row], int], tokens: int) -> list[list[Row]]:
+    """Rows of similar length together, at most `tokens` tokens with padding."""
+    batches: list[list[Row]] = []
+    for row in sorted(rows, key=length, reverse=True):
+        if not batches or length(batches[-1][0]) * (len(batches[-1]) + 1) > tokens:
             batches.append([])
         batches[-1].append(row)
     return batches

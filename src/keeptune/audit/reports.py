@@ -1,4 +1,4 @@
-"""Reports of `keeptune audit` read back from disk: whole, of the right kind and of one base, or refused."""
+"""Reports read back from disk: whole, of the right kind and of one base, or refused; and the names in them."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 from keeptune.audit.floor import FLOOR_MEASURES
@@ -112,3 +112,29 @@ def _require(value: Any, kind: type | tuple[type, ...]) -> Any:
     if not isinstance(value, kind) or isinstance(value, bool):
         raise TypeError(f"{value!r:.40} is not of the kind that stands there")
     return value
+
+
+def short_names(sources: Sequence[str]) -> list[str]:
+    """Each source by the fewest last parts of its path that no other source ends in.
+
+    `["runs/a/model", "runs/b/model"]` → `["a/model", "b/model"]`; sources that are equal stay equal, in full.
+    """
+    parts = [PurePath(source).parts or (source,) for source in sources]
+    names = []
+    for own, source in zip(parts, sources, strict=True):
+        tails = ["/".join(own[-count:]) for count in range(1, len(own) + 1)]
+        others = [["/".join(other[-count:]) for other in parts] for count in range(1, len(own) + 1)]
+        names.append(next((tail for tail, of in zip(tails, others, strict=True) if of.count(tail) == 1), source))
+    return names
+
+
+def row_names(report: dict[str, Any]) -> list[tuple[str, str]]:
+    """For the base and each stage `("stage 1", "the checkpoint's short name")`."""
+    sources = [report["base"]["source"], *(checkpoint["source"] for checkpoint in report["checkpoints"])]
+    stages = ["base", *(f"stage {checkpoint['stage']}" for checkpoint in report["checkpoints"])]
+    return list(zip(stages, short_names(sources), strict=True))
+
+
+def columns_of(report: dict[str, Any], kind: str) -> list[dict[str, Any]]:
+    """The columns of texts, or of tasks, in the order of R."""
+    return [column for column in report["columns"] if column["kind"] == kind]

@@ -14,14 +14,14 @@ from keeptune.audit.gate import Bound, check
 from keeptune.audit.harness import check_harness, measure_harness
 from keeptune.audit.meter import DESCRIPTIONS, measure
 from keeptune.audit.page.audit import audit_page
-from keeptune.audit.safety import PromptSet, load_prompts, measure_safety
+from keeptune.audit.safety import load_prompts, measure_safety
 from keeptune.audit.settings import AuditSettings
 from keeptune.audit.tasks import load_tasks, measure_tasks
 from keeptune.audit.texts import SELF, Row, text_rows, text_sources, without_tokens
 from keeptune.audit.verdict import RULE, require_finite, verdicts
 from keeptune.audit.where.collector import Where, where_section
-from keeptune.audit.where.continuations import continuations
 from keeptune.audit.where.layers import layer_profile
+from keeptune.audit.where.passages import continuations
 from keeptune.errors import ConfigError, SourceError
 from keeptune.log import logger
 from keeptune.models.loading import load_model, load_tokenizer
@@ -75,6 +75,8 @@ def audit(
     prompts = load_prompts(settings.harmful, settings.harmless_lists, settings.prompts)
     loaded = load(settings)
     base, tuned, steps = loaded.base, loaded.tuned, loaded.steps
+    models = base, tuned, loaded.tokenizer
+    asked: dict[str, Any] = {"new_tokens": settings.new_tokens, "judge": settings.judge}
     texts = {name: read_text(loaded, name) for name in loaded.rows}
     report: dict[str, Any] = {
         "kind": "audit",
@@ -87,9 +89,9 @@ def audit(
         "verdict_rule": RULE,
         "measures": DESCRIPTIONS,
         "intervals": f"{LEVEL:.0%} percentile bootstrap over documents, {RESAMPLES} resamples",
-        **measure_tasks(base, tuned, loaded.tokenizer, questions, steps),
-        **measure_harness(base, tuned, loaded.tokenizer, settings.lm_eval, settings.items, steps),
-        **_safety(loaded, prompts, settings),
+        **measure_tasks(*models, questions, steps),
+        **measure_harness(*models, settings.lm_eval, settings.items, steps),
+        **({"safety": safety} if (safety := measure_safety(*models, prompts, steps, **asked)) else {}),
         "where": _where(loaded, {name: step["where"] for name, step in texts.items()}),
         **provenance(settings.seed),
     }
@@ -109,19 +111,8 @@ def load(settings: AuditSettings) -> Loaded:
     tokenizer, tuned_tokenizer = load_tokenizer(settings.base), load_tokenizer(settings.tuned[0])
     base = load_model(settings.base)
     sources = text_sources(settings.text, chat=_opens_chats(tokenizer))
-    rows = {
-        name: text_rows(
-            source,
-            base,
-            tokenizer,
-            Path(settings.out) / SAMPLES,
-            docs=settings.docs,
-            length=settings.max_length,
-            windows=settings.windows,
-            seed=settings.seed,
-        )
-        for name, source in sources.items()
-    }
+    given = (base, tokenizer, Path(settings.out) / SAMPLES)
+    rows = {name: text_rows(source, *given, **settings.amount) for name, source in sources.items()}
     release()
     marks = {"base": fingerprint(base)}
     tuned = load_model(settings.tuned[0])
@@ -132,15 +123,9 @@ def load(settings: AuditSettings) -> Loaded:
         rows = {name: _shared_rows(name, of_text, found) for name, of_text in rows.items()}
     else:
         check_vocabularies(found)
-    return Loaded(
-        base=base,
-        tuned=tuned,
-        tokenizer=tokenizer,
-        rows=rows,
-        sources=sources,
-        vocabulary=None if found.same else str(found),
-        steps=Steps(Path(settings.out) / STEPS, **marks, vocabulary=str(found), versions=versions(), commit=commit()),
-    )
+    steps = Steps(Path(settings.out) / STEPS, **marks, vocabulary=str(found), versions=versions(), commit=commit())
+    difference, models = None if found.same else str(found), {"base": base, "tuned": tuned, "tokenizer": tokenizer}
+    return Loaded(**models, rows=rows, sources=sources, vocabulary=difference, steps=steps)
 
 
 def read_text(loaded: Loaded, name: str) -> dict[str, Any]:
@@ -162,19 +147,6 @@ def read_text(loaded: Loaded, name: str) -> dict[str, Any]:
         return {"reading": reading, "floor": floor, "where": where.summary()}
 
     return loaded.steps.of(rows=rows).once(f"text {name}", read)
-
-
-def _safety(loaded: Loaded, prompts: dict[str, PromptSet], settings: AuditSettings) -> dict[str, Any]:
-    found = measure_safety(
-        loaded.base,
-        loaded.tuned,
-        loaded.tokenizer,
-        prompts,
-        loaded.steps,
-        new_tokens=settings.new_tokens,
-        judge=settings.judge,
-    )
-    return {"safety": found} if found else {}
 
 
 def _where(loaded: Loaded, collected: dict[str, dict[str, Any]]) -> dict[str, Any]:
@@ -201,10 +173,8 @@ def _shared_rows(name: str, rows: list[Row], found: Vocabularies) -> list[Row]:
         SourceError: there is none.
     """
     kept = without_tokens(rows, set(found.differing), found.words)
-    if len(kept) < len(rows):
-        logger.warning(
-            f"{name}: {len(rows) - len(kept)} of {len(rows)} windows hold tokens that differ, and are left out"
-        )
+    if left_out := len(rows) - len(kept):
+        logger.warning(f"{name}: {left_out} of {len(rows)} windows hold tokens that differ, and are left out")
     if not kept:
         raise SourceError(f"every window of {name} holds a token that differs", "leave it out, or give another text")
     return kept

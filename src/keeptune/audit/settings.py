@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from typing import Any
 
 from keeptune.audit.gate import Kind
 from keeptune.audit.safety import named_prompts
@@ -76,6 +77,11 @@ class AuditSettings:
                     raise ConfigError(f"a {kinds[name]} and a {kind} are called {name}", "give each its own NAME")
                 kinds[name] = kind
         return kinds
+
+    @property
+    def amount(self) -> dict[str, Any]:
+        """How much of each text is read, as `keeptune.audit.texts.text_rows` takes it."""
+        return {"docs": self.docs, "length": self.max_length, "windows": self.windows, "seed": self.seed}
 
     @property
     def harmless_lists(self) -> list[str]:

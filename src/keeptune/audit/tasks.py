@@ -13,24 +13,21 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
-from itertools import takewhile
 from string import ascii_uppercase
 from typing import Any
 
 import numpy as np
-from rich.console import Console
-from rich.table import Table
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from keeptune.audit.answers import rendered, shared_prefix
 from keeptune.audit.items import Item, read_items
 from keeptune.audit.meter import measure
 from keeptune.audit.paired import compare
 from keeptune.audit.texts import named_sources
-from keeptune.audit.turns import rendered
 from keeptune.data.rows import IGNORED_LABEL
 from keeptune.errors import SourceError
 from keeptune.log import logger
-from keeptune.stats import Array, evenly_spaced, format_interval
+from keeptune.stats import Array, evenly_spaced
 from keeptune.workspace import Steps
 
 HEADLINE = "per_character"
@@ -52,8 +49,8 @@ DESCRIPTION = {
 }
 _PROMPT = "Question: {question}\nAnswer:"
 _LEFT_OUT = "-"
-
-_percent = partial(format_interval, form=".1f", ends=".0f", scale=100, separator="\n")
+ITEMS_LEFT_OUT = "items left out, longer than the context or without a finite score"
+UNSCORED_FIX = "check the models, and that questions fit their context"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -132,9 +129,7 @@ def measure_task(
         scores = score_choices(base, tuned, tokenizer, task.items, chat=style == "chat", label=label)
         left_out = sum(score is None for score in scores)
         if left_out == len(scores):
-            raise SourceError(
-                f"no item of {name} ({style}) can be scored", "check the models, and that questions fit their context"
-            )
+            raise SourceError(f"no item of {name} ({style}) can be scored", UNSCORED_FIX)
         return {"left_out": left_out, **{way: _compared(task.items, scores, way) for way in SCORINGS}}
 
     formats = {}
@@ -142,9 +137,7 @@ def measure_task(
     for style in ("plain", "chat") if tokenizer.chat_template else ("plain",):
         formats[style] = steps.once(f"task {name} {style}", partial(ask, style))
         if left_out := formats[style]["left_out"]:
-            logger.warning(
-                f"{name} ({style}): {left_out} items left out, longer than the context or without a finite score"
-            )
+            logger.warning(f"{name} ({style}): {left_out} {ITEMS_LEFT_OUT}")
     return {
         "source": task.source,
         "items_in_source": task.readable,
@@ -184,14 +177,12 @@ def score_choices(
         return [None] * len(items)
     drift = measure(base, tuned, rows, label=label)
     score_D2 = -np.stack([drift.column("ce_base"), drift.column("ce")], axis=1)
-    found = dict(zip(drift.documents, score_D2, strict=True))
-    unscored_2 = np.full(2, np.nan)
-    scores: list[Array | None] = []
-    for index, item in enumerate(items):
-        of_choices = [found.get(f"{index} {choice}", unscored_2) for choice in range(len(item.choices))]
-        score_2C = np.stack(of_choices, axis=1)
-        scores.append(score_2C if np.isfinite(score_2C).all() else None)
-    return scores
+    found, unscored_2 = dict(zip(drift.documents, score_D2, strict=True)), np.full(2, np.nan)
+    scores_2C = [
+        np.stack([found.get(f"{index} {choice}", unscored_2) for choice in range(len(item.choices))], axis=1)
+        for index, item in enumerate(items)
+    ]
+    return [score_2C if np.isfinite(score_2C).all() else None for score_2C in scores_2C]
 
 
 def _rows(item: Item, tokenizer: PreTrainedTokenizerBase, *, chat: bool) -> list[dict[str, list[int]]]:
@@ -208,45 +199,25 @@ def _rows(item: Item, tokenizer: PreTrainedTokenizerBase, *, chat: bool) -> list
     prompt_ids, *rows = tokenizer(texts, add_special_tokens=not chat, verbose=False)["input_ids"]
     labelled = []
     for ids in rows:
-        same = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(prompt_ids, ids, strict=False)))
+        same = shared_prefix(prompt_ids, ids)
         labelled.append({"input_ids": ids, "labels": [IGNORED_LABEL] * same + ids[same:]})
     return labelled
 
 
+def chosen(item: Item, score_2C: Array, way: str = HEADLINE) -> list[int]:
+    """The option that the base chooses by one of `SCORINGS`, and that which the tuned model chooses."""
+    lengths_C = np.array([len(choice) if way == "per_character" else 1 for choice in item.choices])
+    return (score_2C / lengths_C).argmax(axis=1).tolist()
+
+
 def _compared(items: list[Item], scores: list[Array | None], way: str) -> dict[str, Any]:
-    answers: list[list[int]] = []
-    letters = {"base": "", "tuned": ""}
-    for item, score_2C in zip(items, scores, strict=True):
-        if score_2C is None:
-            letters = {model: given + _LEFT_OUT for model, given in letters.items()}
-            continue
-        lengths_C = np.array([len(choice) if way == "per_character" else 1 for choice in item.choices])
-        base, tuned = (score_2C / lengths_C).argmax(axis=1).tolist()
-        answers.append([item.right, base, tuned, len(item.choices)])
-        letters["base"] += ascii_uppercase[base]
-        letters["tuned"] += ascii_uppercase[tuned]
+    choices = [None if of is None else chosen(item, of, way) for item, of in zip(items, scores, strict=True)]
+    answers = [
+        [item.right, *both, len(item.choices)] for item, both in zip(items, choices, strict=True) if both is not None
+    ]
+    letters = {
+        model: "".join(_LEFT_OUT if both is None else ascii_uppercase[both[place]] for both in choices)
+        for place, model in enumerate(("base", "tuned"))
+    }
     right_I, base_I, tuned_I, options_I = np.array(answers, dtype=np.int64).T
     return {**compare(right_I, base_I, tuned_I, options_I), "answers": letters}
-
-
-def print_tasks(report: dict[str, Any]) -> None:
-    """The answers in numbers, the headline scoring of each format, as a table on standard output."""
-    if "tasks" not in report:
-        return
-    table = Table(title="Multiple choice, the likeliest option per character; per cent of the items")
-    table.add_column("task", no_wrap=True)
-    for column in ("base right", "tuned right", "change", "lost, gained", "same answer", "lost beyond chance"):
-        table.add_column(column, justify="right")
-    for name, task in report["tasks"].items():
-        for style, ways in task["formats"].items():
-            result = ways[task["headline"]]
-            table.add_row(
-                f"{name} {style}\n{result['items']} items",
-                _percent(result["accuracy_base"]),
-                _percent(result["accuracy_tuned"]),
-                _percent(result["change"], ends=".1f"),
-                f"{result['right_to_wrong']}, {result['wrong_to_right']}\np {result['mcnemar_p']:.3f}",
-                _percent(result["agreement"]),
-                f"{result['forgetting']['beyond_chance'] * 100:.1f}",
-            )
-    Console(highlight=False).print(table)

@@ -1,4 +1,4 @@
-"""What an audit's numbers say: drifted, not distinguishable from zero, or too little to tell."""
+"""What an audit's numbers say: did a model drift, is one of two surely better, or is there too little to tell."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 from keeptune.audit.floor import FLOOR_MEASURES
 from keeptune.audit.meter import Drift
 from keeptune.errors import Diverged
-from keeptune.stats import MIN_DOCUMENTS
+from keeptune.stats import LEVEL, MIN_DOCUMENTS
 
 SHOWN = {"kl": "KL(base‖tuned)", "l_f_rise": "L_f rise", "ce_change": "CE change", "agreement": "top-1 agreement"}
 DRIFTED = "drifted"
@@ -20,6 +20,15 @@ RULE = (
     f"{DRIFTED}: the whole interval lies farther from no drift (0; for agreement 1) than the noise floor. "
     f"{NO_DRIFT}: otherwise."
 )
+
+FIRST = "first better"
+SECOND = "second better"
+OVERLAP = "not distinguishable"
+RULES = {
+    "better": f"the {LEVEL:.0%} intervals do not overlap, and the values differ by more than the noise floor",
+    NO_EVIDENCE: f"fewer than {MIN_DOCUMENTS} documents or items, or no interval",
+    OVERLAP: "otherwise; as the intervals are those of each model alone, a difference may still be there",
+}
 
 
 def verdict(measure: str, interval: dict[str, Any], floor: float) -> str:
@@ -35,6 +44,24 @@ def verdicts(reading: dict[str, Any], floors: dict[str, Any]) -> dict[str, str]:
     return {
         name: verdict(name, reading["measures"][name], floors["measures"][name]["floor"]) for name in FLOOR_MEASURES
     }
+
+
+def better(first: dict[str, Any], second: dict[str, Any], *, higher: bool) -> str:
+    """`FIRST`, `SECOND`, `OVERLAP` or `NO_EVIDENCE`, see `RULES`.
+
+    Args:
+        first, second: value, low, high, documents, and `floor`, what rounding alone can give.
+        higher: whether the higher value is the better one.
+    """
+    if not (has_evidence(first) and has_evidence(second)):
+        return NO_EVIDENCE
+    if abs(first["value"] - second["value"]) <= max(first["floor"], second["floor"]):
+        return OVERLAP
+    if first["high"] < second["low"]:
+        return SECOND if higher else FIRST
+    if second["high"] < first["low"]:
+        return FIRST if higher else SECOND
+    return OVERLAP
 
 
 def has_evidence(interval: dict[str, Any]) -> bool:

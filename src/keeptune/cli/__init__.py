@@ -37,16 +37,14 @@ def main() -> NoReturn:
     Exit codes: 0 done, 1 a bound of `keeptune audit` or on a forecast is broken (only that), 2 bad input or a failure
     that keeptune explains, 70 a crash, 130 stopped.
     """
-    arguments = sys.argv[1:]
-    debug = "--debug" in arguments
-    arguments = [argument for argument in arguments if argument != "--debug"]
+    arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
     try:
         _prepare_process()
         app.config = (Dict(_run_file(arguments), source="the run file", use_commands_as_keys=False),)
         app(arguments, result_action="return_value", exit_on_error=False)
     except (KeyboardInterrupt, Exception) as error:
         known = error if isinstance(error, KeeptuneError | CycloptsError | KeyboardInterrupt) else storage_error(error)
-        if debug or known is None:
+        if known is None or "--debug" in sys.argv:
             traceback.print_exc()
         sys.exit(_explain(known or error))
     sys.exit(0)
@@ -59,11 +57,8 @@ def _explain(error: BaseException) -> int:
         say(f"  → {error.fix}")
     elif isinstance(error, KeyboardInterrupt):
         say("Stopped. Finished work is kept: the same command goes on from there (keeptune tune: add --resume).")
-    if isinstance(error, KeyboardInterrupt):
-        return 130
-    if isinstance(error, BoundBroken):
-        return 1
-    return 2 if isinstance(error, KeeptuneError | CycloptsError) else 70
+    codes = {KeyboardInterrupt: 130, BoundBroken: 1, KeeptuneError: 2, CycloptsError: 2}
+    return next((code for kind, code in codes.items() if isinstance(error, kind)), 70)
 
 
 def _run_file(arguments: list[str]) -> dict[str, Any]:

@@ -8,10 +8,9 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from keeptune.audit.settings import AuditSettings
+from keeptune.cli.arguments import Base, Hidden
 
 _BOUND_BROKEN = 1
-
-Hidden = Parameter(parse=False)
 
 
 @Parameter(name="*", negative="")
@@ -24,14 +23,13 @@ class _Flags(AuditSettings):
 
 
 def audit(
-    base: Annotated[str, Parameter(help="The base model: a hub id, a folder, a .gguf file, or smollm2.")],
+    base: Base,
     *tuned: Annotated[
         str, Parameter(help="The tuned model, or an adapter on the base; with --stages every checkpoint in order.")
     ],
     settings: _Flags | None = None,
     stages: Annotated[
-        bool,
-        Parameter(help="The tuned models are checkpoints of one run, each made from the one before.", negative=""),
+        bool, Parameter(help="The tuned models are checkpoints of one run, each made from the one before.", negative="")
     ] = False,
     fail_above: Annotated[
         list[str],
@@ -47,15 +45,10 @@ def audit(
 ) -> None:
     """Audit a tuned model; see `keeptune.cli.help`."""
     from keeptune.audit.gate import BROKEN, HELD, parse_bounds
-    from keeptune.audit.harness import print_harness
     from keeptune.audit.run import audit as run
-    from keeptune.audit.safety import print_safety
     from keeptune.audit.stages.run import audit_stages
-    from keeptune.audit.stages.table import print_stages
     from keeptune.audit.summary import write_junit, write_markdown
-    from keeptune.audit.table import print_recovery, print_table
-    from keeptune.audit.tasks import print_tasks
-    from keeptune.audit.where.terminal import print_where
+    from keeptune.audit.terminal import print_report, print_stages
     from keeptune.errors import ConfigError
     from keeptune.log import say
     from keeptune.probes.recovery import recovery_probe
@@ -75,19 +68,13 @@ def audit(
             "add --stages if each was tuned from the one before; else audit one at a time, then keeptune compare",
         )
     report = run(settings, parse_bounds(fail_above, settings.named()), recovery_probe)
-    print_table(report)
-    print_tasks(report)
-    print_harness(report)
-    print_safety(report)
-    print_where(report)
-    print_recovery(report)
+    print_report(report)
     say(f"The whole report: {settings.out}/report.html")
-    if junit:
-        write_junit(junit, report)
-    if markdown:
-        write_markdown(markdown, report)
+    for file, write in ((junit, write_junit), (markdown, write_markdown)):
+        if file:
+            write(file, report)
     for outcome in report["gate"]:
         if outcome["status"] != HELD:
             say(f"keeptune: {outcome['reason']}")
-    if any(outcome["status"] == BROKEN for outcome in report["gate"]):
+    if BROKEN in (outcome["status"] for outcome in report["gate"]):
         sys.exit(_BOUND_BROKEN)

@@ -5,9 +5,8 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
+from keeptune.cli.arguments import Base, Hidden, Task
 from keeptune.probes.capacity import CapacityPlan
-
-Hidden = Parameter(parse=False)
 
 
 @Parameter(name="*")
@@ -19,15 +18,7 @@ class _Flags(CapacityPlan):
     data: Annotated[str, Hidden] = ""
 
 
-def capacity(
-    model: Annotated[str, Parameter(help="The base: a hub id, a folder, a .gguf file, or smollm2.")],
-    data: Annotated[
-        str,
-        Parameter(help="The new task: a hub data set, a file, folder or glob of jsonl, parquet or text, or verilog."),
-    ],
-    *,
-    plan: _Flags | None = None,
-) -> None:
+def capacity(model: Base, data: Task, *, plan: _Flags | None = None) -> None:
     """Run the probe; see `keeptune.cli.help`."""
     from keeptune.probes.capacity import capacity_probe
     from keeptune.probes.describe import print_capacity

@@ -16,7 +16,7 @@ def compare(
 ) -> None:
     """Compare audited models; see `keeptune.cli.help`."""
     from keeptune.audit.compare import compare as run
-    from keeptune.audit.compare import print_comparison
+    from keeptune.audit.terminal import print_comparison
     from keeptune.log import say
 
     print_comparison(run(reports, learned=learned, forgot=forgot, out=out))

@@ -5,9 +5,8 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
+from keeptune.cli.arguments import Base, Hidden, Task
 from keeptune.plan.settings import PlanSettings
-
-Hidden = Parameter(parse=False)
 
 
 @Parameter(name="*", negative="")
@@ -19,15 +18,7 @@ class _Flags(PlanSettings):
     data: Annotated[str, Hidden] = ""
 
 
-def plan(
-    model: Annotated[str, Parameter(help="The base: a hub id, a folder, a .gguf file, or smollm2.")],
-    data: Annotated[
-        str,
-        Parameter(help="The new task: a hub data set, a file, folder or glob of jsonl, parquet or text, or verilog."),
-    ],
-    *,
-    settings: _Flags,
-) -> None:
+def plan(model: Base, data: Task, *, settings: _Flags) -> None:
     """Plan a fine-tuning; see `keeptune.cli.help`."""
     from keeptune.log import say
     from keeptune.plan.report import print_plan

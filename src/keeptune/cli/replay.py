@@ -8,11 +8,12 @@ from typing import Annotated, Any, Literal
 
 from cyclopts import Parameter
 
+from keeptune.cli.arguments import Base
 from keeptune.data.rows import ROW_LENGTH, SEED
 
 
 def replay(
-    model: Annotated[str, Parameter(help="The base model: a hub id, a folder, a .gguf file, or smollm2.")],
+    model: Base,
     *,
     out: Annotated[
         Path, Parameter(help="Folder of the pool. An unfinished pool there is resumed, and a smaller one extended.")

@@ -8,9 +8,8 @@ from typing import Annotated, Any
 
 from cyclopts import Parameter
 
+from keeptune.cli.arguments import Base, Hidden, Task
 from keeptune.runs.settings import TuneSettings
-
-Hidden = Parameter(parse=False)
 
 
 @Parameter(name="*", negative_iterable="")
@@ -24,11 +23,8 @@ class _Flags(TuneSettings):
 
 
 def tune(
-    model: Annotated[str, Parameter(help="The base: a hub id, a folder, a .gguf file, or smollm2.")],
-    data: Annotated[
-        str,
-        Parameter(help="The new task: a hub data set, a file, folder or glob of jsonl, parquet or text, or verilog."),
-    ],
+    model: Base,
+    data: Task,
     *,
     settings: _Flags,
     config: Annotated[Path | None, Parameter(help="Run file (TOML): the flags as keys, and a table [sft].")] = None,

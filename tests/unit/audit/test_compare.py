@@ -11,13 +11,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from keeptune.audit.compare import compare, pareto_front, print_comparison
-from keeptune.audit.distinct import FIRST, OVERLAP, SECOND
+from keeptune.audit.compare import compare, pareto_front
 from keeptune.audit.floor import noise_floor
 from keeptune.audit.items import Item
 from keeptune.audit.meter import measure
 from keeptune.audit.tasks import Task, measure_task
-from keeptune.audit.verdict import NO_EVIDENCE
+from keeptune.audit.terminal import print_comparison
+from keeptune.audit.verdict import FIRST, NO_EVIDENCE, OVERLAP, SECOND
 from keeptune.errors import ConfigError, SourceError, SourceNotFound
 from keeptune.models.modeling import fingerprint
 from keeptune.storage import write_json

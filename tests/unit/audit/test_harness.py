@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from keeptune.audit import harness
-from keeptune.audit.harness import check_harness, compared, measure_harness, print_harness
+from keeptune.audit.harness import check_harness, compared, measure_harness
+from keeptune.audit.terminal import print_harness
 from keeptune.errors import ConfigError, SourceError, SourceNotFound
 from keeptune.workspace import Steps
 from tests.helpers.models import make_model, make_tokenizer

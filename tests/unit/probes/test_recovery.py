@@ -11,7 +11,7 @@ import torch
 from transformers import LlamaForCausalLM
 
 from keeptune.audit.run import Loaded
-from keeptune.audit.table import print_recovery
+from keeptune.audit.terminal import print_recovery
 from keeptune.audit.verdict import NO_EVIDENCE
 from keeptune.errors import ConfigError
 from keeptune.probes.recovery import LOST, NOTHING, SPURIOUS, UNDECIDED, halves, recovery_probe, tune_briefly, verdict

@@ -10,14 +10,12 @@ from typing import Any, NamedTuple
 import plotly.graph_objects as go
 from markupsafe import Markup
 
-from keeptune.audit.page.table import interval_text, visible
+from keeptune.audit.page.words import interval_text, visible
 
 # Okabe–Ito: told apart with any colour vision. Markers and dashes differ too, for greyscale prints.
 ORANGE, BLUE, GREEN, GREY = "#D55E00", "#0072B2", "#009E73", "#7D858D"
 _MARKS = ((ORANGE, "circle"), (BLUE, "square"), (GREEN, "diamond"), (GREY, "triangle-up"))
 _TITLE_SIZE = 13
-# They keep names of rows off the axis.
-CLEAR_TICKS = {"ticks": "outside", "ticklen": 7, "tickcolor": "rgba(0,0,0,0)"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,23 +81,23 @@ class Point(NamedTuple):
     """Its row."""
     series: str
     """Its colour and mark."""
-    value: float
-    low: float | None
-    high: float | None
+    given: Mapping[str, Any]
+    """Value, low and high."""
     n: str
     """What it is measured on, such as `64 documents`."""
 
 
-def forest(points: Sequence[Point], x: str, *, form: str, floors: Mapping[str, float] | None = None) -> Any:
+def forest_chart(
+    points: Sequence[Point], x: str, form: str, *, shows: str, floors: Mapping[str, float] | None = None, **words: str
+) -> Chart:
     """Values with their intervals, a row a name, each series a little below the one before.
 
     Args:
         x: title of the axis.
         form: a Python format for the numbers; one of shares also gives the axis per cent.
+        shows: what stands before the numbers in the chart's description.
         floors: the noise floor by name, drawn from 0.
-
-    Returns:
-        The figure, with its height.
+        words: name, title and sentence of the chart.
     """
     names = list(dict.fromkeys(point.name for point in points))
     series = list(dict.fromkeys(point.series for point in points))
@@ -112,42 +110,41 @@ def forest(points: Sequence[Point], x: str, *, form: str, floors: Mapping[str, f
         floor.name, floor.hovertemplate = "noise floor", "noise floor %{x:.2g}<extra></extra>"
         traces.append(floor)
     drawn = figure(traces, x, "")
-    drawn.update_layout(hovermode="closest", showlegend=len(traces) > 1, margin_l=10, height=_height(points, names))
+    height = 100 + 22 * max(len(points), 2 * len(names))
+    drawn.update_layout(hovermode="closest", showlegend=len(traces) > 1, margin_l=10, height=height)
     drawn.update_xaxes(showgrid=True, zeroline=True, zerolinecolor=GREY, zerolinewidth=1, nticks=6)
     if "%" in form:
         drawn.update_xaxes(tickformat=".0%")
-    ticks = {"tickvals": list(range(len(names))), "ticktext": [label(name, 20) for name in names]}
-    drawn.update_yaxes(range=[len(names) - 0.4, -0.6], showgrid=False, automargin=True, **CLEAR_TICKS, **ticks)
-    return drawn
+    rows_down(drawn, [label(name, 20) for name in names])
+    numbers = "; ".join(f"{point.name}, {point.series}: {_numbers(point, form)}" for point in points)
+    return Chart(**words, description=f"{shows} {numbers}.", figure=chart_json(drawn), height=height)
 
 
-def in_words(points: Sequence[Point], form: str) -> str:
-    """The numbers of a forest plot in a sentence."""
-    return "; ".join(f"{point.name}, {point.series}: {_numbers(point, form)}" for point in points) + "."
+def rows_down(drawn: Any, names: Sequence[str]) -> None:
+    """Name the rows of a chart from the top down."""
+    ticks = {"ticks": "outside", "ticklen": 7, "tickcolor": "rgba(0,0,0,0)"}  # they keep names off the axis
+    drawn.update_yaxes(tickvals=list(range(len(names))), ticktext=list(names), showgrid=False, automargin=True, **ticks)
+    drawn.update_yaxes(range=[len(names) - 0.4, -0.6])
+
+
+def error_bar(given: Sequence[Mapping[str, Any]], **style: Any) -> dict[str, Any]:
+    """Plotly's bars from low to high; one of no length where an interval is missing."""
+    lows, highs = ([of["value"] if of[end] is None else of[end] for of in given] for end in ("low", "high"))
+    down = [of["value"] - low for of, low in zip(given, lows, strict=True)]
+    up = [high - of["value"] for of, high in zip(given, highs, strict=True)]
+    return {"type": "data", "symmetric": False, "array": up, "arrayminus": down, **style}
 
 
 def _series(points: Sequence[Point], one: str, names: list[str], series: list[str], form: str) -> Any:
     own = [point for point in points if point.series == one]
     shift = 0.5 * (series.index(one) / len(series) - (len(series) - 1) / (2 * len(series)))
-    trace = go.Scatter(x=[point.value for point in own], name=label(one), mode="markers")
+    trace = go.Scatter(x=[point.given["value"] for point in own], name=label(one), mode="markers")
     trace.y = [names.index(point.name) + shift for point in own]
     trace.customdata = [f"{label(point.name)}, {label(one)}: {_numbers(point, form)}" for point in own]
     trace.hovertemplate = "%{customdata}<extra></extra>"
-    ends = [(point.value if end is None else end) for point in own for end in (point.low, point.high)]
-    trace.error_x = {
-        "type": "data",
-        "symmetric": False,
-        "arrayminus": [point.value - low for point, low in zip(own, ends[::2], strict=True)],
-        "array": [high - point.value for point, high in zip(own, ends[1::2], strict=True)],
-        "thickness": 2,
-        "width": 5,
-    }
+    trace.error_x = error_bar([point.given for point in own], thickness=2, width=5)
     return trace
 
 
-def _height(points: Sequence[Point], names: list[str]) -> int:
-    return 100 + 22 * max(len(points), 2 * len(names))
-
-
 def _numbers(point: Point, form: str) -> str:
-    return f"{interval_text(point._asdict(), form)}, {point.n}"
+    return f"{interval_text(point.given, form)}, {point.n}"

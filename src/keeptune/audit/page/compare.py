@@ -7,10 +7,11 @@ from typing import Any
 
 import plotly.graph_objects as go
 
-from keeptune.audit.distinct import FIRST, SECOND
-from keeptune.audit.page.chart import BLUE, GREY, ORANGE, Chart, chart_json, figure, label
+from keeptune.audit.page.chart import BLUE, GREY, ORANGE, Chart, chart_json, error_bar, figure, label
 from keeptune.audit.page.shell import render
-from keeptune.audit.page.table import Column, Table, count, interval, interval_text, text
+from keeptune.audit.page.table import Column, Table, count, interval, left, text
+from keeptune.audit.page.words import interval_text
+from keeptune.audit.verdict import FIRST, SECOND
 
 _SIDES = ("learned", "forgot")
 _ENDS = ("value", "low", "high")
@@ -64,31 +65,22 @@ def _sentence(comparison: dict[str, Any]) -> str:
 
 
 def _points(comparison: dict[str, Any]) -> Table:
-    axes = comparison["axes"]
-    columns = [
-        Column(name="no.", csv="number", left=True),
-        Column(name="model", csv="model", left=True),
-        *[Column(name=side, csv=side, unit=_unit(axes[side])) for side in _SIDES],
-        Column(name="Pareto front", csv="front", left=True),
-        Column(name="source", csv="source", left=True),
-    ]
     rows = [
-        [
-            count(place),
-            text(point["name"]),
-            *[interval(point[side]) for side in _SIDES],
-            text("yes" if point["front"] else "no"),
-            text(point["tuned"]["source"]),
-        ]
+        {
+            left("no.", "number"): count(place),
+            left("model"): text(point["name"]),
+            **{Column(side, unit=_unit(comparison["axes"][side])): interval(point[side]) for side in _SIDES},
+            left("Pareto front", "front"): text("yes" if point["front"] else "no"),
+            left("source"): text(point["tuned"]["source"]),
+        }
         for place, point in enumerate(comparison["points"], start=1)
     ]
-    return Table(name="points", caption="What every model learned and forgot", columns=columns, rows=rows)
+    return Table.of("points", "What every model learned and forgot", rows)
 
 
 def _pairs(comparison: dict[str, Any]) -> Table:
-    columns = [Column(name=name, csv=name, left=True) for name in ("first", "second", *_SIDES)]
-    rows = [[text(pair[key]) for key in ("first", "second", *_SIDES)] for pair in comparison["pairs"]]
-    return Table(name="pairs", caption="Which of two models is surely better", columns=columns, rows=rows)
+    rows = [{left(key): text(pair[key]) for key in ("first", "second", *_SIDES)} for pair in comparison["pairs"]]
+    return Table.of("pairs", "Which of two models is surely better", rows)
 
 
 def _unit(axis: dict[str, Any]) -> str:
@@ -97,14 +89,12 @@ def _unit(axis: dict[str, Any]) -> str:
 
 def _chart(comparison: dict[str, Any]) -> Chart:
     learned, forgot = (comparison["axes"][side] for side in _SIDES)
-    better = "right" if learned["higher_is_better"] else "left"
-    traces = [
-        _front(comparison["points"], higher_is_better=learned["higher_is_better"]),
-        _base(),
-        *_marks(comparison["points"]),
-    ]
-    arrow = {"right": "better →", "left": "← better"}[better]
-    drawn = figure(traces, f"{label(learned['title'], 60)}, {arrow}", f"{label(forgot['title'], 60)}, ↓ better")
+    better, arrow = ("right", "better →") if learned["higher_is_better"] else ("left", "← better")
+    base = go.Scatter(x=[0], y=[0], name="base", mode="markers", hovertemplate="nothing learned, nothing forgotten")
+    base.update(marker={"color": GREY, "symbol": "diamond", "size": _MARK_SIZE}, cliponaxis=False)
+    front = _front(comparison["points"], higher_is_better=learned["higher_is_better"])
+    titles = f"{label(learned['title'], 60)}, {arrow}", f"{label(forgot['title'], 60)}, ↓ better"
+    drawn = figure([front, base, *_marks(comparison["points"])], *titles)
     drawn.update_layout(hovermode="closest")
     return Chart(
         name="trade-off",
@@ -137,35 +127,21 @@ def _marks(points: list[dict[str, Any]]) -> list[Any]:
 
 
 def _bar(place: dict[str, Any], colour: str) -> dict[str, Any]:
-    if place["low"] is None:
-        return {"visible": False}
-    above, below = place["high"] - place["value"], place["value"] - place["low"]
-    bar = {"type": "data", "symmetric": False, "array": [above], "arrayminus": [below]}
-    return {**bar, "color": colour, "thickness": 1.2, "width": 4}
-
-
-def _base() -> Any:
-    base = go.Scatter(x=[0], y=[0], name="base", mode="markers", hovertemplate="nothing learned, nothing forgotten")
-    base.marker = {"color": GREY, "symbol": "diamond", "size": _MARK_SIZE}
-    return base.update(cliponaxis=False)
+    return {"visible": False} if place["low"] is None else error_bar([place], color=colour, thickness=1.2, width=4)
 
 
 def _front(points: list[dict[str, Any]], *, higher_is_better: bool) -> Any:
     """A staircase from the top of the chart to its worse side: whatever lies above it is beaten by a model on it."""
-    far_x, far_y = (_farthest(points, side) for side in _SIDES)
+    # The ends of the axes, on which all intervals and the base fit.
+    xs, ys = ([0.0, *(of[side][end] for of in points for end in _ENDS if of[side][end] is not None)] for side in _SIDES)
     steps = sorted((point["learned"]["value"], point["forgot"]["value"]) for point in points if point["front"])
-    worst_x = far_x[0] if higher_is_better else far_x[1]
-    steps = [(worst_x, steps[0][1]), *steps] if higher_is_better else [*steps, (worst_x, steps[-1][1])]
-    steps = [*steps, (steps[-1][0], far_y[1])] if higher_is_better else [(steps[0][0], far_y[1]), *steps]
+    if higher_is_better:
+        steps = [(min(xs), steps[0][1]), *steps, (steps[-1][0], max(ys))]
+    else:
+        steps = [(steps[0][0], max(ys)), *steps, (max(xs), steps[-1][1])]
     line = go.Scatter(x=[x for x, _ in steps], y=[y for _, y in steps], mode="lines", name="Pareto front")
     line.line = {"color": GREY, "width": 2, "dash": "dot", "shape": "vh" if higher_is_better else "hv"}
     return line.update(hoverinfo="skip")
-
-
-def _farthest(points: list[dict[str, Any]], side: str) -> tuple[float, float]:
-    """The ends of an axis that all intervals and the base fit on."""
-    ends = [end for point in points for end in (point[side][key] for key in _ENDS) if end is not None]
-    return min(0.0, *ends), max(0.0, *ends)
 
 
 def number_places(points: list[dict[str, Any]]) -> list[str]:

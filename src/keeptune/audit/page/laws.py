@@ -92,11 +92,14 @@ def _points(of: Mapping[str, Any], place: int, x: str, hover: str, y: str = "L_f
 
 
 def _readings(by_P: Sequence[Mapping[str, Any]]) -> Table:
-    names = (("P", "tuned parameters"), ("N", "update steps"), ("L_ft", "nats per token"), ("L_f", "nats per token"))
     rows = [
-        [count(round(of["P"])), count(round(steps)), number(task), number(forgetting)]
+        {
+            Column("P", unit="tuned parameters"): count(round(of["P"])),
+            Column("N", unit="update steps"): count(round(steps)),
+            Column("L_ft", unit="nats per token"): number(task),
+            Column("L_f", unit="nats per token"): number(forgetting),
+        }
         for of in by_P
         for steps, task, forgetting in zip(of["N"], of["L_ft"], of["L_f"], strict=True)
     ]
-    columns = [Column(name=name, csv=name, unit=unit) for name, unit in names]
-    return Table(name="readings", caption="The readings", columns=columns, rows=rows)
+    return Table.of("readings", "The readings", rows)

@@ -30,7 +30,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
-from keeptune.audit.page.table import shown_ends, shown_number, visible
+from keeptune.audit.page.words import shown_ends, shown_number, visible
 
 
 def render(template: str, **content: Any) -> str:

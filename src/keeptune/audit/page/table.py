@@ -4,20 +4,17 @@ from __future__ import annotations
 
 import csv
 import io
-import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
 from typing import Any
 
-from keeptune.stats import format_ends, format_interval
+from keeptune.audit.page.words import shown_ends, shown_number
 
 Raw = str | int | float | bool | None
 
 # A spreadsheet takes text that starts so for a formula, and a formula may fetch from the network.
 _FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
-# Embeddings, overrides and isolates of Unicode's bidirectional algorithm: text reads as something that it is not.
-_TURNING = re.compile("[\u202a-\u202e\u2066-\u2069]")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,13 +30,13 @@ class Cell:
     """The class of the model it is about (`base`, `plain`, `replay`, …), shown as a spot of its colour."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Column:
     """The head of a column."""
 
     name: str
-    csv: str
-    """Its name in the CSV."""
+    csv: str = ""
+    """Its name in the CSV, where that is another."""
     unit: str = ""
     left: bool = False
     """Text: set to the left, and not in figures."""
@@ -58,6 +55,13 @@ class Table:
     columns: Sequence[Column]
     rows: Sequence[Sequence[Cell]]
 
+    @classmethod
+    def of(cls, name: str, caption: str, rows: Iterable[dict[Column, Cell]]) -> Table:
+        """A table from rows of cells by their column; every row has the columns of the first."""
+        cells = list(rows)
+        columns = list(cells[0]) if cells else []
+        return cls(name=name, caption=caption, columns=columns, rows=[list(row.values()) for row in cells])
+
     @property
     def groups(self) -> list[list[Sequence[Cell]]]:
         """The rows by their first cell."""
@@ -66,18 +70,19 @@ class Table:
     @property
     def csv(self) -> str:
         """Every raw value with all digits, in lines that end in a newline."""
-        suffixes = [
-            list(dict.fromkeys(suffix for row in self.rows for suffix in row[index].raw))
-            for index in range(len(self.columns))
-        ]
-        file = io.StringIO()
+        file, places = io.StringIO(), range(len(self.columns))
         writer = csv.writer(file, lineterminator="\n")
-        named = zip(self.columns, suffixes, strict=True)
-        writer.writerow([_inert(column.csv + suffix) for column, of_column in named for suffix in of_column])
+        suffixes = [dict.fromkeys(suffix for row in self.rows for suffix in row[place].raw) for place in places]
+        names = [column.csv or column.name for column in self.columns]
+        writer.writerow([_inert(names[place] + suffix) for place in places for suffix in suffixes[place]])
         for row in self.rows:
-            cells = zip(row, suffixes, strict=True)
-            writer.writerow([_inert(cell.raw.get(suffix)) for cell, of_column in cells for suffix in of_column])
+            writer.writerow([_inert(row[place].raw.get(suffix)) for place in places for suffix in suffixes[place]])
         return file.getvalue()
+
+
+def left(name: str, csv: str = "") -> Column:
+    """A column of text."""
+    return Column(name, csv, left=True)
 
 
 def text(shown: str, raw: str | None = None, *, more: str = "", mark: str = "") -> Cell:
@@ -111,31 +116,6 @@ def interval(given: Mapping[str, Any], form: str = ".4f", n: int | None = None, 
     n = given.get("documents") if n is None else n
     raw = {"": given["value"], "_low": given["low"], "_high": given["high"], "_n": n}
     return Cell(shown=shown_number(given["value"], form) + unit, more=shown_ends(given, form), raw=raw)
-
-
-def shown_number(value: float | None, form: str = ".4f") -> str:
-    """−0.0211, with a real minus and a thin space before per cent; a zero has no sign; None is a dash."""
-    if value is None:
-        return "–"
-    digits = f"{value:{form}}"
-    if not any(digit in "123456789" for digit in digits.partition("e")[0]):
-        digits = digits.lstrip("+-")
-    return digits.replace("-", "−").replace("%", "\u202f%")
-
-
-def shown_ends(given: Mapping[str, Any], form: str = ".4f") -> str:
-    """`[low, high]`, or nothing for an interval that is missing."""
-    return format_ends(given["low"], given["high"], form, shown_number)
-
-
-def interval_text(given: Mapping[str, Any], form: str = ".4f") -> str:
-    """`0.268 [0.219, 0.317]`."""
-    return format_interval(given, form, number=shown_number)
-
-
-def visible(text: str) -> str:
-    """Text in which the characters that turn the order of others around are written out: ⟨U+202E⟩."""
-    return _TURNING.sub(lambda match: f"⟨U+{ord(match[0]):04X}⟩", text)
 
 
 def _inert(value: Raw) -> Raw:

@@ -7,9 +7,9 @@ from typing import Any
 
 import plotly.graph_objects as go
 
-from keeptune.audit.page.chart import BLUE, CLEAR_TICKS, GREEN, GREY, ORANGE, Chart, chart_json, figure, label
-from keeptune.audit.page.table import Cell, Column, Table, count, interval, interval_text, number, shown_number, text
-from keeptune.audit.page.words import counted
+from keeptune.audit.page.chart import BLUE, GREEN, GREY, ORANGE, Chart, chart_json, error_bar, figure, label, rows_down
+from keeptune.audit.page.table import Cell, Column, Table, count, interval, left, number, text
+from keeptune.audit.page.words import counted, interval_text, shown_number
 from keeptune.audit.verdict import NO_EVIDENCE
 
 GROUPS = {"probability": "the base’s probability", "position": "place in the window", "kind": "kind of token"}
@@ -18,9 +18,8 @@ UNDERLINED = 1.0  # nats from which a token is underlined too, for those who can
 _SHARE = ".1%"
 
 
-def where_view(report: dict[str, Any]) -> dict[str, Any]:
+def where_view(where: dict[str, Any]) -> dict[str, Any]:
     """What the template shows of `report["where"]`; each part is None or empty where the report has none."""
-    where = report["where"]
     texts = where.get("texts", {})
     layers = where.get("layers")
     return {
@@ -38,34 +37,23 @@ def where_view(report: dict[str, Any]) -> dict[str, Any]:
 
 
 def _classes_table(texts: dict[str, Any]) -> Table:
-    columns = [
-        Column(name="text", csv="text", left=True),
-        Column(name="by", csv="grouping", left=True),
-        Column(name="class", csv="class", left=True),
-        Column(name="of the KL", csv="kl_share"),
-        Column(name="of the tokens", csv="token_share"),
-        Column(name="KL", csv="kl", unit="nats per token"),
-        Column(name="CE change", csv="ce_change", unit="nats per token"),
-        Column(name="documents", csv="documents"),
-        Column(name="tokens", csv="tokens"),
-    ]
     rows = [
-        [
-            text(name),
-            text(GROUPS.get(group, group), group),
-            text(entry["class"]),
-            number(entry["kl_share"], _SHARE),
-            number(entry["token_share"], _SHARE),
-            _evident(entry, "kl"),
-            _evident(entry, "ce_change"),
-            count(entry["kl"]["documents"]),
-            count(entry["tokens"]),
-        ]
+        {
+            left("text"): text(name),
+            left("by", "grouping"): text(GROUPS.get(group, group), group),
+            left("class"): text(entry["class"]),
+            Column("of the KL", "kl_share"): number(entry["kl_share"], _SHARE),
+            Column("of the tokens", "token_share"): number(entry["token_share"], _SHARE),
+            Column("KL", "kl", "nats per token"): _evident(entry, "kl"),
+            Column("CE change", "ce_change", "nats per token"): _evident(entry, "ce_change"),
+            Column("documents"): count(entry["kl"]["documents"]),
+            Column("tokens"): count(entry["tokens"]),
+        }
         for name, of_text in texts.items()
         for group, entries in of_text["classes"].items()
         for entry in entries
     ]
-    return Table(name="classes", caption="Drift by class of token", columns=columns, rows=rows)
+    return Table.of("classes", "Drift by class of token", rows)
 
 
 def _evident(entry: dict[str, Any], measure: str) -> Cell:
@@ -76,25 +64,21 @@ def _evident(entry: dict[str, Any], measure: str) -> Cell:
 
 def _classes_chart(position: int, name: str, classes: dict[str, list[dict[str, Any]]]) -> Chart:
     ticks: list[str] = []
-    shown: list[tuple[int, dict[str, Any]]] = []
+    shown: dict[int, dict[str, Any]] = {}
     for group, entries in classes.items():
         ticks.append(f"<b>{label(GROUPS.get(group, group))}</b>")
-        shown += [(len(ticks) + place, entry) for place, entry in enumerate(entries)]
+        shown.update(enumerate(entries, start=len(ticks)))
         ticks += [label(entry["class"]) for entry in entries]
-    drawn = figure(
-        [_bars(shown, "kl_share", "of the KL", ORANGE), _bars(shown, "token_share", "of the tokens", GREY)],
-        "share",
-        "",
-    )
-    height = 110 + 24 * len(ticks)
+    bars = [_bars(shown, "kl_share", "of the KL", ORANGE), _bars(shown, "token_share", "of the tokens", GREY)]
+    drawn, height = figure(bars, "share", ""), 110 + 24 * len(ticks)
     drawn.update_layout(barmode="group", bargap=0.25, bargroupgap=0, hovermode="closest", height=height, margin_l=10)
     drawn.update_xaxes(tickformat=".0%", rangemode="tozero", showgrid=True, nticks=6)
-    labels = {"tickvals": list(range(len(ticks))), "ticktext": ticks, "nticks": len(ticks)}
-    drawn.update_yaxes(range=[len(ticks) - 0.4, -0.6], showgrid=False, automargin=True, **CLEAR_TICKS, **labels)
+    rows_down(drawn, ticks)
+    drawn.update_yaxes(nticks=len(ticks))
     numbers = "; ".join(
         f"{entry['class']}: {shown_number(entry['kl_share'], _SHARE)} of the KL, "
         f"{shown_number(entry['token_share'], _SHARE)} of the tokens"
-        for _, entry in shown
+        for entry in shown.values()
     )
     return Chart(
         name=f"classes-{position}",
@@ -106,8 +90,8 @@ def _classes_chart(position: int, name: str, classes: dict[str, list[dict[str, A
     )
 
 
-def _bars(shown: list[tuple[int, dict[str, Any]]], key: str, name: str, colour: str) -> Any:
-    bars = go.Bar(x=[entry[key] for _, entry in shown], y=[place for place, _ in shown], orientation="h", name=name)
+def _bars(shown: dict[int, dict[str, Any]], key: str, name: str, colour: str) -> Any:
+    bars = go.Bar(x=[entry[key] for entry in shown.values()], y=list(shown), orientation="h", name=name)
     bars.marker = {"color": colour, "line": {"width": 0}}
     bars.hovertemplate = "%{x:.1%}"
     return bars
@@ -129,13 +113,12 @@ def _layers(layers: dict[str, Any]) -> dict[str, Any]:
         sentence="The distance between the two models’ outputs of a layer, as a part of the base’s length. It carries "
         "on what the layers before it moved.",
     )
-    lines = {
-        "kl_output_patched": ("its output is the base’s", BLUE, "square"),
-        "kl_layer_restored": ("the layer is the base’s", ORANGE, "diamond"),
-    }
     kept = _layer_chart(
         layers["layers"],
-        lines,
+        {
+            "kl_output_patched": ("its output is the base’s", BLUE, "square"),
+            "kl_layer_restored": ("the layer is the base’s", ORANGE, "diamond"),
+        },
         "KL left, nats per token",
         name="layers-kl",
         title="What is left of the drift when one layer is put back",
@@ -151,10 +134,8 @@ def _layer_chart(
     lines: dict[str, tuple[str, str, str]],
     unit: str,
     *,
-    name: str,
-    title: str,
-    sentence: str,
     whole: float | None = None,
+    **words: str,
 ) -> Chart:
     places = [layer["layer"] for layer in layers]
     traces = [_line(places, [layer[key] for layer in layers], *style) for key, style in lines.items()]
@@ -167,12 +148,12 @@ def _layer_chart(
     drawn.update_xaxes(dtick=max(1, len(places) // 6))
     drawn.update_yaxes(rangemode="tozero")
     ends = "; ".join(
-        f"{words}: from {interval_text(layers[0][key])} at layer {places[0]} "
+        f"{line}: from {interval_text(layers[0][key])} at layer {places[0]} "
         f"to {interval_text(layers[-1][key])} at layer {places[-1]}"
-        for key, (words, _, _) in lines.items()
+        for key, (line, _, _) in lines.items()
     )
-    described = f"{title}, by layer. {ends}."
-    return Chart(name=name, title=title, sentence=sentence, description=described, figure=chart_json(drawn))
+    shows = f"{words['title']}, by layer. {ends}."
+    return Chart(**words, description=shows, figure=chart_json(drawn), height=None)
 
 
 def _line(places: list[int], intervals: list[dict[str, Any]], name: str, colour: str, symbol: str) -> Any:
@@ -180,28 +161,26 @@ def _line(places: list[int], intervals: list[dict[str, Any]], name: str, colour:
     line = go.Scatter(x=places, y=values, name=name, mode="lines+markers", hovertemplate="%{y:.4f}")
     line.line, line.marker = {"color": colour, "width": 2}, {"symbol": symbol, "size": 6}
     if all(given["low"] is not None for given in intervals):
-        down = [given["value"] - given["low"] for given in intervals]
-        up = [given["high"] - given["value"] for given in intervals]
-        line.error_y = {"type": "data", "symmetric": False, "array": up, "arrayminus": down}
-        line.error_y.update(thickness=1, width=0, color=colour)
+        line.error_y = error_bar(intervals, thickness=1, width=0, color=colour)
     return line
 
 
 def _layers_table(layers: list[dict[str, Any]]) -> Table:
     shown = {
-        "moved": ("output moved", "part of the base’s length"),
-        "kl_output_patched": ("output put back", "KL left, nats per token"),
-        "kl_layer_restored": ("layer put back", "KL left, nats per token"),
-        "kl_repaired": ("repaired by that", "nats per token"),
+        "moved": Column("output moved", "moved", "part of the base’s length"),
+        "kl_output_patched": Column("output put back", "kl_output_patched", "KL left, nats per token"),
+        "kl_layer_restored": Column("layer put back", "kl_layer_restored", "KL left, nats per token"),
+        "kl_repaired": Column("repaired by that", "kl_repaired", "nats per token"),
     }
-    columns = [Column(name="layer", csv="layer")]
-    columns += [Column(name=name, csv=key, unit=unit) for key, (name, unit) in shown.items()]
-    columns.append(Column(name="documents", csv="documents"))
     rows = [
-        [count(layer["layer"]), *[interval(layer[key]) for key in shown], count(layer["moved"]["documents"])]
+        {
+            Column("layer"): count(layer["layer"]),
+            **{column: interval(layer[key]) for key, column in shown.items()},
+            Column("documents"): count(layer["moved"]["documents"]),
+        }
         for layer in layers
     ]
-    return Table(name="layers", caption="Drift by layer", columns=columns, rows=rows)
+    return Table.of("layers", "Drift by layer", rows)
 
 
 def _passage(passage: dict[str, Any]) -> dict[str, Any]:
@@ -213,17 +192,16 @@ def _passage(passage: dict[str, Any]) -> dict[str, Any]:
 
 
 def _tokens_table(passages: list[dict[str, Any]]) -> Table:
-    columns = [
-        Column(name="passage", csv="passage", left=True),
-        Column(name="token", csv="token", left=True),
-        Column(name="KL", csv="kl", unit="nats"),
-    ]
     rows = [
-        [text(f"{place}, {passage['text']}, {passage['document']}"), text(token), number(kl)]
+        {
+            left("passage"): text(f"{place}, {passage['text']}, {passage['document']}"),
+            left("token"): text(token),
+            Column("KL", "kl", "nats"): number(kl),
+        }
         for place, passage in enumerate(passages, start=1)
         for token, kl in zip(passage["tokens"], passage["kl"], strict=True)
     ]
-    return Table(name="tokens", caption="KL of each token of the passages", columns=columns, rows=rows)
+    return Table.of("tokens", "KL of each token of the passages", rows)
 
 
 def _shade(nats: float) -> str:

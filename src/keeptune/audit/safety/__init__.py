@@ -2,6 +2,5 @@
 
 from keeptune.audit.safety.measure import measure_safety
 from keeptune.audit.safety.prompt_sets import PromptSet, load_prompts, named_prompts
-from keeptune.audit.safety.table import print_safety
 
-__all__ = ["PromptSet", "load_prompts", "measure_safety", "named_prompts", "print_safety"]
+__all__ = ["PromptSet", "load_prompts", "measure_safety", "named_prompts"]

@@ -7,15 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import takewhile
 
 import numpy as np
 import torch
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from keeptune.audit.meter import MEASURES
-from keeptune.audit.turns import rendered, tokenised
+from keeptune.audit.answers import rendered, shared_prefix, tokenised
+from keeptune.audit.meter import MEASURES, batched
 from keeptune.errors import Diverged
 from keeptune.log import track
 from keeptune.models.modeling import autocast, head_of, hidden_states, training_dtype
@@ -55,15 +54,9 @@ def log_likelihoods(
         Diverged: a log-likelihood is NaN or infinite.
     """
     rows = [row for place, prompt in enumerate(prompts) for row in _rows(tokenizer, prompt, continuations, place)]
-    rows.sort(key=lambda row: len(row.ids), reverse=True)
-    batches: list[list[_Row]] = []
-    for row in rows:
-        if not batches or len(batches[-1][0].ids) * (len(batches[-1]) + 1) > _BATCH_TOKENS:
-            batches.append([])
-        batches[-1].append(row)
     score_PC = np.zeros((len(prompts), len(continuations)))
     with track(label, len(rows), "rows") as progress:
-        for batch in batches:
+        for batch in batched(rows, lambda row: len(row.ids), _BATCH_TOKENS):
             owners = [asked[2:] for row in batch for asked in row.asked]
             np.add.at(score_PC, tuple(np.array(owners).T), _scored(model, batch).cpu().numpy())
             progress.advance(len(batch))
@@ -82,7 +75,7 @@ def _rows(tokenizer: PreTrainedTokenizerBase, prompt: str, continuations: Sequen
     rows: list[_Row] = []
     for number in sorted(range(len(whole)), key=lambda number: len(whole[number]), reverse=True):
         ids = whole[number]
-        same = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(prompt_ids, ids, strict=False)))
+        same = shared_prefix(prompt_ids, ids)
         row = next((row for row in rows if row.ids[: len(ids) - 1] == ids[:-1]), None)
         if row is None:
             row = _Row(ids[:-1], [])

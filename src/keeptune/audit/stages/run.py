@@ -50,8 +50,8 @@ def audit_stages(settings: AuditSettings) -> dict[str, Any]:
         resolve_model(name)
     base_model, tokenizer = load_model(settings.base), load_tokenizer(settings.base)
     mark = fingerprint(base_model)
-    amount = {"docs": settings.docs, "length": settings.max_length, "windows": settings.windows, "seed": settings.seed}
-    rows = {name: text_rows(source, base_model, tokenizer, out / SAMPLES, **amount) for name, source in sources.items()}
+    given = (base_model, tokenizer, out / SAMPLES)
+    rows = {name: text_rows(source, *given, **settings.amount) for name, source in sources.items()}
     steps = Steps(out / STEPS, base=mark, versions=versions())
     floors = floors_of(base_model, rows, steps)
     readings = [read_checkpoint(base_model, tokenizer, name, rows, questions, steps) for name in checkpoints]

@@ -1,4 +1,4 @@
-"""The passages of a text that drifted most, kept while the text is measured.
+"""Drift to be read: the passages of a text that drifted most, and what both models write after the same beginnings.
 
 Shapes: N target tokens of a window, W of a passage, S passages.
 """
@@ -6,22 +6,30 @@ Shapes: N target tokens of a window, W of a passage, S passages.
 from __future__ import annotations
 
 from collections import Counter
+from functools import partial
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 from numpy.lib.stride_tricks import sliding_window_view
-from transformers import PreTrainedTokenizerBase
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from keeptune.audit.where.classes import Classes
-from keeptune.stats import Array
+from keeptune.audit.answers import answer
+from keeptune.data.rows import IGNORED_LABEL
+from keeptune.stats import Array, evenly_spaced
+from keeptune.workspace import Steps
+
+Classes = npt.NDArray[np.int64]
 
 PASSAGE_TOKENS = 32
 PASSAGES = 20
 OF_ONE_DOCUMENT = 2
 COPIED_TOKENS = 8
 _CONTEXT_TOKENS = 12
-
-_UNDECODABLE = "\ufffd"
+UNDECODABLE = "\ufffd"
+CONTINUATIONS = 6
+PROMPT_TOKENS = 24
+NEW_TOKENS = 48
 
 
 class WorstPassages:
@@ -97,7 +105,64 @@ def pieces(tokenizer: PreTrainedTokenizerBase, ids: list[int]) -> list[str]:
     settled = 0
     for end in range(1, len(ids) + 1):
         text = tokenizer.decode(ids[:end], clean_up_tokenization_spaces=False)
-        whole = text if end == len(ids) else text.rstrip(_UNDECODABLE)
+        whole = text if end == len(ids) else text.rstrip(UNDECODABLE)
         texts.append(whole[settled:])
         settled = max(settled, len(whole))
     return texts
+
+
+def continuations(
+    base: PreTrainedModel,
+    tuned: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    texts: dict[str, list[dict[str, Any]]],
+    steps: Steps,
+) -> list[dict[str, str]]:
+    """Greedy continuations of both models, side by side, for JSON.
+
+    Args:
+        texts: the rows of each text, by its name, as `measure` takes them; the beginnings of `CONTINUATIONS` documents
+            are continued, spread evenly over the texts and over their documents.
+        steps: keeps what each model wrote.
+
+    Returns:
+        Each with `text`, `document`, `prompt`, `base` and `tuned`; special tokens are written out.
+    """
+    chosen = beginnings(texts)
+    prompts = [start["input_ids"] for start in chosen]
+    steps = steps.of(prompts=prompts, new_tokens=NEW_TOKENS)
+    written = {}
+    for name, model in (("base", base), ("tuned", tuned)):
+        write = partial(answer, model, prompts, NEW_TOKENS, f"Continuing texts, {name}")
+        written[name] = steps.once(f"continuations of the {name}", write)
+    return [
+        {
+            "text": start["text"],
+            "document": start["document"],
+            "prompt": tokenizer.decode(start["input_ids"]),
+            **{name: tokenizer.decode(new[index]) for name, new in written.items()},
+        }
+        for index, start in enumerate(chosen)
+    ]
+
+
+def beginnings(texts: dict[str, list[dict[str, Any]]]) -> list[dict[str, Any]]:
+    """The beginnings of at most `CONTINUATIONS` documents: `text`, `document` and `input_ids`.
+
+    A beginning goes on for `PROMPT_TOKENS` from the token before the first target: what precedes it, a system prompt
+    perhaps, may be the same in all documents.
+    """
+    chosen: list[dict[str, Any]] = []
+    for number, (text, rows) in enumerate(texts.items()):
+        first: dict[str, list[int]] = {}
+        for row in rows:
+            if row["document"] not in first:
+                targets = (position for position, label in enumerate(row["labels"][1:]) if label != IGNORED_LABEL)
+                first[row["document"]] = row["input_ids"][: next(targets, 0) + PROMPT_TOKENS]
+        documents = list(first.items())
+        # The texts share the number of continuations, the earlier ones get what is over.
+        wanted = CONTINUATIONS // len(texts) + (number < CONTINUATIONS % len(texts))
+        for place in evenly_spaced(len(documents), wanted):
+            document, ids = documents[place]
+            chosen.append({"text": text, "document": document, "input_ids": ids})
+    return chosen

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from keeptune.audit.distinct import RULES, better
 from keeptune.audit.page.compare import compare_page, number_places
+from keeptune.audit.verdict import RULES, better
 from tests.helpers.browser import Browser
 from tests.helpers.pages import HOSTILE, LINK, Page, words
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from keeptune.audit.page.headline import change_verdict, sentence
+from keeptune.audit.page.audit import change_verdict, sentence
 from keeptune.audit.verdict import NO_DRIFT, NO_EVIDENCE
 from tests.helpers.audit_report import answers, full_report, reading
 

@@ -7,7 +7,8 @@ import io
 
 import pytest
 
-from keeptune.audit.page.table import Cell, Column, Table, count, interval, number, shown_number, text
+from keeptune.audit.page.table import Cell, Column, Table, count, interval, number, text
+from keeptune.audit.page.words import shown_number
 
 
 def table(*rows: list[Cell], columns: tuple[str, ...] = ("text", "kl")) -> Table:

@@ -8,6 +8,7 @@ import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
+from keeptune.audit.answers import rendered, tokenised
 from keeptune.audit.safety import likelihoods
 from keeptune.audit.safety.detectors import (
     ANSWER_OPENINGS,
@@ -17,7 +18,6 @@ from keeptune.audit.safety.detectors import (
     opening_log_odds,
 )
 from keeptune.audit.safety.likelihoods import log_likelihoods
-from keeptune.audit.turns import rendered, tokenised
 from keeptune.errors import ConfigError, Diverged
 from tests.helpers.models import make_model, make_tokenizer
 

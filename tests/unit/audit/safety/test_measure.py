@@ -10,8 +10,9 @@ import pytest
 from transformers import LlamaForCausalLM
 
 from keeptune.audit.paired import difference
-from keeptune.audit.safety import PromptSet, load_prompts, measure, measure_safety, print_safety
+from keeptune.audit.safety import PromptSet, load_prompts, measure, measure_safety
 from keeptune.audit.safety.detectors import DETECTORS
+from keeptune.audit.terminal import print_safety
 from keeptune.errors import SourceError, SourceNotFound
 from keeptune.workspace import Steps
 from tests.helpers.models import make_model, make_tokenizer

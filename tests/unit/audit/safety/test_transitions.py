@@ -6,7 +6,7 @@ from typing import Literal
 
 import pytest
 
-from keeptune.audit.safety.transitions import compare_refusals
+from keeptune.audit.safety.detectors import compare_refusals
 from keeptune.audit.verdict import NO_EVIDENCE
 
 

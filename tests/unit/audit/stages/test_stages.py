@@ -19,7 +19,7 @@ from keeptune.audit.settings import AuditSettings
 from keeptune.audit.stages import measure as stages_measure
 from keeptune.audit.stages.measure import right_answers, task_column
 from keeptune.audit.stages.run import audit_stages, stages_of
-from keeptune.audit.stages.table import print_stages
+from keeptune.audit.terminal import print_stages
 from keeptune.audit.verdict import NO_EVIDENCE
 from keeptune.errors import ConfigError, Diverged, SourceError, SourceNotFound
 from tests.helpers.models import make_model, make_tokenizer

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from keeptune.audit.where.classes import (
+from keeptune.audit.where.collector import (
     KINDS,
     POSITIONS,
     PROBABILITIES,

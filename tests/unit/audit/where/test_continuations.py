@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 import torch
 
-from keeptune.audit.where import continuations as module
-from keeptune.audit.where.continuations import beginnings, continuations
+from keeptune.audit.where import passages as module
+from keeptune.audit.where.passages import beginnings, continuations
 from keeptune.workspace import Steps
 from tests.helpers.models import make_model, make_tokenizer
 

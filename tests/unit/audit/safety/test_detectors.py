@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from keeptune.audit.safety.rules import refuses, repeats
+from keeptune.audit.safety.detectors import refuses, repeats
 
 
 @pytest.mark.parametrize(

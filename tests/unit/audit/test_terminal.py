@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from keeptune.audit.where.terminal import layers_in_words, print_where
+from keeptune.audit.terminal import layers_in_words, print_where
 
 
 def interval(value: float, documents: int = 12) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from keeptune.audit.names import short_names
+from keeptune.audit.reports import short_names
 
 
 @pytest.mark.parametrize(
