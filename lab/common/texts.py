@@ -14,7 +14,7 @@ import tempfile
 from pathlib import Path
 from typing import NamedTuple
 
-from keeptune.data.hub import hub_rows
+from keeptune.data.documents import hub_rows
 from keeptune.errors import SourceError
 from keeptune.log import logger
 from keeptune.models.wheels import cache_folder

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TimeRemainingColumn
 
 logger = logging.getLogger("keeptune")
 
@@ -50,45 +50,39 @@ class Task:
     """One piece of work of `total` units. Call `advance` as units get done; `note` is shown beside the bar."""
 
     def __init__(self, label: str, total: int, unit: str, bar: Progress | None) -> None:
-        self.label, self.total, self.unit = label, total, unit
-        self.done = 0
-        self.note = ""
-        self._bar = bar
-        self._bar_task = bar.add_task(label, total=total, note="") if bar else None
+        self.label, self.total, self.unit, self.note = label, total, unit, ""
+        self.done = self._done_before = 0
+        self._bar, self._bar_task = bar, bar.add_task(label, total=total, note="") if bar else TaskID(0)
         self._start = self._last_line = time.monotonic()
-        self._done_at_start: int | None = None
 
     def advance(self, units: int = 1, note: str | None = None) -> None:
         """Count `units` more as done; `note` replaces the text beside the bar."""
         self.done += units
         if note is not None:
             self.note = note
-        if self._bar is not None and self._bar_task is not None:
+        if self._bar is not None:
             self._bar.update(self._bar_task, completed=self.done, note=self.note)
             return
         now = time.monotonic()
-        if now - self._last_line >= _LINE_EVERY_SECONDS:
-            self._last_line = now
-            self._print_line(now)
+        if now - self._last_line < _LINE_EVERY_SECONDS:
+            return
+        self._last_line = now
+        rate = (self.done - self._done_before) / (now - self._start)
+        left = duration((self.total - self.done) / rate) if rate else "?"
+        shown = f"  {self.note}" if self.note else ""
+        logger.info(f"{self.label}: {self.done}/{self.total} {self.unit}, {left} left{shown}")
 
     def skip(self, units: int) -> None:
         """Count `units` that were done before, by an interrupted run: they do not enter the estimate of time left."""
         self.done += units
-        self._done_at_start = self.done
-        if self._bar is not None and self._bar_task is not None:
+        self._done_before = self.done
+        if self._bar is not None:
             self._bar.update(self._bar_task, completed=self.done)
 
-    def _print_line(self, now: float) -> None:
-        elapsed = now - self._start
-        rate = (self.done - (self._done_at_start or 0)) / elapsed if elapsed else 0.0
-        left = duration((self.total - self.done) / rate) if rate else "?"
-        note = f"  {self.note}" if self.note else ""
-        logger.info(f"{self.label}: {self.done}/{self.total} {self.unit}, {left} left{note}")
-
     def finish(self) -> None:
-        """Close with a last line where no bar is drawn and the work was long enough to notice."""
+        """Log a last line if the work was long enough to notice."""
         elapsed = time.monotonic() - self._start
-        if self._bar is None and elapsed >= _SILENT_BELOW_SECONDS:
+        if elapsed >= _SILENT_BELOW_SECONDS:
             logger.info(f"{self.label}: {self.done}/{self.total} {self.unit} in {duration(elapsed)}")
 
 
@@ -101,12 +95,12 @@ def track(label: str, total: int, unit: str) -> Iterator[Task]:
         task.finish()
         return
     columns = (
-        TextColumn("{task.description}"),
+        "{task.description}",
         BarColumn(),
         MofNCompleteColumn(),
-        TextColumn(unit),
+        unit,
         TimeRemainingColumn(),
-        TextColumn("{task.fields[note]}"),
+        "{task.fields[note]}",
     )
     with Progress(*columns, console=console()) as bar:
         yield Task(label, total, unit, bar)

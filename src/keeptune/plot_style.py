@@ -60,11 +60,7 @@ def style() -> Iterator[None]:
 
 
 def check_suffix(path: Path, others: tuple[str, ...] = ()) -> None:
-    """Check that a figure can be written under this name, before anything is computed.
-
-    Raises:
-        ConfigError: the suffix is not svg, png or one of `others`.
-    """
+    """Raise `ConfigError` if the suffix of a figure is not svg, png or one of `others`, before anything is computed."""
     known = (*others, *SUFFIXES)
     if path.suffix not in known:
         raise ConfigError(f"cannot write a figure as {path.name}", f"give --out a name that ends in {', '.join(known)}")
@@ -73,9 +69,7 @@ def check_suffix(path: Path, others: tuple[str, ...] = ()) -> None:
 def save(figure: Any, path: Path) -> None:
     """Write a figure made inside `style()`, atomically. The same figure gives the same bytes.
 
-    Raises:
-        ConfigError: the suffix is neither svg nor png.
-        StorageError: the disk is full or not writable.
+    Raises `ConfigError` if the suffix is neither svg nor png, `StorageError` if the disk is full or not writable.
     """
     check_suffix(path)
     # Without it both formats would record the date and the version of matplotlib.

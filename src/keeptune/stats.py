@@ -39,8 +39,7 @@ class Interval:
     ) -> Interval:
         """The percentile interval of a statistic's resampled values, fp64 [R].
 
-        Args:
-            method: how `numpy.quantile` interpolates; `nearest` where resampled values may be infinite.
+        `method` says how `numpy.quantile` interpolates; `nearest` where resampled values may be infinite.
         """
         if documents == 1:
             return cls(value=float(value), low=None, high=None, documents=1)
@@ -69,13 +68,8 @@ def bootstrap_ratio(numerator_D: Array, denominator_D: Array, seed: int = 0) -> 
     """Σ numerator / Σ denominator over documents, with a 95 % percentile interval from 2 000 paired resamples.
 
     With summed losses above and token counts below it is a mean per token. With the sums of two models it is their
-    ratio, paired by document.
-
-    Args:
-        numerator_D, denominator_D: one number a document, fp64 [D]; the sum of the denominators is positive.
-
-    Raises:
-        ValueError: no documents, or lengths that differ.
+    ratio, paired by document. Both are fp64 [D], one number a document; the sum of the denominators is positive.
+    Raises `ValueError` for no documents, or lengths that differ.
     """
     if numerator_D.shape != denominator_D.shape or numerator_D.ndim != 1 or not len(numerator_D):
         raise ValueError(f"need one number a document in both: {numerator_D.shape} and {denominator_D.shape}")
@@ -88,11 +82,7 @@ def bootstrap(
 ) -> Interval:
     """Any statistic of some units, with the 95 % percentile interval of resamples of the units.
 
-    Args:
-        statistic: from the indices of units, which may repeat, int64 [units], to a float.
-
-    Raises:
-        ValueError: no units.
+    `statistic` maps indices of units, which may repeat, int64 [units], to a float. No units raise `ValueError`.
     """
     if units < 1:
         raise ValueError("a bootstrap needs one unit or more")
@@ -104,30 +94,21 @@ def bootstrap(
 def wilson(count: int, items: int) -> Interval:
     """`count / items` with the 95 % Wilson interval, which has a width also at 0 and 1.
 
-    Raises:
-        ValueError: no items, or a count that is not within 0 … items.
+    Raises `ValueError` for no items, or a count that is not within 0 … items.
     """
     return _share(count, items, "wilson")
 
 
 def clopper_pearson(count: int, items: int) -> Interval:
-    """`count / items` with the exact 95 % interval.
-
-    Raises:
-        ValueError: no items, or a count that is not within 0 … items.
-    """
+    """`count / items` with the exact 95 % interval. Raises `ValueError` as `wilson` does."""
     return _share(count, items, "exact")
 
 
 def mcnemar(lost: int, gained: int) -> float:
     """Two-sided p of the exact McNemar test: that so uneven a split of the changed items is chance.
 
-    Args:
-        lost: items that only the first model has right.
-        gained: items that only the second model has right.
-
-    Raises:
-        ValueError: a negative count.
+    Only the first model has the `lost` items right, only the second the `gained` ones. Negative counts raise
+    `ValueError`.
     """
     if min(lost, gained) < 0:
         raise ValueError(f"counts cannot be negative: {lost} and {gained}")
@@ -163,13 +144,10 @@ def format_interval(
     separator: str = " ",
     number: Callable[[Any, str], str] = format,
 ) -> str:
-    """`0.031 [0.027, 0.036]`; the value alone where there is no interval.
+    """`0.031 [0.027, 0.036]` from `value`, `low` and `high`; the value alone where there is no interval.
 
-    Args:
-        interval: `value`, `low` and `high`, as in `Interval.as_dict`.
-        form: a Python format; `ends` is another one for both ends.
-        scale: what the numbers are multiplied by: 100 shows shares in per cent.
-        number: formats a single number.
+    `form` is a Python format, `ends` another one for both ends, and `number` formats a single number. The numbers are
+    multiplied by `scale`: 100 shows shares in per cent.
     """
     value, low, high = (None if interval[end] is None else scale * interval[end] for end in ("value", "low", "high"))
     shown = format_ends(low, high, ends or form, number)

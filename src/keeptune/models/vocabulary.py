@@ -47,20 +47,13 @@ def vocabularies(
     """Compare two models' tokens by id."""
     sizes = (_outputs(base), _outputs(tuned))
     left, right = _by_id(base_tokenizer), _by_id(tuned_tokenizer)
-    differing = {
-        index: (left.get(index), right.get(index))
-        for index in left.keys() | right.keys()
-        if left.get(index) != right.get(index)
-    }
+    pairs = {index: (left.get(index), right.get(index)) for index in left.keys() | right.keys()}
+    differing = {index: (own, other) for index, (own, other) in pairs.items() if own != other}
     return Vocabularies(words=min(sizes), differing=differing, sizes=sizes)
 
 
 def check_vocabularies(found: Vocabularies) -> None:
-    """Refuse two models with different vocabularies.
-
-    Raises:
-        ConfigError: the vocabularies differ.
-    """
+    """Raise `ConfigError` if the vocabularies differ."""
     if not found.same:
         raise ConfigError(
             f"the models have different vocabularies ({found})",
@@ -72,8 +65,7 @@ def check_vocabularies(found: Vocabularies) -> None:
 def share_vocabulary(base: PreTrainedModel, tuned: PreTrainedModel, found: Vocabularies) -> None:
     """Cut both models' outputs to the ids below `found.words`, so that their predictions are comparable.
 
-    Raises:
-        ConfigError: most tokens differ, so the models do not share a tokenizer.
+    Raises `ConfigError` if most tokens differ: the models do not share a tokenizer.
     """
     if sum(index < found.words for index in found.differing) > found.words // 2:
         raise ConfigError(
@@ -93,16 +85,13 @@ def _by_id(tokenizer: PreTrainedTokenizerBase) -> dict[int, str]:
 
 
 def document_start(
-    tokenizer: PreTrainedTokenizerBase,
-    model: PreTrainedModel | None = None,
-    override: str | int | None = None,
+    tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel | None = None, override: str | int | None = None
 ) -> tuple[int, str]:
     """Find the token that starts a document in pretraining text.
 
     The `bos_token` of instruct models is often a chat token, which starts a turn and not a document.
 
     Args:
-        tokenizer: the base's tokenizer.
         model: the base, if at hand: its configuration is searched too, and the id must be in its vocabulary.
         override: text or id of the token, chosen by the user.
 
@@ -116,7 +105,8 @@ def document_start(
     if override is not None:
         return _overridden_start(tokenizer, override, size)
     vocabulary = tokenizer.get_vocab()
-    special = _special_tokens(tokenizer)
+    special = {str(token) for token in tokenizer.added_tokens_decoder.values() if token.special}
+    special |= set(tokenizer.all_special_tokens)
     bos = tokenizer.bos_token
     trusted = bos is not None and (bos in _START_NAMES or not _is_chat_token(tokenizer, bos))
     if trusted and vocabulary.get(bos, size) < size:
@@ -148,11 +138,6 @@ def _overridden_start(tokenizer: PreTrainedTokenizerBase, override: str | int, s
             "give the text of one token exactly as in the vocabulary, or its id",
         )
     return index, f"document start: {tokenizer.convert_ids_to_tokens(index)}, as given"
-
-
-def _special_tokens(tokenizer: PreTrainedTokenizerBase) -> set[str]:
-    added = {str(token) for token in tokenizer.added_tokens_decoder.values() if token.special}
-    return added | set(tokenizer.all_special_tokens)
 
 
 def _is_chat_token(tokenizer: PreTrainedTokenizerBase, token: str) -> bool:

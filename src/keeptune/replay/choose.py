@@ -45,7 +45,6 @@ def choose_teacher(wanted: str, objective: str, pool: ReplayPool | None, options
         wanted: a name in `TEACHERS`, or `auto`.
         objective: the replay term; `ntp` needs no teacher.
         pool: the given pool; None if the run will write one.
-        options: the run's model, pool size, and free disk and memory.
 
     Raises:
         ConfigError: the named teacher cannot be used in this run, or no teacher fits.

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from keeptune.data.encode import text_rows
 from keeptune.data.rows import ROW_LENGTH, SEED
 from keeptune.errors import ConfigError, PoolError
-from keeptune.log import logger, track
+from keeptune.log import Task, logger, track
 from keeptune.models.adapters import causal_model, evaluating
 from keeptune.models.modeling import check_head, fingerprint, training_dtype
 from keeptune.replay.engines import Engine, engine_named
@@ -155,8 +155,9 @@ def text_pool(
         sampling=f"real text from {source or name}",
         text_sha256=hashlib.sha256(rows_RT1.numpy().tobytes()).hexdigest(),
     )
-    pool = start_pool(Path(folder), settings, len(rows_RT1))
-    _read_rows(pool, model, dtype, rows_RT1)
+    pool, causal = start_pool(Path(folder), settings, len(rows_RT1)), causal_model(model)
+    with evaluating(causal), track("Computing predictions on the text", pool.rows, "rows") as progress:
+        _append_shards(pool, causal, dtype, lambda rows: rows_RT1[rows.start : rows.stop], progress)
     return ReplayPool.open(folder)
 
 
@@ -211,14 +212,9 @@ def _sample_rows(
     sampled = settings.length + 1 - len(openings[0])
     label = "Sampling replay text" if settings.prompts == "document start" else "Sampling chats"
     with evaluating(causal), track(label, pool.rows * sampled, "tokens") as progress:
-        progress.skip(pool.rows_written * sampled)
         if isinstance(engine, str):
             engine = engine_named(engine)(
-                causal,
-                dtype=dtype,
-                rows=settings.rows_per_shard,
-                temperature=temperature,
-                on_token=progress.advance,
+                causal, dtype=dtype, rows=settings.rows_per_shard, temperature=temperature, on_token=progress.advance
             )
         writer: Engine = engine
 
@@ -227,23 +223,9 @@ def _sample_rows(
             opening = [openings[row % len(openings)] for row in rows]
             tokens_RT1 = writer.sample(len(rows), sampled, opening, seed)
             _check_rows(tokens_RT1, opening, sampled, _vocabulary(causal), writer.name)
-            progress.advance(rows.stop * sampled - progress.done)
             return tokens_RT1
 
-        _append_shards(pool, causal, dtype, sample)
-
-
-def _read_rows(pool: ReplayPool, model: nn.Module, dtype: torch.dtype, rows_RT1: Tensor) -> None:
-    causal = causal_model(model)
-    with evaluating(causal), track("Computing predictions on the text", pool.rows, "rows") as progress:
-        progress.skip(pool.rows_written)
-
-        def read(rows: range) -> Tensor:
-            progress.advance(pool.rows_written - progress.done)
-            return rows_RT1[rows.start : rows.stop]
-
-        _append_shards(pool, causal, dtype, read)
-        progress.advance(pool.rows - progress.done)
+        _append_shards(pool, causal, dtype, sample, progress, sampled)
 
 
 def _check_rows(tokens_RT1: Tensor, opening: list[list[int]], sampled: int, vocabulary: int, engine: str) -> None:
@@ -260,14 +242,26 @@ def _check_rows(tokens_RT1: Tensor, opening: list[list[int]], sampled: int, voca
         raise PoolError(f"the engine {engine!r} returned {fault}", "correct the engine, or use engine='torch'")
 
 
-def _append_shards(pool: ReplayPool, causal: nn.Module, dtype: torch.dtype, rows_of: Callable[[range], Tensor]) -> None:
-    """Append shards until the pool is complete; `rows_of` gives the tokens [R, T + 1] of rows by their indices."""
+def _append_shards(
+    pool: ReplayPool,
+    causal: nn.Module,
+    dtype: torch.dtype,
+    rows_of: Callable[[range], Tensor],
+    progress: Task,
+    units: int = 1,
+) -> None:
+    """Append shards until the pool is complete; `rows_of` gives the tokens [R, T + 1] of rows by their indices.
+
+    A row counts as `units` of progress.
+    """
     settings = pool.settings
+    progress.skip(pool.rows_written * units)
     while pool.rows_written < pool.rows:
         end = min(pool.rows_written + settings.rows_per_shard, pool.rows)
         tokens_RT1 = rows_of(range(pool.rows_written, end))
         outputs = teacher_outputs(causal, tokens_RT1[:, :-1], dtype, settings.predictions, settings.top_k)
         pool.append(tokens_RT1, outputs)
+        progress.advance(pool.rows_written * units - progress.done)
 
 
 def _shard_seed(seed: int, shard: int) -> int:

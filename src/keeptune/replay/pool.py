@@ -99,22 +99,12 @@ class ReplayBatch:
     tokens_BT1: Tensor
     """int64 [B, T + 1]."""
     outputs: dict[str, Tensor] = field(default_factory=dict)
-    """Stored teacher outputs by name: `hidden`, or `top_ids` and `top_log_probs`; the properties below read them."""
+    """Stored teacher outputs by name: `hidden` [B, T, D]; or `top_ids` [B, T, K] and `top_log_probs` [B, T, K + 1]."""
 
     @property
     def hidden_BTD(self) -> Tensor:
         """The base's final hidden states, from a pool that stores them."""
         return self.outputs["hidden"]
-
-    @property
-    def top_ids_BTK(self) -> Tensor:
-        """Ids of the base's most likely tokens, int32, from a topk pool."""
-        return self.outputs["top_ids"]
-
-    @property
-    def top_log_probs_BTK1(self) -> Tensor:
-        """Log-probabilities of these tokens and, last, of all other tokens, fp16, from a topk pool."""
-        return self.outputs["top_log_probs"]
 
     @property
     def inputs_BT(self) -> Tensor:
@@ -146,9 +136,7 @@ class ReplayPool:
     def open(cls, folder: str | Path) -> ReplayPool:
         """Open a pool and verify every checksum.
 
-        Raises:
-            SourceNotFound: the folder contains no pool.
-            PoolError: the pool is unfinished or damaged.
+        Raises `SourceNotFound` if the folder contains no pool, `PoolError` if the pool is unfinished or damaged.
         """
         pool = read_manifest(Path(folder))
         if pool is None:
@@ -195,8 +183,7 @@ class ReplayPool:
         located = [self._locate(row) for row in rows.tolist()]
 
         def read(name: str) -> Tensor:
-            slices = [self._mapped(shard).get_slice(name)[offset : offset + 1] for shard, offset in located]
-            return torch.cat(slices)
+            return torch.cat([shard.get_slice(name)[offset : offset + 1] for shard, offset in located])
 
         outputs = {name: read(name) for name in _TENSORS[self.settings.predictions]}
         return ReplayBatch(tokens_BT1=read("tokens").long(), outputs=outputs)
@@ -204,14 +191,12 @@ class ReplayPool:
     def tokens_of(self, row: int) -> Tensor:
         """The ids of one row, int64 [T + 1]."""
         shard, offset = self._locate(row)
-        return self._mapped(shard).get_slice("tokens")[offset].long()
+        return shard.get_slice("tokens")[offset].long()
 
-    def _locate(self, row: int) -> tuple[int, int]:
+    def _locate(self, row: int) -> tuple[Any, int]:
+        """The memory-mapped shard that holds a row, and the row's place in it."""
         ends = list(accumulate(shard["rows"] for shard in self.shards))
         shard = bisect_right(ends, row)
-        return shard, row - (ends[shard - 1] if shard else 0)
-
-    def _mapped(self, shard: int) -> Any:
         if shard not in self._open:
             path = self.folder / self.shards[shard]["file"]
             try:
@@ -220,16 +205,15 @@ class ReplayPool:
                 raise PoolError(
                     f"the replay pool is damaged: cannot read {path}", f"delete {self.folder} and make the pool again"
                 ) from error
-        return self._open[shard]
+        return self._open[shard], row - (ends[shard - 1] if shard else 0)
 
     def append(self, tokens_RT1: Tensor, outputs: dict[str, Tensor]) -> None:
         """Write the next shard, with its teacher outputs, and then the manifest."""
-        name = f"shard-{len(self.shards):05d}.safetensors"
-        with atomic_file(self.folder / name) as temporary:
+        file = self.folder / f"shard-{len(self.shards):05d}.safetensors"
+        with atomic_file(file) as temporary:
             tensors = {"tokens": tokens_RT1.int(), **outputs}
             save_file({key: tensor.contiguous() for key, tensor in tensors.items()}, temporary)
-        digest = sha256_file(self.folder / name)
-        self.shards.append({"file": name, "rows": tokens_RT1.shape[0], "sha256": digest})
+        self.shards.append({"file": file.name, "rows": len(tokens_RT1), "sha256": sha256_file(file)})
         self.write_manifest()
 
     def write_manifest(self) -> None:
@@ -244,8 +228,7 @@ class ReplayPool:
 def read_manifest(folder: Path) -> ReplayPool | None:
     """The pool in `folder`, finished or not; None if the folder contains no pool.
 
-    Raises:
-        PoolError: the manifest cannot be read or has another format.
+    Raises `PoolError` if the manifest cannot be read or has another format.
     """
     path = folder / _MANIFEST
     if not path.is_file():

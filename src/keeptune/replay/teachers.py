@@ -39,14 +39,13 @@ class Teacher(Protocol):
         ...
 
 
+@dataclass(frozen=True)
 class CachedHidden:
     """The pool's hidden states under the base's head: exact."""
 
-    def __init__(self, head: Head) -> None:
-        self.head = head
+    head: Head
 
     def target(self, model: nn.Module, batch: ReplayBatch) -> Target:
-        """See `Teacher.target`."""
         return HiddenTarget(hidden_ND=batch.hidden_BTD.flatten(0, 1), head=self.head)
 
 
@@ -54,18 +53,17 @@ class CachedTopK:
     """The pool's most likely tokens and the mass of the rest; see `TopKTarget` for what this loses."""
 
     def target(self, model: nn.Module, batch: ReplayBatch) -> Target:
-        """See `Teacher.target`."""
-        return TopKTarget(ids_NK=batch.top_ids_BTK.flatten(0, 1), log_probs_NK1=batch.top_log_probs_BTK1.flatten(0, 1))
+        ids_NK, log_probs_NK1 = (batch.outputs[name].flatten(0, 1) for name in ("top_ids", "top_log_probs"))
+        return TopKTarget(ids_NK=ids_NK, log_probs_NK1=log_probs_NK1)
 
 
+@dataclass(frozen=True)
 class AdapterOff:
     """The model in training with its adapter disabled: exact, because only the adapter is trained."""
 
-    def __init__(self, head: Head) -> None:
-        self.head = head
+    head: Head
 
     def target(self, model: nn.Module, batch: ReplayBatch) -> Target:
-        """See `Teacher.target`."""
         with adapter_off(model), evaluating(model), torch.no_grad():
             hidden_BTD = hidden_states(model, batch.inputs_BT)
         return HiddenTarget(hidden_ND=hidden_BTD.flatten(0, 1), head=self.head)
@@ -83,7 +81,6 @@ class LiveCopy:
         self.copy = copy.deepcopy(model).to(dtype).eval().requires_grad_(False)
 
     def target(self, model: nn.Module, batch: ReplayBatch) -> Target:
-        """See `Teacher.target`."""
         with adapter_off(self.copy), torch.no_grad():
             hidden_BTD = hidden_states(self.copy, batch.inputs_BT)
         return HiddenTarget(hidden_ND=hidden_BTD.flatten(0, 1), head=head_of(self.copy))
@@ -180,11 +177,7 @@ TEACHERS: dict[str, NamedTeacher] = {
 
 
 def teacher_named(name: str) -> NamedTeacher:
-    """The registered teacher of that name.
-
-    Raises:
-        ConfigError: no teacher has that name.
-    """
+    """The registered teacher of that name. Raises `ConfigError` if no teacher has it."""
     if name not in TEACHERS:
         raise ConfigError(f"unknown teacher {name!r}", f"choose auto or one of {', '.join(TEACHERS)}")
     return TEACHERS[name]

@@ -22,7 +22,7 @@ SCRIPT = textwrap.dedent(
     import json, sys
     import torch
     from keeptune.errors import SourceError
-    from keeptune.data.hub import hub_rows
+    from keeptune.data.documents import hub_rows
     from keeptune.data.documents import load_documents
     from keeptune.models.loading import load_model, load_tokenizer
 

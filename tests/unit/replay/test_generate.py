@@ -70,7 +70,7 @@ def test_holds_the_rows_and_what_the_base_predicts_on_them(tmp_path: Path, kept:
         torch.testing.assert_close(batch.hidden_BTD, hidden_states(make_model(), batch.inputs_BT).detach())
     if kept == "topk":
         torch.testing.assert_close(
-            batch.top_log_probs_BTK1[..., :-1].float(), base_BTV.topk(5).values, rtol=2e-3, atol=0
+            batch.outputs["top_log_probs"][..., :-1].float(), base_BTV.topk(5).values, rtol=2e-3, atol=0
         )
 
 

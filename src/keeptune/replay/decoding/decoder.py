@@ -67,7 +67,6 @@ class ModuleDecoder:
         self.causal = causal
 
     def begin(self, rows: int, length: int) -> None:
-        """See `Decoder.begin`."""
         self.cache = DynamicCache(config=self.causal.config)
         # Only full-attention layers grow by concatenation; sliding-window and state-space layers keep their own cache.
         self.cache.layers = [
@@ -75,7 +74,6 @@ class ModuleDecoder:
         ]
 
     def step(self, tokens_B1: Tensor) -> Tensor:
-        """See `Decoder.step`."""
         logits_B1V: Tensor = self.causal(input_ids=tokens_B1, past_key_values=self.cache, use_cache=True).logits
         return logits_B1V[:, -1]
 

@@ -44,14 +44,12 @@ class LlamaDecoder:
         self.head = FusedLinear([causal.lm_head], pack_rows)
 
     def begin(self, rows: int, length: int) -> None:
-        """See `Decoder.begin`."""
         self.position = 0
         for layer in self.layers:
             shape = (rows, layer.key_heads, length, layer.head_width)
             layer.keys_BKPW, layer.values_BKPW = (self.embed.weight.new_empty(shape) for _ in range(2))
 
     def step(self, tokens_B1: Tensor) -> Tensor:
-        """See `Decoder.step`."""
         hidden_BD = self.embed(tokens_B1[:, 0])
         position = torch.full((1, 1), self.position, device=hidden_BD.device)
         cos_W, sin_W = (table[0, 0] for table in self.rotary(hidden_BD, position))

@@ -53,11 +53,7 @@ ENGINES: dict[str, NamedEngine] = {"torch": TorchEngine}
 
 
 def engine_named(name: str) -> NamedEngine:
-    """The registered engine of that name.
-
-    Raises:
-        ConfigError: no engine has that name.
-    """
+    """The registered engine of that name. Raises `ConfigError` if no engine has it."""
     if name not in ENGINES:
         raise ConfigError(f"unknown engine {name!r}", f"choose one of {', '.join(ENGINES)}")
     return ENGINES[name]
