@@ -46,11 +46,7 @@ def fit_laws(runs: Runs, *, bootstraps: int = 200, seed: int = 0) -> dict[str, A
         ConfigError: not even a line can be fitted.
     """
     line = LineFit(bootstraps=bootstraps, seed=seed).fit(runs)
-    laws: dict[str, Any] = {
-        "format": FORMAT,
-        "data": described(runs),
-        "line": shared(line),
-    }
+    laws: dict[str, Any] = {"format": FORMAT, "data": described(runs), "line": shared(line)}
     joint = or_reason(lambda: JointFit(bootstraps=bootstraps, seed=seed).fit(runs))
     if isinstance(joint, str):
         return {**laws, "joint": joint}
