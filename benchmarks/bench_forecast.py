@@ -72,7 +72,7 @@ def forecasts_with_law(runs: dict[str, list[dict[str, Any]]]) -> list[dict[str, 
     """L_ft and the rise of L_f of each run, from the law of the others and its own readings."""
     import numpy as np
 
-    from keeptune.laws.forecast.experience import forecast_with_law
+    from keeptune.laws.forecast.forecast import forecast_with_law
     from keeptune.laws.joint.fit import JointFit
     from keeptune.laws.readings import Runs
 

@@ -10,10 +10,9 @@ from matplotlib.figure import Figure
 from common.fits import late, readings
 from common.grid import Row
 from common.stats import Claim, Interval, bootstrap
-from keeptune.laws.figures import drawing
+from keeptune.laws.figures import drawing, laws_panels, legend
 from keeptune.laws.joint.fit import JointFit, LineFit
 from keeptune.laws.joint.record import fit_laws
-from keeptune.laws.plots import laws_panels, legend
 from keeptune.laws.readings import Runs
 from keeptune.laws.robust import r_squared
 from keeptune.plot_style import PAGE

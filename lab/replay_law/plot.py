@@ -14,8 +14,7 @@ from common.small.curves import values
 from common.stats import Claim, Interval
 from keeptune.laws.readings import ReplayRuns
 from keeptune.laws.replay.fit import ReplayFit
-from keeptune.laws.replay.heldout import leave_cells_out
-from keeptune.laws.replay.record import fit_replay_law
+from keeptune.laws.replay.record import fit_replay_law, leave_cells_out
 from keeptune.plot_style import COLOURS, GREY, MARKS, PAGE
 
 AFTER = 10

@@ -104,7 +104,7 @@ def plot(
 
         write_text(out, render_laws(drawing(read_runs(runs, after=after))))
     else:
-        from keeptune.laws.plots import frontier_figure, laws_figure, replay_frontier_figure
+        from keeptune.laws.figures import frontier_figure, laws_figure, replay_frontier_figure
 
         if style == "laws":
             figure = laws_figure(drawing(read_runs(runs, after=after)))

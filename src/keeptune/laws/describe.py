@@ -12,7 +12,13 @@ from keeptune.stats import format_ends, format_interval
 
 def print_laws(laws: Mapping[str, Any]) -> None:
     """Print the result of `fit_laws` or `fit_replay_law`."""
-    lines = _data(laws["data"]) + (_replay_lines(laws) if "replay" in laws else _lines(laws))
+    data = laws["data"]
+    lines = [f"{data['readings']} readings of {data['runs']} runs with {len(data['P'])} different P"]
+    if data["dropped"]:
+        lines.append(f"{data['dropped']} readings dropped: a value is missing, NaN or infinite")
+    if data["left_out"]:
+        lines.append(f"{data['left_out']} readings left out: too early")
+    lines += _replay_lines(laws) if "replay" in laws else _lines(laws)
     sys.stdout.write("\n".join(lines) + "\n")
 
 
@@ -29,15 +35,6 @@ def print_bands(bands: Mapping[str, Band], interval: float | None = None) -> Non
         sys.stdout.write(line + "\n")
 
 
-def _data(data: Mapping[str, Any]) -> list[str]:
-    lines = [f"{data['readings']} readings of {data['runs']} runs with {len(data['P'])} different P"]
-    if data["dropped"]:
-        lines.append(f"{data['dropped']} readings dropped: a value is missing, NaN or infinite")
-    if data["left_out"]:
-        lines.append(f"{data['left_out']} readings left out: too early")
-    return lines
-
-
 def _replay_lines(laws: Mapping[str, Any]) -> list[str]:
     replay, left_out = laws["replay"], laws["left_out"]
     lines = [f"Replay law: R² {replay['r2'][0]:.3f} for L_ft, {replay['r2'][1]:.3f} for L_f"]
@@ -45,8 +42,7 @@ def _replay_lines(laws: Mapping[str, Any]) -> list[str]:
     lines += _ranges(replay)
     if replay["form"] == "no_tokens":
         lines.append("  replay tokens: all pools have one size, so the effect of the size is not known")
-    if replay["weak"]:
-        lines.append(_weak(replay))
+    lines += _weak(replay)
     if isinstance(left_out, str):
         return [*lines, f"Error on held-out cells: not known, {left_out}"]
     lines.append(f"Mean error on {len(left_out['cells'])} cells of λ and replay tokens, each held out in turn:")
@@ -61,33 +57,13 @@ def _replay_lines(laws: Mapping[str, Any]) -> list[str]:
 
 def _lines(laws: Mapping[str, Any]) -> list[str]:
     line, joint = laws["line"], laws["joint"]
-    lines = []
-    lines.append(f"Line: L_f = {-line['params']['c']:.4f}·L_ft + {line['params']['s']:.4f}, R² {line['r2']:.3f}")
+    lines = [f"Line: L_f = {-line['params']['c']:.4f}·L_ft + {line['params']['s']:.4f}, R² {line['r2']:.3f}"]
     lines += _ranges(line)
     if isinstance(joint, str):
         return [*lines, f"Only the line is fitted: {joint}"]
     lines.append(f"Joint law: R² {joint['r2'][0]:.3f} for L_ft, {joint['r2'][1]:.3f} for L_f")
-    lines += _ranges(joint, leave_out=joint["weak"])
-    if joint["weak"]:
-        lines.append(_weak(joint))
-    return lines + _held_out(laws["held_out"])
-
-
-def _weak(fit: Mapping[str, Any]) -> str:
-    return f"  not determined by these runs (use predictions, not these values): {', '.join(fit['weak'])}"
-
-
-def _ranges(fit: Mapping[str, Any], leave_out: tuple[str, ...] = ()) -> list[str]:
-    return [
-        f"  {name} in {format_ends(low, high, '.4g')} (90 %)"
-        for name, (low, high) in fit["spread"].items()
-        if name not in leave_out
-    ]
-
-
-def _held_out(held_out: Mapping[str, Any]) -> list[str]:
-    ranks, last = held_out["one_rank"], held_out["last_30_percent"]
-    lines = ["Median error on held-out readings:"]
+    lines += [*_ranges(joint), *_weak(joint), "Median error on held-out readings:"]
+    ranks, last = laws["held_out"]["one_rank"], laws["held_out"]["last_30_percent"]
     if isinstance(ranks, str):
         lines.append(f"  another P: not known, {ranks}")
     else:
@@ -95,3 +71,14 @@ def _held_out(held_out: Mapping[str, Any]) -> list[str]:
     if isinstance(last, str):
         return [*lines, f"  the last 30 % of every run: not known, {last}"]
     return [*lines, f"  the last 30 % of every run: L_ft {last['L_ft']:.2%}, L_f {last['L_f']:.2%}"]
+
+
+def _ranges(fit: Mapping[str, Any]) -> list[str]:
+    weak = fit.get("weak", ())
+    ranges = {name: format_ends(low, high, ".4g") for name, (low, high) in fit["spread"].items() if name not in weak}
+    return [f"  {name} in {shown} (90 %)" for name, shown in ranges.items()]
+
+
+def _weak(fit: Mapping[str, Any]) -> list[str]:
+    names = ", ".join(fit["weak"])
+    return [f"  not determined by these runs (use predictions, not these values): {names}"] if names else []

@@ -5,9 +5,10 @@ from __future__ import annotations
 import csv
 import math
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, fields, replace
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -64,10 +65,10 @@ class Runs:
         """Number of runs."""
         return len(set(self.run.tolist()))
 
-    def where(self, mask: NDArray[np.bool_]) -> Runs:
+    def where(self, mask: NDArray[np.bool_]) -> Self:
         """Only the readings where `mask` is true."""
-        columns = [field.name for field in fields(self) if isinstance(getattr(self, field.name), np.ndarray)]
-        return replace(self, **{name: getattr(self, name)[mask] for name in columns})
+        columns: dict[str, Any] = {name: of for name, of in vars(self).items() if isinstance(of, np.ndarray)}
+        return replace(self, **{name: column[mask] for name, column in columns.items()})
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -85,10 +86,6 @@ class ReplayRuns(Runs):
     def cells(self) -> list[tuple[float, float]]:
         """The distinct (λ, replay tokens), ascending."""
         return sorted(set(zip(self.lambda_.tolist(), self.tokens.tolist(), strict=True)))
-
-    def where(self, mask: NDArray[np.bool_]) -> ReplayRuns:
-        """Only the readings where `mask` is true."""
-        return cast(ReplayRuns, super().where(mask))
 
 
 def read_runs(paths: Iterable[str | Path], *, after: int = 0) -> Runs:
@@ -114,16 +111,12 @@ def read_runs(paths: Iterable[str | Path], *, after: int = 0) -> Runs:
 def read_any_runs(paths: Iterable[str | Path], *, after: int = 0) -> Runs | ReplayRuns:
     """Read runs as `read_runs` does. Runs that differ in λ or replay tokens are returned as `ReplayRuns`.
 
-    `ReplayRuns` need the columns lambda, replay_tokens (in rows with λ above 0) and L_f_base.
-
-    Raises:
-        SourceNotFound: no such file.
-        SourceError: a file is not such a table, or no reading can be used.
-        ConfigError: the runs have different bases or training methods, λ changes within a run, or `after` is below 0.
+    `ReplayRuns` need the columns lambda, replay_tokens (in rows with λ above 0) and L_f_base. Raises as `read_runs`
+    does, and `ConfigError` if λ changes within a run.
     """
     tables = [(path, _table(path)) for path in map(_file, paths)]
     _refuse_mixtures(tables, _SAME)
-    if not any(len(_distinct(tables, name)) > 1 for name in _REPLAY):
+    if all(len(_distinct(tables, name)) <= 1 for name in _REPLAY):
         return Runs(**_usable(tables, after, _values)[0])
     named, (lambda_, tokens, L_f_base) = _usable(tables, after, _replay_values)
     runs = ReplayRuns(**named, lambda_=lambda_, tokens=tokens, L_f_base=float(np.median(L_f_base)))
@@ -225,7 +218,7 @@ def _refuse_mixtures(tables: Sequence[_Table], names: Sequence[str]) -> None:
     for name in names:
         values = _distinct(tables, name)
         if len(values) > 1:
-            (one, first), (other, second) = list(values.items())[:2]
+            (one, first), (other, second), *_ = values.items()
             raise ConfigError(
                 f"the runs differ in {name}: {one} in {first}, {other} in {second}",
                 "a law holds for one base and one training method: fit them separately",
@@ -235,16 +228,11 @@ def _refuse_mixtures(tables: Sequence[_Table], names: Sequence[str]) -> None:
 def _distinct(tables: Sequence[_Table], name: str) -> dict[str, Path]:
     """The distinct values of a column, each with a file that contains it."""
     values: dict[str, Path] = {}
-    for path, rows in tables:
-        for row in rows:
-            if row.get(name) not in (None, ""):
-                values.setdefault(_number(row[name]) if name in _NUMBERS else str(row[name]), path)
+    for path, value in ((path, row.get(name)) for path, rows in tables for row in rows):
+        if value not in (None, ""):
+            text = str(value)
+            # One text for 0, 0.0 and "0".
+            with suppress(TypeError, ValueError):
+                text = f"{float(value):g}" if name in _NUMBERS else text
+            values.setdefault(text, path)
     return values
-
-
-def _number(value: Any) -> str:
-    """One text for 0, 0.0 and "0"."""
-    try:
-        return f"{float(value):g}"
-    except (TypeError, ValueError):
-        return str(value)

@@ -10,7 +10,7 @@ widened by t/z with the degrees of freedom of the prediction (`keeptune.laws.joi
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -56,18 +56,9 @@ def solve(
         tolerance: relative change of cost and parameters at which to stop.
     """
     low, high = bounds or (np.full(len(start), -np.inf), np.full(len(start), np.inf))
-    solution = optimize.least_squares(
-        residuals,
-        np.clip(start, low, high),
-        jacobian,
-        (low, high),
-        x_scale="jac",
-        loss="soft_l1",
-        ftol=tolerance,
-        xtol=tolerance,
-        max_nfev=evaluations,
-    )
-    return solution.x
+    limits: dict[str, Any] = {"ftol": tolerance, "xtol": tolerance, "max_nfev": evaluations}
+    begin = np.clip(start, low, high)
+    return optimize.least_squares(residuals, begin, jacobian, (low, high), x_scale="jac", loss="soft_l1", **limits).x
 
 
 def root_weights(residuals: Floats) -> Floats:
@@ -91,10 +82,9 @@ def replicates(run: NDArray[np.int64], count: int, seed: int, refit: Callable[[F
     Raises:
         ConfigError: a count or a seed below 0.
     """
-    if count < 0:
-        raise ConfigError(f"the number of replicates is {count}", "give 0 or more")
-    if seed < 0:
-        raise ConfigError(f"the seed is {seed}", "give 0 or more")
+    for name, given in (("number of replicates", count), ("seed", seed)):
+        if given < 0:
+            raise ConfigError(f"the {name} is {given}", "give 0 or more")
     names, places = np.unique(run, return_inverse=True)
     if len(names) < 2 or count == 0:
         return np.empty((0, 0))
@@ -110,8 +100,7 @@ def replicates(run: NDArray[np.int64], count: int, seed: int, refit: Callable[[F
 def ends(value: Floats, draws: Floats, share: float, freedom: Floats) -> tuple[Floats, Floats]:
     """The interval that covers the truth with probability `share`, from replicates along the first axis.
 
-    Args:
-        freedom: degrees of freedom, in the shape of `value`.
+    `freedom` has the degrees of freedom, in the shape of `value`.
     """
     tail = (1 + share) / 2
     widening = stats.t.ppf(tail, freedom) / stats.norm.ppf(tail)
@@ -126,11 +115,7 @@ def thinned(count: int, most: int) -> NDArray[np.int64]:
 
 
 def check_coverage(interval: float) -> None:
-    """Refuse a coverage that is not between 0 and 1.
-
-    Raises:
-        ConfigError: it is not.
-    """
+    """Raise `ConfigError` for a coverage that is not between 0 and 1."""
     if not 0 < interval < 1:
         raise ConfigError(f"the coverage of the interval is {interval}", "give a share between 0 and 1, such as 0.9")
 
@@ -148,10 +133,9 @@ def band(value: Floats, draws: Sequence[Floats], residuals: Floats, interval: fl
     Raises:
         ConfigError: an interval outside 0 … 1.
     """
-    if interval is None:
-        return Band(value)
-    check_coverage(interval)
-    if len(draws) == 0:
+    if interval is not None:
+        check_coverage(interval)
+    if interval is None or len(draws) == 0:
         return Band(value)
     low, high = ends(value, np.array(draws), interval, freedom)
     below, above = np.quantile(residuals, [(1 - interval) / 2, (1 + interval) / 2])

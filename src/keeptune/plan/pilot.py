@@ -218,12 +218,7 @@ class _Work:
 
     def _run(self, cell: Cell, home: Path, label: str) -> dict[str, Any]:
         tuned = self.settings.tune_settings(
-            home,
-            rank=cell.rank,
-            rate=cell.rate,
-            lambda_=cell.lambda_,
-            steps=self.plan.steps,
-            every=self.plan.every,
+            home, rank=cell.rank, rate=cell.rate, lambda_=cell.lambda_, steps=self.plan.steps, every=self.plan.every
         )
         wall, memory = timed(tuned, label)
         # Only the readings are needed.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -19,9 +19,10 @@ from keeptune.laws.robust import Band, band, ends, r_squared, replicates, root_w
 
 # Starting points are compared on this many readings. The best one is then fitted to all readings.
 _START_READINGS = 400
-# Enough evaluations to tell a good start from a bad one. A replicate starts at the estimate and needs few.
-_START_EVALUATIONS, _REPLICATE_EVALUATIONS = 60, 40
-_REPLICATE_TOLERANCE = 1e-5
+# Enough evaluations to tell a good start from a bad one.
+_START_EVALUATIONS = 60
+# A replicate starts at the estimate and needs few evaluations.
+REPLICATE_LIMITS: dict[str, Any] = {"evaluations": 40, "tolerance": 1e-5}
 # An exponent is weakly identified if its 90 % range spans more than this factor.
 _WEAK_FACTOR = 2.0
 _NORMAL_90 = 1.645
@@ -39,11 +40,8 @@ class Bands(NamedTuple):
         cls, value: Losses, draws: Sequence[Losses], residuals: Floats, interval: float | None, freedom: Floats
     ) -> Bands:
         """`band` of each loss. Residuals and degrees of freedom are stacked, L_ft first."""
-        L_ft, L_f = (
-            band(value[side], [draw[side] for draw in draws], residuals[side], interval, freedom[side])
-            for side in (0, 1)
-        )
-        return cls(L_ft, L_f)
+        by_side = zip(value, zip(*draws, strict=True) if draws else ((), ()), residuals, freedom, strict=True)
+        return cls(*(band(of, drawn, errors, interval, degrees) for of, drawn, errors, degrees in by_side))
 
 
 @dataclass(kw_only=True)
@@ -60,7 +58,7 @@ class LineFit:
     seed: int = 0
     """Seed of the replicates."""
 
-    def fit(self, runs: Runs) -> LineFit:
+    def fit(self, runs: Runs) -> Self:
         """Fit to all readings.
 
         Raises:
@@ -85,10 +83,9 @@ class LineFit:
         self.draws_: Floats = replicates(
             runs.run, self.bootstraps, self.seed, lambda factors: refit(fitted + factors * self.residuals_, best)
         )
-        self.runs_ = runs.count
-        self.law_ = LineLaw(c=float(best[0]), s=float(best[1]))
+        self.runs_, self.law_ = runs.count, LineLaw(c=float(best[0]), s=float(best[1]))
         self.params_ = asdict(self.law_)
-        self.spread_ = _ranges(("c", "s"), best, self.draws_, self.leverage_.freedom(np.eye(2)))
+        self.spread_ = ranges(("c", "s"), best, self.draws_, self.leverage_.freedom(np.eye(2)))
         self.r2_ = self.score(runs)
         return self
 
@@ -125,7 +122,7 @@ class JointFit:
     seed: int = 0
     """Seed of the replicates."""
 
-    def fit(self, runs: Runs) -> JointFit:
+    def fit(self, runs: Runs) -> Self:
         """Fit to all readings.
 
         Raises:
@@ -141,22 +138,19 @@ class JointFit:
             )
         surface = Surface.of(runs.P, runs.N)
         first = _first(runs, surface)
-        problem = _Problem(surface, runs, surface.losses(first))
-        problem = _Problem(surface, runs, surface.losses(problem.solve(first)))
+        rough = _Problem(surface, runs, surface.losses(first)).solve(first)
+        problem = _Problem(surface, runs, surface.losses(rough))
         best = problem.solve(first)
         self.surface_, self.theta_, self.slope_, self.runs_ = surface, best, slope, runs.count
         self.first_N_, self.base_ = float(runs.N.min()), runs.base
         fitted, both = surface.losses(best), np.tile(runs.run, 2)
         self.leverage_, residuals = corrected(problem.target - fitted, surface.jacobian(best), problem.scale, both)
         self.residuals_: Floats = residuals.reshape(2, -1)
-        self.draws_: Floats = replicates(
-            both,
-            self.bootstraps,
-            self.seed,
-            lambda factors: problem.solve(
-                best, fitted + factors * residuals, evaluations=_REPLICATE_EVALUATIONS, tolerance=_REPLICATE_TOLERANCE
-            ),
-        )
+
+        def refit(factors: Floats) -> Floats:
+            return problem.solve(best, fitted + factors * residuals, **REPLICATE_LIMITS)
+
+        self.draws_: Floats = replicates(both, self.bootstraps, self.seed, refit)
         self.condition_ = problem.condition(best)
         self.law_ = surface.law(best, slope)
         self.params_ = asdict(self.law_)
@@ -165,14 +159,10 @@ class JointFit:
         return self
 
     def predict(self, *, P: ArrayLike, N: ArrayLike, interval: float | None = None) -> Bands:
-        """Predict both losses, fp64 in the broadcast shape of P and N, nats per token.
-
-        Args:
-            P, N: tuned parameters and update steps.
-            interval: coverage of the bands, such as 0.9.
+        """Predict both losses from tuned parameters and update steps, fp64 in their broadcast shape, nats per token.
 
         Raises:
-            ConfigError: a P or N not above 0, or an interval outside 0 … 1.
+            ConfigError: a P or N not above 0, or an interval (such as 0.9) outside 0 … 1.
         """
         value = self.law_.predict(P=P, N=N)
         draws = [self.surface_.law(theta, self.slope_).predict(P=P, N=N) for theta in self.draws_]
@@ -187,11 +177,7 @@ class JointFit:
 
 
 def refuse_few(runs: Runs) -> None:
-    """Refuse runs that cannot determine the joint law.
-
-    Raises:
-        ConfigError: too few P, N or readings.
-    """
+    """Raise `ConfigError` for runs with too few P, N or readings to determine the joint law."""
     sizes, steps = len(runs.sizes), len(set(runs.N.tolist()))
     if sizes < _LEAST_SIZES or steps < _LEAST_SIZES:
         raise ConfigError(
@@ -209,9 +195,7 @@ class _Problem:
         self.surface = surface
         self.target = np.concatenate([runs.L_ft, runs.L_f])
         self.bounds = surface.bounds(runs.L_ft, runs.L_f)
-        errors = (self.target - fitted).reshape(2, -1)
-        scales = [scale_of(errors[0], runs.L_ft), scale_of(errors[1], runs.L_f)]
-        self.scale = np.repeat(scales, len(runs))
+        self.scale = scales_of(self.target - fitted, runs)
 
     def residuals(self, theta: Floats, target: Floats | None = None) -> Floats:
         return (self.surface.losses(theta) - (self.target if target is None else target)) / self.scale
@@ -254,6 +238,12 @@ def _first(runs: Runs, surface: Surface) -> Floats:
     return min(ways, key=lambda theta: float(np.sum(np.abs(problem.residuals(theta)))))
 
 
+def scales_of(errors: Floats, runs: Runs) -> Floats:
+    """`scale_of` each loss, for each of the stacked errors; fp64, [2·readings]."""
+    task, forgetting = errors.reshape(2, -1)
+    return np.repeat([scale_of(task, runs.L_ft), scale_of(forgetting, runs.L_f)], len(runs))
+
+
 def corrected(residuals: Floats, jacobian: Floats, scale: Floats, run: NDArray[np.int64]) -> tuple[Leverage, Floats]:
     """The leverage of the runs, and the residuals corrected for it, nats per token."""
     roots = root_weights(residuals / scale)
@@ -268,15 +258,15 @@ def _known(
     """90 % ranges of what the runs determine, and the names of the rest: `weak`, and wide ranges of replicates."""
     if not len(draws):
         return {}, weak
-    logs = _ranges(READABLE, readable(best[None])[0], readable(draws), leverage.freedom(readable_jacobian(best)))
+    logs = ranges(READABLE, readable(best[None])[0], readable(draws), leverage.freedom(readable_jacobian(best)))
     wide = {name for name, (low, high) in logs.items() if high - low > math.log(_WEAK_FACTOR)}
     unknown = [name for name in READABLE if name in wide.union(weak)]
-    ranges = {name: (math.exp(low), math.exp(high)) for name, (low, high) in logs.items() if name not in unknown}
+    known = {name: (math.exp(low), math.exp(high)) for name, (low, high) in logs.items() if name not in unknown}
     limits = leverage.freedom(np.eye(len(NAMES))[-2:])
-    return ranges | _ranges(NAMES[-2:], best[-2:], draws[:, -2:], limits), unknown
+    return known | ranges(NAMES[-2:], best[-2:], draws[:, -2:], limits), unknown
 
 
-def _ranges(names: Sequence[str], best: Floats, draws: Floats, freedom: Floats) -> dict[str, tuple[float, float]]:
+def ranges(names: Sequence[str], best: Floats, draws: Floats, freedom: Floats) -> dict[str, tuple[float, float]]:
     """90 % ranges by name; none without replicates."""
     if not len(draws):
         return {}

@@ -1,27 +1,77 @@
-"""laws.json: the fitted laws, the runs they were fitted to, and what predictions with intervals need."""
+"""laws.json: the fitted laws, their runs, errors on held-out readings, and what predictions with intervals need."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypedDict
 
 import numpy as np
+from numpy.typing import NDArray
 
 from keeptune.errors import ConfigError, SourceError, SourceNotFound
 from keeptune.laws.forms import PUBLISHED, Floats, JointLaw, LineLaw, log_of
-from keeptune.laws.joint.fit import Bands, JointFit, LineFit
-from keeptune.laws.joint.heldout import last_steps, leave_one_rank_out
+from keeptune.laws.joint.fit import Bands, JointFit, LineFit, refuse_few
 from keeptune.laws.joint.leverage import Leverage
 from keeptune.laws.joint.surface import Surface
 from keeptune.laws.readings import Runs
 from keeptune.laws.robust import Band, thinned
+from keeptune.log import track
 from keeptune.storage import damaged_json, read_json, write_json
 
 FORMAT = 2
 AGAIN = "create it again with: keeptune laws fit RUNS --out laws.json"
 # Most residuals that are kept for the intervals of new readings.
 _RESIDUALS = 1000
+
+
+class Misses(TypedDict):
+    """Median errors |predicted − observed|/observed on the held-out readings, and their number."""
+
+    L_ft: float
+    L_f: float
+    readings: int
+
+
+def leave_one_rank_out(runs: Runs) -> dict[float, Misses]:
+    """Errors for each P of the joint law fitted without its runs. The smallest and largest P are extrapolated.
+
+    Raises:
+        ConfigError: fewer than four distinct P, since the law needs three.
+    """
+    for size in runs.sizes:
+        refuse_few(runs.where(np.not_equal(runs.P, size)))
+    errors = {}
+    with track("Leave one rank out", len(runs.sizes), "ranks") as task:
+        for size in runs.sizes:
+            errors[size] = _misses(runs, np.equal(runs.P, size))
+            task.advance()
+    return errors
+
+
+def last_steps(runs: Runs, share: float = 0.3) -> Misses:
+    """Errors on the last `share` of each run's readings, of the joint law fitted to the readings before.
+
+    Raises:
+        ConfigError: too few readings are left to fit.
+    """
+    last: NDArray[np.bool_] = np.zeros(len(runs), dtype=bool)
+    for run in set(runs.run.tolist()):
+        places = np.flatnonzero(runs.run == run)
+        in_order = places[np.argsort(runs.N[places], kind="stable")]
+        last[in_order[len(places) - max(round(share * len(places)), 1) :]] = True
+    return _misses(runs, last)
+
+
+def _misses(runs: Runs, held_out: NDArray[np.bool_]) -> Misses:
+    kept, left = runs.where(~held_out), runs.where(held_out)
+    predicted = JointFit(bootstraps=0).fit(kept).predict(P=left.P, N=left.N)
+
+    def median_error(predicted: Floats, observed: Floats) -> float:
+        return float(np.median(np.abs(predicted - observed) / np.abs(observed)))
+
+    L_ft, L_f = median_error(predicted.L_ft.value, left.L_ft), median_error(predicted.L_f.value, left.L_f)
+    return Misses(L_ft=L_ft, L_f=L_f, readings=len(left))
 
 
 class Fit(Protocol):
@@ -46,11 +96,7 @@ def fit_laws(runs: Runs, *, bootstraps: int = 200, seed: int = 0) -> dict[str, A
         ConfigError: not even a line can be fitted.
     """
     line = LineFit(bootstraps=bootstraps, seed=seed).fit(runs)
-    laws: dict[str, Any] = {
-        "format": FORMAT,
-        "data": described(runs),
-        "line": shared(line),
-    }
+    laws: dict[str, Any] = {"format": FORMAT, "data": described(runs), "line": shared(line)}
     joint = or_reason(lambda: JointFit(bootstraps=bootstraps, seed=seed).fit(runs))
     if isinstance(joint, str):
         return {**laws, "joint": joint}
@@ -67,23 +113,15 @@ def fit_laws(runs: Runs, *, bootstraps: int = 200, seed: int = 0) -> dict[str, A
 
 
 def write_laws(path: Path, laws: dict[str, Any]) -> None:
-    """Write the result of `fit_laws` or `fit_replay_law`.
-
-    Raises:
-        StorageError: the disk is full or not writable.
-    """
+    """Write the result of `fit_laws` or `fit_replay_law`; `StorageError` if the disk is full or not writable."""
     write_json(path, laws)
 
 
 def read_laws(path: Path) -> tuple[LineFit, JointFit | str]:
-    """The fits of a laws.json, ready to predict.
-
-    Returns:
-        The line, and the joint law or the reason why there is none.
+    """The fits of a laws.json, ready to predict: the line, and the joint law or the reason why there is none.
 
     Raises:
-        SourceNotFound: no such file.
-        SourceError: not a laws.json of this version.
+        SourceNotFound, SourceError: as `read_file` raises them.
         ConfigError: the file contains the replay law.
     """
     laws = read_file(path)
@@ -163,9 +201,8 @@ def beyond(laws: str, *, P: float, N: float) -> str | None:
         sizes, (first, last) = data["P"], data["N"]
     if sizes[0] <= P <= sizes[-1] and first <= N <= last:
         return None
-    return (
-        f"Extrapolated: the runs have P from {sizes[0]:,.0f} to {sizes[-1]:,.0f} and N from {first:.0f} to {last:.0f}"
-    )
+    P_range = f"P from {sizes[0]:,.0f} to {sizes[-1]:,.0f}"
+    return f"Extrapolated: the runs have {P_range} and N from {first:.0f} to {last:.0f}"
 
 
 def described(runs: Runs) -> dict[str, Any]:

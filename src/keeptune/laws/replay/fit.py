@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, replace
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from keeptune.errors import ConfigError
-from keeptune.laws.forms import Floats
-from keeptune.laws.joint.fit import Bands, corrected
+from keeptune.laws.forms import Floats, Losses
+from keeptune.laws.joint.fit import REPLICATE_LIMITS, Bands, corrected, ranges, scales_of
 from keeptune.laws.joint.surface import NAMES, Surface
 from keeptune.laws.readings import ReplayRuns
-from keeptune.laws.replay.model import FREE, Form, Model, derivatives, observed
-from keeptune.laws.robust import ends, r_squared, replicates
+from keeptune.laws.replay.law import FREE, Form, Model, derivatives, observed
+from keeptune.laws.robust import r_squared, replicates
 
-_START_EVALUATIONS, _REPLICATE_EVALUATIONS, _REPLICATE_TOLERANCE = 30, 40, 1e-5
+_START_EVALUATIONS = 30
 # Fewer readings without replay do not determine the curve that replay lowers.
 _LEAST_PLAIN = 3
 
@@ -36,7 +36,7 @@ class ReplayFit:
     seed: int = 0
     """Seed of the replicates."""
 
-    def fit(self, runs: ReplayRuns) -> ReplayFit:
+    def fit(self, runs: ReplayRuns) -> Self:
         """Fit to all readings.
 
         Raises:
@@ -44,23 +44,20 @@ class ReplayFit:
                 or fewer readings than parameters.
         """
         self.form_ = _possible(self.form, runs)
-        self.model_ = Model.of(runs, self.form_)
-        start = _first(self.model_, runs)
-        scale = self.model_.scales(start, runs)
-        best = self.model_.solve(self.model_.solve(start, runs, scale), runs, self.model_.scales(start, runs))
-        scale = self.model_.scales(best, runs)
-        best = self.model_.solve(best, runs, scale)
-        fitted, both = self.model_.losses(best, runs), np.tile(runs.run, 2)
-        jacobian = self.model_.jacobian(best, runs)
-        self.leverage_, residuals = corrected(observed(runs) - fitted, jacobian, scale, both)
+        self.model_ = model = Model.of(runs, self.form_)
+        start = _first(model, runs)
+        scale = scales_of(observed(runs) - model.losses(start, runs), runs)
+        best = model.solve(model.solve(start, runs, scale), runs, scale)
+        scale = scales_of(observed(runs) - model.losses(best, runs), runs)
+        best = model.solve(best, runs, scale)
+        fitted, both = model.losses(best, runs), np.tile(runs.run, 2)
+        self.leverage_, residuals = corrected(observed(runs) - fitted, model.jacobian(best, runs), scale, both)
         self.residuals_: Floats = residuals.reshape(2, -1)
-        limits = {"evaluations": _REPLICATE_EVALUATIONS, "tolerance": _REPLICATE_TOLERANCE}
-        self.draws_: Floats = replicates(
-            both,
-            self.bootstraps,
-            self.seed,
-            lambda factors: self.model_.solve(best, runs, scale, fitted + factors * residuals, **limits),
-        )
+
+        def refit(factors: Floats) -> Floats:
+            return self.model_.solve(best, runs, scale, fitted + factors * residuals, **REPLICATE_LIMITS)
+
+        self.draws_: Floats = replicates(both, self.bootstraps, self.seed, refit)
         self.theta_, self.runs_ = best, runs.count
         self.restore()
         self.r2_ = self.score(runs)
@@ -70,50 +67,39 @@ class ReplayFit:
         """Compute the attributes that follow from `model_`, `theta_`, `draws_` and `leverage_`."""
         self.law_ = self.model_.law(self.theta_)
         self.params_ = {name: asdict(self.law_.hold)[name] for name in self.model_.held}
-        self.spread_, self.weak_ = {}, []
-        count = len(self.model_.held)
-        if not len(self.draws_) or not count:
-            return
-        freedom = self.leverage_.freedom(np.eye(len(self.theta_))[-count:])
-        low, high = ends(self.theta_[-count:], self.draws_[:, -count:], 0.9, freedom)
-        for name, least, most in zip(self.model_.held, low, high, strict=True):
-            if most - least > np.log(10):
-                self.weak_.append(name)
-            else:
-                self.spread_[name] = (float(np.exp(least)), float(np.exp(most)))
+        names, own = self.model_.held, slice(len(self.model_.free), None)
+        logs: dict[str, tuple[float, float]] = {}
+        if len(self.draws_) and names:
+            freedom = self.leverage_.freedom(np.eye(len(self.theta_))[own])
+            logs = ranges(names, self.theta_[own], self.draws_[:, own], freedom)
+        self.weak_ = [name for name, (low, high) in logs.items() if high - low > np.log(10)]
+        known = {name: ends for name, ends in logs.items() if name not in self.weak_}
+        self.spread_ = {name: (float(np.exp(low)), float(np.exp(high))) for name, (low, high) in known.items()}
 
-    def predict(
-        self,
-        *,
-        P: ArrayLike,
-        N: ArrayLike,
-        lambda_: ArrayLike,
-        tokens: ArrayLike = np.inf,
-        interval: float | None = None,
-    ) -> Bands:
+    def predict(self, *, P: ArrayLike, interval: float | None = None, **others: ArrayLike) -> Bands:
         """Predict both losses, fp64 in the broadcast shape of all four, nats per token.
 
         Args:
-            P, N, lambda_, tokens: as in `ReplayLaw.predict`.
+            P, others: P, N, lambda_ and tokens, as in `ReplayLaw.predict`.
             interval: coverage of the bands, such as 0.9.
 
         Raises:
             ConfigError: the law is not defined there, all runs have one other P, or an interval outside 0 … 1.
         """
-        where: dict[str, Any] = {"P": P, "N": N, "lambda_": lambda_, "tokens": tokens}
+        where: dict[str, Any] = {"P": P, **others}
         only = self.model_.only_P
         if only is not None and not np.allclose(np.asarray(P, dtype=np.float64), only, rtol=1e-3):
             raise ConfigError(
                 f"all runs have P = {only:,.0f}, and nothing is known of P = {np.asarray(P)}",
                 "give the P of the runs, or fit runs of more ranks",
             )
-        value = self.law_.predict(**where)
-        draws = [self.model_.law(theta).predict(**where) for theta in self.draws_]
 
-        def losses(theta: Floats) -> Floats:
-            return np.concatenate([side.ravel() for side in self.model_.law(theta).predict(**where)])
+        def losses(theta: Floats) -> Losses:
+            return self.model_.law(theta).predict(**where)
 
-        freedom = self.leverage_.freedom(derivatives(losses, self.theta_)).reshape(2, *value.L_ft.shape)
+        value, draws = losses(self.theta_), [losses(theta) for theta in self.draws_]
+        gradients = derivatives(lambda theta: np.ravel(losses(theta)), self.theta_)
+        freedom = self.leverage_.freedom(gradients).reshape(2, *value.L_ft.shape)
         return Bands.of(value, draws, self.residuals_, interval, freedom)
 
     def score(self, runs: ReplayRuns) -> tuple[float, float]:
@@ -127,14 +113,11 @@ def _possible(form: Form, runs: ReplayRuns) -> Form:
         raise ConfigError(f"there is no form {form} of the replay law", f"choose one of {', '.join(FREE)}")
     weights = sorted(set(runs.lambda_.tolist()))
     if weights[0] > 0:
-        raise ConfigError(
-            "no run is without replay, and the replay law compares with such runs", "add a run with --lambda 0"
-        )
+        what = "no run is without replay, and the replay law compares with such runs"
+        raise ConfigError(what, "add a run with --lambda 0")
     if len(weights) < 3:
-        raise ConfigError(
-            f"the replay law needs two λ above 0, and the runs have λ = {', '.join(f'{w:g}' for w in weights)}",
-            "add runs with another --lambda",
-        )
+        what = f"the replay law needs two λ above 0, and the runs have λ = {', '.join(f'{w:g}' for w in weights)}"
+        raise ConfigError(what, "add runs with another --lambda")
     if 2 * len(runs) <= len(NAMES) + len(FREE[form]):
         raise ConfigError(f"{len(runs)} readings cannot determine the replay law", "read more often")
     plain = runs.where(np.equal(runs.lambda_, 0))

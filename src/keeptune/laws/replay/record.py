@@ -1,22 +1,85 @@
-"""laws.json of the replay law: the fit, its runs, and what predictions with intervals need."""
+"""laws.json of the replay law: its fit, its runs, its errors on held-out cells, and what predictions need."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict, get_args
 
 import numpy as np
 
 from keeptune.errors import ConfigError
-from keeptune.laws.forms import PUBLISHED
+from keeptune.laws.forms import PUBLISHED, Floats
 from keeptune.laws.joint.fit import Bands
 from keeptune.laws.joint.record import AGAIN, FORMAT, described, or_reason, read_file, restore, shared
 from keeptune.laws.readings import ReplayRuns
 from keeptune.laws.replay.fit import ReplayFit
-from keeptune.laws.replay.heldout import leave_cells_out
-from keeptune.laws.replay.model import Model
+from keeptune.laws.replay.law import Form, Model
+from keeptune.log import track
+from keeptune.stats import bootstrap
 from keeptune.storage import damaged_json
+
+FORMS: Sequence[Form] = get_args(Form)
+_RESAMPLES = 10_000
+
+
+class Comparison(TypedDict):
+    """Errors of each form on held-out cells of λ × replay tokens, nats per token.
+
+    All cells have the same weight, whatever their number of runs and readings.
+    """
+
+    cells: list[dict[str, float]]
+    """For each cell: `lambda`, `replay_tokens`, and the mean absolute error by form and loss, such as `replay.L_f`."""
+    mean: dict[str, dict[str, float]]
+    """By form and loss: the mean over cells."""
+    against: dict[str, tuple[float, float, float]]
+    """By rival: its error in L_f minus the law's, the mean over cells with the ends of a 95 % bootstrap over cells.
+    Above 0 the law is better."""
+
+
+def leave_cells_out(runs: ReplayRuns, forms: Sequence[Form] = FORMS) -> Comparison:
+    """Fit each form without each cell with λ above 0, and compare it with that cell.
+
+    The runs without replay are always fitted, because the law describes replay relative to them.
+
+    Raises:
+        ConfigError: too few cells to leave one out.
+    """
+    cells = [cell for cell in runs.cells if cell[0] > 0]
+    if len(cells) < 3:
+        what = f"{len(cells)} cells of λ and replay tokens are too few to leave one out"
+        raise ConfigError(what, "add runs with another λ or pool")
+    rows = []
+    with track("Leave one cell out", len(cells) * len(forms), "fits") as task:
+        for weight, tokens in cells:
+            out = np.equal(runs.lambda_, weight) & np.equal(runs.tokens, tokens)
+            kept, left = runs.where(~out), runs.where(out)
+            row = {"lambda": weight, "replay_tokens": tokens}
+            for form in forms:
+                law = ReplayFit(form=form, bootstraps=0).fit(kept).law_
+                predicted = law.predict(P=left.P, N=left.N, lambda_=left.lambda_, tokens=left.tokens)
+                row[f"{form}.L_ft"] = float(np.mean(np.abs(predicted.L_ft - left.L_ft)))
+                row[f"{form}.L_f"] = float(np.mean(np.abs(predicted.L_f - left.L_f)))
+                task.advance()
+            rows.append(row)
+    errors = {name: np.array([row[name] for row in rows]) for name in rows[0]}
+    mean: dict[str, dict[str, float]] = {
+        form: {loss: float(np.mean(errors[f"{form}.{loss}"])) for loss in ("L_ft", "L_f")} for form in forms
+    }
+    against: dict[str, tuple[float, float, float]] = {
+        rival: _mean(errors[f"{rival}.L_f"] - errors["replay.L_f"])
+        for rival in forms
+        if rival != "replay" and "replay" in forms
+    }
+    return Comparison(cells=rows, mean=mean, against=against)
+
+
+def _mean(values: Floats) -> tuple[float, float, float]:
+    """With the ends of its interval."""
+    value, low, high = bootstrap(lambda drawn: values[drawn].mean(), len(values), resamples=_RESAMPLES).ends().values()
+    return value, low, high
 
 
 def fit_replay_law(runs: ReplayRuns, *, bootstraps: int = 200, seed: int = 0) -> dict[str, Any]:
@@ -43,8 +106,7 @@ def read_replay_law(path: Path) -> ReplayFit:
     """The fit of a laws.json, ready to predict.
 
     Raises:
-        SourceNotFound: no such file.
-        SourceError: not a laws.json of this version.
+        SourceNotFound, SourceError: as `read_file` raises them.
         ConfigError: its runs did not differ in their replay.
     """
     laws = read_file(path)

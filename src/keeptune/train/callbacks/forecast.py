@@ -14,8 +14,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from transformers import TrainerCallback
 
 from keeptune.errors import ConfigError
-from keeptune.laws.forecast.experience import forecast_with_law
-from keeptune.laws.forecast.forecast import Measure, Prediction, forecast
+from keeptune.laws.forecast.forecast import Measure, Prediction, forecast, forecast_with_law
 from keeptune.laws.joint.fit import JointFit
 from keeptune.laws.joint.record import read_laws
 from keeptune.log import logger

@@ -2,16 +2,29 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from keeptune.errors import ConfigError, SourceError, SourceNotFound
 from keeptune.laws.describe import print_laws
 from keeptune.laws.figures import drawing
+from keeptune.laws.forms import LLAMA_2_7B_PARAMETERS_PER_RANK
 from keeptune.laws.joint.fit import JointFit
-from keeptune.laws.joint.record import FORMAT, beyond, fit_laws, predict_losses, predict_on_line, read_laws, write_laws
+from keeptune.laws.joint.record import (
+    FORMAT,
+    beyond,
+    fit_laws,
+    last_steps,
+    leave_one_rank_out,
+    predict_losses,
+    predict_on_line,
+    read_laws,
+    write_laws,
+)
 from tests.helpers.laws import OPENORCA, readings
 
 
@@ -93,3 +106,28 @@ def test_files_that_are_no_laws(tmp_path: Path) -> None:
         assert "keeptune laws fit" in caught.value.fix
     with pytest.raises(SourceError, match="damaged: it is not what"):
         beyond(str(path), P=1, N=1)
+
+
+def test_held_out_errors_are_nothing_for_a_law_and_show_the_rank_that_breaks_it() -> None:
+    exact = readings(noise=0, seeds=1)
+    assert all(miss["L_f"] < 1e-6 and miss["readings"] == 22 for miss in leave_one_rank_out(exact).values())
+    last = last_steps(exact)
+    assert (last["L_ft"] < 1e-6, last["L_f"] < 1e-6, last["readings"]) == (True, True, 6 * 7)
+    odd = 64.0 * LLAMA_2_7B_PARAMETERS_PER_RANK
+    moved = dataclasses.replace(exact, L_ft=np.where(np.equal(exact.P, odd), 1.1 * exact.L_ft, exact.L_ft))
+    misses = leave_one_rank_out(moved)
+    assert misses[odd]["L_ft"] == pytest.approx(1 - 1 / 1.1, abs=0.02)
+    assert max(misses, key=lambda size: misses[size]["L_ft"]) == odd
+    with pytest.raises(ConfigError, match="have 2 and 22"):
+        leave_one_rank_out(readings(ranks=(8, 16, 32)))
+
+
+def test_the_last_steps_are_the_last_of_each_run_in_whatever_order_they_are_given() -> None:
+    exact = readings(noise=0, seeds=1)
+    late = dataclasses.replace(exact, L_f=np.where(exact.N > 190, 2 * exact.L_f, exact.L_f))
+    shuffled = np.random.default_rng(0).permutation(len(late))
+    mixed = dataclasses.replace(
+        late, **{name: getattr(late, name)[shuffled] for name in ("P", "N", "L_ft", "L_f", "run")}
+    )
+    for runs in (late, mixed):
+        assert last_steps(runs)["L_f"] == pytest.approx(0.5, abs=1e-6)
