@@ -74,9 +74,8 @@ def answer(
     device = next(model.parameters()).device
     given = model.generation_config.eos_token_id
     ends = [given] if isinstance(given, int) else list(given or [])
-    settings = GenerationConfig(
-        do_sample=False, num_beams=1, max_new_tokens=new_tokens, eos_token_id=ends or None, pad_token_id=0
-    )
+    greedy = {"do_sample": False, "num_beams": 1, "pad_token_id": 0}
+    settings = GenerationConfig(**greedy, max_new_tokens=new_tokens, eos_token_id=ends or None)
     order = sorted(range(len(prompts)), key=lambda index: len(prompts[index]))
     answers: list[list[int]] = [[] for _ in prompts]
     with track(label, len(prompts), "prompts") as progress:

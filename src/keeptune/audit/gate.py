@@ -7,8 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-from keeptune.audit.floor import FLOOR_MEASURES
-from keeptune.audit.verdict import NO_EVIDENCE
+from keeptune.audit.verdict import FLOOR_MEASURES, NO_EVIDENCE
 from keeptune.errors import ConfigError
 from keeptune.stats import MIN_DOCUMENTS, format_ends
 

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import Any
 
-from keeptune.audit.floor import FLOOR_MEASURES
 from keeptune.audit.gate import floor_of
 from keeptune.audit.run import REPORT
+from keeptune.audit.verdict import FLOOR_MEASURES
 from keeptune.errors import SourceError, SourceNotFound
 
 _NAMED = re.compile(r"([\w.-]+)=(.+)", re.DOTALL)
@@ -21,7 +21,6 @@ KIND = "audit"
 OF_BASE = ("entropy", "l_f_base", "ce_base")
 """Measures of a text that the tuned model has no part in."""
 _READ = ("kl", "l_f_rise", "ce_change", "agreement", *OF_BASE)
-_ENDS = ("value", "low", "high")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,10 +48,8 @@ def read_reports(given: Sequence[str]) -> list[Report]:
     first = reports[0]
     for other in reports[1:]:
         if other.content["base"]["fingerprint"] != first.content["base"]["fingerprint"]:
-            raise other.refused(
-                f"is of another base ({other.content['base']['source']}) than {first.path}",
-                "compare models that were tuned from one base",
-            )
+            why = f"is of another base ({other.content['base']['source']}) than {first.path}"
+            raise other.refused(why, "compare models that were tuned from one base")
     return reports
 
 
@@ -67,10 +64,8 @@ def _read(entry: str) -> Report:
     except (ValueError, RecursionError) as error:
         raise SourceError(f"{file} is damaged: it is no JSON", _AGAIN) from error
     if isinstance(content, dict) and content.get("kind") != KIND:
-        raise SourceError(
-            f"{file} is a report of another kind ({content.get('kind')!r:.40})",
-            "name reports of keeptune audit BASE TUNED",
-        )
+        kind = f"{content.get('kind')!r:.40}"
+        raise SourceError(f"{file} is a report of another kind ({kind})", "name reports of keeptune audit BASE TUNED")
     try:
         _check(content)
     except (KeyError, TypeError, ValueError) as error:
@@ -101,9 +96,8 @@ def _check(content: Any) -> None:
 
 
 def _check_interval(interval: dict[str, Any]) -> None:
-    ends = [interval[end] for end in _ENDS]
-    numbers = ends[:1] if ends[1:] == [None, None] else ends
-    for end in numbers:
+    ends = [interval[end] for end in ("value", "low", "high")]
+    for end in ends[:1] if ends[1:] == [None, None] else ends:
         if not math.isfinite(_require(end, (int, float))):
             raise ValueError(f"{end} is no number")
 

@@ -9,16 +9,15 @@ from typing import Any
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from keeptune.audit.floor import how, noise_floor
 from keeptune.audit.gate import Bound, check
 from keeptune.audit.harness import check_harness, measure_harness
 from keeptune.audit.meter import DESCRIPTIONS, measure
 from keeptune.audit.page.audit import audit_page
 from keeptune.audit.safety import load_prompts, measure_safety
 from keeptune.audit.settings import AuditSettings
-from keeptune.audit.tasks import load_tasks, measure_tasks
+from keeptune.audit.tasks import DESCRIPTION, load_tasks, measure_task
 from keeptune.audit.texts import SELF, Row, text_rows, text_sources, without_tokens
-from keeptune.audit.verdict import RULE, require_finite, verdicts
+from keeptune.audit.verdict import RULE, how, noise_floor, require_finite, verdicts
 from keeptune.audit.where.collector import Where, where_section
 from keeptune.audit.where.layers import layer_profile
 from keeptune.audit.where.passages import continuations
@@ -78,6 +77,7 @@ def audit(
     models = base, tuned, loaded.tokenizer
     asked: dict[str, Any] = {"new_tokens": settings.new_tokens, "judge": settings.judge}
     texts = {name: read_text(loaded, name) for name in loaded.rows}
+    tasks = {name: measure_task(*models, task, name, steps) for name, task in questions.items()}
     report: dict[str, Any] = {
         "kind": "audit",
         "base": {"source": settings.base, "fingerprint": steps.inputs["base"]},
@@ -89,7 +89,7 @@ def audit(
         "verdict_rule": RULE,
         "measures": DESCRIPTIONS,
         "intervals": f"{LEVEL:.0%} percentile bootstrap over documents, {RESAMPLES} resamples",
-        **measure_tasks(*models, questions, steps),
+        **({"tasks": tasks, "task_measures": DESCRIPTION} if tasks else {}),
         **measure_harness(*models, settings.lm_eval, settings.items, steps),
         **({"safety": safety} if (safety := measure_safety(*models, prompts, steps, **asked)) else {}),
         "where": _where(loaded, {name: step["where"] for name, step in texts.items()}),

@@ -82,23 +82,6 @@ def load_tasks(tasks: Sequence[str], limit: int) -> dict[str, Task]:
     return loaded
 
 
-def measure_tasks(
-    base: PreTrainedModel,
-    tuned: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerBase,
-    tasks: dict[str, Task],
-    steps: Steps,
-) -> dict[str, Any]:
-    """The part of a report that holds tasks: `tasks`, each as `measure_task` gives it, and what the numbers mean.
-
-    Empty without tasks.
-    """
-    if not tasks:
-        return {}
-    results = {name: measure_task(base, tuned, tokenizer, task, name, steps) for name, task in tasks.items()}
-    return {"tasks": results, "task_measures": DESCRIPTION}
-
-
 def measure_task(
     base: PreTrainedModel,
     tuned: PreTrainedModel,
@@ -204,14 +187,14 @@ def _rows(item: Item, tokenizer: PreTrainedTokenizerBase, *, chat: bool) -> list
     return labelled
 
 
-def chosen(item: Item, score_2C: Array, way: str = HEADLINE) -> list[int]:
+def choose(item: Item, score_2C: Array, way: str = HEADLINE) -> list[int]:
     """The option that the base chooses by one of `SCORINGS`, and that which the tuned model chooses."""
     lengths_C = np.array([len(choice) if way == "per_character" else 1 for choice in item.choices])
     return (score_2C / lengths_C).argmax(axis=1).tolist()
 
 
 def _compared(items: list[Item], scores: list[Array | None], way: str) -> dict[str, Any]:
-    choices = [None if of is None else chosen(item, of, way) for item, of in zip(items, scores, strict=True)]
+    choices = [None if of is None else choose(item, of, way) for item, of in zip(items, scores, strict=True)]
     answers = [
         [item.right, *both, len(item.choices)] for item, both in zip(items, choices, strict=True) if both is not None
     ]

@@ -35,12 +35,10 @@ def named_sources(given: Sequence[str], flag: str = "--text") -> dict[str, str]:
     sources: dict[str, str] = {}
     for entry in given:
         name, separator, source = entry.partition("=")
-        if not separator:
-            source = name
+        source = source if separator else name
         if not NAME.fullmatch(name) or not source:
-            raise ConfigError(
-                f"{flag} {entry} has no plain name", f"write {flag} NAME=SOURCE, such as {flag} mine=a.txt"
-            )
+            fix = f"write {flag} NAME=SOURCE, such as {flag} mine=a.txt"
+            raise ConfigError(f"{flag} {entry} has no plain name", fix)
         if name in sources:
             raise ConfigError(f"{flag} is given twice for {name}", "give each its own NAME")
         sources[name] = source
@@ -92,16 +90,8 @@ def self_rows(
     prompts: Prompts = "document",
 ) -> list[Row]:
     """Fresh samples of the base, a document each; the tokens that open a chat are no targets."""
-    pool = sample_pool(
-        base,
-        tokenizer,
-        folder,
-        tokens=docs * (length - 1),
-        length=length - 1,
-        seed=seed,
-        prompts=prompts,
-        predictions="none",
-    )
+    size: dict[str, Any] = {"tokens": docs * (length - 1), "length": length - 1, "seed": seed}
+    pool = sample_pool(base, tokenizer, folder, **size, prompts=prompts, predictions="none")
     given = 1 + len(pool.settings.opening)
     rows = []
     for row in range(docs):

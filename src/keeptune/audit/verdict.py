@@ -1,16 +1,28 @@
-"""What an audit's numbers say: did a model drift, is one of two surely better, or is there too little to tell."""
+"""What an audit's numbers say: did a model drift, is one of two surely better, or is there too little to tell.
+
+The noise floor is how far the base seems to drift from itself when only the arithmetic is another. Two computations of
+one model differ by rounding: by the dtype of its layers, and by which rows share a batch. A drift within that is not
+distinguishable from zero.
+
+Shapes: B rows, T positions, N target tokens, D documents or, beside T or N, the model's width.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
+import torch
+from torch import Tensor, nn
 
-from keeptune.audit.floor import FLOOR_MEASURES
-from keeptune.audit.meter import Drift
+from keeptune.audit.meter import Drift, measure
 from keeptune.errors import Diverged
-from keeptune.stats import LEVEL, MIN_DOCUMENTS
+from keeptune.models.modeling import autocast, hidden_states, training_dtype
+from keeptune.stats import LEVEL, MIN_DOCUMENTS, evenly_spaced
 
+FLOOR_DOCUMENTS = 8
+FLOOR_MEASURES = ("kl", "l_f_rise", "ce_change", "agreement")
 SHOWN = {"kl": "KL(base‖tuned)", "l_f_rise": "L_f rise", "ce_change": "CE change", "agreement": "top-1 agreement"}
 DRIFTED = "drifted"
 NO_DRIFT = "not distinguishable from zero"
@@ -32,7 +44,7 @@ RULES = {
 
 
 def verdict(measure: str, interval: dict[str, Any], floor: float) -> str:
-    """`RULE` for one measure of one text; the floor is that of `keeptune.audit.floor.bound_of`."""
+    """`RULE` for one measure of one text; the floor is that of `bound_of`."""
     if not has_evidence(interval):
         return NO_EVIDENCE
     low, high = change(measure, interval)[1:]
@@ -90,3 +102,83 @@ def require_finite(drift: Drift, text: str) -> None:
             f"the models' predictions on {len(broken)} of {len(drift.documents)} documents of {text} are no numbers",
             "a checkpoint holds NaN or infinite weights, or overflows: audit an earlier one",
         )
+
+
+def noise_floor(
+    base: nn.Module,
+    rows: Iterable[dict[str, Any]],
+    label: str = "Measuring the noise floor",
+    dtype: torch.dtype | None = None,
+) -> dict[str, Any]:
+    """The base measured against itself under other numerics (`how`), on a small part of a text; for JSON.
+
+    Args:
+        rows: as `measure` takes them; the first window with a target of each of 8 documents, evenly spaced, is read.
+        dtype: as in `measure`.
+
+    Returns:
+        The number of documents and tokens, and for each of `FLOOR_MEASURES` its interval, `floor` (see `bound_of`) and
+        `document_sd`, the standard deviation of the documents' means (None for one document).
+
+    Raises:
+        ValueError: no row has a target.
+    """
+    drift = measure(base, base, part(rows), dtype=dtype, label=label, tuned_states=other_states)
+    measures = {}
+    for name in FLOOR_MEASURES:
+        interval, means_D = drift.interval(name).as_dict(), drift.column(name) / drift.tokens_D
+        spread = float(means_D.std(ddof=1)) if len(means_D) > 1 else None
+        measures[name] = {**interval, "floor": bound_of(name, interval), "document_sd": spread}
+    return {"documents": len(drift.documents), "tokens": int(drift.tokens_D.sum()), "measures": measures}
+
+
+def bound_of(measure_name: str, interval: dict[str, Any]) -> float:
+    """The size that rounding alone can give a measure: the end of its interval that lies farthest from no drift.
+
+    No drift is 0, for agreement 1. The value itself stands in for an interval that one document cannot give.
+    """
+    no_drift = 1.0 if measure_name == "agreement" else 0.0
+    ends = [interval[end] for end in ("value", "low", "high") if interval[end] is not None]
+    return max(abs(end - no_drift) for end in ends)
+
+
+def part(rows: Iterable[dict[str, Any]], documents: int = FLOOR_DOCUMENTS) -> list[dict[str, Any]]:
+    """One window of each of at most so many documents, evenly spaced over those that have a target."""
+    first: dict[str, dict[str, Any]] = {}
+    for row in rows:
+        if any(label != -100 for label in row["labels"][1:]):
+            first.setdefault(row["document"], row)
+    windows = list(first.values())
+    return [windows[place] for place in evenly_spaced(len(windows), documents)]
+
+
+def how(base: nn.Module, dtype: torch.dtype | None = None) -> str:
+    """What differs between the two computations of `noise_floor` on this machine, in words."""
+    dtype = dtype or training_dtype(base)
+    name = str(dtype).removeprefix("torch.")
+    layers = f"; layers in float32 against {name}" if _other_dtype(base) != dtype else f" in {name}"
+    return (
+        f"the base against itself on one window of at most {FLOOR_DOCUMENTS} documents of each text: "
+        f"each row alone and unpadded against rows in a batch{layers}; the head as in the audit"
+    )
+
+
+@torch.no_grad()
+def other_states(model: nn.Module, input_BT: Tensor, mask_BT: Tensor) -> Tensor:
+    """The states that `measure` reads [N, D], computed row by row, cut after the last target, in another dtype.
+
+    Every row has a target.
+    """
+    device = next(model.parameters()).device
+    states = []
+    for input_T, mask_T in zip(input_BT, mask_BT, strict=True):
+        length = int(mask_T.nonzero().max()) + 1
+        with autocast(device, _other_dtype(model)):
+            hidden_1TD = hidden_states(model, input_T[None, :length].to(device))
+        states.append(hidden_1TD[0][mask_T[:length].to(device)])
+    return torch.cat(states)
+
+
+def _other_dtype(model: nn.Module) -> torch.dtype:
+    """That of the weights: fp32 where the audit computes in bfloat16 by autocast, else the same again."""
+    return next(model.parameters()).dtype

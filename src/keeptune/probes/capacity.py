@@ -27,9 +27,8 @@ from typing import Any
 import numpy as np
 from transformers import PreTrainedModel
 
-from keeptune.audit.floor import noise_floor
 from keeptune.audit.meter import Drift, measure
-from keeptune.audit.verdict import NO_EVIDENCE, require_finite
+from keeptune.audit.verdict import NO_EVIDENCE, noise_floor, require_finite
 from keeptune.data.rows import ROW_LENGTH, SEED
 from keeptune.errors import ConfigError
 from keeptune.log import logger

@@ -12,12 +12,11 @@ import numpy as np
 import pytest
 
 from keeptune.audit.compare import compare, pareto_front
-from keeptune.audit.floor import noise_floor
 from keeptune.audit.items import Item
 from keeptune.audit.meter import measure
 from keeptune.audit.tasks import Task, measure_task
 from keeptune.audit.terminal import print_comparison
-from keeptune.audit.verdict import FIRST, NO_EVIDENCE, OVERLAP, SECOND
+from keeptune.audit.verdict import FIRST, NO_EVIDENCE, OVERLAP, SECOND, noise_floor
 from keeptune.errors import ConfigError, SourceError, SourceNotFound
 from keeptune.models.modeling import fingerprint
 from keeptune.storage import write_json

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import torch
 
-from keeptune.audit import floor
-from keeptune.audit.floor import FLOOR_DOCUMENTS, bound_of, noise_floor, other_states, part
+from keeptune.audit import verdict as floor
 from keeptune.audit.meter import measure
+from keeptune.audit.verdict import FLOOR_DOCUMENTS, bound_of, noise_floor, other_states, part
 from tests.helpers.models import make_model
 
 

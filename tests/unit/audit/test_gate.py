@@ -6,9 +6,8 @@ from typing import Any
 
 import pytest
 
-from keeptune.audit.floor import FLOOR_MEASURES
 from keeptune.audit.gate import BROKEN, HELD, NOT_SURELY, Bound, Kind, check, parse_bounds
-from keeptune.audit.verdict import NO_EVIDENCE
+from keeptune.audit.verdict import FLOOR_MEASURES, NO_EVIDENCE
 from keeptune.errors import ConfigError
 
 

@@ -17,13 +17,12 @@ from typing import Any
 import numpy as np
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from keeptune.audit.floor import noise_floor
 from keeptune.audit.items import Item
 from keeptune.audit.meter import Drift, measure
 from keeptune.audit.stages.matrix import Column
-from keeptune.audit.tasks import ITEMS_LEFT_OUT, UNSCORED_FIX, Task, chosen, score_choices
+from keeptune.audit.tasks import ITEMS_LEFT_OUT, UNSCORED_FIX, Task, choose, score_choices
 from keeptune.audit.texts import Row
-from keeptune.audit.verdict import require_finite
+from keeptune.audit.verdict import noise_floor, require_finite
 from keeptune.errors import SourceError
 from keeptune.log import logger
 from keeptune.models.loading import load_model, load_tokenizer
@@ -96,7 +95,7 @@ def right_answers(
     """
     scores = score_choices(base, tuned, tokenizer, items, chat=False, label=label)
     return [
-        None if score_2C is None else [int(choice == item.right) for choice in chosen(item, score_2C)]
+        None if score_2C is None else [int(choice == item.right) for choice in choose(item, score_2C)]
         for item, score_2C in zip(items, scores, strict=True)
     ]
 

@@ -6,7 +6,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from keeptune.audit.floor import how
 from keeptune.audit.meter import DESCRIPTIONS
 from keeptune.audit.page.stages import stages_page
 from keeptune.audit.run import PAGE, REPORT, SAMPLES, STEPS
@@ -15,7 +14,7 @@ from keeptune.audit.stages.matrix import DEFINITIONS, Column, cells, summary
 from keeptune.audit.stages.measure import Readings, floors_of, read_checkpoint, task_column, text_column
 from keeptune.audit.tasks import load_tasks
 from keeptune.audit.texts import FRESH, text_rows, text_sources
-from keeptune.audit.verdict import verdict
+from keeptune.audit.verdict import how, verdict
 from keeptune.errors import ConfigError
 from keeptune.models.loading import load_model, load_tokenizer, resolve_model
 from keeptune.models.modeling import fingerprint
@@ -79,20 +78,16 @@ def stages_of(sources: dict[str, str], checkpoints: int) -> dict[str, int | None
 
     What the base writes itself belongs to none.
     """
-    trained = _nameable(sources)
+    trained = [name for name, source in sources.items() if source not in FRESH]
     stages = range(1, checkpoints + 1) if len(trained) >= checkpoints else range(0)
     return {**dict.fromkeys(sources), **dict(zip(trained, stages, strict=False))}
-
-
-def _nameable(sources: dict[str, str]) -> list[str]:
-    return [name for name, source in sources.items() if source not in FRESH]
 
 
 def _stages(named: dict[str, dict[str, str]], settings: AuditSettings) -> dict[str, dict[str, int | None]]:
     if settings.shared_vocabulary:
         raise ConfigError("--shared-vocabulary compares two models, not stages", "leave it out, or audit in pairs")
     checkpoints = len(settings.tuned)
-    given = {kind: len(_nameable(sources)) for kind, sources in named.items()}
+    given = {kind: sum(source not in FRESH for source in of.values()) for kind, of in named.items()}
     if max(given.values()) < checkpoints:
         raise ConfigError(
             f"{checkpoints} stages need a column each; texts given: {given['texts']}, tasks: {given['tasks']}",
@@ -104,34 +99,30 @@ def _stages(named: dict[str, dict[str, str]], settings: AuditSettings) -> dict[s
 def _columns(
     stages: dict[str, dict[str, int | None]], readings: list[Readings], floors: dict[str, dict[str, Any]]
 ) -> dict[str, list[Column]]:
-    texts = [
-        text_column(name, stage, [reading.texts[name] for reading in readings], floors[name])
-        for name, stage in stages["texts"].items()
-    ]
-    tasks = [
-        task_column(name, stage, [reading.tasks[name] for reading in readings])
-        for name, stage in stages["tasks"].items()
-    ]
-    return {kind: columns for kind, columns in (("texts", texts), ("tasks", tasks)) if columns}
+    texts, tasks = stages["texts"].items(), stages["tasks"].items()
+    columns = {
+        "texts": [text_column(name, stage, [of.texts[name] for of in readings], floors[name]) for name, stage in texts],
+        "tasks": [task_column(name, stage, [of.tasks[name] for of in readings]) for name, stage in tasks],
+    }
+    return {kind: of_kind for kind, of_kind in columns.items() if of_kind}
 
 
 def _numbers(columns: dict[str, list[Column]], named: dict[str, dict[str, str]]) -> dict[str, Any]:
     """The part of a report that the columns give."""
-    described = [
-        {
-            "name": column.name,
-            "kind": kind,
-            "stage": column.stage,
-            "source": named[kind][column.name],
-            "units": UNITS[kind],
-            "documents": len(column.weights_D),
-            "targets": int(column.weights_D.sum()),
-        }
-        for kind in columns
-        for column in columns[kind]
-    ]
     return {
-        "columns": described,
+        "columns": [
+            {
+                "name": column.name,
+                "kind": kind,
+                "stage": column.stage,
+                "source": named[kind][column.name],
+                "units": UNITS[kind],
+                "documents": len(column.weights_D),
+                "targets": int(column.weights_D.sum()),
+            }
+            for kind in columns
+            for column in columns[kind]
+        ],
         "R": {kind: cells(columns[kind]) for kind in columns},
         "summary": {kind: summary(columns[kind]) for kind in columns},
         "definitions": DEFINITIONS,
@@ -142,8 +133,8 @@ def _numbers(columns: dict[str, list[Column]], named: dict[str, dict[str, str]])
 
 def _drifts(reading: Readings, floors: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:
     """KL(base‖checkpoint) on every text, with its verdict."""
-    intervals = {name: drift.interval("kl").as_dict() for name, drift in reading.texts.items()}
-    return [
-        {**interval, "verdict": verdict("kl", interval, floors[name]["measures"]["kl"]["floor"])}
-        for name, interval in intervals.items()
-    ]
+    drifts = []
+    for name, drift in reading.texts.items():
+        interval = drift.interval("kl").as_dict()
+        drifts.append({**interval, "verdict": verdict("kl", interval, floors[name]["measures"]["kl"]["floor"])})
+    return drifts

@@ -16,8 +16,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from keeptune.audit.floor import part
 from keeptune.audit.meter import MEASURES, pad_rows, target_states, token_drift
+from keeptune.audit.verdict import part
 from keeptune.log import track
 from keeptune.models.adapters import causal_model
 from keeptune.models.modeling import head_of, training_dtype
@@ -53,17 +53,15 @@ def layer_profile(base: nn.Module, tuned: nn.Module, rows: list[dict[str, Any]],
     if _shapes(base_layers) != _shapes(tuned_layers):
         return {"unavailable": "the layers of the two models differ in shape"}
     with track(f"Comparing layers on {text}", 2 * len(base_layers) + 3, "passes") as progress:
-        reading = _Reading(base, tuned, base_layers, tuned_layers, sample, progress.advance)
-        layers = [reading.of_layer(layer) for layer in range(len(base_layers))]
-        rest_restored = reading.rest_restored()
-    return {
-        "text": text,
-        "windows": len(sample),
-        "tokens": int(reading.tokens_W.sum()),
-        "kl": reading.mean(reading.kl_W),
-        "layers": layers,
-        "rest_restored": rest_restored,
-    }
+        reading = _Reading((base, base_layers), (tuned, tuned_layers), sample, progress.advance)
+        return {
+            "text": text,
+            "windows": len(sample),
+            "tokens": int(reading.tokens_W.sum()),
+            "kl": reading.mean(reading.kl_W),
+            "layers": [reading.of_layer(layer) for layer in range(len(base_layers))],
+            "rest_restored": reading.rest_restored(),
+        }
 
 
 def decoder_layers(model: nn.Module) -> nn.ModuleList | None:
@@ -116,26 +114,25 @@ class _Reading:
 
     def __init__(
         self,
-        base: nn.Module,
-        tuned: nn.Module,
-        base_layers: nn.ModuleList,
-        tuned_layers: nn.ModuleList,
+        base: tuple[nn.Module, nn.ModuleList],
+        tuned: tuple[nn.Module, nn.ModuleList],
         sample: list[dict[str, Any]],
         advance: Callable[[], None],
     ) -> None:
-        self.base, self.tuned, self.advance = base.eval(), tuned.eval(), advance
-        self.base_layers, self.tuned_layers = base_layers, tuned_layers
+        (self.base, self.base_layers), (self.tuned, self.tuned_layers), self.advance = base, tuned, advance
+        self.base.eval()
+        self.tuned.eval()
         self.input_BT, label_BT = pad_rows(sample)
         self.mask_BT = label_BT[:, 1:] != -100
         self.tokens_W = self.mask_BT.sum(dim=1).double().numpy()
-        self.dtype = torch.promote_types(training_dtype(tuned), training_dtype(base))
+        self.dtype = torch.promote_types(training_dtype(self.tuned), training_dtype(self.base))
         self.output_L: dict[int, Tensor] = {}
-        with outputs(dict(enumerate(base_layers)), self.output_L.__setitem__):
-            self.base_ND = target_states(base, self.input_BT, self.mask_BT)
+        with outputs(dict(enumerate(self.base_layers)), self.output_L.__setitem__):
+            self.base_ND = target_states(self.base, self.input_BT, self.mask_BT)
         self.target_N = label_BT[:, 1:][self.mask_BT].to(self.base_ND.device)
         self.moved_LW: dict[int, Array] = {}
-        with outputs(dict(enumerate(tuned_layers)), self._compare):
-            self.kl_W = self._kl(tuned)
+        with outputs(dict(enumerate(self.tuned_layers)), self._compare):
+            self.kl_W = self._kl(self.tuned)
         advance()
 
     def of_layer(self, layer: int) -> dict[str, Any]:

@@ -9,15 +9,15 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
 from keeptune.audit.answers import rendered, tokenised
-from keeptune.audit.safety import likelihoods
+from keeptune.audit.safety import detectors as likelihoods
 from keeptune.audit.safety.detectors import (
     ANSWER_OPENINGS,
     JUDGE_QUESTION,
     REFUSAL_OPENINGS,
     judge_refusals,
+    log_likelihoods,
     opening_log_odds,
 )
-from keeptune.audit.safety.likelihoods import log_likelihoods
 from keeptune.errors import ConfigError, Diverged
 from tests.helpers.models import make_model, make_tokenizer
 
