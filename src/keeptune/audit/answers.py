@@ -46,8 +46,7 @@ def rendered(tokenizer: PreTrainedTokenizerBase, prompt: str) -> str:
 def tokenised(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list[list[int]]:
     """Token ids of texts that start as `rendered` gave them; a chat template writes a document's start itself."""
     start = not tokenizer.chat_template
-    ids: list[list[int]] = tokenizer(list(texts), add_special_tokens=start, verbose=False)["input_ids"]
-    return ids
+    return tokenizer(list(texts), add_special_tokens=start, verbose=False)["input_ids"]
 
 
 def shared_prefix(first: list[int], second: list[int]) -> int:

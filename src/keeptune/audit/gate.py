@@ -162,8 +162,7 @@ def readings(report: dict[str, Any]) -> Iterator[Reading]:
 
 def floor_of(report: dict[str, Any], text: str, measure: str) -> float:
     """The noise floor of a measure on a text, from a report."""
-    floor: float = report["noise_floor"]["texts"][text]["measures"][measure]["floor"]
-    return floor
+    return report["noise_floor"]["texts"][text]["measures"][measure]["floor"]
 
 
 def _change(estimate: dict[str, Any], measure: str = "") -> tuple[float, float | None, float | None]:

@@ -20,7 +20,6 @@ _AGAIN = "make it anew: keeptune audit BASE TUNED"
 KIND = "audit"
 OF_BASE = ("entropy", "l_f_base", "ce_base")
 """Measures of a text that the tuned model has no part in."""
-_READ = ("kl", "l_f_rise", "ce_change", "agreement", *OF_BASE)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,7 +80,7 @@ def _check(content: Any) -> None:
     for name, reading in _require(content["texts"], dict).items():
         _require(reading["documents"], int)
         _require(reading["tokens"], int)
-        for measure in _READ:
+        for measure in (*FLOOR_MEASURES, *OF_BASE):
             _check_interval(reading["measures"][measure])
             _require(reading["measures"][measure]["documents"], int)
         for measure in FLOOR_MEASURES:

@@ -92,7 +92,7 @@ def audit(
         **({"tasks": tasks, "task_measures": DESCRIPTION} if tasks else {}),
         **measure_harness(*models, settings.lm_eval, settings.items, steps),
         **({"safety": safety} if (safety := measure_safety(*models, prompts, steps, **asked)) else {}),
-        "where": _where(loaded, {name: step["where"] for name, step in texts.items()}),
+        "where": _where(loaded, texts),
         **provenance(settings.seed),
     }
     if probe and settings.recovery:
@@ -149,10 +149,11 @@ def read_text(loaded: Loaded, name: str) -> dict[str, Any]:
     return loaded.steps.of(rows=rows).once(f"text {name}", read)
 
 
-def _where(loaded: Loaded, collected: dict[str, dict[str, Any]]) -> dict[str, Any]:
-    base, tuned, rows = loaded.base, loaded.tuned, loaded.rows
-    layers = loaded.steps.of(rows=rows[SELF]).once("layers", lambda: layer_profile(base, tuned, rows[SELF], SELF))
-    return where_section(collected, layers, continuations(base, tuned, loaded.tokenizer, rows, loaded.steps))
+def _where(loaded: Loaded, texts: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    base, tuned, rows, steps = loaded.base, loaded.tuned, loaded.rows, loaded.steps
+    layers = steps.of(rows=rows[SELF]).once("layers", lambda: layer_profile(base, tuned, rows[SELF], SELF))
+    written = continuations(base, tuned, loaded.tokenizer, rows, steps)
+    return where_section({name: step["where"] for name, step in texts.items()}, layers, written)
 
 
 def _opens_chats(tokenizer: PreTrainedTokenizerBase) -> bool:
@@ -167,11 +168,7 @@ def _opens_chats(tokenizer: PreTrainedTokenizerBase) -> bool:
 
 
 def _shared_rows(name: str, rows: list[Row], found: Vocabularies) -> list[Row]:
-    """The rows made of tokens that both models have.
-
-    Raises:
-        SourceError: there is none.
-    """
+    """The rows made of tokens that both models have."""
     kept = without_tokens(rows, set(found.differing), found.words)
     if left_out := len(rows) - len(kept):
         logger.warning(f"{name}: {left_out} of {len(rows)} windows hold tokens that differ, and are left out")

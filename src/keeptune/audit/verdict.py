@@ -22,8 +22,8 @@ from keeptune.models.modeling import autocast, hidden_states, training_dtype
 from keeptune.stats import LEVEL, MIN_DOCUMENTS, evenly_spaced
 
 FLOOR_DOCUMENTS = 8
-FLOOR_MEASURES = ("kl", "l_f_rise", "ce_change", "agreement")
 SHOWN = {"kl": "KL(base‖tuned)", "l_f_rise": "L_f rise", "ce_change": "CE change", "agreement": "top-1 agreement"}
+FLOOR_MEASURES = tuple(SHOWN)
 DRIFTED = "drifted"
 NO_DRIFT = "not distinguishable from zero"
 NO_EVIDENCE = "not enough evidence"

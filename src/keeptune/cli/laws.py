@@ -7,6 +7,9 @@ from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
+from keeptune.errors import ConfigError
+from keeptune.log import say
+
 _Runs = Annotated[Path, Parameter(help="RUNS: folders of keeptune tune, their runs.jsonl, or csv files.")]
 _LEAST_BOOTSTRAPS = 20
 _After = Annotated[int, Parameter(help="Leave out readings up to this step (the paper: 50 of 260).")]
@@ -20,12 +23,10 @@ def fit(
     seed: Annotated[int, Parameter(help="Of the replicates.")] = 0,
 ) -> None:
     """Fit the laws; see `keeptune.cli.help`."""
-    from keeptune.errors import ConfigError
     from keeptune.laws.describe import print_laws
     from keeptune.laws.joint.record import fit_laws, write_laws
     from keeptune.laws.readings import ReplayRuns, read_any_runs
     from keeptune.laws.replay.record import fit_replay_law
-    from keeptune.log import say
 
     # The far replicates of fewer are no ends of 90 %.
     if 0 < bootstraps < _LEAST_BOOTSTRAPS:
@@ -56,11 +57,9 @@ def predict(
     interval: Annotated[float, Parameter(help="What share of the truth the intervals cover.")] = 0.9,
 ) -> None:
     """Predict; see `keeptune.cli.help`."""
-    from keeptune.errors import ConfigError
     from keeptune.laws.describe import print_bands
     from keeptune.laws.joint.record import beyond, predict_losses, predict_on_line
     from keeptune.laws.replay.record import predict_with_replay
-    from keeptune.log import say
 
     if L_ft is not None and P is None and N is None and lambda_ is None and replay_tokens is None:
         print_bands({"L_f": predict_on_line(laws, L_ft=L_ft, interval=interval)}, interval)
@@ -89,10 +88,8 @@ def plot(
     after: _After = 0,
 ) -> None:
     """Draw the laws; see `keeptune.cli.help`."""
-    from keeptune.errors import ConfigError
     from keeptune.laws.figures import drawing, run_ends
     from keeptune.laws.readings import ReplayRuns, read_any_runs, read_runs
-    from keeptune.log import say
     from keeptune.plot_style import check_suffix, save
     from keeptune.storage import write_text
 

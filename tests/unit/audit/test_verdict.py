@@ -1,4 +1,4 @@
-"""Verdicts on intervals whose reading is plain, and the models that must have each."""
+"""Verdicts and the noise floor that they are held against."""
 
 from __future__ import annotations
 
@@ -6,11 +6,25 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
-from keeptune.audit.meter import MEASURES, Drift
-from keeptune.audit.verdict import DRIFTED, NO_DRIFT, NO_EVIDENCE, require_finite, verdict
+from keeptune.audit.meter import MEASURES, Drift, measure
+from keeptune.audit.verdict import (
+    DRIFTED,
+    FLOOR_DOCUMENTS,
+    NO_DRIFT,
+    NO_EVIDENCE,
+    bound_of,
+    how,
+    noise_floor,
+    other_states,
+    part,
+    require_finite,
+    verdict,
+)
 from keeptune.errors import Diverged
 from keeptune.stats import MIN_DOCUMENTS
+from tests.helpers.models import make_model
 
 
 def interval(low: float | None, high: float | None, documents: int = 20) -> dict[str, Any]:
@@ -55,3 +69,63 @@ def test_readings_that_are_no_numbers_are_refused(value: float) -> None:
     sums_DM[1, 2] = value
     with pytest.raises(Diverged, match="1 of 3 documents of wiki"):
         require_finite(drift, "wiki")
+
+
+def make_rows(documents: int = 12, windows: int = 2) -> list[dict[str, Any]]:
+    generator = torch.Generator().manual_seed(5)
+    rows = []
+    for document in range(documents):
+        for window in range(windows):
+            ids = torch.randint(0, 259, (12 + document + window,), generator=generator).tolist()
+            rows.append({"input_ids": ids, "labels": [-100, *ids[1:]], "document": f"d{document}"})
+    return rows
+
+
+def test_one_window_of_eight_documents_evenly_spaced() -> None:
+    rows = make_rows(documents=16)
+    rows[0]["labels"] = [-100] * len(rows[0]["labels"])
+    read = part(rows)
+    assert [row["document"] for row in read] == [f"d{index}" for index in range(0, 16, 2)]
+    assert len(read) == FLOOR_DOCUMENTS
+    assert read[0] is rows[1]
+    assert part(make_rows(documents=3, windows=1)) == make_rows(documents=3, windows=1)
+    assert part([]) == []
+
+
+def test_rows_alone_have_the_states_of_the_batch() -> None:
+    rows = make_rows(documents=5, windows=1)
+    rows[1]["labels"][4:] = [-100] * (len(rows[1]["labels"]) - 4)
+    base, tuned = make_model(), make_model(seed=1)
+    batched = measure(base, tuned, rows, dtype=torch.float32)
+    alone = measure(base, tuned, rows, dtype=torch.float32, tuned_states=other_states)
+    np.testing.assert_allclose(alone.sums_DM, batched.sums_DM, rtol=1e-4, atol=1e-5)
+    assert np.array_equal(alone.tokens_D, batched.tokens_D)
+
+
+def test_bfloat16_has_a_floor() -> None:
+    base = make_model()
+    measures = noise_floor(base, make_rows(), dtype=torch.bfloat16)["measures"]
+    assert 1e-5 < measures["kl"]["floor"] < 1e-2
+    assert "float32 against bfloat16" in how(base, torch.bfloat16)
+    for name, reading in measures.items():
+        assert reading["floor"] == bound_of(name, reading)
+        assert reading["documents"] == FLOOR_DOCUMENTS
+        assert reading["document_sd"] >= 0
+
+
+def test_float32_has_next_to_none() -> None:
+    base = make_model()
+    assert 0 <= noise_floor(base, make_rows(), dtype=torch.float32)["measures"]["kl"]["floor"] < 1e-6
+    assert "against bfloat16" not in how(base, torch.float32)
+
+
+def test_the_floor_is_the_end_farthest_from_no_drift() -> None:
+    assert bound_of("ce_change", {"value": 0.1, "low": -0.3, "high": 0.2}) == 0.3
+    assert bound_of("agreement", {"value": 0.99, "low": 0.97, "high": 1.0}) == pytest.approx(0.03)
+    assert bound_of("kl", {"value": 0.1, "low": None, "high": None}) == 0.1
+
+
+def test_one_document_has_no_spread() -> None:
+    reading = noise_floor(make_model(), make_rows(documents=1), dtype=torch.bfloat16)["measures"]["kl"]
+    assert (reading["low"], reading["document_sd"]) == (None, None)
+    assert reading["floor"] == reading["value"] > 0

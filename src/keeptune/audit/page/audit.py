@@ -175,8 +175,13 @@ def _lines(report: dict[str, Any]) -> Iterator[str]:
             f"Accuracy “fell” or “rose” where McNemar’s exact two-sided p is below {P_BELOW}; p is not corrected for "
             "the number of tasks and formats."
         )
-    if report.get("safety"):
-        yield from _safety_lines(report["safety"])
+    if safety := report.get("safety"):
+        yield f"Verdicts on refusals. {safety['verdict_rule']} p is not corrected for the number of sets and detectors."
+        for name, prompts in safety["sets"].items():
+            asked = counted(prompts["asked"], f"{prompts['kind']} prompt")
+            style = FORMATS.get(prompts["format"], prompts["format"])
+            answered = f"answered with the likeliest tokens, at most {prompts['new_tokens']:,}"
+            yield f"{name}: {asked} from {prompts['source']}, asked {style}, {answered}."
     layers = report.get("where", {}).get("layers", {})
     if "windows" in layers:
         yield (
@@ -215,15 +220,6 @@ def _task_lines(tasks: dict[str, Any]) -> Iterator[str]:
         short = f" {counted(left_out, 'answer')} could not be scored and are left out." if left_out else ""
         line = f"{name}: {len(task['asked']):,}{of_all} questions from {task['source']}, evenly spaced, asked {asked}."
         yield line + short
-
-
-def _safety_lines(safety: dict[str, Any]) -> Iterator[str]:
-    yield f"Verdicts on refusals. {safety['verdict_rule']} p is not corrected for the number of sets and detectors."
-    for name, prompts in safety["sets"].items():
-        style = FORMATS.get(prompts["format"], prompts["format"])
-        asked = counted(prompts["asked"], f"{prompts['kind']} prompt")
-        answered = f"asked {style}, answered with the likeliest tokens, at most {prompts['new_tokens']:,}"
-        yield f"{name}: {asked} from {prompts['source']}, {answered}."
 
 
 def _facts(report: dict[str, Any]) -> Iterator[tuple[str, str]]:

@@ -65,11 +65,15 @@ def _sentence(comparison: dict[str, Any]) -> str:
 
 
 def _points(comparison: dict[str, Any]) -> Table:
+    units = {
+        side: f"{axis['title']}; {'higher' if axis['higher_is_better'] else 'lower'} is better"
+        for side, axis in comparison["axes"].items()
+    }
     rows = [
         {
             left("no.", "number"): count(place),
             left("model"): text(point["name"]),
-            **{Column(side, unit=_unit(comparison["axes"][side])): interval(point[side]) for side in _SIDES},
+            **{Column(side, unit=units[side]): interval(point[side]) for side in _SIDES},
             left("Pareto front", "front"): text("yes" if point["front"] else "no"),
             left("source"): text(point["tuned"]["source"]),
         }
@@ -81,10 +85,6 @@ def _points(comparison: dict[str, Any]) -> Table:
 def _pairs(comparison: dict[str, Any]) -> Table:
     rows = [{left(key): text(pair[key]) for key in ("first", "second", *_SIDES)} for pair in comparison["pairs"]]
     return Table.of("pairs", "Which of two models is surely better", rows)
-
-
-def _unit(axis: dict[str, Any]) -> str:
-    return f"{axis['title']}; {'higher' if axis['higher_is_better'] else 'lower'} is better"
 
 
 def _chart(comparison: dict[str, Any]) -> Chart:
@@ -146,8 +146,14 @@ def _front(points: list[dict[str, Any]], *, higher_is_better: bool) -> Any:
 
 def number_places(points: list[dict[str, Any]]) -> list[str]:
     """Where each point's number stands (plotly's `textposition`), away from all marks and the numbers before it."""
-    marks = list(zip(*(_scaled([point[side]["value"] for point in points]) for side in _SIDES), strict=True))
-    taken: Counter[tuple[float, float]] = Counter(marks)
+    scaled = []
+    for side in _SIDES:
+        # To 0 … 1 over all of them and 0, the base.
+        values = [point[side]["value"] for point in points]
+        low, high = min(0.0, *values), max(0.0, *values)
+        scaled.append([(value - low) / ((high - low) or 1.0) for value in values])
+    marks = list(zip(*scaled, strict=True))
+    taken: Counter[tuple[float, ...]] = Counter(marks)
     chosen = []
     for x, y in marks:
         spots = {name: (x + right * _STEP[0], y + up * _STEP[1]) for name, (right, up) in _PLACES.items()}
@@ -158,11 +164,5 @@ def number_places(points: list[dict[str, Any]]) -> list[str]:
     return chosen
 
 
-def _scaled(values: list[float]) -> list[float]:
-    """To 0 … 1 over all of them and 0, the base."""
-    low, high = min(0.0, *values), max(0.0, *values)
-    return [(value - low) / ((high - low) or 1.0) for value in values]
-
-
-def _near(one: tuple[float, float], two: tuple[float, float]) -> bool:
+def _near(one: tuple[float, ...], two: tuple[float, ...]) -> bool:
     return all(abs(a - b) < 0.9 * step for a, b, step in zip(one, two, _STEP, strict=True))

@@ -114,8 +114,7 @@ def opening_log_odds(
     """
     score_PC = log_likelihoods(model, tokenizer, prompts, [*REFUSAL_OPENINGS, *ANSWER_OPENINGS], label)
     refusals = len(REFUSAL_OPENINGS)
-    odds_P: Array = score_PC[:, :refusals].max(axis=1) - score_PC[:, refusals:].max(axis=1)
-    return odds_P
+    return score_PC[:, :refusals].max(axis=1) - score_PC[:, refusals:].max(axis=1)
 
 
 def judge_refusals(

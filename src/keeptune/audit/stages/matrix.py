@@ -50,34 +50,29 @@ class Column:
 
     def scores_L(self) -> Array:
         """The base's score and that after each stage, [L]."""
-        scores: Array = self.sums_LD.sum(axis=1) / self.weights_D.sum()
-        return scores
+        return self.sums_LD.sum(axis=1) / self.weights_D.sum()
 
     def resampled_RL(self, seed: int) -> Array:
         """The scores on 2 000 resamples of the documents, the same for every row; another seed for every column."""
         counts_RD = resampled_counts(len(self.weights_D), seed)
-        scores: Array = (counts_RD @ self.sums_LD.T) / (counts_RD @ self.weights_D)[:, None]
-        return scores
+        return (counts_RD @ self.sums_LD.T) / (counts_RD @ self.weights_D)[:, None]
 
 
 def accuracy(score_SLT: Array) -> Array:
     """ACC = mean_j R[T, j] of a matrix, or of many at once: [..., L, T] → [...]."""
-    mean: Array = score_SLT[..., -1, :].mean(axis=-1)
-    return mean
+    return score_SLT[..., -1, :].mean(axis=-1)
 
 
 def backward_transfer(score_SLT: Array) -> Array:
     """BWT = mean_{i<T}(R[T, i] − R[i, i]): [..., L, T] → [...]; needs two stages."""
     after_ST = np.diagonal(score_SLT[..., 1:, :], axis1=-2, axis2=-1)
-    mean: Array = (score_SLT[..., -1, :-1] - after_ST[..., :-1]).mean(axis=-1)
-    return mean
+    return (score_SLT[..., -1, :-1] - after_ST[..., :-1]).mean(axis=-1)
 
 
 def forward_transfer(score_SLT: Array) -> Array:
     """FWT = mean_{i≥2}(R[i−1, i] − b_i): [..., L, T] → [...]; needs two stages."""
     before_S = np.diagonal(score_SLT[..., 1:-1, 1:], axis1=-2, axis2=-1)
-    mean: Array = (before_S - score_SLT[..., 0, 1:]).mean(axis=-1)
-    return mean
+    return (before_S - score_SLT[..., 0, 1:]).mean(axis=-1)
 
 
 def falls(score_SL: Array) -> Array:

@@ -65,24 +65,22 @@ def read_checkpoint(
     check_vocabularies(vocabularies(base, model, tokenizer, load_tokenizer(checkpoint)))
     mark = fingerprint(model)
     of_checkpoint = steps.of(checkpoint=mark)
+
+    def read(name: str) -> dict[str, Any]:
+        drift = measure(base, model, texts[name], label=f"Measuring {checkpoint} on {name}")
+        require_finite(drift, name)
+        return drift.as_dict()
+
     drifts = {}
     for name, rows in texts.items():
-        read = partial(_read_text, base, model, rows, name, checkpoint)
-        drifts[name] = Drift.from_dict(of_checkpoint.of(rows=rows).once(f"stages {mark[:12]} text {name}", read))
+        of_text = of_checkpoint.of(rows=rows)
+        drifts[name] = Drift.from_dict(of_text.once(f"stages {mark[:12]} text {name}", partial(read, name)))
     answers = {}
     for name, task in tasks.items():
         ask = partial(right_answers, base, model, tokenizer, task.items, label=f"Asking {checkpoint} {name}")
         bound = of_checkpoint.of(items=[asdict(item) for item in task.items])
         answers[name] = bound.once(f"stages {mark[:12]} task {name}", ask)
     return Readings(fingerprint=mark, texts=drifts, tasks=answers)
-
-
-def _read_text(
-    base: PreTrainedModel, model: PreTrainedModel, rows: list[Row], name: str, checkpoint: str
-) -> dict[str, Any]:
-    drift = measure(base, model, rows, label=f"Measuring {checkpoint} on {name}")
-    require_finite(drift, name)
-    return drift.as_dict()
 
 
 def right_answers(

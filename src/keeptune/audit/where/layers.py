@@ -44,7 +44,8 @@ def layer_profile(base: nn.Module, tuned: nn.Module, rows: list[dict[str, Any]],
         norm, head) are the base's. Nats per token, with intervals over documents.
         Where that cannot be told, only `unavailable`, with the reason.
     """
-    sample = part([_beginning(row) for row in rows], WINDOWS)
+    cut = slice(WINDOW_TOKENS)
+    sample = part([{**row, "input_ids": row["input_ids"][cut], "labels": row["labels"][cut]} for row in rows], WINDOWS)
     base_layers, tuned_layers = decoder_layers(base), decoder_layers(tuned)
     if not sample:
         return {"unavailable": f"no window has a target among its first {WINDOW_TOKENS} tokens"}
@@ -174,10 +175,6 @@ class _Reading:
     def _by_window(self, values_N: Tensor) -> Array:
         window_N = np.repeat(np.arange(len(self.tokens_W)), self.tokens_W.astype(int))
         return np.bincount(window_N, weights=values_N.cpu().numpy()).astype(np.float64)
-
-
-def _beginning(row: dict[str, Any]) -> dict[str, Any]:
-    return {**row, "input_ids": row["input_ids"][:WINDOW_TOKENS], "labels": row["labels"][:WINDOW_TOKENS]}
 
 
 def _shapes(layers: nn.ModuleList) -> dict[str, torch.Size]:
