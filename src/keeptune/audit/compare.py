@@ -20,9 +20,7 @@ from keeptune.errors import ConfigError
 from keeptune.storage import write_json, write_text
 from keeptune.system import provenance
 
-COMPARISON = "compare.json"
-PAGE = "compare.html"
-KIND = "compare"
+COMPARISON, PAGE, KIND = "compare.json", "compare.html", "compare"
 LEARNED_MEASURE = "ce_change"
 TITLES = {
     "kl": "KL(base‖tuned) on {}, nats per token",
@@ -144,10 +142,8 @@ def _require_same_rows(axis: Axis, reports: Sequence[Report]) -> None:
             raise other.refused(f"did not measure {axis.name}", f"audit that model on {axis.name} too")
         one, two = (report.content[axis.kind][axis.name] for report in (first, other))
         counted = {"texts": ("documents", "tokens"), "tasks": ("asked", "right")}[axis.kind]
-        differences = [
-            abs(one["measures"][name]["value"] - two["measures"][name]["value"])
-            for name in (OF_BASE if axis.kind == "texts" else ())
-        ]
+        compared = OF_BASE if axis.kind == "texts" else ()
+        differences = [abs(one["measures"][name]["value"] - two["measures"][name]["value"]) for name in compared]
         if axis.kind == "tasks" and axis.measure not in two["formats"]:
             raise other.refused(f"did not ask {axis.name} as {axis.measure}", "audit both with the same tokenizer")
         if any(one[key] != two[key] for key in counted) or max(differences, default=0.0) > _OF_BASE_TOLERANCE:

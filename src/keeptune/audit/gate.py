@@ -11,9 +11,7 @@ from keeptune.audit.verdict import FLOOR_MEASURES, NO_EVIDENCE
 from keeptune.errors import ConfigError
 from keeptune.stats import MIN_DOCUMENTS, format_ends
 
-HELD = "held"
-BROKEN = "broken"
-NOT_SURELY = "beyond the bound, not surely"
+HELD, BROKEN, NOT_SURELY = "held", "broken", "beyond the bound, not surely"
 
 Kind = Literal["text", "task", "prompts"]
 MEASURES: dict[Kind, tuple[str, ...]] = {

@@ -32,10 +32,8 @@ from keeptune.storage import write_json, write_text
 from keeptune.system import commit, provenance, release, versions
 from keeptune.workspace import Steps
 
-REPORT = "report.json"
-PAGE = "report.html"
-STEPS = "steps"
-SAMPLES = "samples"
+REPORT, PAGE = "report.json", "report.html"
+STEPS, SAMPLES = "steps", "samples"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -24,18 +24,14 @@ from keeptune.stats import LEVEL, MIN_DOCUMENTS, evenly_spaced
 FLOOR_DOCUMENTS = 8
 SHOWN = {"kl": "KL(base‖tuned)", "l_f_rise": "L_f rise", "ce_change": "CE change", "agreement": "top-1 agreement"}
 FLOOR_MEASURES = tuple(SHOWN)
-DRIFTED = "drifted"
-NO_DRIFT = "not distinguishable from zero"
-NO_EVIDENCE = "not enough evidence"
+DRIFTED, NO_DRIFT, NO_EVIDENCE = "drifted", "not distinguishable from zero", "not enough evidence"
 RULE = (
     f"{NO_EVIDENCE}: fewer than {MIN_DOCUMENTS} documents, or no interval. "
     f"{DRIFTED}: the whole interval lies farther from no drift (0; for agreement 1) than the noise floor. "
     f"{NO_DRIFT}: otherwise."
 )
 
-FIRST = "first better"
-SECOND = "second better"
-OVERLAP = "not distinguishable"
+FIRST, SECOND, OVERLAP = "first better", "second better", "not distinguishable"
 RULES = {
     "better": f"the {LEVEL:.0%} intervals do not overlap, and the values differ by more than the noise floor",
     NO_EVIDENCE: f"fewer than {MIN_DOCUMENTS} documents or items, or no interval",

@@ -20,8 +20,7 @@ import numpy as np
 from keeptune.audit.verdict import NO_DRIFT, NO_EVIDENCE, has_evidence
 from keeptune.stats import MIN_DOCUMENTS, TAILS, Array, Interval, resampled_counts
 
-HIGHER = "above zero"
-LOWER = "below zero"
+HIGHER, LOWER = "above zero", "below zero"
 DEFINITIONS = {
     "acc": "mean over the stages' columns of the score after the last stage",
     "bwt": "mean over all stages but the last: score on its column after the last stage − right after it",

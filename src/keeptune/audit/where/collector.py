@@ -27,23 +27,14 @@ _POSITION_FROM = (4, 16, 64, 256)
 # How Unicode's names of a script's letters begin, and what to call them.
 _SCRIPTS = {
     "LATIN": "Latin letters",
-    "GREEK": "Greek",
-    "CYRILLIC": "Cyrillic",
-    "HEBREW": "Hebrew",
-    "ARABIC": "Arabic",
-    "DEVANAGARI": "Devanagari",
-    "THAI": "Thai",
+    **{name.upper(): name for name in ("Greek", "Cyrillic", "Hebrew", "Arabic", "Devanagari", "Thai")},
     "CJK": "Chinese characters",
-    "HIRAGANA": "Japanese kana",
-    "KATAKANA": "Japanese kana",
+    **dict.fromkeys(("HIRAGANA", "KATAKANA"), "Japanese kana"),
     "HANGUL": "Korean",
 }
 OTHER_SCRIPT = "another script"
-DIGITS = "digits"
-SYMBOLS = "punctuation and symbols"
-WHITE_SPACE = "white space"
-PART = "part of a character"
-SPECIAL = "special token"
+DIGITS, SYMBOLS, WHITE_SPACE = "digits", "punctuation and symbols", "white space"
+PART, SPECIAL = "part of a character", "special token"
 KINDS = (*dict.fromkeys(_SCRIPTS.values()), OTHER_SCRIPT, DIGITS, SYMBOLS, WHITE_SPACE, PART, SPECIAL)
 GROUPS = {"probability": PROBABILITIES, "position": POSITIONS, "kind": KINDS}
 
