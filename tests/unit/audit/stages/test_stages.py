@@ -16,9 +16,8 @@ from transformers import LlamaForCausalLM
 from keeptune.audit.items import parse_item
 from keeptune.audit.meter import Drift
 from keeptune.audit.settings import AuditSettings
-from keeptune.audit.stages import measure as stages_measure
-from keeptune.audit.stages.measure import right_answers, task_column
-from keeptune.audit.stages.run import audit_stages, stages_of
+from keeptune.audit.stages import run as stages_run
+from keeptune.audit.stages.run import audit_stages, right_answers, stages_of, task_column
 from keeptune.audit.terminal import print_stages
 from keeptune.audit.verdict import NO_EVIDENCE
 from keeptune.errors import ConfigError, Diverged, SourceError, SourceNotFound
@@ -135,7 +134,7 @@ def test_tasks_can_be_the_stages_and_one_stage_has_no_transfer(
 def test_never_more_than_two_models(run: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     alive: list[weakref.ref[Any]] = []
     most = []
-    load = stages_measure.load_model
+    load = stages_run.load_model
 
     def counted(name: str) -> Any:
         gc.collect()
@@ -144,16 +143,16 @@ def test_never_more_than_two_models(run: dict[str, Any], monkeypatch: pytest.Mon
         most.append(sum(reference() is not None for reference in alive))
         return model
 
-    monkeypatch.setattr(stages_measure, "load_model", counted)
+    monkeypatch.setattr(stages_run, "load_model", counted)
     checkpoints = [*run["tuned"], run["base"]]
     audit(run, tuned=checkpoints, docs=2, task=[])
-    # The base is loaded elsewhere, so one checkpoint at a time is alive here.
-    assert most == [1, 1, 1]
+    # The base, and one checkpoint at a time beside it.
+    assert most == [1, 2, 2, 2]
 
 
 def test_an_interrupted_run_goes_on(run: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     whole = audit(run)
-    measure, calls = stages_measure.measure, []
+    measure, calls = stages_run.measure, []
 
     def failing(*arguments: Any, label: str, **settings: Any) -> Drift:
         calls.append(label)
@@ -161,7 +160,7 @@ def test_an_interrupted_run_goes_on(run: dict[str, Any], monkeypatch: pytest.Mon
             raise KeyboardInterrupt
         return measure(*arguments, label=label, **settings)
 
-    monkeypatch.setattr(stages_measure, "measure", failing)
+    monkeypatch.setattr(stages_run, "measure", failing)
     again = {**run, "out": f"{run['out']}-again"}
     with pytest.raises(KeyboardInterrupt):
         audit(again)
