@@ -26,30 +26,17 @@ SUFFIXES = (".svg", ".png")
 COLUMN, PAGE = 3.4, 7.0
 _DPI = 200
 _SETTINGS: Any = {
-    "font.family": "DejaVu Sans",
-    "font.size": 8,
-    "axes.titlesize": 8.5,
-    "axes.titlelocation": "left",
-    "axes.labelsize": 8,
-    "xtick.labelsize": 7,
-    "ytick.labelsize": 7,
-    "legend.fontsize": 7,
-    "legend.frameon": False,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.linewidth": 0.7,
-    "axes.grid": True,
-    "grid.color": "#E4E4E4",
-    "grid.linewidth": 0.6,
-    "axes.axisbelow": True,
-    "lines.linewidth": 1.4,
-    "lines.markersize": 3.2,
-    "figure.facecolor": "white",
-    "figure.constrained_layout.use": True,
-    "svg.fonttype": "path",
-    # Without it the ids in an SVG are random.
-    "svg.hashsalt": "keeptune",
-}
+    "font.family": "DejaVu Sans", "font.size": 8,
+    "axes.titlesize": 8.5, "axes.titlelocation": "left", "axes.labelsize": 8,
+    "xtick.labelsize": 7, "ytick.labelsize": 7,
+    "legend.fontsize": 7, "legend.frameon": False,
+    "axes.spines.top": False, "axes.spines.right": False, "axes.linewidth": 0.7, "axes.axisbelow": True,
+    "axes.grid": True, "grid.color": "#E4E4E4", "grid.linewidth": 0.6,
+    "lines.linewidth": 1.4, "lines.markersize": 3.2,
+    "figure.facecolor": "white", "figure.constrained_layout.use": True,
+    # Without the salt the ids in an SVG are random.
+    "svg.fonttype": "path", "svg.hashsalt": "keeptune",
+}  # fmt: skip
 
 
 @contextmanager

@@ -104,8 +104,7 @@ DIVERGENCES = {
 def register_divergence(name: str, divergence: Divergence) -> None:
     """Make a divergence known by `name`, so that `fused_divergence` and the replay term accept it.
 
-    Raises:
-        ConfigError: the name is taken.
+    Raises `ConfigError` if the name is taken.
     """
     if name in DIVERGENCES:
         raise ConfigError(f"the divergence {name!r} is already registered", "choose another name")

@@ -39,6 +39,7 @@ from keeptune.system import versions
 
 # Rows of real text that are read and written together; a kill loses at most these.
 _TEXT_ROWS_PER_SHARD = 64
+_RowsOf = Callable[[range], Tensor]
 
 
 def sample_pool(
@@ -243,12 +244,7 @@ def _check_rows(tokens_RT1: Tensor, opening: list[list[int]], sampled: int, voca
 
 
 def _append_shards(
-    pool: ReplayPool,
-    causal: nn.Module,
-    dtype: torch.dtype,
-    rows_of: Callable[[range], Tensor],
-    progress: Task,
-    units: int = 1,
+    pool: ReplayPool, causal: nn.Module, dtype: torch.dtype, rows_of: _RowsOf, progress: Task, units: int = 1
 ) -> None:
     """Append shards until the pool is complete; `rows_of` gives the tokens [R, T + 1] of rows by their indices.
 

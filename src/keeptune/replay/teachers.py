@@ -36,7 +36,6 @@ class Teacher(Protocol):
 
     def target(self, model: nn.Module, batch: ReplayBatch) -> Target:
         """The predictions at every token of the batch; `model` is the model in training, unwrapped."""
-        ...
 
 
 @dataclass(frozen=True)

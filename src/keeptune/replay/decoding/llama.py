@@ -98,9 +98,9 @@ class _LlamaLayer:
             scale=self.scaling,
             enable_gqa=self.heads != self.key_heads,
         )
-        hidden_BD = self.out.plus(attended_BH1W.reshape(rows, -1), hidden_BD)
+        hidden_BD = self.out(attended_BH1W.reshape(rows, -1), "plus", hidden_BD)
         normed_BD = self.mlp_norm(hidden_BD)
-        return self.down.plus(self.up.times(normed_BD, self.gate.silu(normed_BD)), hidden_BD)
+        return self.down(self.up(normed_BD, "times", self.gate(normed_BD, "silu")), "plus", hidden_BD)
 
 
 class _Norm:
