@@ -66,9 +66,8 @@ class Workspace:
     def check(self, settings: Mapping[str, Any]) -> bool:
         """Whether work with these settings was begun here. Changes nothing.
 
-        Raises:
-            OutputExists: the folder holds the same kind of work with other settings, or something else.
-            SourceError: the marker is damaged.
+        Raises `OutputExists` if the folder holds the same kind of work with other settings, or something else, and
+        `SourceError` if the marker is damaged.
         """
         if not self.claimed:
             return False
@@ -111,17 +110,13 @@ class Steps:
     def once(
         self, name: str, compute: Callable[[], Content], *, bare: bool = False, refuse_damaged: str | None = None
     ) -> Content:
-        """What `compute` returned under the same name and inputs, in this run or an earlier one.
+        """What `compute` returned, a JSON value, under the same name and inputs, in this run or an earlier one.
 
         Args:
             name: a few words, unique among the steps; letters, digits, spaces and `.-_` only.
-            compute: returns a JSON value.
             bare: accept a file that holds the content alone, without a checksum, as earlier versions wrote it.
-            refuse_damaged: what the user should do about a file that cannot be used, for a step that must not be
-                computed again unasked. By default it is computed again.
-
-        Raises:
-            SourceError: the file cannot be used, and `refuse_damaged` is given.
+            refuse_damaged: for a step that must not be computed again unasked: what the user should do about a file
+                that cannot be used. A `SourceError` says so. By default the step is computed again.
         """
         file, key = self.file(name), _digest(self.inputs)
         kept = _read(file, key, bare=bare)

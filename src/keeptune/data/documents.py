@@ -252,13 +252,9 @@ def hub_rows(
 ) -> Iterator[tuple[str, dict[str, Any]]]:
     """Every row of a hub data set with its place, such as `row 3`.
 
-    Args:
-        files: read only these files of the data set: a name or a pattern.
-        stream: download only the rows that are used, and keep nothing on disk: for sets larger than the disk.
-
-    Raises:
-        SourceNotFound: no such data set, or the hub cannot be reached.
-        SourceError: the data set cannot be read.
+    `files` reads only these files: a name or a pattern. `stream` downloads only the rows that are used, and keeps
+    nothing on disk: for sets larger than the disk. Raises `SourceNotFound` if there is no such data set or the hub
+    cannot be reached, `SourceError` if the data set cannot be read.
     """
     data_files = None if files is None else {split: files}
     try:

@@ -32,12 +32,9 @@ def encode(
     of the window before, so that each token of a document except the first is a target exactly once. Prompts with
     completions and chats stay whole; those longer than `max_length` are left out, and their number is logged.
 
-    Args:
-        document_start: id of the token before each text, or None. Prompts start as the tokenizer starts any input, and
-            chats as the chat template says.
-
-    Returns:
-        Columns `input_ids` and `labels` (lists of int of equal length) and `document` (str), in the given order.
+    `document_start` is the id of the token before each text, or None. Prompts start as the tokenizer starts any input,
+    and chats as the chat template says. Returns the columns `input_ids` and `labels` (lists of int of equal length) and
+    `document` (str), in the given order.
 
     Raises:
         ConfigError: `max_length` is too small, or the tokenizer cannot render chats.
@@ -109,12 +106,11 @@ def text_rows(
 
     Args:
         texts: plain texts, one string a document, or the name of a data set of plain text, as for `load_documents`.
-        length: targets per row; the rest of a document after its last whole row is dropped.
+        length: targets per row (T); the rest of a document after its last whole row is dropped.
         seed: seed of the order of documents.
         start: the document-start token, as text or id, if the detected one is wrong.
 
-    Returns:
-        int64 [R, T + 1]: the document-start token, then T targets.
+    Returns: int64 [R, T + 1]: the document-start token, then T targets.
 
     Raises:
         SourceError: no data set has that name, or there are no texts.

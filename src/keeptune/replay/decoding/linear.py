@@ -30,9 +30,7 @@ _THEN: dict[Then, tuple[str, Callable[[Tensor, Any], Tensor]]] = {
 class FusedLinear:
     """One or several `nn.Linear` over the same input, concatenated; packed, the operation after it costs nothing.
 
-    Args:
-        linears: the layers.
-        pack_rows: number of input rows to pack the weights for; None to use the layers as they are.
+    The weights are packed for `pack_rows` input rows; None uses the layers as they are.
     """
 
     def __init__(self, linears: list[nn.Linear], pack_rows: int | None) -> None:

@@ -30,12 +30,7 @@ def is_llama(causal: Any) -> bool:
 
 
 class LlamaDecoder:
-    """The decoder of the Llama family.
-
-    Args:
-        causal: a model of the family; see `is_llama`.
-        pack_rows: number of rows to pack the weights for (see `FusedLinear`); None to use them as they are.
-    """
+    """The decoder of the Llama family (see `is_llama`); weights packed for `pack_rows` (see `FusedLinear`)."""
 
     def __init__(self, causal: Any, pack_rows: int | None) -> None:
         self.embed, self.rotary = causal.model.embed_tokens, causal.model.rotary_emb
