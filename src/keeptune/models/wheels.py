@@ -121,10 +121,9 @@ def _download(package: str, version: str, folder: Path) -> Path:
     wanted = f"{package}=={version}"
     options = ["--no-deps", "--only-binary=:all:", "--no-input", "--disable-pip-version-check"]
     command = [sys.executable, "-m", "pip", "download", *options, "--dest", str(folder), wanted]
-    on_terminal = sys.stderr.isatty()
     logger.info(f"fetching {wanted} with pip")
     # pip draws its progress on standard output, which is reserved for results: redirect it to standard error.
-    progress = sys.stderr.fileno() if on_terminal else subprocess.DEVNULL
+    progress = sys.stderr.fileno() if sys.stderr.isatty() else subprocess.DEVNULL
     done = subprocess.run(command, stdout=progress, stderr=subprocess.PIPE, text=True, check=False)
     wheels = sorted(folder.glob("*.whl"))
     if done.returncode != 0 or len(wheels) != 1:

@@ -54,7 +54,6 @@ class LogitTarget:
         return LogitTarget(product_CV=self.product_CV[rows], head=self.head)
 
     def log_probs(self, student_RV: Tensor) -> Tensor:
-        """See `ChunkTarget.log_probs`."""
         return self.head.finish(self.product_CV).log_softmax(dim=-1)
 
 
@@ -79,7 +78,6 @@ class TopKTarget:
         return self.chunk(rows)
 
     def log_probs(self, student_RV: Tensor) -> Tensor:
-        """See `ChunkTarget.log_probs`."""
         ids_RK = self.ids_NK.long()
         kept_RK1 = self.log_probs_NK1.to(student_RV.dtype).log_softmax(dim=-1)
         student_tail_R1 = student_RV.scatter(-1, ids_RK, -torch.inf).logsumexp(dim=-1, keepdim=True)

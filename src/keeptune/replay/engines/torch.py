@@ -43,9 +43,7 @@ class TorchEngine:
     ) -> None:
         self.device = next(model.parameters()).device
         self.decoder = make_decoder(model, dtype or next(model.parameters()).dtype, rows)
-        self.rows = rows
-        self.on_token = on_token
-        self.temperature = temperature
+        self.rows, self.temperature, self.on_token = rows, temperature, on_token
 
     @torch.inference_mode()
     def sample(self, rows: int, length: int, opening: Opening, seed: int) -> Tensor:
