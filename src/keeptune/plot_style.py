@@ -1,7 +1,6 @@
-"""The style of all figures: fonts, sizes, colors, and files that are the same bytes for the same data.
+"""The style of all figures, and files that are the same bytes for the same data: `with style():`, then `save`.
 
-Draw inside `with style():`, then `save(figure, path)`. The palette is that of Okabe and Ito, safe for color-blind
-readers. Markers differ too, for print without color.
+The palette is that of Okabe and Ito, safe for color-blind readers. Markers differ too, for print without color.
 """
 
 from __future__ import annotations

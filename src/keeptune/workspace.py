@@ -24,19 +24,13 @@ class Workspace:
     """The output folder of one piece of work. A marker file in it holds the settings of the work."""
 
     folder: Path
-    marker: str
-    """Name of the marker file, such as `run.json`."""
-    kind: str
-    """What the folder holds, for error messages: `run`, `demo`."""
-    renew: str = "delete the folder, or choose another --out"
-    """What to do when the marker is damaged."""
+    marker: str  # name of the marker file, such as `run.json`
+    kind: str  # what the folder holds, for error messages: `run`, `demo`
+    renew: str = "delete the folder, or choose another --out"  # what to do when the marker is damaged
 
     @property
     def claimed(self) -> bool:
-        """Whether the folder already holds work of this kind.
-
-        Raises `OutputExists` if the path is a file, or the folder holds something else.
-        """
+        """Whether the folder holds work of this kind. Raises `OutputExists` for a file, or a folder of other things."""
         if (self.folder / self.marker).is_file():
             return True
         if self.folder.exists() and not self.folder.is_dir():
@@ -126,8 +120,7 @@ class Steps:
             kept = {"content": compute()}
             release()
             write_json(file, {"key": key, "checksum": _digest(kept["content"]), **kept})
-        content: Content = kept["content"]
-        return content
+        return kept["content"]
 
 
 def _read(file: Path, key: str, *, bare: bool) -> dict[str, Any] | None:

@@ -36,9 +36,8 @@ def encode(
     and chats as the chat template says. Returns the columns `input_ids` and `labels` (lists of int of equal length) and
     `document` (str), in the given order.
 
-    Raises:
-        ConfigError: `max_length` is too small, or the tokenizer cannot render chats.
-        SourceError: no accepted columns, or no row to train on.
+    Raises `ConfigError` if `max_length` is too small or the tokenizer cannot render chats, `SourceError` for no
+    accepted columns, or no row to train on.
     """
     if max_length < 2:
         raise ConfigError(f"a context of {max_length} tokens has nothing to predict", "use 2 or more")
@@ -112,9 +111,8 @@ def text_rows(
 
     Returns: int64 [R, T + 1]: the document-start token, then T targets.
 
-    Raises:
-        SourceError: no data set has that name, or there are no texts.
-        ConfigError: no document is as long as a row, or the documents are prompts or chats.
+    Raises `SourceError` if no data set has that name or there are no texts, `ConfigError` if no document is as long as
+    a row, or the documents are prompts or chats.
     """
     name = texts if isinstance(texts, str) else "the texts"
     documents = load_documents(texts) if isinstance(texts, str) else text_documents(texts)

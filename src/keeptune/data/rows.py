@@ -1,7 +1,4 @@
-"""The accepted layouts of a row: its columns, how they are checked, and how they become tokens.
-
-To accept one more layout, add an entry to `LAYOUTS`.
-"""
+"""The accepted layouts of a row: columns, their check, and their tokens. For one more add an entry to `LAYOUTS`."""
 
 from __future__ import annotations
 
@@ -35,8 +32,7 @@ TokenRow = tuple[list[int], list[int]]
 class Layout:
     """One layout of rows."""
 
-    columns: tuple[str, ...]
-    """The columns that a row of this layout has; others are ignored."""
+    columns: tuple[str, ...]  # that a row of this layout has; others are ignored
     check: Callable[[Columns, str], Columns]
     """(row, its place for errors) → the row's columns of this layout, or a `SourceError`."""
     tokenize: Callable[[Columns, PreTrainedTokenizerBase, int, int | None], Iterator[TokenRow]]

@@ -1,7 +1,4 @@
-"""Models and tokenizers by name: hub ids, folders, adapters, GGUF files, and the built-in default.
-
-GGUF files are converted once to safetensors, which transformers loads and saves like any other model.
-"""
+"""Models and tokenizers by name: hub ids, folders, adapters, GGUF files, and the built-in default."""
 
 from __future__ import annotations
 
@@ -35,13 +32,9 @@ _PICKLED_WEIGHTS = ("pytorch_model.bin", "pytorch_model.bin.index.json")
 def resolve_model(source: str) -> str:
     """Turn the name of a model into what `from_pretrained` takes.
 
-    Args:
-        source: a hub id (`name` or `org/name`), a folder with `config.json` or `adapter_config.json`, a `.gguf`
-            file (converted once, then cached), or `smollm2`, the built-in default.
-
-    Raises:
-        SourceNotFound: no model has that name.
-        SourceError: a folder without a model, or a GGUF file that cannot be converted.
+    `source` is a hub id (`name` or `org/name`), a folder with `config.json` or `adapter_config.json`, a `.gguf` file
+    (converted once, then cached), or `smollm2`, the built-in default. Raises `SourceNotFound` if no model has that
+    name, `SourceError` for a folder without a model, or a GGUF file that cannot be converted.
     """
     path = Path(source).expanduser()
     # An empty name would mean the current folder.
@@ -178,7 +171,7 @@ def _gguf_folder(sha256: str) -> Path:
 
 
 def _converted_gguf(gguf: Path, sha256: str) -> str:
-    """The cache folder with the safetensors of a GGUF file, converted unless its checksum is already there."""
+    """The cache folder with a GGUF file's safetensors, which transformers treats like any model, converted once."""
 
     def convert(folder: Path) -> None:
         logger.info(f"converting {gguf.name} to safetensors, once (about 15 s per 100 MB)")

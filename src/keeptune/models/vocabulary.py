@@ -43,7 +43,8 @@ def vocabularies(
 ) -> Vocabularies:
     """Compare two models' tokens by id."""
     sizes = (_outputs(base), _outputs(tuned))
-    left, right = _by_id(base_tokenizer), _by_id(tuned_tokenizer)
+    tokenizers = (base_tokenizer, tuned_tokenizer)
+    left, right = ({index: token for token, index in tokenizer.get_vocab().items()} for tokenizer in tokenizers)
     pairs = {index: (left.get(index), right.get(index)) for index in left.keys() | right.keys()}
     differing = {index: (own, other) for index, (own, other) in pairs.items() if own != other}
     return Vocabularies(words=min(sizes), differing=differing, sizes=sizes)
@@ -60,10 +61,7 @@ def check_vocabularies(found: Vocabularies) -> None:
 
 
 def share_vocabulary(base: PreTrainedModel, tuned: PreTrainedModel, found: Vocabularies) -> None:
-    """Cut both models' outputs to the ids below `found.words`, so that their predictions are comparable.
-
-    Raises `ConfigError` if most tokens differ: the models do not share a tokenizer.
-    """
+    """Cut both models' outputs to the ids below `found.words`, to compare them. Raises `ConfigError` if most tokens differ."""
     if sum(index < found.words for index in found.differing) > found.words // 2:
         raise ConfigError(
             f"the models split text into different tokens ({found})", "compare models that share a tokenizer"
@@ -75,10 +73,6 @@ def share_vocabulary(base: PreTrainedModel, tuned: PreTrainedModel, found: Vocab
 
 def _outputs(model: PreTrainedModel) -> int:
     return len(model.get_output_embeddings().weight)
-
-
-def _by_id(tokenizer: PreTrainedTokenizerBase) -> dict[int, str]:
-    return {index: token for token, index in tokenizer.get_vocab().items()}
 
 
 def document_start(tokenizer: PreTrainedTokenizerBase, override: str | int | None = None) -> tuple[int, str]:

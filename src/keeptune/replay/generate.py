@@ -236,10 +236,7 @@ def _check_rows(tokens_RT1: Tensor, opening: list[list[int]], sampled: int, voca
 def _append_shards(
     pool: ReplayPool, causal: nn.Module, dtype: torch.dtype, rows_of: _RowsOf, progress: Task, units: int = 1
 ) -> None:
-    """Append shards until the pool is complete; `rows_of` gives the tokens [R, T + 1] of rows by their indices.
-
-    A row counts as `units` of progress.
-    """
+    """Complete the pool with rows [R, T + 1] that `rows_of` gives by their indices; each is `units` of progress."""
     settings = pool.settings
     progress.skip(pool.rows_written * units)
     while pool.rows_written < pool.rows:

@@ -96,8 +96,7 @@ class PoolSettings:
 class ReplayBatch:
     """Some rows of a pool, ready for a loss."""
 
-    tokens_BT1: Tensor
-    """int64 [B, T + 1]."""
+    tokens_BT1: Tensor  # int64 [B, T + 1]
     outputs: dict[str, Tensor] = field(default_factory=dict)
     """Stored teacher outputs by name: `hidden` [B, T, D]; or `top_ids` [B, T, K] and `top_log_probs` [B, T, K + 1]."""
 
@@ -134,10 +133,7 @@ class ReplayPool:
 
     @classmethod
     def open(cls, folder: str | Path) -> ReplayPool:
-        """Open a pool and verify every checksum.
-
-        Raises `SourceNotFound` if the folder contains no pool, `PoolError` if the pool is unfinished or damaged.
-        """
+        """Open a pool and verify every checksum. Raises `SourceNotFound`, or `PoolError` if unfinished or damaged."""
         pool = read_manifest(Path(folder))
         if pool is None:
             raise SourceNotFound(f"no replay pool at {folder}", "make one with: keeptune replay MODEL --out FOLDER")

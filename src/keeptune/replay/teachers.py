@@ -100,18 +100,13 @@ class TeacherOptions:
 class NamedTeacher:
     """One teacher that is known by name."""
 
-    description: str
-    """What it is, in a few words, for the log."""
+    description: str  # a few words, for the log
     make: Callable[[nn.Module, torch.dtype, Head | None], Teacher]
     """(model, dtype, the base's head if at hand) → the teacher. Called before training, when the model is the base."""
-    predictions: Predictions = "none"
-    """What a pool stores for it."""
-    forward_pass: bool = True
-    """Whether it needs a forward pass of the base on replay rows."""
-    disk_bytes: Callable[[TeacherOptions], int] = lambda options: 0
-    """Size of the stored predictions."""
-    memory_bytes: Callable[[TeacherOptions], int] = lambda options: 0
-    """Memory beside the model in training."""
+    predictions: Predictions = "none"  # what a pool stores for it
+    forward_pass: bool = True  # whether it needs a forward pass of the base on replay rows
+    disk_bytes: Callable[[TeacherOptions], int] = lambda options: 0  # of the stored predictions
+    memory_bytes: Callable[[TeacherOptions], int] = lambda options: 0  # beside the model in training
     obstacle: Callable[[TeacherOptions], ConfigError | None] = lambda options: None
     """Why it cannot be used in this run; None if it can."""
 
