@@ -94,13 +94,6 @@ def track(label: str, total: int, unit: str) -> Iterator[Task]:
         yield task
         task.finish()
         return
-    columns = (
-        "{task.description}",
-        BarColumn(),
-        MofNCompleteColumn(),
-        unit,
-        TimeRemainingColumn(),
-        "{task.fields[note]}",
-    )
-    with Progress(*columns, console=console()) as bar:
+    columns = "{task.description}", BarColumn(), MofNCompleteColumn(), unit, TimeRemainingColumn()
+    with Progress(*columns, "{task.fields[note]}", console=console()) as bar:
         yield Task(label, total, unit, bar)

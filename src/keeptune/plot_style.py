@@ -1,7 +1,6 @@
-"""The style of all figures: fonts, sizes, colors, and files that are the same bytes for the same data.
+"""The style of all figures, and files that are the same bytes for the same data: `with style():`, then `save`.
 
-Draw inside `with style():`, then `save(figure, path)`. The palette is that of Okabe and Ito, safe for color-blind
-readers. Markers differ too, for print without color.
+The palette is that of Okabe and Ito, safe for color-blind readers. Markers differ too, for print without color.
 """
 
 from __future__ import annotations
@@ -26,30 +25,17 @@ SUFFIXES = (".svg", ".png")
 COLUMN, PAGE = 3.4, 7.0
 _DPI = 200
 _SETTINGS: Any = {
-    "font.family": "DejaVu Sans",
-    "font.size": 8,
-    "axes.titlesize": 8.5,
-    "axes.titlelocation": "left",
-    "axes.labelsize": 8,
-    "xtick.labelsize": 7,
-    "ytick.labelsize": 7,
-    "legend.fontsize": 7,
-    "legend.frameon": False,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.linewidth": 0.7,
-    "axes.grid": True,
-    "grid.color": "#E4E4E4",
-    "grid.linewidth": 0.6,
-    "axes.axisbelow": True,
-    "lines.linewidth": 1.4,
-    "lines.markersize": 3.2,
-    "figure.facecolor": "white",
-    "figure.constrained_layout.use": True,
-    "svg.fonttype": "path",
-    # Without it the ids in an SVG are random.
-    "svg.hashsalt": "keeptune",
-}
+    "font.family": "DejaVu Sans", "font.size": 8,
+    "axes.titlesize": 8.5, "axes.titlelocation": "left", "axes.labelsize": 8,
+    "xtick.labelsize": 7, "ytick.labelsize": 7,
+    "legend.fontsize": 7, "legend.frameon": False,
+    "axes.spines.top": False, "axes.spines.right": False, "axes.linewidth": 0.7, "axes.axisbelow": True,
+    "axes.grid": True, "grid.color": "#E4E4E4", "grid.linewidth": 0.6,
+    "lines.linewidth": 1.4, "lines.markersize": 3.2,
+    "figure.facecolor": "white", "figure.constrained_layout.use": True,
+    # Without the salt the ids in an SVG are random.
+    "svg.fonttype": "path", "svg.hashsalt": "keeptune",
+}  # fmt: skip
 
 
 @contextmanager

@@ -30,8 +30,7 @@ class Interval:
     value: float
     low: float | None
     high: float | None
-    documents: int
-    """Number of documents or items behind it."""
+    documents: int  # or items behind it
 
     @classmethod
     def of_resamples(
@@ -107,8 +106,7 @@ def clopper_pearson(count: int, items: int) -> Interval:
 def mcnemar(lost: int, gained: int) -> float:
     """Two-sided p of the exact McNemar test: that so uneven a split of the changed items is chance.
 
-    Only the first model has the `lost` items right, only the second the `gained` ones. Negative counts raise
-    `ValueError`.
+    Only the first model has the `lost` items right, only the second the `gained`. Raises `ValueError` below 0.
     """
     if min(lost, gained) < 0:
         raise ValueError(f"counts cannot be negative: {lost} and {gained}")

@@ -52,7 +52,7 @@ def storage_error(error: BaseException, path: Path | None = None) -> StorageErro
     if named := getattr(error, "filename", None):
         # The name of a temporary file would not help the user.
         at = path if path is not None and str(named).endswith(".tmp") else named
-    if _says(error, errno.ENOSPC) or _says(error, errno.EDQUOT):
+    if _disk_full(error):
         return StorageError(f"the disk is full: could not write {path or at}", _DISK_FULL_HINT)
     if isinstance(error, RuntimeError) and any(mark in str(error) for mark in _TORCH_WRITER_MARKS):
         return StorageError(f"could not write {path or at}: the disk is full or failing", _DISK_FULL_HINT)
@@ -76,12 +76,13 @@ def damaged_json(path: Path, fix: str) -> Iterator[None]:
         raise SourceError(f"{path} is damaged: {why}", fix) from error
 
 
-def _says(error: BaseException | None, number: int) -> bool:
-    """Whether an error, or a cause of it, is the system's error `number`, by its number or its message."""
+def _disk_full(error: BaseException | None) -> bool:
+    """Whether an error, or a cause of it, says by its number or its message that the disk or the quota is full."""
     visited: set[int] = set()
     while error is not None and id(error) not in visited:
         visited.add(id(error))
-        if getattr(error, "errno", None) == number or os.strerror(number) in str(error):
+        numbers = (errno.ENOSPC, errno.EDQUOT)
+        if any(getattr(error, "errno", None) == number or os.strerror(number) in str(error) for number in numbers):
             return True
         error = error.__cause__ or error.__context__
     return False
@@ -168,12 +169,9 @@ def append_line(path: Path, line: str) -> None:
     path = Path(path)
     with storage_errors(path):
         _make_folder(path.parent)
-        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
-        try:
-            os.write(handle, (line + "\n").encode())
-            os.fsync(handle)
-        finally:
-            os.close(handle)
+        with path.open("ab", buffering=0) as file:
+            file.write((line + "\n").encode())
+            os.fsync(file.fileno())
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:

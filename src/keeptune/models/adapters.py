@@ -17,8 +17,7 @@ _CHECK_TOLERANCE = 1e-4
 
 def causal_model(model: nn.Module) -> Any:
     """The Hugging Face causal model inside `model`, which may be a PEFT model around it."""
-    inner: Any = model.get_base_model() if hasattr(model, "get_base_model") else model  # type: ignore[operator]
-    return inner
+    return model.get_base_model() if hasattr(model, "get_base_model") else model  # type: ignore[operator]
 
 
 def has_adapter(model: nn.Module) -> bool:
@@ -69,9 +68,7 @@ def adapter_mismatch(model: nn.Module) -> str | None:
     input_BT = torch.arange(_CHECK_TOKENS, device=weight.device).remainder(len(weight))[None]
 
     def final_states() -> Tensor:
-        decoder = causal_model(model).get_decoder()
-        states: Tensor = decoder(input_ids=input_BT, use_cache=False).last_hidden_state
-        return states.float()
+        return causal_model(model).get_decoder()(input_ids=input_BT, use_cache=False).last_hidden_state.float()
 
     with evaluating(model), torch.no_grad():
         on = final_states()

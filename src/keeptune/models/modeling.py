@@ -27,9 +27,8 @@ def hidden_states(model: nn.Module, input_BT: Tensor, position_BT: Tensor | None
 
     `position_BT` start from 0 for each document packed into a row, so that documents do not attend to each other.
     """
-    output = causal_model(model).get_decoder()(input_ids=input_BT, position_ids=position_BT, use_cache=False)
-    hidden: Tensor = output.last_hidden_state
-    return hidden
+    decoder = causal_model(model).get_decoder()
+    return decoder(input_ids=input_BT, position_ids=position_BT, use_cache=False).last_hidden_state
 
 
 def head_of(model: nn.Module) -> Head:
@@ -61,10 +60,7 @@ def _whole(parameter: Tensor) -> Tensor:
 
 @torch.no_grad()
 def check_head(model: nn.Module) -> None:
-    """Raise `ConfigError` if (hidden states, head) do not give the model's own logits.
-
-    The architecture then transforms its logits in a way that keeptune does not know.
-    """
+    """Raise `ConfigError` if (hidden states, head) do not give the model's own logits, for an unknown architecture."""
     causal = causal_model(model)
     weight = causal.get_output_embeddings().weight
     input_BT = torch.arange(_HEAD_CHECK_TOKENS, device=weight.device).remainder(len(weight))[None]
@@ -123,8 +119,8 @@ def autocast(device: torch.device, dtype: torch.dtype) -> torch.autocast:
 def select_attention(model: Any, longest_row: int) -> None:
     """On a CPU, use eager attention for rows of at most 256 tokens; results are the same up to rounding.
 
-    For such rows the backward pass of torch's flash attention in bfloat16 takes several times as long. Longer rows keep
-    flash attention, which needs no row × row matrix.
+    There the backward pass of torch's flash attention in bfloat16 takes several times as long. Longer rows keep it: it
+    needs no row × row matrix.
     """
     if model.device.type == "cpu" and longest_row <= _SHORT_ROW and model.config._attn_implementation == "sdpa":
         model.set_attn_implementation("eager")

@@ -18,12 +18,9 @@ _CHAT_TOKEN = re.compile(r"im_|turn|header|role|user|assistant|system|inst", re.
 class Vocabularies:
     """How the vocabularies of two models compare."""
 
-    words: int
-    """Ids below this number have an output in both models."""
-    differing: dict[int, tuple[str | None, str | None]]
-    """Ids with different tokens: the base's and the tuned model's token, None for no token."""
-    sizes: tuple[int, int]
-    """Outputs of the base and of the tuned model."""
+    words: int  # ids below this number have an output in both models
+    differing: dict[int, tuple[str | None, str | None]]  # by id: the base's and the tuned model's token, None for none
+    sizes: tuple[int, int]  # outputs of the base and of the tuned model
 
     @property
     def same(self) -> bool:
@@ -46,7 +43,8 @@ def vocabularies(
 ) -> Vocabularies:
     """Compare two models' tokens by id."""
     sizes = (_outputs(base), _outputs(tuned))
-    left, right = _by_id(base_tokenizer), _by_id(tuned_tokenizer)
+    tokenizers = (base_tokenizer, tuned_tokenizer)
+    left, right = ({index: token for token, index in tokenizer.get_vocab().items()} for tokenizer in tokenizers)
     pairs = {index: (left.get(index), right.get(index)) for index in left.keys() | right.keys()}
     differing = {index: (own, other) for index, (own, other) in pairs.items() if own != other}
     return Vocabularies(words=min(sizes), differing=differing, sizes=sizes)
@@ -63,10 +61,7 @@ def check_vocabularies(found: Vocabularies) -> None:
 
 
 def share_vocabulary(base: PreTrainedModel, tuned: PreTrainedModel, found: Vocabularies) -> None:
-    """Cut both models' outputs to the ids below `found.words`, so that their predictions are comparable.
-
-    Raises `ConfigError` if most tokens differ: the models do not share a tokenizer.
-    """
+    """Cut both models' outputs to the ids below `found.words`, to compare them. Raises `ConfigError` if most tokens differ."""
     if sum(index < found.words for index in found.differing) > found.words // 2:
         raise ConfigError(
             f"the models split text into different tokens ({found})", "compare models that share a tokenizer"
@@ -80,31 +75,23 @@ def _outputs(model: PreTrainedModel) -> int:
     return len(model.get_output_embeddings().weight)
 
 
-def _by_id(tokenizer: PreTrainedTokenizerBase) -> dict[int, str]:
-    return {index: token for token, index in tokenizer.get_vocab().items()}
-
-
-def document_start(
-    tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel | None = None, override: str | int | None = None
-) -> tuple[int, str]:
+def document_start(tokenizer: PreTrainedTokenizerBase, override: str | int | None = None) -> tuple[int, str]:
     """Find the token that starts a document in pretraining text.
 
     The `bos_token` of instruct models is often a chat token, which starts a turn and not a document.
 
-    Args:
-        model: the base, if at hand: its configuration is searched too, and the id must be in its vocabulary.
-        override: text or id of the token, chosen by the user.
-
-    Returns:
-        The token's id, and one line that says how the token was found.
-
-    Raises:
-        ConfigError: the override is not in the vocabulary, or no token was found.
+    `override` is the text or id of the token, chosen by the user. Returns the token's id, and one line that says how
+    the token was found. Raises `ConfigError` if the override is not in the vocabulary, or no token was found.
     """
-    size = len(tokenizer) if model is None else min(len(tokenizer), model.get_input_embeddings().num_embeddings)
+    vocabulary, size = tokenizer.get_vocab(), len(tokenizer)
     if override is not None:
-        return _overridden_start(tokenizer, override, size)
-    vocabulary = tokenizer.get_vocab()
+        index = vocabulary.get(override, -1) if isinstance(override, str) else override
+        if isinstance(override, bool) or not 0 <= index < size:
+            raise ConfigError(
+                f"the document start {override!r} is not in the vocabulary of {size} tokens",
+                "give the text of one token exactly as in the vocabulary, or its id",
+            )
+        return index, f"document start: {tokenizer.convert_ids_to_tokens(index)}, as given"
     special = {str(token) for token in tokenizer.added_tokens_decoder.values() if token.special}
     special |= set(tokenizer.all_special_tokens)
     bos = tokenizer.bos_token
@@ -116,11 +103,6 @@ def document_start(
     for name in _START_NAMES:
         if name in special and vocabulary.get(name, size) < size:
             return vocabulary[name], f"document start: {name}, found by name ({why_not})"
-    configured = None if model is None else model.config.get_text_config().bos_token_id
-    if isinstance(configured, int) and 0 <= configured < size:
-        token = str(tokenizer.convert_ids_to_tokens(configured))
-        if token in special and not _is_chat_token(tokenizer, token):
-            return configured, f"document start: {token}, the model's bos_token_id ({why_not})"
     eos = tokenizer.eos_token
     if vocabulary.get(eos, size) < size:
         return vocabulary[eos], f"document start: {eos}, the eos_token, as no better token was found ({why_not})"
@@ -128,16 +110,6 @@ def document_start(
         "the tokenizer has neither a token that starts a document nor an eos_token",
         "name the token with --document-start TOKEN",
     )
-
-
-def _overridden_start(tokenizer: PreTrainedTokenizerBase, override: str | int, size: int) -> tuple[int, str]:
-    index = tokenizer.get_vocab().get(override, -1) if isinstance(override, str) else override
-    if isinstance(override, bool) or not 0 <= index < size:
-        raise ConfigError(
-            f"the document start {override!r} is not in the vocabulary of {size} tokens",
-            "give the text of one token exactly as in the vocabulary, or its id",
-        )
-    return index, f"document start: {tokenizer.convert_ids_to_tokens(index)}, as given"
 
 
 def _is_chat_token(tokenizer: PreTrainedTokenizerBase, token: str) -> bool:

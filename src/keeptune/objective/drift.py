@@ -4,11 +4,13 @@ A tile is processed while it fits the processor's cache and is reduced to a few 
 are joined afterwards, so that no tensor of tokens × vocabulary exists.
 
 Shapes: N tokens, C tokens of a chunk, R tokens of a block, V vocabulary, W vocabulary entries of a tile, G entries of a
-group, S tiles, D width, M measures, K sums per token and tile.
+group, S tiles, D width, M measures, K sums per token and tile. In `wide_product` N rows, K inner dimension, M columns.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -16,7 +18,6 @@ import torch
 from torch import Tensor
 
 from keeptune.objective.head import Head
-from keeptune.objective.matmul import wide_product
 
 MEASURES = ("kl", "soft_ce", "entropy", "l_f", "l_f_base", "ce", "ce_base", "agreement")
 
@@ -24,12 +25,9 @@ MEASURES = ("kl", "soft_ce", "entropy", "l_f", "l_f_base", "ce", "ce_base", "agr
 class Tiling(NamedTuple):
     """How much is processed at once."""
 
-    chunk_tokens: int
-    """Tokens multiplied with a tile of the head's weight at once. More tokens mean fewer reads of the weight."""
-    block_tokens: int
-    """Tokens of a chunk whose logits are processed together: few enough for a core's cache."""
-    tile_words: int
-    """Vocabulary entries of a tile."""
+    chunk_tokens: int  # multiplied with a tile of the head's weight: more tokens mean fewer reads of the weight
+    block_tokens: int  # of a chunk, whose logits are processed together: few enough for a core's cache
+    tile_words: int  # vocabulary entries of a tile
 
 
 CPU_TILING = Tiling(chunk_tokens=2048, block_tokens=64, tile_words=4096)
@@ -85,6 +83,47 @@ def _logits(hidden_CD: Tensor, head: Head, words: slice, dtype: torch.dtype) -> 
     bias_W = None if head.bias_V is None else head.bias_V[words]
     tile = replace(head, weight_VD=head.weight_VD[words], bias_V=bias_W)
     return tile.finish(wide_product(hidden_CD, tile.weight_VD.T, dtype))
+
+
+def wide_product(left_NK: Tensor, right_KM: Tensor, dtype: torch.dtype) -> Tensor:
+    """The product of both inputs rounded to `dtype`: fp32 [N, M] (fp64 if `dtype` is fp64). No gradient.
+
+    A plain 16-bit product rounds every result to 8 or 11 bits. A small drift moves a logit by less than that.
+    For bfloat16 and float16 on CPU and CUDA the products are exact and the sums fp32, regardless of autocast and of
+    torch's matmul precision. On other devices, and on CUDA before torch 2.8, the sums are rounded to `dtype` first.
+    Wider dtypes multiply with torch's current settings.
+    """
+    left_NK, right_KM = left_NK.detach().to(dtype), right_KM.detach().to(dtype)
+    device = left_NK.device.type
+    with torch.autocast(device, enabled=False):
+        if dtype.itemsize != 2:
+            return left_NK @ right_KM
+        if device == "cpu":
+            with _cpu_products("bf16" if dtype == torch.bfloat16 else "ieee"):
+                return left_NK.float() @ right_KM.float()
+        if device == "cuda" and "dtype" in torch.ops.aten.mm.overloads():
+            return torch.mm(left_NK, right_KM, out_dtype=torch.float32)
+        return (left_NK @ right_KM).float()
+
+
+@contextmanager
+def _cpu_products(precision: str) -> Iterator[None]:
+    """Let oneDNN round fp32 inputs to `precision`, which is exact for inputs already rounded, and sum in fp32."""
+    if hasattr(torch.backends.mkldnn, "matmul"):
+        switch = torch.backends.mkldnn.matmul
+        before = switch.fp32_precision
+        switch.fp32_precision = precision
+        try:
+            yield
+        finally:
+            switch.fp32_precision = before
+        return
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("medium" if precision == "bf16" else "highest")
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before)
 
 
 def _tile_sums(tuned_RW: Tensor, base_RW: Tensor, target_R: Tensor) -> Tensor:

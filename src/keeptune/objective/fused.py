@@ -75,11 +75,7 @@ def fused_next_token_ce(
     chunk_tokens: int | None = None,
 ) -> Tensor:
     """Σ_n −log θ(target_n) in nats, a differentiable fp32 scalar; see `divergence.next_token_ce`."""
-
-    def chunk_loss(rows: slice) -> ChunkLoss:
-        return NextTokenLoss(target_N[rows])
-
-    return _fused(student_hidden_ND, student_head, chunk_loss, mask_N, chunk_tokens)
+    return _fused(student_hidden_ND, student_head, lambda rows: NextTokenLoss(target_N[rows]), mask_N, chunk_tokens)
 
 
 class ChunkLoss(Protocol):
@@ -87,11 +83,13 @@ class ChunkLoss(Protocol):
 
     def block(self, rows: slice) -> ChunkLoss:
         """The same loss for some of the chunk's tokens."""
-        ...
 
     def __call__(self, student_RV: Tensor) -> tuple[Tensor, Tensor]:
         """Loss of each token, and gradient at the logits, from the student's log-probabilities (overwritten)."""
-        ...
+
+
+LossOf = Callable[[slice], ChunkLoss]
+"""From a range of tokens, a chunk, to its loss."""
 
 
 @dataclass(frozen=True)
@@ -133,16 +131,9 @@ def chunk_size(tokens: int, vocabulary: int, dtype: torch.dtype, device: torch.d
 
 
 def _fused(
-    hidden_ND: Tensor,
-    head: Head,
-    chunk_loss: Callable[[slice], ChunkLoss],
-    mask_N: Tensor | None,
-    chunk_tokens: int | None,
+    hidden_ND: Tensor, head: Head, chunk_loss: LossOf, mask_N: Tensor | None, chunk_tokens: int | None
 ) -> Tensor:
-    total: Tensor = _FusedLinearLoss.apply(
-        hidden_ND, head.weight_VD, head.bias_V, head, chunk_loss, mask_N, chunk_tokens
-    )
-    return total
+    return _FusedLinearLoss.apply(hidden_ND, head.weight_VD, head.bias_V, head, chunk_loss, mask_N, chunk_tokens)
 
 
 class _FusedLinearLoss(torch.autograd.Function):
@@ -153,7 +144,7 @@ class _FusedLinearLoss(torch.autograd.Function):
         weight_VD: Tensor,
         bias_V: Tensor | None,
         head: Head,
-        chunk_loss: Callable[[slice], ChunkLoss],
+        chunk_loss: LossOf,
         mask_N: Tensor | None,
         chunk_tokens: int | None,
     ) -> Tensor:
@@ -172,7 +163,8 @@ class _FusedLinearLoss(torch.autograd.Function):
             hidden_CD = hidden_ND[rows].detach().to(dtype)
             product_CV = hidden_CD @ weight.T
             mask_C = None if mask_N is None else mask_N[rows]
-            total += _into_gradient(product_CV, head, chunk_loss(rows), mask_C, grad_bias, ctx.needs_input_grad)
+            wanted = any(ctx.needs_input_grad[:3])
+            total += _into_gradient(product_CV, head, chunk_loss(rows), mask_C, grad_bias, wanted)
             if grad_hidden is not None:
                 grad_hidden[rows] = product_CV @ weight
             if needs_weight:
@@ -194,12 +186,7 @@ class _FusedLinearLoss(torch.autograd.Function):
 
 
 def _into_gradient(
-    product_CV: Tensor,
-    head: Head,
-    loss: ChunkLoss,
-    mask_C: Tensor | None,
-    grad_bias: Tensor | None,
-    wanted: tuple[bool, ...],
+    product_CV: Tensor, head: Head, loss: ChunkLoss, mask_C: Tensor | None, grad_bias: Tensor | None, wanted: bool
 ) -> Tensor:
     """The summed loss of a chunk. Overwrites `product_CV` with the gradient at the product, if one is wanted."""
     chunk, vocabulary = product_CV.shape
@@ -212,7 +199,7 @@ def _into_gradient(
         product_RV = product_CV[rows]
         part, gradient_RV = work(product_RV, head, loss.block(rows), None if mask_C is None else mask_C[rows])
         total += part
-        if any(wanted[:3]):
+        if wanted:
             product_RV.copy_(gradient_RV)
         if grad_bias is not None:
             grad_bias += gradient_RV.sum(dim=0)

@@ -19,11 +19,9 @@ class ChunkTarget(Protocol):
 
     def block(self, rows: slice) -> ChunkTarget:
         """The predictions for some of the chunk's tokens."""
-        ...
 
     def log_probs(self, student_RV: Tensor) -> Tensor:
         """Log-probabilities [R, V], fp32 or wider, in a new tensor. `student_RV` are the student's."""
-        ...
 
 
 class Target(Protocol):
@@ -31,7 +29,6 @@ class Target(Protocol):
 
     def chunk(self, rows: slice) -> ChunkTarget:
         """The predictions for a range of tokens, with the chunk's matrix product computed."""
-        ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,9 +36,7 @@ class HiddenTarget:
     """Exact: the base's final hidden states, from which the base's head recomputes the logits."""
 
     hidden_ND: Tensor
-    """The base's final hidden states."""
     head: Head
-    """The base's head."""
 
     def chunk(self, rows: slice) -> LogitTarget:
         return LogitTarget(product_CV=self.head.product(self.hidden_ND[rows]), head=self.head)
@@ -54,13 +49,11 @@ class LogitTarget:
     product_CV: Tensor
     """The matrix product of hidden states and head weight."""
     head: Head
-    """The base's head."""
 
     def block(self, rows: slice) -> LogitTarget:
         return LogitTarget(product_CV=self.product_CV[rows], head=self.head)
 
     def log_probs(self, student_RV: Tensor) -> Tensor:
-        """See `ChunkTarget.log_probs`."""
         return self.head.finish(self.product_CV).log_softmax(dim=-1)
 
 
@@ -85,7 +78,6 @@ class TopKTarget:
         return self.chunk(rows)
 
     def log_probs(self, student_RV: Tensor) -> Tensor:
-        """See `ChunkTarget.log_probs`."""
         ids_RK = self.ids_NK.long()
         kept_RK1 = self.log_probs_NK1.to(student_RV.dtype).log_softmax(dim=-1)
         student_tail_R1 = student_RV.scatter(-1, ids_RK, -torch.inf).logsumexp(dim=-1, keepdim=True)

@@ -15,14 +15,10 @@ _SHARE = 2  # `auto` uses at most 1/2 of the free disk or memory
 class TeacherChoice:
     """A teacher by name, or none, with the reason and the costs."""
 
-    kind: str | None
-    """Name of the teacher; None if the objective needs no teacher."""
+    kind: str | None  # None if the objective needs no teacher
     reason: str
-    """Why this teacher."""
-    disk_bytes: int = 0
-    """Size of the predictions that the pool stores."""
-    memory_bytes: int = 0
-    """Memory beside the model in training."""
+    disk_bytes: int = 0  # size of the predictions that the pool stores
+    memory_bytes: int = 0  # beside the model in training
 
     @property
     def predictions(self) -> Predictions:
@@ -41,13 +37,8 @@ class TeacherChoice:
 def choose_teacher(wanted: str, objective: str, pool: ReplayPool | None, options: TeacherOptions) -> TeacherChoice:
     """The teacher named by `wanted`; for `auto` the teacher of the pool's predictions, or the first that fits.
 
-    Args:
-        wanted: a name in `TEACHERS`, or `auto`.
-        objective: the replay term; `ntp` needs no teacher.
-        pool: the given pool; None if the run will write one.
-
-    Raises:
-        ConfigError: the named teacher cannot be used in this run, or no teacher fits.
+    `wanted` is a name in `TEACHERS`, or `auto`; the `ntp` objective needs no teacher; `pool` is the given pool, None if
+    the run will write one. Raises `ConfigError` if the named teacher cannot be used in this run, or no teacher fits.
     """
     stored = None if pool is None else pool.settings.predictions
     if options.adapter_mismatch and (stored != "hidden" or wanted not in ("auto", "hidden")):
@@ -83,12 +74,8 @@ def choose_teacher(wanted: str, objective: str, pool: ReplayPool | None, options
 
 def _choice(name: str, options: TeacherOptions, why: str) -> TeacherChoice:
     teacher = teacher_named(name)
-    return TeacherChoice(
-        kind=name,
-        reason=teacher.description + why,
-        disk_bytes=teacher.disk_bytes(options),
-        memory_bytes=teacher.memory_bytes(options),
-    )
+    disk, memory = teacher.disk_bytes(options), teacher.memory_bytes(options)
+    return TeacherChoice(kind=name, reason=teacher.description + why, disk_bytes=disk, memory_bytes=memory)
 
 
 def _size(count: int) -> str:

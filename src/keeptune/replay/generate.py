@@ -25,20 +25,13 @@ from keeptune.models.adapters import causal_model, evaluating
 from keeptune.models.modeling import check_head, fingerprint, training_dtype
 from keeptune.replay.engines import Engine, engine_named
 from keeptune.replay.openings import Prompts, find_openings
-from keeptune.replay.pool import (
-    DEFAULT_ENGINE,
-    PoolSettings,
-    Predictions,
-    ReplayPool,
-    describe_sampling,
-    read_manifest,
-    start_pool,
-)
+from keeptune.replay.pool import DEFAULT_ENGINE, PoolSettings, Predictions, ReplayPool, describe_sampling, read_manifest
 from keeptune.replay.teachers import teacher_outputs
 from keeptune.system import versions
 
 # Rows of real text that are read and written together; a kill loses at most these.
 _TEXT_ROWS_PER_SHARD = 64
+_RowsOf = Callable[[range], Tensor]
 
 
 def sample_pool(
@@ -63,8 +56,7 @@ def sample_pool(
     depends on the free memory and is recorded in the pool.
 
     Args:
-        model: the base, before any fine-tuning, on its device.
-        tokenizer: the base's tokenizer.
+        model, tokenizer: the base, before any fine-tuning, on its device, and its tokenizer.
         tokens: number of targets, rounded up to whole rows of `length` targets.
         start: the document-start token, as text or id, if the detected one is wrong. Several are used in turn.
         prompts: how rows start: as a `document`, or as a `chat`, with the chat template up to the user's first words.
@@ -93,7 +85,7 @@ def sample_pool(
         sampling=describe_sampling(temperature),
         engine=engine if isinstance(engine, str) else engine.name,
     )
-    pool = start_pool(Path(folder), settings, math.ceil(tokens / length))
+    pool = ReplayPool.start(Path(folder), settings, math.ceil(tokens / length))
     if pool.rows_written < pool.rows:
         logger.info(f"rows start with {settings.start_text!r}: {found}")
         _sample_rows(pool, model, dtype, engine, temperature)
@@ -120,8 +112,7 @@ def text_pool(
     The last rows of the pool are held out for the drift readings and the certificate.
 
     Args:
-        model: the base, before any fine-tuning, on its device.
-        tokenizer: the base's tokenizer.
+        model, tokenizer: the base, before any fine-tuning, on its device, and its tokenizer.
         texts: plain texts, one string a document; or the name of a data set, as for `load_documents`; or rows that
             `keeptune.data.encode.text_rows` cut, integer [R, T + 1].
         tokens, length, seed, start: how to cut texts into rows; see `text_rows`. Default length 128.
@@ -155,7 +146,7 @@ def text_pool(
         sampling=f"real text from {source or name}",
         text_sha256=hashlib.sha256(rows_RT1.numpy().tobytes()).hexdigest(),
     )
-    pool, causal = start_pool(Path(folder), settings, len(rows_RT1)), causal_model(model)
+    pool, causal = ReplayPool.start(Path(folder), settings, len(rows_RT1)), causal_model(model)
     with evaluating(causal), track("Computing predictions on the text", pool.rows, "rows") as progress:
         _append_shards(pool, causal, dtype, lambda rows: rows_RT1[rows.start : rows.stop], progress)
     return ReplayPool.open(folder)
@@ -168,8 +159,7 @@ def _vocabulary(model: nn.Module) -> int:
 def _base_settings(model: nn.Module, dtype: torch.dtype, predictions: Predictions, top_k: int) -> dict[str, Any]:
     """The fields of `PoolSettings` about the base, its dtype and the stored predictions.
 
-    Raises:
-        ConfigError: logits that cannot be rebuilt from hidden states, or a `top_k` outside the vocabulary.
+    Raises `ConfigError` for logits that cannot be rebuilt from hidden states, or a `top_k` outside the vocabulary.
     """
     check_head(model)
     if predictions == "topk" and not 1 <= top_k < _vocabulary(model):
@@ -219,7 +209,8 @@ def _sample_rows(
         writer: Engine = engine
 
         def sample(rows: range) -> Tensor:
-            seed = _shard_seed(settings.seed, len(pool.shards))
+            shard, generator = len(pool.shards), torch.Generator().manual_seed(settings.seed)
+            seed = int(torch.randint(2**62, (shard + 1,), generator=generator)[shard])
             opening = [openings[row % len(openings)] for row in rows]
             tokens_RT1 = writer.sample(len(rows), sampled, opening, seed)
             _check_rows(tokens_RT1, opening, sampled, _vocabulary(causal), writer.name)
@@ -243,17 +234,9 @@ def _check_rows(tokens_RT1: Tensor, opening: list[list[int]], sampled: int, voca
 
 
 def _append_shards(
-    pool: ReplayPool,
-    causal: nn.Module,
-    dtype: torch.dtype,
-    rows_of: Callable[[range], Tensor],
-    progress: Task,
-    units: int = 1,
+    pool: ReplayPool, causal: nn.Module, dtype: torch.dtype, rows_of: _RowsOf, progress: Task, units: int = 1
 ) -> None:
-    """Append shards until the pool is complete; `rows_of` gives the tokens [R, T + 1] of rows by their indices.
-
-    A row counts as `units` of progress.
-    """
+    """Complete the pool with rows [R, T + 1] that `rows_of` gives by their indices; each is `units` of progress."""
     settings = pool.settings
     progress.skip(pool.rows_written * units)
     while pool.rows_written < pool.rows:
@@ -262,10 +245,6 @@ def _append_shards(
         outputs = teacher_outputs(causal, tokens_RT1[:, :-1], dtype, settings.predictions, settings.top_k)
         pool.append(tokens_RT1, outputs)
         progress.advance(pool.rows_written * units - progress.done)
-
-
-def _shard_seed(seed: int, shard: int) -> int:
-    return int(torch.randint(2**62, (shard + 1,), generator=torch.Generator().manual_seed(seed))[shard])
 
 
 def _start_of(tokens_RT1: Tensor, vocabulary: int) -> int:

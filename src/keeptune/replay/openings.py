@@ -23,11 +23,8 @@ def find_openings(
 ) -> tuple[dict[str, Any], str]:
     """The openings of rows of `length` targets, which start as a chat or as a document (with `start`, if given).
 
-    Returns:
-        The fields of `PoolSettings` about openings, and how the start tokens were found, for the log.
-
-    Raises:
-        ConfigError: no start token, an unknown one, or a chat template without an opening that fits a row.
+    Returns the fields of `PoolSettings` about openings, and how the start tokens were found, for the log. Raises
+    `ConfigError` for no start token, an unknown one, or a chat template without an opening that fits a row.
     """
     opening: list[int] = []
     if prompts == "chat":
@@ -55,10 +52,8 @@ def find_openings(
 def chat_opening(tokenizer: PreTrainedTokenizerBase) -> list[int]:
     """The ids that the chat template puts before a user's first words.
 
-    A chat model continues them with the user's turn and then with the answer (Magpie, arXiv 2406.08464).
-
-    Raises:
-        ConfigError: no chat template, or a template without such an opening.
+    A chat model continues them with the user's turn and then with the answer (Magpie, arXiv 2406.08464). Raises
+    `ConfigError` if there is no chat template, or no such opening.
     """
     fix = "start rows as documents instead (--prompts document)"
     if not tokenizer.chat_template:

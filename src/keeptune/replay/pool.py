@@ -96,8 +96,7 @@ class PoolSettings:
 class ReplayBatch:
     """Some rows of a pool, ready for a loss."""
 
-    tokens_BT1: Tensor
-    """int64 [B, T + 1]."""
+    tokens_BT1: Tensor  # int64 [B, T + 1]
     outputs: dict[str, Tensor] = field(default_factory=dict)
     """Stored teacher outputs by name: `hidden` [B, T, D]; or `top_ids` [B, T, K] and `top_log_probs` [B, T, K + 1]."""
 
@@ -134,10 +133,7 @@ class ReplayPool:
 
     @classmethod
     def open(cls, folder: str | Path) -> ReplayPool:
-        """Open a pool and verify every checksum.
-
-        Raises `SourceNotFound` if the folder contains no pool, `PoolError` if the pool is unfinished or damaged.
-        """
+        """Open a pool and verify every checksum. Raises `SourceNotFound`, or `PoolError` if unfinished or damaged."""
         pool = read_manifest(Path(folder))
         if pool is None:
             raise SourceNotFound(f"no replay pool at {folder}", "make one with: keeptune replay MODEL --out FOLDER")
@@ -146,6 +142,30 @@ class ReplayPool:
                 f"the replay pool {folder} is unfinished: {pool.rows_written} of {pool.rows} rows",
                 "run the same keeptune replay command again to finish it",
             )
+        for shard in pool.shards:
+            pool.verify(shard)
+        return pool
+
+    @classmethod
+    def start(cls, folder: Path, settings: PoolSettings, rows: int) -> ReplayPool:
+        """A pool to append to: a new one, or the pool with the same settings in `folder`.
+
+        An unfinished pool is continued, and a finished pool with fewer rows is grown. Raises `OutputExists` if `folder`
+        contains a pool with other settings, or other files; `PoolError` if a shard of the existing pool is damaged.
+        """
+        pool = read_manifest(folder)
+        if pool is None:
+            if folder.exists() and any(folder.iterdir()):
+                raise OutputExists(f"{folder} is not empty and contains no replay pool", "choose another --out")
+            pool = cls(folder=folder, settings=settings, rows=rows, shards=[])
+        differing = [key for key, value in asdict(settings).items() if asdict(pool.settings)[key] != value]
+        if differing:
+            raise OutputExists(
+                f"{folder} contains a replay pool with other settings ({', '.join(differing)})",
+                "choose another --out, or delete that folder first",
+            )
+        pool.rows = max(pool.rows, rows)
+        pool.write_manifest()
         for shard in pool.shards:
             pool.verify(shard)
         return pool
@@ -248,30 +268,3 @@ def read_manifest(folder: Path) -> ReplayPool | None:
         raise PoolError(
             f"the replay pool's manifest {path} cannot be read ({error})", f"delete {folder} and make the pool again"
         ) from error
-
-
-def start_pool(folder: Path, settings: PoolSettings, rows: int) -> ReplayPool:
-    """A pool to append to: a new one, or the pool with the same settings in `folder`.
-
-    An unfinished pool is continued, and a finished pool with fewer rows is grown.
-
-    Raises:
-        OutputExists: `folder` contains a pool with other settings, or other files.
-        PoolError: a shard of the existing pool is damaged.
-    """
-    pool = read_manifest(folder)
-    if pool is None:
-        if folder.exists() and any(folder.iterdir()):
-            raise OutputExists(f"{folder} is not empty and contains no replay pool", "choose another --out")
-        pool = ReplayPool(folder=folder, settings=settings, rows=rows, shards=[])
-    differing = [key for key, value in asdict(settings).items() if asdict(pool.settings)[key] != value]
-    if differing:
-        raise OutputExists(
-            f"{folder} contains a replay pool with other settings ({', '.join(differing)})",
-            "choose another --out, or delete that folder first",
-        )
-    pool.rows = max(pool.rows, rows)
-    pool.write_manifest()
-    for shard in pool.shards:
-        pool.verify(shard)
-    return pool

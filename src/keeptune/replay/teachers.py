@@ -36,7 +36,6 @@ class Teacher(Protocol):
 
     def target(self, model: nn.Module, batch: ReplayBatch) -> Target:
         """The predictions at every token of the batch; `model` is the model in training, unwrapped."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -70,11 +69,9 @@ class AdapterOff:
 
 
 class LiveCopy:
-    """A frozen copy of the base beside the model: exact, with twice the memory.
+    """A frozen copy of the base beside the model, in the dtype in which training multiplies: exact, twice the memory.
 
-    Args:
-        model: the base on its device. If it has an adapter, the copy disables it.
-        dtype: dtype of the copy's weights: the dtype in which training multiplies.
+    If the base has an adapter, the copy disables it.
     """
 
     def __init__(self, model: nn.Module, dtype: torch.dtype) -> None:
@@ -90,38 +87,26 @@ class LiveCopy:
 class TeacherOptions:
     """What a run offers a teacher, from which costs follow."""
 
-    model: nn.Module
-    """The model in training."""
-    dtype: torch.dtype
-    """The dtype in which training multiplies."""
-    tokens: int
-    """Replay tokens of the pool."""
-    top_k: int
-    """Tokens that a topk pool stores of each prediction."""
-    disk_free: int
-    """Free bytes on the pool's disk."""
-    memory_free: int
-    """Free bytes on the training device."""
-    adapter_mismatch: str | None
-    """Why disabling the adapter does not recover the base; see `keeptune.models.adapters.adapter_mismatch`."""
+    model: nn.Module  # in training
+    dtype: torch.dtype  # in which training multiplies
+    tokens: int  # of the pool
+    top_k: int  # tokens that a topk pool stores of each prediction
+    disk_free: int  # bytes on the pool's disk
+    memory_free: int  # bytes on the training device
+    adapter_mismatch: str | None  # see `keeptune.models.adapters.adapter_mismatch`
 
 
 @dataclass(frozen=True, kw_only=True)
 class NamedTeacher:
     """One teacher that is known by name."""
 
-    description: str
-    """What it is, in a few words, for the log."""
+    description: str  # a few words, for the log
     make: Callable[[nn.Module, torch.dtype, Head | None], Teacher]
     """(model, dtype, the base's head if at hand) → the teacher. Called before training, when the model is the base."""
-    predictions: Predictions = "none"
-    """What a pool stores for it."""
-    forward_pass: bool = True
-    """Whether it needs a forward pass of the base on replay rows."""
-    disk_bytes: Callable[[TeacherOptions], int] = lambda options: 0
-    """Size of the stored predictions."""
-    memory_bytes: Callable[[TeacherOptions], int] = lambda options: 0
-    """Memory beside the model in training."""
+    predictions: Predictions = "none"  # what a pool stores for it
+    forward_pass: bool = True  # whether it needs a forward pass of the base on replay rows
+    disk_bytes: Callable[[TeacherOptions], int] = lambda options: 0  # of the stored predictions
+    memory_bytes: Callable[[TeacherOptions], int] = lambda options: 0  # beside the model in training
     obstacle: Callable[[TeacherOptions], ConfigError | None] = lambda options: None
     """Why it cannot be used in this run; None if it can."""
 

@@ -30,11 +30,9 @@ class Decoder(Protocol):
 
     def begin(self, rows: int, length: int) -> None:
         """Start `rows` new rows of at most `length` positions."""
-        ...
 
     def step(self, tokens_B1: Tensor) -> Tensor:
         """Read one more token of each row; returns the logits [B, V] of the next token."""
-        ...
 
 
 def make_decoder(model: nn.Module, dtype: torch.dtype, rows: int) -> Decoder:

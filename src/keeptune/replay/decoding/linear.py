@@ -6,7 +6,9 @@ is faster. The operators are private to torch, so `packing_works` tries them fir
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cache
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -15,14 +17,20 @@ from torch.nn import functional
 from keeptune.log import logger
 
 _PROBE_TOLERANCE = 0.02
+Then = Literal["product", "silu", "times", "plus"]
+# What follows a product: its name in oneDNN, and the plain form.
+_THEN: dict[Then, tuple[str, Callable[[Tensor, Any], Tensor]]] = {
+    "product": ("none", lambda product, other: product),
+    "silu": ("swish", lambda product, other: functional.silu(product)),
+    "times": ("mul", torch.mul),
+    "plus": ("add", torch.add),
+}
 
 
 class FusedLinear:
     """One or several `nn.Linear` over the same input, concatenated; packed, the operation after it costs nothing.
 
-    Args:
-        linears: the layers.
-        pack_rows: number of input rows to pack the weights for; None to use the layers as they are.
+    The weights are packed for `pack_rows` input rows; None uses the layers as they are.
     """
 
     def __init__(self, linears: list[nn.Linear], pack_rows: int | None) -> None:
@@ -34,30 +42,15 @@ class FusedLinear:
             self.bias = None if linears[0].bias is None else torch.cat([linear.bias.detach() for linear in linears])
             self.linears = []
 
-    def __call__(self, hidden: Tensor) -> Tensor:
-        """The product."""
-        return self._plain(hidden) if self.packed is None else self._packed(hidden, "none")
-
-    def silu(self, hidden: Tensor) -> Tensor:
-        """SiLU of the product."""
-        return functional.silu(self._plain(hidden)) if self.packed is None else self._packed(hidden, "swish")
-
-    def times(self, hidden: Tensor, other: Tensor) -> Tensor:
-        """The product times `other`."""
-        return self._plain(hidden) * other if self.packed is None else self._packed(hidden, "mul", other)
-
-    def plus(self, hidden: Tensor, other: Tensor) -> Tensor:
-        """The product plus `other`."""
-        return self._plain(hidden) + other if self.packed is None else self._packed(hidden, "add", other)
-
-    def _plain(self, hidden: Tensor) -> Tensor:
-        return torch.cat([linear(hidden) for linear in self.linears], dim=-1)
-
-    def _packed(self, hidden: Tensor, then: str, other: Tensor | None = None) -> Tensor:
+    def __call__(self, hidden: Tensor, then: Then = "product", other: Tensor | None = None) -> Tensor:
+        """The product itself, its SiLU, or the product times or plus `other`."""
+        fused, plain = _THEN[then]
+        if self.packed is None:
+            return plain(torch.cat([linear(hidden) for linear in self.linears], dim=-1), other)
         product = torch.ops.mkldnn._linear_pointwise
         if other is None:
-            return product(hidden, self.packed, self.bias, then, [], "")
-        return product.binary(hidden, other, self.packed, self.bias, then)
+            return product(hidden, self.packed, self.bias, fused, [], "")
+        return product.binary(hidden, other, self.packed, self.bias, fused)
 
 
 class PackedLinear(nn.Module):
@@ -109,13 +102,9 @@ def _probe() -> str:
     hidden = (torch.arange(4 * 48).view(4, 48).remainder(13) / 8 - 0.75).bfloat16()
     other = (torch.arange(4 * 32).view(4, 32).remainder(7) / 4).bfloat16()
     packed, plain = FusedLinear([linear], 4), FusedLinear([linear], None)
-    pairs = {
-        "product": (packed(hidden), plain(hidden)),
-        "silu": (packed.silu(hidden), plain.silu(hidden)),
-        "times": (packed.times(hidden, other), plain.times(hidden, other)),
-        "plus": (packed.plus(hidden, other), plain.plus(hidden, other)),
-    }
-    for name, (left, right) in pairs.items():
+    for name in _THEN:
+        second = other if name in ("times", "plus") else None
+        left, right = packed(hidden, name, second), plain(hidden, name, second)
         if left.shape != right.shape or (left - right).float().norm() > _PROBE_TOLERANCE * right.float().norm():
             return name
     return ""

@@ -30,12 +30,7 @@ def is_llama(causal: Any) -> bool:
 
 
 class LlamaDecoder:
-    """The decoder of the Llama family.
-
-    Args:
-        causal: a model of the family; see `is_llama`.
-        pack_rows: number of rows to pack the weights for (see `FusedLinear`); None to use them as they are.
-    """
+    """The decoder of the Llama family (see `is_llama`); weights packed for `pack_rows` (see `FusedLinear`)."""
 
     def __init__(self, causal: Any, pack_rows: int | None) -> None:
         self.embed, self.rotary = causal.model.embed_tokens, causal.model.rotary_emb
@@ -98,9 +93,9 @@ class _LlamaLayer:
             scale=self.scaling,
             enable_gqa=self.heads != self.key_heads,
         )
-        hidden_BD = self.out.plus(attended_BH1W.reshape(rows, -1), hidden_BD)
+        hidden_BD = self.out(attended_BH1W.reshape(rows, -1), "plus", hidden_BD)
         normed_BD = self.mlp_norm(hidden_BD)
-        return self.down.plus(self.up.times(normed_BD, self.gate.silu(normed_BD)), hidden_BD)
+        return self.down(self.up(normed_BD, "times", self.gate(normed_BD, "silu")), "plus", hidden_BD)
 
 
 class _Norm:

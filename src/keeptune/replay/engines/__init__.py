@@ -32,7 +32,6 @@ class Engine(Protocol):
         `opening` holds the ids that all rows start with, or one list of ids for each row, all of one length. The same
         `seed` gives the same rows.
         """
-        ...
 
 
 class NamedEngine(Protocol):
@@ -42,11 +41,9 @@ class NamedEngine(Protocol):
         self, model: nn.Module, *, dtype: torch.dtype, rows: int, temperature: float, on_token: Callable[[int], None]
     ) -> Engine:
         """The engine; `on_token` may be called with a number of sampled tokens, for progress."""
-        ...
 
     def rows_that_fit(self, model: nn.Module, length: int, dtype: torch.dtype) -> int:
         """Rows of `length` tokens that the engine can sample together in the free memory."""
-        ...
 
 
 ENGINES: dict[str, NamedEngine] = {"torch": TorchEngine}

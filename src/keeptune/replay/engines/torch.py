@@ -24,14 +24,10 @@ _BLOCK = 256
 
 
 class TorchEngine:
-    """The decode loop in torch, on the model's own device.
+    """The decode loop in torch, on the model's own device, in `dtype` (default the model's own).
 
-    Args:
-        model: the base. On a CPU the engine decodes with a copy, so the model may change afterwards.
-        dtype: sampling dtype; default the model's own.
-        rows: number of rows that will be sampled together, for the layout of the copy's weights on a CPU.
-        on_token: called after each step with the number of rows, for progress.
-        temperature: divides the logits; 1 is the base's own distribution.
+    On a CPU the engine decodes with a copy, laid out for `rows` rows at once, so the model may change afterwards.
+    `on_token` is called after each step with the number of rows, for progress.
     """
 
     name = "torch"
@@ -47,9 +43,7 @@ class TorchEngine:
     ) -> None:
         self.device = next(model.parameters()).device
         self.decoder = make_decoder(model, dtype or next(model.parameters()).dtype, rows)
-        self.rows = rows
-        self.on_token = on_token
-        self.temperature = temperature
+        self.rows, self.temperature, self.on_token = rows, temperature, on_token
 
     @torch.inference_mode()
     def sample(self, rows: int, length: int, opening: Opening, seed: int) -> Tensor:
@@ -76,10 +70,7 @@ class TorchEngine:
     def rows_that_fit(model: nn.Module, length: int, dtype: torch.dtype) -> int:
         """Rows of `length` tokens that fit half of the memory that is free beside the decoder's copy of `model`.
 
-        A power of two, so that small changes of the free memory change nothing.
-
-        Raises:
-            ConfigError: not even one row fits.
+        A power of two, so that small changes of the free memory change nothing. Raises `ConfigError` if no row fits.
         """
         causal = causal_model(model)
         config, weight = causal.config.get_text_config(), causal.get_output_embeddings().weight

@@ -6,8 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from keeptune.data.documents import load_documents
-from keeptune.data.wikitext import articles, detokenized
+from keeptune.data.documents import articles, detokenized, load_documents
 from keeptune.errors import SourceError, SourceNotFound
 
 PUBLISHED = """ 

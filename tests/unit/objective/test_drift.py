@@ -8,8 +8,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from keeptune.objective import matmul as product
-from keeptune.objective.matmul import wide_product
+from keeptune.objective.drift import wide_product
 
 NEEDS_GPU = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")]
 DEVICES = ["cpu", pytest.param("cuda", marks=NEEDS_GPU)]
@@ -74,6 +73,6 @@ def test_the_precision_is_restored_even_on_an_error(ambient: str) -> None:
 def test_torch_before_2_9_has_one_precision_for_all(monkeypatch: pytest.MonkeyPatch) -> None:
     left, right = draw(130, 96, 515, "cpu")
     expected = wide_product(left, right, torch.bfloat16)
-    monkeypatch.setattr(product.torch.backends, "mkldnn", SimpleNamespace())
+    monkeypatch.setattr(torch.backends, "mkldnn", SimpleNamespace())
     assert torch.equal(wide_product(left, right, torch.bfloat16), expected)
     assert torch.get_float32_matmul_precision() == "highest"
