@@ -66,11 +66,7 @@ class PilotLaw:
         )
 
     def predict(self, **where: ArrayLike) -> tuple[Prediction, Prediction]:
-        """Task loss and KL.
-
-        Args:
-            where: P, N, lambda_ and tokens, as in `ReplayFit.predict`.
-        """
+        """Task loss and KL at P, N, lambda_ and tokens, as in `ReplayFit.predict`."""
         task, root = self.drift.predict(**where, interval=INTERVAL)
         ends = (np.maximum(end, 0.0) ** 2 for end in (root.value, *_ends(root)))
         return Prediction.of(task.value, *_ends(task)), Prediction.of(*ends)
@@ -118,12 +114,12 @@ def misses(runs: Sequence[Run]) -> dict[str, Any]:
     """
     sizes = sorted({run.parameters for run in runs})
     table = replay_runs(runs)
+    last = np.equal(table.N, [table.N[table.run == run].max() for run in table.run])
     if len(sizes) >= 3:
-        left, unseen = np.equal(table.P, sizes[-1]) & _last(table), "the end of the run with the highest rank"
-        kept = np.not_equal(table.P, sizes[-1])
+        highest = np.equal(table.P, sizes[-1])
+        left, kept, unseen = last & highest, ~highest, "the end of the run with the highest rank"
     else:
-        left, unseen = _last(table), "the end of every run"
-        kept = ~left
+        left, kept, unseen = last, ~last, "the end of every run"
     fit = ReplayFit(bootstraps=0).fit(table.where(kept))
     observed = table.where(left)
     predicted = fit.predict(P=observed.P, N=observed.N, lambda_=observed.lambda_, tokens=observed.tokens)
@@ -133,11 +129,6 @@ def misses(runs: Sequence[Run]) -> dict[str, Any]:
         "L_ft": float(np.max(np.abs(predicted.L_ft.value / observed.L_ft - 1))),
         "KL": float(np.max(np.abs(kl / np.maximum(observed.L_f, 1e-6) ** 2 - 1))),
     }
-
-
-def _last(table: ReplayRuns) -> np.ndarray[Any, np.dtype[np.bool_]]:
-    ends = {run: table.N[table.run == run].max() for run in set(table.run.tolist())}
-    return np.array([ends[run] == N for run, N in zip(table.run.tolist(), table.N, strict=True)])
 
 
 def _ends(band: Band) -> tuple[Floats, Floats]:
