@@ -101,9 +101,8 @@ def choose(options: Candidates, budget: float, hours: float | None = None) -> in
         )
     within &= options.seconds <= (math.inf if hours is None else 3600 * hours)
     if not within.any():
-        raise ConfigError(
-            f"no run within the budget fits into {hours:g} hours", "give more --hours, or a larger --budget"
-        )
+        what = f"no run within the budget fits into {hours:g} hours"
+        raise ConfigError(what, "give more --hours, or a larger --budget")
     hundredths = np.floor(options.task.value / EQUAL)
     return int(np.lexsort((options.task.value, options.seconds, hundredths, ~within))[0])
 

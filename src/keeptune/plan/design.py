@@ -115,8 +115,7 @@ class Design:
 def design(pace: Pace, settings: PlanSettings, *, most_steps: int) -> Design:
     """The fullest pilot with at least `LEAST_STEPS` steps per run within the minutes, and as many steps as they allow.
 
-    Args:
-        most_steps: the steps of one pass over the data.
+    No run makes more than `most_steps`, those of one pass over the data.
 
     Raises:
         ConfigError: not even one run fits.

@@ -52,11 +52,7 @@ class PilotLaw:
 
     @classmethod
     def fit(cls, runs: Sequence[Run], *, bootstraps: int = BOOTSTRAPS) -> PilotLaw:
-        """Fit to the readings after the warm-up.
-
-        Raises:
-            ConfigError: the runs do not determine the law.
-        """
+        """Fit to the readings after the warm-up; raises `ConfigError` if the runs do not determine the law."""
         roots = replay_runs(runs)
         L_f = np.array([row["L_f"] for run in runs for row in _usable(run)], dtype=np.float64)
         return cls(
@@ -106,8 +102,7 @@ def _usable(run: Run) -> list[dict[str, Any]]:
 def misses(runs: Sequence[Run]) -> dict[str, Any]:
     """Errors of the law on held-out readings: the highest rank if there are three, else the end of every run.
 
-    Returns:
-        `unseen`, a description; `L_ft` and `KL`, the largest relative errors.
+    `unseen` describes them; `L_ft` and `KL` are the largest relative errors.
 
     Raises:
         ConfigError: the law cannot be fitted to the rest.

@@ -104,17 +104,6 @@ class PlanSettings:
         self, out: Path, *, rank: int, rate: float, lambda_: float, steps: int, every: int
     ) -> TuneSettings:
         """One run of the pilot."""
-        return TuneSettings(
-            model=self.model,
-            data=self.data,
-            out=str(out),
-            lora=rank,
-            learning_rate=rate,
-            lambda_=lambda_,
-            steps=steps,
-            drift_every=every,
-            replay=str(self.pool),
-            checkpoint_every=0,
-            sft=dict(CONSTANT),
-            **self.shared(),
-        )
+        run: dict[str, Any] = {"lora": rank, "learning_rate": rate, "lambda_": lambda_, "steps": steps}
+        run |= {"drift_every": every, "checkpoint_every": 0, "replay": str(self.pool), "sft": dict(CONSTANT)}
+        return TuneSettings(model=self.model, data=self.data, out=str(out), **run, **self.shared())
