@@ -12,7 +12,7 @@ import pytest
 
 from keeptune import cli
 from keeptune.errors import ConfigError, OutputExists, SourceError
-from keeptune.plan import law, timing
+from keeptune.plan import law, pilot
 from keeptune.plan.run import plan
 from keeptune.plan.settings import PlanSettings
 
@@ -54,7 +54,7 @@ def test_a_whole_plan_stopped_resumed_asked_again_and_its_command(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], settings: PlanSettings, tmp_path: Path
 ) -> None:
     monkeypatch.setattr(law.PilotLaw.fit.__func__, "__kwdefaults__", {"bootstraps": 12})
-    tune, calls = timing.tune_or_resume, []
+    tune, calls = pilot.tune_or_resume, []
 
     def stopped_in_the_third_run(*given: Any, **named: Any) -> Path:
         calls.append(named["label"])
@@ -66,7 +66,7 @@ def test_a_whole_plan_stopped_resumed_asked_again_and_its_command(
             raise KeyboardInterrupt
         return tune(*given, **named)
 
-    monkeypatch.setattr(timing, "tune_or_resume", stopped_in_the_third_run)
+    monkeypatch.setattr(pilot, "tune_or_resume", stopped_in_the_third_run)
     assert run(monkeypatch, *flags(settings)) == 130
     assert calls == ["Probe", "Pilot 1/5", "Pilot 2/5", "Pilot 3/5"]
     assert not (settings.folder / "plan.json").exists()

@@ -8,13 +8,16 @@ from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
-from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainerCallback
+from rich.console import Console
+from rich.table import Table
+from transformers import PreTrainedModel, TrainerCallback
+from transformers import PreTrainedTokenizerBase as Tokenizer
 
+from keeptune.audit.answers import answer
 from keeptune.audit.meter import Drift, measure
 from keeptune.audit.page.demo import demo_page
-from keeptune.audit.texts import Row, self_rows, text_rows
-from keeptune.demo.content import continuations, page_content, print_summary
-from keeptune.demo.plan import LENGTH, DemoPlan
+from keeptune.audit.texts import self_rows, text_rows
+from keeptune.demo.plan import LENGTH, REPLAY_ROWS, TASK_ROWS, DemoPlan
 from keeptune.log import logger
 from keeptune.models.loading import load_model, load_tokenizer
 from keeptune.models.modeling import select_attention
@@ -31,6 +34,14 @@ EQUAL_WITHIN = 0.01  # nats per token: task losses closer than this count as equ
 SELF = "self"
 READINGS = "readings"
 MODELS = {"plain": "plain/model", "replay_matched": "replay/model-matched", "replay": "replay/model"}
+PROMPTS = (
+    "The most important thing to remember about the human heart is that",
+    "Photosynthesis is the process by which",
+    "Once upon a time, in a small village by the sea, there lived",
+    "To make a simple tomato soup, you need",
+    "module counter(input clk, input reset, output reg [7:0] count);\n",
+)
+_NEW_TOKENS = 48
 
 
 def demo(plan: DemoPlan) -> dict[str, Any]:
@@ -59,8 +70,15 @@ def demo(plan: DemoPlan) -> dict[str, Any]:
     clock.mark("measure")
     summary = summarize(plan, drifts, clock)
     write_json(plan.folder / "summary.json", summary)
-    rows = {run: read_rows(plan.folder / run / FILE) for run in ("plain", "replay")}
-    write_text(plan.folder / "report.html", demo_page(page_content(plan, summary, rows, drifts, texts)))
+    page = {
+        "sentence": sentence(plan, summary),
+        "summary": summary,
+        "trajectories": {run: read_rows(plan.folder / run / FILE) for run in ("plain", "replay")},
+        "readings": {text: {name: of[name].summary() for name in ("plain", "replay")} for text, of in drifts.items()},
+        "continuations": texts,
+        "method": method(plan),
+    }
+    write_text(plan.folder / "report.html", demo_page(page))
     print_summary(plan, summary)
     return summary
 
@@ -86,11 +104,10 @@ class Clock:
 class MatchedSnapshot(TrainerCallback):
     """Saves the model of the replay run at the step where the plain run ends."""
 
-    def __init__(self, step: int, folder: Path, tokenizer: PreTrainedTokenizerBase) -> None:
+    def __init__(self, step: int, folder: Path, tokenizer: Tokenizer) -> None:
         self.step, self.folder, self.tokenizer = step, folder, tokenizer
 
     def on_step_end(self, args: Any, state: Any, control: Any, model: Any = None, **kwargs: Any) -> None:
-        """Save at the one step."""
         if state.global_step == self.step:
             with atomic_folder(self.folder) as temporary:
                 model.save_pretrained(temporary)
@@ -100,14 +117,11 @@ class MatchedSnapshot(TrainerCallback):
 def train(plan: DemoPlan, run: str) -> None:
     """One run, unless its model exists. An interrupted run continues from its last checkpoint."""
     snapshot = MatchedSnapshot(plan.steps, plan.folder / MODELS["replay_matched"], load_tokenizer(plan.model))
-    tune_or_resume(
-        plan.tune_settings(run), label=f"Tuning, {run}", extra_callbacks=[snapshot] if run == "replay" else []
-    )
+    callbacks = [snapshot] if run == "replay" else []
+    tune_or_resume(plan.tune_settings(run), label=f"Tuning, {run}", extra_callbacks=callbacks)
 
 
-def measure_drift(
-    plan: DemoPlan, base: PreTrainedModel, tokenizer: PreTrainedTokenizerBase
-) -> dict[str, dict[str, Drift]]:
+def measure_drift(plan: DemoPlan, base: PreTrainedModel, tokenizer: Tokenizer) -> dict[str, dict[str, Drift]]:
     """Drift of each tuned model on fresh samples of the base and on the old text, each computed once."""
     fresh = plan.folder / "fresh-samples"
     shared: dict[str, Any] = {"docs": plan.documents, "length": LENGTH + 1, "seed": plan.seed + FRESH_SEED}
@@ -116,23 +130,20 @@ def measure_drift(
         plan.text: text_rows(plan.text, base, tokenizer, fresh, windows=1, **shared),
     }
     steps = Steps(plan.folder / READINGS)
+
+    def read(tuned: Callable[[], PreTrainedModel], name: str, text: str) -> dict[str, Any]:
+        return measure(base, tuned(), texts[text], label=f"{name} on {text}").as_dict()
+
     drifts: dict[str, dict[str, Drift]] = {text: {} for text in texts}
     for name, place in MODELS.items():
         tuned = cache(partial(load_model, str(plan.folder / place)))
-        for text, rows in texts.items():
-            read = partial(_drift, base, tuned, rows, f"{name} on {text}")
-            step = steps.once(f"{name}-{'self' if text == SELF else 'text'}", read, bare=True)
-            drifts[text][name] = Drift.from_dict(step)
+        for text in texts:
+            kept = f"{name}-{'self' if text == SELF else 'text'}"
+            drifts[text][name] = Drift.from_dict(steps.once(kept, partial(read, tuned, name, text), bare=True))
     return drifts
 
 
-def _drift(base: PreTrainedModel, tuned: Callable[[], PreTrainedModel], rows: list[Row], label: str) -> dict[str, Any]:
-    return measure(base, tuned(), rows, label=label).as_dict()
-
-
-def write_continuations(
-    plan: DemoPlan, base: PreTrainedModel, tokenizer: PreTrainedTokenizerBase
-) -> list[dict[str, str]]:
+def write_continuations(plan: DemoPlan, base: PreTrainedModel, tokenizer: Tokenizer) -> list[dict[str, str]]:
     """Side-by-side continuations, generated once."""
 
     def generate() -> list[dict[str, str]]:
@@ -147,11 +158,10 @@ def summarize(plan: DemoPlan, drifts: dict[str, dict[str, Drift]], clock: Clock)
     rows = {run: read_rows(plan.folder / run / FILE) for run in ("plain", "replay")}
     matched_row = next(row for row in rows["replay"] if row["step"] == plan.steps)
 
-    def ratios(replay_model: str) -> dict[str, Any]:
-        return {
-            text: bootstrap_ratio(of_text[replay_model].column("kl"), of_text["plain"].column("kl")).as_dict()
-            for text, of_text in drifts.items()
-        }
+    kl = {text: {name: drift.column("kl") for name, drift in of.items()} for text, of in drifts.items()}
+
+    def ratios(model: str) -> dict[str, Any]:
+        return {text: bootstrap_ratio(of[model], of["plain"]).as_dict() for text, of in kl.items()}
 
     task_loss = {
         "base": rows["plain"][0]["L_ft"],
@@ -176,3 +186,63 @@ def summarize(plan: DemoPlan, drifts: dict[str, dict[str, Drift]], clock: Clock)
         "minutes_by_stage": {stage: round(minutes, 2) for stage, minutes in clock.minutes.items()},
         **provenance(plan.seed),
     }
+
+
+def continuations(models: dict[str, PreTrainedModel], tokenizer: Tokenizer) -> list[dict[str, str]]:
+    """Greedy continuations by every model, of a few everyday prompts and one of the new task."""
+    prompts = [tokenizer(prompt)["input_ids"] for prompt in PROMPTS]
+    table: list[dict[str, str]] = [{"prompt": prompt} for prompt in PROMPTS]
+    for name, model in models.items():
+        for row, new_tokens in zip(table, answer(model, prompts, _NEW_TOKENS, f"Continuations, {name}"), strict=True):
+            row[name] = tokenizer.decode(new_tokens, skip_special_tokens=True)
+    return table
+
+
+def sentence(plan: DemoPlan, summary: dict[str, Any]) -> str:
+    """The result in one sentence, with what it cost."""
+    loss, minutes = summary["task_loss"], summary["minutes_by_stage"]
+    ratio = summary["drift_ratio_equal_loss"]["self"]["value"]
+    how = "just as well" if summary["equal_loss_reached"] else "almost as well"
+    times = (minutes["replay"] + minutes["train replay"]) / max(minutes["train plain"], 0.01)
+    return (
+        f"With self-generated replay the model learned {plan.data} {how} (held-out loss {loss['replay']:.2f} against "
+        f"{loss['plain']:.2f}, base {loss['base']:.2f}) with {1 - ratio:.0%} less drift on the base's own text, in "
+        f"{times:.1f} times the time; one run each."
+    )
+
+
+def method(plan: DemoPlan) -> list[str]:
+    """What was run, for the methods section of the page."""
+    return [
+        f"The base, {plan.model}, was tuned on {plan.data} twice, all weights, with the same data in the same order, "
+        f"optimizer (AdamW), peak learning rate, batch of {TASK_ROWS} rows of {LENGTH} tokens and seed. The learning "
+        f"rate follows a cosine schedule to the end of each run.",
+        f"Plain: {plan.steps} steps of cross-entropy. Replay: {plan.replay_steps} steps of cross-entropy plus "
+        f"{plan.lambda_:g} times KL(base‖tuned) on {REPLAY_ROWS} rows of {LENGTH} tokens, sampled from the base "
+        "without a prompt; no row was used twice.",
+        f"Matched steps compares both runs after {plan.steps} steps. Equal task loss compares the ends of both runs; "
+        f"the replay run takes 1.5 times as many steps.",
+        f"Task loss is measured on {plan.data} documents that no run trained on. Forgetting is measured on "
+        f"{plan.documents} fresh samples of the base and on {plan.text}; neither was trained on, and no setting was "
+        "chosen on them.",
+    ]
+
+
+def print_summary(plan: DemoPlan, summary: dict[str, Any]) -> None:
+    """The summary on standard output."""
+    table = Table(title=f"{plan.model} on {plan.data}, nats per token")
+    for column in ("", "base", "plain", "replay, same steps", "replay, same loss"):
+        table.add_column(column, justify="right" if column else "left")
+    models = ("plain", "replay_matched", "replay")
+    table.add_row("steps", "0", str(plan.steps), str(plan.steps), str(plan.replay_steps))
+    loss = summary["task_loss"]
+    table.add_row("held-out task loss", f"{loss['base']:.3f}", *[f"{loss[name]:.3f}" for name in models])
+    for text, drift in summary["drift"].items():
+        cells = [f"{drift['plain']['value']:.4f}"]
+        for key, model in (("drift_ratio_matched_steps", "replay_matched"), ("drift_ratio_equal_loss", "replay")):
+            cells.append(f"{drift[model]['value']:.4f} ({summary[key][text]['value']:.2f}×)")
+        table.add_row(f"drift on {'its own text' if text == 'self' else text}", "0", *cells)
+    console = Console(highlight=False)
+    console.print(table)
+    console.print(sentence(plan, summary))
+    console.print(f"In brackets: the share of the plain run's drift. Details: {plan.folder / 'report.html'}")

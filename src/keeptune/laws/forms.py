@@ -74,11 +74,8 @@ class JointLaw:
     def published(cls, name: str) -> JointLaw:
         """The parameters as printed in the paper, a few digits each: predictions are accurate to ±0.01 nats.
 
-        Args:
-            name: `llama2-7b-chat/openorca` or `llama2-7b-chat/news`.
-
         Raises:
-            ConfigError: unknown name.
+            ConfigError: a name other than `llama2-7b-chat/openorca` and `llama2-7b-chat/news`.
         """
         if name not in PUBLISHED:
             raise ConfigError(f"there is no published law {name}", f"choose one of {', '.join(PUBLISHED)}")
@@ -90,11 +87,7 @@ class JointLaw:
         return LineLaw(c=self.c_f_ft, s=self.s_f_ft)
 
     def predict(self, *, P: ArrayLike, N: ArrayLike) -> Losses:
-        """Predict both losses.
-
-        Args:
-            P: tuned parameters, above 0.
-            N: update steps, above 0; broadcast with P.
+        """Predict both losses from P tuned parameters and N update steps, broadcast.
 
         Raises:
             ConfigError: a P or an N that is not above 0.
@@ -138,11 +131,7 @@ class InjectionLaw:
         return self.L_pt0 + self.A * np.exp(self.beta * log_of(D_ft, "D_ft") - self.alpha * size)
 
     def effective_size(self, p: ArrayLike) -> Floats:
-        """The factor by which the mixture enlarges the model, as far as forgetting goes: 1 + B·p.
-
-        Raises:
-            ConfigError: a fraction outside 0 … 1.
-        """
+        """1 + B·p, by which the mixture enlarges the model for forgetting; raises `ConfigError` if p is not 0 … 1."""
         fraction = np.asarray(p, dtype=np.float64)
         if not np.all((fraction >= 0) & (fraction <= 1)):
             raise ConfigError(f"p is {fraction}, not a fraction of the training data", "give a value from 0 to 1")
@@ -150,11 +139,7 @@ class InjectionLaw:
 
 
 def log_of(values: ArrayLike, name: str) -> Floats:
-    """Natural logarithm, fp64.
-
-    Raises:
-        ConfigError: a value that is not above 0 or not finite.
-    """
+    """Natural logarithm, fp64; raises `ConfigError` for a value that is not above 0 or not finite."""
     given = np.asarray(values, dtype=np.float64)
     if not np.all(np.isfinite(given) & (given > 0)):
         raise ConfigError(f"the law is not defined at {name} = {given}", f"give a {name} above 0")

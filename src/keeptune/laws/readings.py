@@ -120,12 +120,11 @@ def read_any_runs(paths: Iterable[str | Path], *, after: int = 0) -> Runs | Repl
         return Runs(**_usable(tables, after, _values)[0])
     named, (lambda_, tokens, L_f_base) = _usable(tables, after, _replay_values)
     runs = ReplayRuns(**named, lambda_=lambda_, tokens=tokens, L_f_base=float(np.median(L_f_base)))
-    for run in set(runs.run.tolist()):
-        if len(runs.where(np.equal(runs.run, run)).cells) > 1:
-            raise ConfigError(
-                "λ or the replay tokens change within a run, as they do with a budget",
-                "fit the replay law to runs with a fixed --lambda; in a csv, number the runs in a column run",
-            )
+    if any(len(runs.where(np.equal(runs.run, run)).cells) > 1 for run in set(runs.run.tolist())):
+        raise ConfigError(
+            "λ or the replay tokens change within a run, as they do with a budget",
+            "fit the replay law to runs with a fixed --lambda; in a csv, number the runs in a column run",
+        )
     return runs
 
 
@@ -219,10 +218,8 @@ def _refuse_mixtures(tables: Sequence[_Table], names: Sequence[str]) -> None:
         values = _distinct(tables, name)
         if len(values) > 1:
             (one, first), (other, second), *_ = values.items()
-            raise ConfigError(
-                f"the runs differ in {name}: {one} in {first}, {other} in {second}",
-                "a law holds for one base and one training method: fit them separately",
-            )
+            what = f"the runs differ in {name}: {one} in {first}, {other} in {second}"
+            raise ConfigError(what, "a law holds for one base and one training method: fit them separately")
 
 
 def _distinct(tables: Sequence[_Table], name: str) -> dict[str, Path]:

@@ -63,15 +63,10 @@ class Candidates:
 
     def row(self, place: int) -> dict[str, Any]:
         """One candidate, for JSON."""
-        return {
-            "rank": int(self.rank[place]),
-            "steps": int(self.steps[place]),
-            "lambda": float(self.lambda_[place]),
-            "replay_tokens": int(self.tokens[place]),
-            "seconds": float(self.seconds[place]),
-            "task_loss": [float(end[place]) for end in self.task],
-            "KL": [float(end[place]) for end in self.kl],
-        }
+        columns = {"rank": self.rank, "steps": self.steps, "lambda": self.lambda_, "replay_tokens": self.tokens}
+        row = {name: column[place].item() for name, column in (columns | {"seconds": self.seconds}).items()}
+        ends = {"task_loss": self.task, "KL": self.kl}
+        return row | {name: [float(end[place]) for end in of] for name, of in ends.items()}
 
 
 def candidates(law: Law, reach: Reach) -> Candidates:
@@ -84,9 +79,8 @@ def candidates(law: Law, reach: Reach) -> Candidates:
     tokens = np.where(lambda_ > 0, [reach.tokens(int(count)) for count in N], 0)
     task, kl = law.predict(P=rank * reach.parameters_per_rank, N=N, lambda_=lambda_, tokens=tokens)
     cost = [reach.seconds(int(r), int(n), float(w)) for r, n, w in zip(rank, N, lambda_, strict=True)]
-    return Candidates(
-        rank=rank, steps=N, lambda_=lambda_, tokens=tokens, seconds=np.array(cost, dtype=np.float64), task=task, kl=kl
-    )
+    seconds = np.array(cost, dtype=np.float64)
+    return Candidates(rank=rank, steps=N, lambda_=lambda_, tokens=tokens, seconds=seconds, task=task, kl=kl)
 
 
 def choose(options: Candidates, budget: float, hours: float | None = None) -> int:
@@ -107,12 +101,10 @@ def choose(options: Candidates, budget: float, hours: float | None = None) -> in
         )
     within &= options.seconds <= (math.inf if hours is None else 3600 * hours)
     if not within.any():
-        raise ConfigError(
-            f"no run within the budget fits into {hours:g} hours", "give more --hours, or a larger --budget"
-        )
+        what = f"no run within the budget fits into {hours:g} hours"
+        raise ConfigError(what, "give more --hours, or a larger --budget")
     hundredths = np.floor(options.task.value / EQUAL)
-    order = np.lexsort((options.task.value, options.seconds, hundredths, ~within))
-    return int(order[0])
+    return int(np.lexsort((options.task.value, options.seconds, hundredths, ~within))[0])
 
 
 def controlled_interval(options: Candidates, place: int, budget: float) -> tuple[float, float]:

@@ -115,8 +115,7 @@ class Design:
 def design(pace: Pace, settings: PlanSettings, *, most_steps: int) -> Design:
     """The fullest pilot with at least `LEAST_STEPS` steps per run within the minutes, and as many steps as they allow.
 
-    Args:
-        most_steps: the steps of one pass over the data.
+    No run makes more than `most_steps`, those of one pass over the data.
 
     Raises:
         ConfigError: not even one run fits.
@@ -128,11 +127,11 @@ def design(pace: Pace, settings: PlanSettings, *, most_steps: int) -> Design:
             return Design(steps=steps, **kind)
     least = Design(steps=LEAST_STEPS, rates=settings.rates[:1], weights=(), ranks=settings.ranks[:1])
     needed = (least.total(pace, settings) + pace.spent) / (1 - _RESERVE) / 60
+    takes = f"a step takes {pace.step:.2g} s, everything else {pace.spent + pace.fixed:.0f} s"
+    enough = f"--minutes {max(1, math.ceil(needed * 1.1))} or more"
     raise ConfigError(
-        f"{settings.minutes:g} minutes are too few for one pilot run of {LEAST_STEPS} steps: a step takes "
-        f"{pace.step:.2g} s, everything else {pace.spent + pace.fixed:.0f} s",
-        f"give --minutes {max(1, math.ceil(needed * 1.1))} or more, smaller steps (--batch-size, --max-length), or a "
-        "faster machine",
+        f"{settings.minutes:g} minutes are too few for one pilot run of {LEAST_STEPS} steps: {takes}",
+        f"give {enough}, smaller steps (--batch-size, --max-length), or a faster machine",
     )
 
 
@@ -150,12 +149,9 @@ def readings(every: int, steps: int) -> int:
 def _fullest_first(settings: PlanSettings) -> Sequence[dict[str, Any]]:
     """Rates, λ and ranks. Rates are dropped first, because a default is known; then ranks, which matter less than λ."""
     rates, ranks = settings.rates, settings.ranks
-    return (
-        {"rates": rates, "weights": WEIGHTS, "ranks": ranks},
-        {"rates": rates[:1], "weights": WEIGHTS, "ranks": ranks},
-        {"rates": rates[:1], "weights": WEIGHTS, "ranks": ranks[:1]},
-        {"rates": rates[:1], "weights": (), "ranks": ranks[:1]},
-    )
+    one_rate = {"rates": rates[:1], "weights": WEIGHTS, "ranks": ranks}
+    one_rank = {**one_rate, "ranks": ranks[:1]}
+    return {**one_rate, "rates": rates}, one_rate, one_rank, {**one_rank, "weights": ()}
 
 
 def _most(kind: dict[str, Any], pace: Pace, settings: PlanSettings, left: float, most: int) -> int | None:

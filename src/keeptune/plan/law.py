@@ -52,11 +52,7 @@ class PilotLaw:
 
     @classmethod
     def fit(cls, runs: Sequence[Run], *, bootstraps: int = BOOTSTRAPS) -> PilotLaw:
-        """Fit to the readings after the warm-up.
-
-        Raises:
-            ConfigError: the runs do not determine the law.
-        """
+        """Fit to the readings after the warm-up; raises `ConfigError` if the runs do not determine the law."""
         roots = replay_runs(runs)
         L_f = np.array([row["L_f"] for run in runs for row in _usable(run)], dtype=np.float64)
         return cls(
@@ -66,11 +62,7 @@ class PilotLaw:
         )
 
     def predict(self, **where: ArrayLike) -> tuple[Prediction, Prediction]:
-        """Task loss and KL.
-
-        Args:
-            where: P, N, lambda_ and tokens, as in `ReplayFit.predict`.
-        """
+        """Task loss and KL at P, N, lambda_ and tokens, as in `ReplayFit.predict`."""
         task, root = self.drift.predict(**where, interval=INTERVAL)
         ends = (np.maximum(end, 0.0) ** 2 for end in (root.value, *_ends(root)))
         return Prediction.of(task.value, *_ends(task)), Prediction.of(*ends)
@@ -110,20 +102,19 @@ def _usable(run: Run) -> list[dict[str, Any]]:
 def misses(runs: Sequence[Run]) -> dict[str, Any]:
     """Errors of the law on held-out readings: the highest rank if there are three, else the end of every run.
 
-    Returns:
-        `unseen`, a description; `L_ft` and `KL`, the largest relative errors.
+    `unseen` describes them; `L_ft` and `KL` are the largest relative errors.
 
     Raises:
         ConfigError: the law cannot be fitted to the rest.
     """
     sizes = sorted({run.parameters for run in runs})
     table = replay_runs(runs)
+    last = np.equal(table.N, [table.N[table.run == run].max() for run in table.run])
     if len(sizes) >= 3:
-        left, unseen = np.equal(table.P, sizes[-1]) & _last(table), "the end of the run with the highest rank"
-        kept = np.not_equal(table.P, sizes[-1])
+        highest = np.equal(table.P, sizes[-1])
+        left, kept, unseen = last & highest, ~highest, "the end of the run with the highest rank"
     else:
-        left, unseen = _last(table), "the end of every run"
-        kept = ~left
+        left, kept, unseen = last, ~last, "the end of every run"
     fit = ReplayFit(bootstraps=0).fit(table.where(kept))
     observed = table.where(left)
     predicted = fit.predict(P=observed.P, N=observed.N, lambda_=observed.lambda_, tokens=observed.tokens)
@@ -133,11 +124,6 @@ def misses(runs: Sequence[Run]) -> dict[str, Any]:
         "L_ft": float(np.max(np.abs(predicted.L_ft.value / observed.L_ft - 1))),
         "KL": float(np.max(np.abs(kl / np.maximum(observed.L_f, 1e-6) ** 2 - 1))),
     }
-
-
-def _last(table: ReplayRuns) -> np.ndarray[Any, np.dtype[np.bool_]]:
-    ends = {run: table.N[table.run == run].max() for run in set(table.run.tolist())}
-    return np.array([ends[run] == N for run, N in zip(table.run.tolist(), table.N, strict=True)])
 
 
 def _ends(band: Band) -> tuple[Floats, Floats]:

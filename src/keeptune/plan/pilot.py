@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import resource
 import shutil
+import statistics
+import sys
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
+
+import torch
+from transformers import TrainerCallback
 
 from keeptune.errors import ConfigError
 from keeptune.log import duration, logger
@@ -17,10 +23,10 @@ from keeptune.models.loading import load_model, load_tokenizer
 from keeptune.models.modeling import select_attention
 from keeptune.plan.design import Cell, Design, Pace, design, late
 from keeptune.plan.settings import METER_ROWS, PlanSettings
-from keeptune.plan.timing import Clock, timed
 from keeptune.replay.generate import sample_pool
 from keeptune.replay.pool import read_manifest
-from keeptune.runs.run import MODEL, task_rows
+from keeptune.runs.run import MODEL, task_rows, tune_or_resume
+from keeptune.runs.settings import TuneSettings
 from keeptune.storage import damaged_json
 from keeptune.train.readings import FILE, read_rows
 from keeptune.workspace import Steps
@@ -98,16 +104,9 @@ def pilot(settings: PlanSettings) -> Pilot:
     rate = min(work.runs, key=lambda run: losses[f"{run.cell.rate:g}"]).cell.rate
     for cell in plan.at_rate(rate):
         work.do(cell)
-    return Pilot(
-        runs=work.runs,
-        rate=rate,
-        rate_losses=losses,
-        design=plan,
-        pace=pace,
-        pass_steps=pass_steps,
-        missing=plan.missing(settings) + [f"no time was left for the run with {cell}" for cell in work.left_out],
-        seconds=work.spent,
-    )
+    missing = plan.missing(settings) + [f"no time was left for the run with {cell}" for cell in work.left_out]
+    measured: dict[str, Any] = {"pace": pace, "pass_steps": pass_steps, "seconds": work.spent}
+    return Pilot(runs=work.runs, rate=rate, rate_losses=losses, design=plan, missing=missing, **measured)
 
 
 def loss_within(rows: Sequence[dict[str, Any]], budget: float) -> float:
@@ -153,17 +152,10 @@ def _probe(settings: PlanSettings) -> dict[str, Any]:
     clock = Clock()
     wall, _ = timed(run, "Probe", clock)
     shutil.rmtree(probe / MODEL, ignore_errors=True)
-    replay_step = clock.step
-    pace = Pace(
-        # A replay row costs as much as a task row, and there are as many.
-        step=replay_step / 2,
-        replay_step=replay_step,
-        reading=clock.reading,
-        fixed=max(wall - clock.inside, 0.0),
-        token=per_token,
-        spent=time.monotonic() - begin,
-    )
-    return {"pace": asdict(pace), "pass_steps": max(1, len(train_rows) // settings.batch_size)}
+    # A replay row costs as much as a task row, and there are as many.
+    pace = {"step": clock.step / 2, "replay_step": clock.step, "reading": clock.reading, "token": per_token}
+    pace |= {"fixed": max(wall - clock.inside, 0.0), "spent": time.monotonic() - begin}
+    return {"pace": pace, "pass_steps": max(1, len(train_rows) // settings.batch_size)}
 
 
 def _write_pool(settings: PlanSettings, tokens: int, model: Any, tokenizer: Any) -> None:
@@ -206,10 +198,8 @@ class _Work:
                 logger.info(f"Pilot run {place} of {plan.runs} left out, no time is left: {cell}")
                 self.left_out.append(cell)
                 return
-            left = duration(max(60 * self.settings.minutes - self.spent, 0.0))
-            logger.info(
-                f"Pilot run {place} of {plan.runs}: {cell}, {plan.steps} steps, {duration(to_come)} of {left} left"
-            )
+            times = f"{duration(to_come)} of {duration(max(60 * self.settings.minutes - self.spent, 0.0))} left"
+            logger.info(f"Pilot run {place} of {plan.runs}: {cell}, {plan.steps} steps, {times}")
         run = partial(self._run, cell, home, f"Pilot {place}/{plan.runs}")
         step = steps.once("cell", run, bare=True, refuse_damaged=_DELETE)
         with damaged_json(steps.file("cell"), _DELETE):
@@ -217,13 +207,18 @@ class _Work:
         self.spent += self.runs[-1].wall
 
     def _run(self, cell: Cell, home: Path, label: str) -> dict[str, Any]:
-        tuned = self.settings.tune_settings(
-            home, rank=cell.rank, rate=cell.rate, lambda_=cell.lambda_, steps=self.plan.steps, every=self.plan.every
-        )
+        tuned = self.settings.tune_settings(home, **cell._asdict(), steps=self.plan.steps, every=self.plan.every)
         wall, memory = timed(tuned, label)
         # Only the readings are needed.
         shutil.rmtree(home / MODEL, ignore_errors=True)
-        return {"wall": wall, "memory": memory, "tokens": _train_tokens(self.settings) if cell.lambda_ else 0}
+        tokens = 0
+        if cell.lambda_:
+            standing = read_manifest(self.settings.pool)
+            if standing is None:
+                what = f"the replay pool {self.settings.pool} is missing"
+                raise ConfigError(what, "delete the plan's folder and start again")
+            tokens = standing.tokens - METER_ROWS * self.settings.max_length
+        return {"wall": wall, "memory": memory, "tokens": tokens}
 
     def _expected(self, cell: Cell) -> float:
         """Seconds that a run will take: as the latest run of its kind, or else by the probe."""
@@ -231,8 +226,48 @@ class _Work:
         return similar[-1] if similar else self.plan.seconds(self.pace, cell)
 
 
-def _train_tokens(settings: PlanSettings) -> int:
-    standing = read_manifest(settings.pool)
-    if standing is None:
-        raise ConfigError(f"the replay pool {settings.pool} is missing", "delete the plan's folder and start again")
-    return standing.tokens - METER_ROWS * settings.max_length
+def timed(run: TuneSettings, label: str, *callbacks: TrainerCallback) -> tuple[float, int]:
+    """Train, or continue an interrupted run. Returns the seconds and the peak memory in bytes."""
+    if torch.cuda.is_available():
+        torch.cuda.reset_peak_memory_stats()
+    begin = time.monotonic()
+    tune_or_resume(run, label=label, extra_callbacks=list(callbacks))
+    return time.monotonic() - begin, peak_memory()
+
+
+def peak_memory() -> int:
+    """Bytes: the most that torch held on the GPU since the last reset, or the most that this process ever held."""
+    if torch.cuda.is_available():
+        return torch.cuda.max_memory_allocated()
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+class Clock(TrainerCallback):
+    """Times the steps and the last reading. It must come after the callback that takes the readings."""
+
+    def __init__(self) -> None:
+        self._begin = self._ended = self._step = 0.0
+        self._steps: list[float] = []
+        self.reading = self.inside = 0.0
+
+    @property
+    def step(self) -> float:
+        """Median seconds of a step, without the first step, which warms up, if there are more."""
+        return statistics.median(self._steps[1:] or self._steps)
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        # The first reading lies before it.
+        self._begin = time.monotonic()
+
+    def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self._step = time.monotonic()
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self._ended = time.monotonic()
+        self._steps.append(self._ended - self._step)
+
+    def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        # The last reading lies between the last step and this.
+        now = time.monotonic()
+        self.reading, self.inside = now - self._ended, now - self._begin

@@ -1,15 +1,19 @@
-"""A plan on the terminal, as a run file, and as a command."""
+"""A plan on the terminal, as a run file, as a command, and its frontier as a figure."""
 
 from __future__ import annotations
 
 import json
 import shlex
 import sys
+from collections.abc import Mapping
 from typing import Any
+
+from matplotlib.figure import Figure
 
 from keeptune.log import duration
 from keeptune.plan.choose import FARTHEST
 from keeptune.plan.settings import CONSTANT, PlanSettings
+from keeptune.plot_style import BLUE, COLOURS, COLUMN, GREY, MARKS, ORANGE, style
 from keeptune.stats import format_interval
 
 RUN = "run.toml"
@@ -54,11 +58,9 @@ def lines(plan: dict[str, Any]) -> list[str]:
     memory = f"{pilot['memory'] / 2**30:.1f} GiB (the pilot's peak)"
     rows.append(f"  takes        about {duration(chosen['seconds'])} on this machine, {memory}")
     line = f"  pilot        {len(pilot['runs'])} runs of {pilot['design']['steps']} steps, {duration(pilot['seconds'])}"
-    off = plan["misses"]
-    if isinstance(off, dict):
-        line += (
-            f"; held out, {off['unseen']} was predicted within {off['L_ft']:.1%} in task loss, {off['KL']:.0%} in KL"
-        )
+    if isinstance(off := plan["misses"], dict):
+        miss = f"{off['L_ft']:.1%} in task loss, {off['KL']:.0%} in KL"
+        line += f"; held out, {off['unseen']} was predicted within {miss}"
     return [*rows, line, *(f"  note         {note}" for note in plan["notes"])]
 
 
@@ -77,11 +79,9 @@ def notes(chosen: dict[str, Any], pilot: dict[str, Any], budget: float) -> list[
     if chosen["lambda"] == 0.0:
         caveats.append("no replay is needed: even the upper end of the predicted KL is within the budget")
     elif "KL" in chosen and chosen["KL"][2] > budget:
-        caveats.append(
-            "KL may exceed the budget at this λ; --budget adjusts λ, and the interval of the task loss allows for that"
-        )
-    few = len(pilot["runs"])
-    if few < 10:
+        adjusts = "--budget adjusts λ, and the interval of the task loss allows for that"
+        caveats.append(f"KL may exceed the budget at this λ; {adjusts}")
+    if (few := len(pilot["runs"])) < 10:
         caveats.append(f"intervals (90 %) rest on {few} runs of one seed: they are wide, and do not cover other seeds")
     return caveats + pilot["missing"]
 
@@ -93,3 +93,36 @@ def _number(values: list[float | None], digits: int = 3, sign: str = "") -> str:
     if value is None:
         return f"between {low:{form}} and {high:{form}}"
     return format_interval({"value": value, "low": low, "high": high}, form)
+
+
+def frontier_figure(plan: Mapping[str, Any]) -> Figure:
+    """One panel of the content of `plan.json`: forgetting against task loss."""
+    with style():
+        figure = Figure(figsize=(COLUMN * 1.5, 3.4))
+        panel = figure.subplots()
+        for place, run in enumerate(plan["pilot"]["runs"]):
+            rows = [row for row in run["readings"] if row["N"] > 0]
+            look: dict[str, Any] = {"linestyle": ":", "linewidth": 0.8, "markersize": 2.6}
+            look |= {"color": COLOURS[place % len(COLOURS)], "marker": MARKS[place % len(MARKS)]}
+            label = f"pilot: rank {run['rank']}, λ {run['lambda']:g}, rate {run['learning_rate']:g}"
+            panel.plot([row["L_ft"] for row in rows], [row["KL"] for row in rows], label=label, **look)
+        if ahead := plan["frontier"]:
+            task = [point["task_loss"][0] for point in ahead]
+            kl, low, high = zip(*(point["KL"] for point in ahead), strict=True)
+            panel.plot(task, kl, color=GREY, label="frontier, by the law (90 %)")
+            panel.fill_between(task, low, high, color=GREY, alpha=0.18)
+        chosen, budget = plan["plan"], plan["settings"]["budget"]
+        panel.axhline(budget, color=ORANGE, linewidth=0.9, linestyle="--", label=f"budget {budget:g}")
+        if chosen and "KL" in chosen:
+            points = chosen["task_loss"], chosen["KL"]
+            (x, x_error), (y, y_error) = ((value, [[value - low], [high - value]]) for value, low, high in points)
+            star: dict[str, Any] = {"marker": "*", "markersize": 8, "linestyle": "none", "color": BLUE, "zorder": 4}
+            panel.errorbar(x, y, xerr=x_error, yerr=y_error, label="the plan", **star)
+        panel.set(xlabel="task loss (nats per token), better →", ylabel="KL(base‖tuned) (nats per token)")
+        # Linear below the budget, so that 0 has a place; logarithmic above.
+        panel.set_yscale("symlog", linthresh=budget)
+        panel.set_ylim(bottom=0)
+        panel.set_title("Forgetting against learning")
+        panel.invert_xaxis()
+        figure.legend(loc="outside lower center", ncols=2)
+    return figure

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict
+from functools import partial
 from typing import Any
 
 from keeptune.errors import ConfigError
@@ -11,9 +12,8 @@ from keeptune.laws.joint.record import or_reason
 from keeptune.plan.choose import FARTHEST, Candidates, Reach, candidates, choose, controlled_interval, frontier
 from keeptune.plan.design import ROUNDS, WEIGHTS, readings
 from keeptune.plan.law import PilotLaw, misses
-from keeptune.plan.picture import frontier_figure
 from keeptune.plan.pilot import Pilot, loss_within, pilot
-from keeptune.plan.report import RUN, command, notes, run_file
+from keeptune.plan.report import RUN, command, frontier_figure, notes, run_file
 from keeptune.plan.settings import METER_ROWS, PlanSettings
 from keeptune.plot_style import save
 from keeptune.storage import write_json, write_text
@@ -33,8 +33,8 @@ def plan(settings: PlanSettings) -> dict[str, Any]:
     """
     finished = pilot(settings)
     result: dict[str, Any] = {"settings": asdict(settings), "pilot": _pilot_dict(finished), **provenance(settings.seed)}
-    runs = finished.at_rate()
     result |= {"plan": None, "frontier": [], "law": None, "misses": None}
+    runs = finished.at_rate()
     try:
         law = PilotLaw.fit(runs)
     except ConfigError as error:
@@ -49,9 +49,8 @@ def plan(settings: PlanSettings) -> dict[str, Any]:
         except ConfigError:
             _write(settings, result)
             raise
-    result["plan"] = chosen
-    result["command"] = command(settings, chosen)
-    result["notes"] = notes(chosen, result["pilot"], settings.budget)
+    caveats = notes(chosen, result["pilot"], settings.budget)
+    result |= {"plan": chosen, "command": command(settings, chosen), "notes": caveats}
     write_text(settings.folder / RUN, run_file(settings, chosen["steps"]))
     _write(settings, result)
     return result
@@ -74,17 +73,20 @@ def _chosen(settings: PlanSettings, finished: Pilot, law: PilotLaw, within: Cand
 def _reach(settings: PlanSettings, finished: Pilot) -> Reach:
     runs, steps = finished.at_rate(), finished.design.steps
     middle = next(run for run in runs if run.cell.rank == settings.ranks[0])
-    made = sorted({run.cell.rank for run in runs})
-    ranks = [rank for rank in made if rank in (made[0], made[-1])]
-    ranks += [rank for rank in (made[0] * 2**power for power in range(1, 12)) if rank < made[-1]]
+    made = {run.cell.rank for run in runs}
+    between = (min(made) * 2**power for power in range(1, 12))
     return Reach(
-        ranks=sorted(set(ranks + made)),
+        ranks=sorted(made.union(rank for rank in between if rank < max(made))),
         parameters_per_rank=middle.parameters / middle.cell.rank,
         steps=(max(1, steps // 3), _most_steps(finished)),
         weights=(min(WEIGHTS), max(WEIGHTS)),
-        tokens=lambda count: -(-count // ROUNDS) * settings.batch_size * settings.max_length,
-        seconds=lambda rank, count, weight: _seconds(settings, finished, rank, count, weight),
+        tokens=partial(_replay_tokens, settings),
+        seconds=partial(_seconds, settings, finished),
     )
+
+
+def _replay_tokens(settings: PlanSettings, steps: int) -> int:
+    return -(-steps // ROUNDS) * settings.batch_size * settings.max_length
 
 
 def _most_steps(finished: Pilot) -> int:
@@ -105,7 +107,7 @@ def _seconds(settings: PlanSettings, finished: Pilot, rank: int, steps: int, wei
     elif weight:
         step *= pace.replay_step / pace.step
     kept = METER_ROWS * (1 + CERTIFICATE_ROWS if weight else 1) * settings.max_length
-    written = -(-steps // ROUNDS) * settings.batch_size * settings.max_length if weight else 0
+    written = _replay_tokens(settings, steps) if weight else 0
     taken = readings(max(20, steps // 20), steps) + (CERTIFICATE_ROWS if weight else 0)
     return pace.fixed + steps * step + taken * pace.reading + (kept + written) * pace.token
 
@@ -122,36 +124,21 @@ def _bracket(settings: PlanSettings, finished: Pilot) -> dict[str, Any]:
         if not fits:
             raise ConfigError(f"no run fits into {settings.hours:g} hours", "give more --hours")
         steps = fits[-1]
-    low = min(float(row["L_ft"]) for row in rows)
+    low, high = min(float(row["L_ft"]) for row in rows), loss_within(rows, settings.budget)
     if steps > rows[-1]["N"]:
         after = rows[1:]
         steps_read, losses = [row["N"] for row in after], [row["L_ft"] for row in after]
         low = forecast("l_ft", steps_read, losses, end=steps, base=rows[0]["L_ft"]).low
-    return {
-        "rank": rank,
-        "steps": steps,
-        "lambda": 1.0,
-        "learning_rate": finished.rate,
-        "replay_tokens": -(-steps // ROUNDS) * settings.batch_size * settings.max_length,
-        "seconds": _seconds(settings, finished, rank, steps, 1.0),
-        "task_loss": [None, min(low, loss_within(rows, settings.budget)), loss_within(rows, settings.budget)],
-    }
+    chosen = {"rank": rank, "steps": steps, "lambda": 1.0, "learning_rate": finished.rate}
+    cost = {"replay_tokens": _replay_tokens(settings, steps), "seconds": _seconds(settings, finished, rank, steps, 1.0)}
+    return {**chosen, **cost, "task_loss": [None, min(low, high), high]}
 
 
 def _pilot_dict(finished: Pilot) -> dict[str, Any]:
+    names = ("rank", "learning_rate", "lambda", "replay_tokens", "wall_seconds", "memory", "readings")
+    runs = [(*run.cell, run.tokens, run.wall, run.memory, run.rows) for run in finished.runs]
     return {
-        "runs": [
-            {
-                "rank": run.cell.rank,
-                "lambda": run.cell.lambda_,
-                "learning_rate": run.cell.rate,
-                "replay_tokens": run.tokens,
-                "wall_seconds": run.wall,
-                "memory": run.memory,
-                "readings": run.rows,
-            }
-            for run in finished.runs
-        ],
+        "runs": [dict(zip(names, run, strict=True)) for run in runs],
         "base_task_loss": float(finished.runs[0].rows[0]["L_ft"]),
         "learning_rate": finished.rate,
         "task_loss_within_budget_by_rate": finished.rate_losses,

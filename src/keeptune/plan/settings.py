@@ -55,15 +55,13 @@ class PlanSettings:
             if value is not None and not 0 < value < math.inf:
                 raise ConfigError(f"{name} is {value}", f"give a positive number, such as {example}")
         if self.max_rank < _LEAST_RANK:
-            raise ConfigError(
-                f"max_rank is {self.max_rank}", f"give {_LEAST_RANK} or more: the pilot runs a sixteenth of it too"
-            )
+            fix = f"give {_LEAST_RANK} or more: the pilot runs a sixteenth of it too"
+            raise ConfigError(f"max_rank is {self.max_rank}", fix)
         if self.seed < 0:
             raise ConfigError(f"seed is {self.seed}", "give 0 or more")
         if self.batch_size < 1 or self.max_length < 2:
-            raise ConfigError(
-                f"a step of {self.batch_size} rows of {self.max_length} tokens", "give 1 row or more, of 2 or more"
-            )
+            step = f"a step of {self.batch_size} rows of {self.max_length} tokens"
+            raise ConfigError(step, "give 1 row or more, of 2 or more")
 
     @property
     def folder(self) -> Path:
@@ -99,30 +97,13 @@ class PlanSettings:
 
     def shared(self) -> dict[str, Any]:
         """Fields of `TuneSettings` that the pilot and the planned run share."""
-        return {
-            "batch_size": self.batch_size,
-            "max_length": self.max_length,
-            "replay_length": self.max_length,
-            "drift_rows": METER_ROWS,
-            "held_out_rows": HELD_OUT_ROWS,
-            "seed": self.seed,
-        }
+        rows = {"batch_size": self.batch_size, "max_length": self.max_length, "replay_length": self.max_length}
+        return {**rows, "drift_rows": METER_ROWS, "held_out_rows": HELD_OUT_ROWS, "seed": self.seed}
 
     def tune_settings(
         self, out: Path, *, rank: int, rate: float, lambda_: float, steps: int, every: int
     ) -> TuneSettings:
         """One run of the pilot."""
-        return TuneSettings(
-            model=self.model,
-            data=self.data,
-            out=str(out),
-            lora=rank,
-            learning_rate=rate,
-            lambda_=lambda_,
-            steps=steps,
-            drift_every=every,
-            replay=str(self.pool),
-            checkpoint_every=0,
-            sft=dict(CONSTANT),
-            **self.shared(),
-        )
+        run: dict[str, Any] = {"lora": rank, "learning_rate": rate, "lambda_": lambda_, "steps": steps}
+        run |= {"drift_every": every, "checkpoint_every": 0, "replay": str(self.pool), "sft": dict(CONSTANT)}
+        return TuneSettings(model=self.model, data=self.data, out=str(out), **run, **self.shared())

@@ -28,6 +28,7 @@ import numpy as np
 from transformers import PreTrainedModel
 
 from keeptune.audit.meter import Drift, measure
+from keeptune.audit.texts import Row
 from keeptune.audit.verdict import NO_EVIDENCE, noise_floor, require_finite
 from keeptune.data.rows import ROW_LENGTH, SEED
 from keeptune.errors import ConfigError
@@ -158,9 +159,8 @@ def capacity_probe(plan: CapacityPlan) -> dict[str, Any]:
     plan.workspace.claim({**vars(plan), "out": None})
     logger.info("1/4  The base writes replay text")
     base, tokenizer = load_model(plan.model), load_tokenizer(plan.model)
-    pool = sample_pool(
-        base, tokenizer, folder / "pool", tokens=plan.pool_tokens, length=plan.max_length, seed=plan.seed
-    )
+    tokens, length = plan.pool_tokens, plan.max_length
+    pool = sample_pool(base, tokenizer, folder / "pool", tokens=tokens, length=length, seed=plan.seed)
     for number, run in ((2, PLAIN), (3, CONSTRAINED)):
         logger.info(f"{number}/4  Tuning {plan.model} on {plan.data}, λ = {plan.settings(run).lambda_:g}")
         tune_or_resume(plan.settings(run), label=f"Tuning, {run}")
@@ -174,13 +174,10 @@ def capacity_probe(plan: CapacityPlan) -> dict[str, Any]:
     return result
 
 
-def pool_rows(pool: ReplayPool, count: int) -> list[dict[str, Any]]:
+def pool_rows(pool: ReplayPool, count: int) -> list[Row]:
     """The pool's last rows, which a trainer reserves for drift readings, as `measure` takes them."""
-    rows = []
-    for row in range(pool.rows - count, pool.rows):
-        tokens = pool.tokens_of(row).tolist()
-        rows.append({"input_ids": tokens, "labels": [-100, *tokens[1:]], "document": f"sample {row}"})
-    return rows
+    last = {f"sample {row}": pool.tokens_of(row).tolist() for row in range(pool.rows - count, pool.rows)}
+    return [{"input_ids": tokens, "labels": [-100, *tokens[1:]], "document": name} for name, tokens in last.items()]
 
 
 def judge(drifts: dict[str, dict[str, Drift]], noise_floor: float, readings: list[dict[str, Any]]) -> dict[str, Any]:
@@ -190,7 +187,8 @@ def judge(drifts: dict[str, dict[str, Drift]], noise_floor: float, readings: lis
         drifts: for both runs, the drift on the task (`task`) and on the base's text (`self`).
         readings: those of the constrained run, in the order of steps.
     """
-    gain = {run: gain_of(of_run["task"]) for run, of_run in drifts.items()}
+    # CE(base) − CE(tuned) by document, summed over its tokens, fp64 [D].
+    gain = {run: -of_run["task"].column("ce_change") for run, of_run in drifts.items()}
     tokens_D = drifts[PLAIN]["task"].tokens_D
     kl = {run: of_run["self"].interval("kl") for run, of_run in drifts.items()}
     gains = {run: bootstrap_ratio(gain_D, tokens_D) for run, gain_D in gain.items()}
@@ -204,18 +202,13 @@ def judge(drifts: dict[str, dict[str, Drift]], noise_floor: float, readings: lis
     enough = min(gains[PLAIN].documents, kl[PLAIN].documents) >= MIN_DOCUMENTS
     if not enough or (gains[PLAIN].low or 0.0) <= 0 or (kl[PLAIN].low or 0.0) <= noise_floor:
         return {**result, "verdict": NO_EVIDENCE}
-    share = bootstrap_ratio(gain[CONSTRAINED], gain[PLAIN]).as_dict()
-    result["share"] = share
+    result["share"] = share = bootstrap_ratio(gain[CONSTRAINED], gain[PLAIN]).as_dict()
     if share["low"] <= 0:
         return {**result, "verdict": UNDECIDED}
-    (to_half, to_come), price_and_share = pace(readings), prices(drifts, gain)
-    price = price_and_share[0].as_dict()
-    result |= {
-        "price": price,
-        "price_share": price_and_share[1].as_dict(),
-        "price_at_half": None if to_half is None else price["value"] * to_half,
-        "price_to_come": price["low"] * to_come,
-    }
+    to_half, to_come = pace(readings)
+    price, price_share = (interval.as_dict() for interval in prices(drifts, gain))
+    result |= {"price": price, "price_share": price_share, "price_to_come": price["low"] * to_come}
+    result["price_at_half"] = None if to_half is None else price["value"] * to_half
     return {**result, "verdict": verdict(share, price, result["price_to_come"])}
 
 
@@ -241,11 +234,6 @@ def verdict(share: dict[str, Any], price: dict[str, Any], to_come: float) -> str
     return SPARE if share["low"] >= MOST and price["high"] < NEARLY_NOTHING else UNDECIDED
 
 
-def gain_of(drift: Drift) -> Array:
-    """CE(base) − CE(tuned) by document, summed over its tokens, fp64 [D]."""
-    return -drift.column("ce_change")
-
-
 def prices(drifts: dict[str, dict[str, Drift]], gain: dict[str, Array]) -> tuple[Interval, Interval]:
     """KL(constrained) · gain(plain) / gain(constrained), in nats per token, and as a share of KL(plain).
 
@@ -267,9 +255,7 @@ def prices(drifts: dict[str, dict[str, Drift]], gain: dict[str, Array]) -> tuple
     return price, share
 
 
-def _drifts(
-    plan: CapacityPlan, base: PreTrainedModel, run: str, rows: dict[str, list[dict[str, Any]]]
-) -> dict[str, Drift]:
+def _drifts(plan: CapacityPlan, base: PreTrainedModel, run: str, rows: dict[str, list[Row]]) -> dict[str, Drift]:
     """The drift of one run's model on each text, computed once."""
     folder = plan.run_folder(run)
     tuned = cache(lambda: load_model(str(folder / MODEL)))

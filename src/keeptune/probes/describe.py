@@ -23,13 +23,13 @@ def print_capacity(result: dict[str, Any]) -> None:
         table.add_row(label, format_interval(result["gain"][run]), format_interval(result["kl"][run]))
     table.add_row("noise floor", "", f"{result['noise_floor']:.2g}")
     console.print(table)
-    if result["share"]:
-        share = format_interval(result["share"])
-        console.print(f"Share of the plain run's gain that the constrained run reaches: {share}.")
-    if result["price"]:
-        price = format_interval(result["price"])
-        console.print(f"Least KL for all of that gain, by the constrained run's line: {price}.")
-        console.print(f"As a share of the plain run's KL: {format_interval(result['price_share'])}.")
+    for name, label in (
+        ("share", "Share of the plain run's gain that the constrained run reaches"),
+        ("price", "Least KL for all of that gain, by the constrained run's line"),
+        ("price_share", "As a share of the plain run's KL"),
+    ):
+        if result[name]:
+            console.print(f"{label}: {format_interval(result[name])}.")
     if result["price_at_half"] is not None:
         console.print(
             f"After half of the steps it was {result['price_at_half']:.4f}; "

@@ -17,6 +17,7 @@ from torch import nn
 
 from keeptune.audit.meter import Drift, measure, pad_rows
 from keeptune.audit.run import Loaded
+from keeptune.audit.texts import Row
 from keeptune.audit.verdict import NO_EVIDENCE
 from keeptune.errors import ConfigError
 from keeptune.log import track
@@ -99,12 +100,8 @@ def verdict(gap: dict[str, Any], share: dict[str, Any] | None) -> str:
     return LOST if share["high"] < 0.5 else UNDECIDED
 
 
-def halves(rows: list[dict[str, Any]], seed: int) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """The rows of a random half of the documents, to tune on, and of the other half, to measure on.
-
-    Raises:
-        ConfigError: fewer than two documents.
-    """
+def halves(rows: list[Row], seed: int) -> tuple[list[Row], list[Row]]:
+    """The rows of half of the documents, to tune on, and of the others; raises `ConfigError` for a single document."""
     documents = sorted({row["document"] for row in rows})
     if len(documents) < 2:
         raise ConfigError("a single document cannot be split into two halves", "probe a text of two or more documents")
@@ -112,17 +109,15 @@ def halves(rows: list[dict[str, Any]], seed: int) -> tuple[list[dict[str, Any]],
     return [row for row in rows if row["document"] in chosen], [row for row in rows if row["document"] not in chosen]
 
 
-def _before_and_after(
-    loaded: Loaded, tuning: list[dict[str, Any]], held_out: list[dict[str, Any]], seed: int
-) -> dict[str, Any]:
+def _before_and_after(loaded: Loaded, tuning: list[Row], held_out: list[Row], seed: int) -> dict[str, Any]:
     before = measure(loaded.base, loaded.tuned, held_out, label="Measuring the held-out half")
-    for name, model in (("base", loaded.base), ("tuned", loaded.tuned)):
-        tune_briefly(model, tuning, seed, f"Tuning the {name} briefly")
+    tune_briefly(loaded.base, tuning, seed, "Tuning the base briefly")
+    tune_briefly(loaded.tuned, tuning, seed, "Tuning the tuned briefly")
     after = measure(loaded.base, loaded.tuned, held_out, label="Measuring the held-out half again")
     return {"before": before.as_dict(), "after": after.as_dict()}
 
 
-def tune_briefly(model: nn.Module, rows: list[dict[str, Any]], seed: int, label: str = "Tuning briefly") -> None:
+def tune_briefly(model: nn.Module, rows: list[Row], seed: int, label: str = "Tuning briefly") -> None:
     """`STEPS` steps of AdamW on all weights, in place. The seed gives the order of the rows."""
     device, dtype = next(model.parameters()).device, training_dtype(model)
     optimizer = torch.optim.AdamW(model.parameters(), lr=LEARNING_RATE, weight_decay=0.0)

@@ -23,7 +23,6 @@ Shapes: M readings.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -88,15 +87,15 @@ def forecast(
     steps_M, values_M = steps_M[kept_M], values_M[kept_M]
     _refuse(steps_M, end)
     check_coverage(interval)
-    clock = _Clock.of(np.ones(end) if rates is None else np.asarray(rates, dtype=np.float64), end)
+    tau, gain = _clock(np.ones(end) if rates is None else np.asarray(rates, dtype=np.float64), end)
     origin = values_M[0] if base is None else base
     unit = float(np.ptp(values_M) if base is None else np.abs(values_M - base).max())
     places_M = steps_M.astype(np.int64) - 1
-    if unit == 0.0 or clock.tau[places_M[-1]] == 0.0:
+    if unit == 0.0 or tau[places_M[-1]] == 0.0:
         raise ConfigError("no reading differs from the base yet", "wait for readings with a change")
-    observed = _average(clock.tau[places_M], clock.gain[places_M], (values_M - origin) / unit)
+    observed = _average(tau[places_M], gain[places_M], (values_M - origin) / unit)
     prior, tail = DRIFT if drift else TASK, (1 - interval) / 2
-    weights, means, spreads = mixture(observed, clock.tau[-1], clock.gain[-1], prior, offset=base is None)
+    weights, means, spreads = mixture(observed, tau[-1], gain[-1], prior, offset=base is None)
     shares = np.array([tail, 0.5, 1 - tail])
     # No loss or divergence is below 0, so the mixture is truncated there.
     least = -np.inf if measure == "l_f_rise" else 0.0
@@ -118,30 +117,20 @@ def _refuse(steps_M: Floats, end: int) -> None:
     raise ConfigError(f"a forecast needs {what}", "wait for more readings")
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class _Clock:
-    """Effective steps and annealing after each step; [end]."""
-
-    tau: Floats
-    gain: Floats
-
-    @classmethod
-    def of(cls, rates: Floats, end: int) -> _Clock:
-        if rates.shape != (end,) or not np.isfinite(rates).all() or rates.min() < 0 or rates.max() == 0:
-            raise ConfigError(
-                f"the schedule has {rates.size} rates for {end} steps, or a rate that is negative or not finite",
-                "give a learning rate for every step",
-            )
-        share = rates / rates.max()
-        # Only falls of the rate count, not warm-up (section 3.4 of 2408.11029).
-        falls = np.maximum(-np.diff(share, prepend=share[0]), 0.0)
-        momentum = np.zeros(end)
-        for step in range(1, end):
-            momentum[step] = _MEMORY * momentum[step - 1] + falls[step]
-        area = np.cumsum(momentum)
-        # Normalized to the fall of the rate at the end, so that one prior fits every schedule.
-        gain = area / area[-1] * (1 - share[-1]) if area[-1] > 0 else area
-        return cls(tau=np.cumsum(share), gain=gain)
+def _clock(rates: Floats, end: int) -> tuple[Floats, Floats]:
+    """Effective steps and annealing after each step; [end] each."""
+    if rates.shape != (end,) or not np.isfinite(rates).all() or rates.min() < 0 or rates.max() == 0:
+        what = f"the schedule has {rates.size} rates for {end} steps, or a rate that is negative or not finite"
+        raise ConfigError(what, "give a learning rate for every step")
+    share = rates / rates.max()
+    # Only falls of the rate count, not warm-up (section 3.4 of 2408.11029).
+    falls = np.maximum(-np.diff(share, prepend=share[0]), 0.0)
+    momentum = np.zeros(end)
+    for step in range(1, end):
+        momentum[step] = _MEMORY * momentum[step - 1] + falls[step]
+    area = np.cumsum(momentum)
+    # Normalized to the fall of the rate at the end, so that one prior fits every schedule.
+    return np.cumsum(share), area / area[-1] * (1 - share[-1]) if area[-1] > 0 else area
 
 
 def _average(tau_M: Floats, gain_M: Floats, change_M: Floats) -> Observed:

@@ -100,11 +100,8 @@ def mixture(
         (noise_H, error_H),
         np.array([(mean, spread) for _, mean, spread in columns]),
     )
-    log_weights_HK += (
-        prior_K
-        - 0.5
-        * ((np.log(noise_H / _NOISE) / _NOISE_SPREAD) ** 2 + (np.log(error_H / _ERROR) / _ERROR_SPREAD) ** 2)[:, None]
-    )
+    unlikely_H = (np.log(noise_H / _NOISE) / _NOISE_SPREAD) ** 2 + (np.log(error_H / _ERROR) / _ERROR_SPREAD) ** 2
+    log_weights_HK += prior_K - 0.5 * unlikely_H[:, None]
     weights_HK = np.exp(log_weights_HK - log_weights_HK.max())
     kept_HK = weights_HK > _NEGLIGIBLE
     weights = weights_HK[kept_HK]
@@ -120,7 +117,9 @@ def _posterior(
     sizes: tuple[Floats, Floats],
     prior_P2: Floats,
 ) -> tuple[Floats, Floats, Floats]:
-    """Linear regression of every shape under every pair of noise and error: log evidence, and the forecast; [H, K].
+    """Linear regression of every shape under every pair of noise and error; [H, K] each.
+
+    Returns log evidence, and mean and standard deviation of the value at the end.
 
     Args:
         X_KMP, z_M: design and values of the readings, divided by their level.
@@ -129,9 +128,6 @@ def _posterior(
         doubt_M: factors of the variance of the noise.
         sizes: of noise and error; [H] each.
         prior_P2: mean and standard deviation of each coefficient.
-
-    Returns:
-        Log evidence, and mean and standard deviation of the value at the end.
     """
     age_M, age_end = ages
     noise_H, error_H = sizes

@@ -59,17 +59,11 @@ class LineFit:
     """Seed of the replicates."""
 
     def fit(self, runs: Runs) -> Self:
-        """Fit to all readings.
-
-        Raises:
-            ConfigError: fewer than three readings, or a single value of L_ft or L_f.
-        """
+        """Fit to all readings; raises `ConfigError` for fewer than three, or for a single value of L_ft or L_f."""
         if len(runs) < 3 or np.ptp(runs.L_ft) == 0 or np.ptp(runs.L_f) == 0:
-            task, forgetting = len(set(runs.L_ft.tolist())), len(set(runs.L_f.tolist()))
-            raise ConfigError(
-                f"{len(runs)} readings with {task} values of L_ft and {forgetting} of L_f do not determine a line",
-                "give three readings or more, taken while the task loss falls (--drift-every)",
-            )
+            values = f"{len(set(runs.L_ft.tolist()))} values of L_ft and {len(set(runs.L_f.tolist()))} of L_f"
+            what = f"{len(runs)} readings with {values} do not determine a line"
+            raise ConfigError(what, "give three readings or more, taken while the task loss falls (--drift-every)")
         design = np.stack([-runs.L_ft, np.ones(len(runs))], axis=1)
         first = np.asarray(np.linalg.lstsq(design, runs.L_f, rcond=None)[0], dtype=np.float64)
         scale = scale_of(design @ first - runs.L_f, runs.L_f)
@@ -90,11 +84,7 @@ class LineFit:
         return self
 
     def predict(self, *, L_ft: ArrayLike, interval: float | None = None) -> Band:
-        """L_f at a task loss of L_ft, fp64, nats per token.
-
-        Raises:
-            ConfigError: an interval outside 0 … 1.
-        """
+        """L_f at a task loss of L_ft, fp64, nats per token; raises `ConfigError` for an interval outside 0 … 1."""
         draws = [LineLaw(c=c, s=s).predict(L_ft=L_ft) for c, s in self.draws_]
         losses = np.asarray(L_ft, dtype=np.float64)
         gradients = np.stack([-losses.ravel(), np.ones(losses.size)], axis=1)
@@ -132,10 +122,8 @@ class JointFit:
         refuse_few(runs)
         slope = LineFit(bootstraps=0).fit(runs).law_.c
         if slope <= 0:
-            raise ConfigError(
-                "L_f does not rise as the task loss falls, as the joint law assumes",
-                "use the line alone, or leave out early readings with --after",
-            )
+            what = "L_f does not rise as the task loss falls, as the joint law assumes"
+            raise ConfigError(what, "use the line alone, or leave out early readings with --after")
         surface = Surface.of(runs.P, runs.N)
         first = _first(runs, surface)
         rough = _Problem(surface, runs, surface.losses(first)).solve(first)
@@ -180,10 +168,8 @@ def refuse_few(runs: Runs) -> None:
     """Raise `ConfigError` for runs with too few P, N or readings to determine the joint law."""
     sizes, steps = len(runs.sizes), len(set(runs.N.tolist()))
     if sizes < _LEAST_SIZES or steps < _LEAST_SIZES:
-        raise ConfigError(
-            f"the joint law needs three P (ranks) and three N (steps), and the runs have {sizes} and {steps}",
-            "add runs of other ranks, with readings at several steps",
-        )
+        what = f"the joint law needs three P (ranks) and three N (steps), and the runs have {sizes} and {steps}"
+        raise ConfigError(what, "add runs of other ranks, with readings at several steps")
     if 2 * len(runs) <= len(NAMES):
         raise ConfigError(f"{len(runs)} readings cannot determine {len(NAMES)} parameters", "read more often")
 

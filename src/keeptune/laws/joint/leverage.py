@@ -37,21 +37,17 @@ class Leverage:
 
     @classmethod
     def of(cls, jacobian: Floats, run: NDArray[np.int64]) -> Leverage:
-        """From derivatives of the residuals, in units of their spread and times the roots of their robust weights.
+        """From derivatives of the residuals, fp64 [M, parameters], and the run of each row, [M].
 
-        Args:
-            jacobian: fp64, [M, parameters].
-            run: [M], the run of each row.
+        The derivatives are in units of the residuals' spread, times the roots of their robust weights.
         """
         blocks = [jacobian[run == name] for name in np.unique(run)]
         return cls(of_runs=np.stack([block.T @ block for block in blocks]))
 
     def corrected(self, residuals: Floats, jacobian: Floats, run: NDArray[np.int64]) -> Floats:
-        """Residuals with the spread of the errors: (1 − H_g)^−½·r for each run g.
+        """Residuals with the spread of the errors: (1 − H_g)^−½·r for each run g; fp64, [M], in units of `jacobian`.
 
-        Args:
-            residuals: fp64, [M], in the units of `jacobian`.
-            jacobian, run: as given to `of`.
+        `jacobian` and `run` are those given to `of`.
         """
         whitening = self._whitening()
         result = residuals.copy()
@@ -67,11 +63,7 @@ class Leverage:
     def freedom(self, gradients: Floats) -> Floats:
         """Degrees of freedom, at least 1, of the variance of quantities with these gradients.
 
-        Args:
-            gradients: fp64, [K, parameters].
-
-        Returns:
-            fp64, [K].
+        From fp64 [K, parameters] to fp64 [K].
         """
         whitening = self._whitening()
         shares, directions = self._shares(whitening)

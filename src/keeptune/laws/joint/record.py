@@ -113,7 +113,7 @@ def fit_laws(runs: Runs, *, bootstraps: int = 200, seed: int = 0) -> dict[str, A
 
 
 def write_laws(path: Path, laws: dict[str, Any]) -> None:
-    """Write the result of `fit_laws` or `fit_replay_law`; `StorageError` if the disk is full or not writable."""
+    """Write the result of `fit_laws` or `fit_replay_law`; raises `StorageError` if the disk is full or read-only."""
     write_json(path, laws)
 
 
@@ -144,12 +144,7 @@ def read_laws(path: Path) -> tuple[LineFit, JointFit | str]:
 
 
 def read_file(path: Path) -> dict[str, Any]:
-    """The content of a laws.json.
-
-    Raises:
-        SourceNotFound: no such file.
-        SourceError: not a laws.json of this version.
-    """
+    """The content of a laws.json; raises `SourceNotFound`, or `SourceError` if it is not of this version."""
     if not path.is_file():
         raise SourceNotFound(f"no laws at {path}", "create them with: keeptune laws fit RUNS --out laws.json")
     laws = read_json(path, AGAIN)
@@ -189,11 +184,7 @@ def predict_on_line(laws: str, *, L_ft: float, interval: float) -> Band:
 
 
 def beyond(laws: str, *, P: float, N: float) -> str | None:
-    """A warning if a prediction lies outside the runs of a laws.json; None inside, and for published laws.
-
-    Args:
-        laws: a laws.json that was read before, or the name of a published law.
-    """
+    """A warning if a prediction lies outside the runs of a laws.json read before; None inside, or for a published law."""
     if laws in PUBLISHED:
         return None
     with damaged_json(Path(laws), AGAIN):

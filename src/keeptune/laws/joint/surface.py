@@ -132,15 +132,9 @@ def _read(theta: Floats, first: int) -> tuple[Any, ...]:
 
 
 def readable(theta: Floats) -> Floats:
-    """Logarithms of the interpretable quantities of each θ, in the order of `READABLE`.
+    """Logarithms of the interpretable quantities of each θ, in the order of `READABLE`; fp64, from [K, 11] to [K, 9].
 
     A `slope` is −∂log g/∂log P or N in the middle of the readings. It is stable where alpha, rho and w trade off.
-
-    Args:
-        theta: fp64, [K, 11].
-
-    Returns:
-        fp64, [K, 9].
     """
     rows = []
     for first in (0, 4):

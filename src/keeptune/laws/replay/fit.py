@@ -89,10 +89,8 @@ class ReplayFit:
         where: dict[str, Any] = {"P": P, **others}
         only = self.model_.only_P
         if only is not None and not np.allclose(np.asarray(P, dtype=np.float64), only, rtol=1e-3):
-            raise ConfigError(
-                f"all runs have P = {only:,.0f}, and nothing is known of P = {np.asarray(P)}",
-                "give the P of the runs, or fit runs of more ranks",
-            )
+            what = f"all runs have P = {only:,.0f}, and nothing is known of P = {np.asarray(P)}"
+            raise ConfigError(what, "give the P of the runs, or fit runs of more ranks")
 
         def losses(theta: Floats) -> Losses:
             return self.model_.law(theta).predict(**where)
@@ -123,11 +121,9 @@ def _possible(form: Form, runs: ReplayRuns) -> Form:
     plain = runs.where(np.equal(runs.lambda_, 0))
     task, forgetting = len(set(plain.L_ft.tolist())), len(set(plain.L_f.tolist()))
     if min(task, forgetting) < _LEAST_PLAIN:
-        raise ConfigError(
-            f"the replay law needs three readings without replay, and the runs have {task} values of L_ft and "
-            f"{forgetting} of L_f",
-            "read the run with --lambda 0 more often, or leave out fewer readings with --after",
-        )
+        values = f"{task} values of L_ft and {forgetting} of L_f"
+        what = f"the replay law needs three readings without replay, and the runs have {values}"
+        raise ConfigError(what, "read the run with --lambda 0 more often, or leave out fewer readings with --after")
     pools = {tokens for _, tokens in runs.cells if tokens > 0}
     return "no_tokens" if form == "replay" and len(pools) < 2 else form
 

@@ -111,10 +111,8 @@ def read_replay_law(path: Path) -> ReplayFit:
     """
     laws = read_file(path)
     if "replay" not in laws:
-        raise ConfigError(
-            f"{path} has no replay law: its runs did not differ in λ or replay tokens",
-            "leave out --lambda and --replay-tokens, or fit runs that differ in them",
-        )
+        what = f"{path} has no replay law: its runs did not differ in λ or replay tokens"
+        raise ConfigError(what, "leave out --lambda and --replay-tokens, or fit runs that differ in them")
     with damaged_json(path, AGAIN):
         kept, fit = laws["replay"], ReplayFit()
         restore(fit, kept)
@@ -129,10 +127,7 @@ def read_replay_law(path: Path) -> ReplayFit:
 def predict_with_replay(
     laws: str, *, P: float, N: float, lambda_: float, tokens: float | None, interval: float
 ) -> Bands:
-    """Predict both losses by the replay law of a laws.json.
-
-    Args:
-        tokens: distinct replay tokens; None if no token is used twice.
+    """Predict both losses by the replay law of a laws.json; `tokens` is None if no replay token is used twice.
 
     Raises:
         ConfigError: there is no replay law, or it is not defined there.
