@@ -61,7 +61,7 @@ def check_vocabularies(found: Vocabularies) -> None:
 
 
 def share_vocabulary(base: PreTrainedModel, tuned: PreTrainedModel, found: Vocabularies) -> None:
-    """Cut both models' outputs to the ids below `found.words`, to compare them. Raises `ConfigError` if most tokens differ."""
+    """Cut both models' outputs to the ids below `found.words`. Raises `ConfigError` if most tokens differ."""
     if sum(index < found.words for index in found.differing) > found.words // 2:
         raise ConfigError(
             f"the models split text into different tokens ({found})", "compare models that share a tokenizer"

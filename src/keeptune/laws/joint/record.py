@@ -184,7 +184,7 @@ def predict_on_line(laws: str, *, L_ft: float, interval: float) -> Band:
 
 
 def beyond(laws: str, *, P: float, N: float) -> str | None:
-    """A warning if a prediction lies outside the runs of a laws.json read before; None inside, or for a published law."""
+    """A warning if a prediction lies outside the runs of a laws.json; None inside, or for a published law."""
     if laws in PUBLISHED:
         return None
     with damaged_json(Path(laws), AGAIN):
