@@ -27,7 +27,7 @@ VOCABULARY = make_model().config.vocab_size
 @pytest.fixture(scope="module")
 def pools(tmp_path_factory: pytest.TempPathFactory) -> dict[str, ReplayPool]:
     folder = tmp_path_factory.mktemp("pools")
-    shared = {"tokens": 20 * 16, "length": 16, "dtype": torch.float32}
+    shared = {"tokens": 20 * 16, "length": 16, "seed": 0, "dtype": torch.float32}
     kept: dict[str, dict[str, Any]] = {
         "hidden": {"predictions": "hidden"},
         "topk": {"predictions": "topk", "top_k": VOCABULARY - 1},
