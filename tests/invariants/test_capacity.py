@@ -13,8 +13,7 @@ import torch
 from transformers import LlamaForCausalLM
 
 from keeptune.errors import OutputExists
-from keeptune.probes.capacity import SATURATED, UNDECIDED, CapacityPlan, capacity_probe, pace
-from keeptune.probes.describe import describe, print_capacity
+from keeptune.probes.capacity import SATURATED, UNDECIDED, CapacityPlan, capacity_probe, describe, pace, print_capacity
 from keeptune.train.readings import read_rows
 from tests.helpers.models import make_model, make_tokenizer
 

@@ -20,8 +20,7 @@ class _Flags(CapacityPlan):
 
 def capacity(model: Base, data: Task, *, plan: _Flags | None = None) -> None:
     """Run the probe; see `keeptune.cli.help`."""
-    from keeptune.probes.capacity import capacity_probe
-    from keeptune.probes.describe import print_capacity
+    from keeptune.probes.capacity import capacity_probe, print_capacity
 
     plan = replace(plan or _Flags(), model=model, data=data)
     print_capacity(capacity_probe(plan))

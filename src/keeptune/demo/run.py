@@ -144,31 +144,32 @@ def measure_drift(plan: DemoPlan, base: PreTrainedModel, tokenizer: Tokenizer) -
 
 
 def write_continuations(plan: DemoPlan, base: PreTrainedModel, tokenizer: Tokenizer) -> list[dict[str, str]]:
-    """Side-by-side continuations, generated once."""
+    """Greedy continuations by every model, of a few everyday prompts and one of the new task, generated once."""
 
     def generate() -> list[dict[str, str]]:
-        tuned = {name: load_model(str(plan.folder / MODELS[name])) for name in ("plain", "replay")}
-        return continuations({"base": base, **tuned}, tokenizer)
+        models = {"base": base} | {name: load_model(str(plan.folder / MODELS[name])) for name in ("plain", "replay")}
+        prompts = [tokenizer(prompt)["input_ids"] for prompt in PROMPTS]
+        table: list[dict[str, str]] = [{"prompt": prompt} for prompt in PROMPTS]
+        for name, model in models.items():
+            answers = answer(model, prompts, _NEW_TOKENS, f"Continuations, {name}")
+            for row, new_tokens in zip(table, answers, strict=True):
+                row[name] = tokenizer.decode(new_tokens, skip_special_tokens=True)
+        return table
 
     return Steps(plan.folder / READINGS).once("continuations", generate, bare=True)
 
 
 def summarize(plan: DemoPlan, drifts: dict[str, dict[str, Drift]], clock: Clock) -> dict[str, Any]:
     """The content of `summary.json`."""
-    rows = {run: read_rows(plan.folder / run / FILE) for run in ("plain", "replay")}
-    matched_row = next(row for row in rows["replay"] if row["step"] == plan.steps)
-
+    plain, replay = (read_rows(plan.folder / run / FILE) for run in ("plain", "replay"))
+    at_end = {"base": plain[0], "plain": plain[-1], "replay": replay[-1]}
+    at_end["replay_matched"] = next(row for row in replay if row["step"] == plan.steps)
+    task_loss = {name: row["L_ft"] for name, row in at_end.items()}
     kl = {text: {name: drift.column("kl") for name, drift in of.items()} for text, of in drifts.items()}
 
     def ratios(model: str) -> dict[str, Any]:
         return {text: bootstrap_ratio(of[model], of["plain"]).as_dict() for text, of in kl.items()}
 
-    task_loss = {
-        "base": rows["plain"][0]["L_ft"],
-        "plain": rows["plain"][-1]["L_ft"],
-        "replay": rows["replay"][-1]["L_ft"],
-        "replay_matched": matched_row["L_ft"],
-    }
     return {
         "model": plan.model,
         "data": plan.data,
@@ -178,24 +179,11 @@ def summarize(plan: DemoPlan, drifts: dict[str, dict[str, Drift]], clock: Clock)
         "task_loss": task_loss,
         "steps": {"plain": plan.steps, "replay": plan.replay_steps},
         "lambda": plan.lambda_,
-        "drift": {
-            text: {name: drift.summary()["measures"]["kl"] for name, drift in of_text.items()}
-            for text, of_text in drifts.items()
-        },
+        "drift": {text: {name: of[name].summary()["measures"]["kl"] for name in of} for text, of in drifts.items()},
         "minutes": round(sum(clock.minutes.values()), 1),
         "minutes_by_stage": {stage: round(minutes, 2) for stage, minutes in clock.minutes.items()},
         **provenance(plan.seed),
     }
-
-
-def continuations(models: dict[str, PreTrainedModel], tokenizer: Tokenizer) -> list[dict[str, str]]:
-    """Greedy continuations by every model, of a few everyday prompts and one of the new task."""
-    prompts = [tokenizer(prompt)["input_ids"] for prompt in PROMPTS]
-    table: list[dict[str, str]] = [{"prompt": prompt} for prompt in PROMPTS]
-    for name, model in models.items():
-        for row, new_tokens in zip(table, answer(model, prompts, _NEW_TOKENS, f"Continuations, {name}"), strict=True):
-            row[name] = tokenizer.decode(new_tokens, skip_special_tokens=True)
-    return table
 
 
 def sentence(plan: DemoPlan, summary: dict[str, Any]) -> str:

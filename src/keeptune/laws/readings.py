@@ -103,7 +103,7 @@ def read_runs(paths: Iterable[str | Path], *, after: int = 0) -> Runs:
         SourceError: a file is not such a table, or no reading can be used.
         ConfigError: the runs have different bases or training methods, or `after` is below 0.
     """
-    tables = [(path, _table(path)) for path in map(_file, paths)]
+    tables = [_table(path) for path in paths]
     _refuse_mixtures(tables, (*_SAME, *_REPLAY))
     return Runs(**_usable(tables, after, _values)[0])
 
@@ -114,7 +114,7 @@ def read_any_runs(paths: Iterable[str | Path], *, after: int = 0) -> Runs | Repl
     `ReplayRuns` need the columns lambda, replay_tokens (in rows with λ above 0) and L_f_base. Raises as `read_runs`
     does, and `ConfigError` if λ changes within a run.
     """
-    tables = [(path, _table(path)) for path in map(_file, paths)]
+    tables = [_table(path) for path in paths]
     _refuse_mixtures(tables, _SAME)
     if all(len(_distinct(tables, name)) <= 1 for name in _REPLAY):
         return Runs(**_usable(tables, after, _values)[0])
@@ -158,15 +158,11 @@ def _usable(
     return named, np.array(columns[4:], dtype=np.float64)
 
 
-def _file(given: str | Path) -> Path:
+def _table(given: str | Path) -> _Table:
     path = Path(given)
     path = path / "runs.jsonl" if path.is_dir() else path
     if not path.is_file():
         raise SourceNotFound(f"there are no readings at {path}", "give runs.jsonl, the folder of a run, or a csv")
-    return path
-
-
-def _table(path: Path) -> Sequence[dict[str, Any]]:
     if path.suffix == ".json":
         raise SourceError(f"{path} is not a table of readings", "give the readings themselves: runs.jsonl or a csv")
     try:
@@ -179,7 +175,7 @@ def _table(path: Path) -> Sequence[dict[str, Any]]:
         raise SourceError(f"{path} is not a table of readings: {error}", "give runs.jsonl or a csv") from error
     if not all(isinstance(row, dict) for row in rows):
         raise SourceError(f"{path}: a line is not a JSON object", "give runs.jsonl as `keeptune tune` writes it")
-    return rows
+    return path, rows
 
 
 def _cell(path: Path, place: int, row: dict[str, Any], name: str, columns: str) -> float:

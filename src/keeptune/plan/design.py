@@ -129,10 +129,8 @@ def design(pace: Pace, settings: PlanSettings, *, most_steps: int) -> Design:
     needed = (least.total(pace, settings) + pace.spent) / (1 - _RESERVE) / 60
     takes = f"a step takes {pace.step:.2g} s, everything else {pace.spent + pace.fixed:.0f} s"
     enough = f"--minutes {max(1, math.ceil(needed * 1.1))} or more"
-    raise ConfigError(
-        f"{settings.minutes:g} minutes are too few for one pilot run of {LEAST_STEPS} steps: {takes}",
-        f"give {enough}, smaller steps (--batch-size, --max-length), or a faster machine",
-    )
+    what = f"{settings.minutes:g} minutes are too few for one pilot run of {LEAST_STEPS} steps: {takes}"
+    raise ConfigError(what, f"give {enough}, smaller steps (--batch-size, --max-length), or a faster machine")
 
 
 def late(spent: float, to_come: float, settings: PlanSettings) -> bool:

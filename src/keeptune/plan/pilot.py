@@ -53,8 +53,7 @@ class Run:
     @property
     def parameters(self) -> int:
         """Tuned parameters."""
-        parameters: int = self.rows[-1]["P"]
-        return parameters
+        return int(self.rows[-1]["P"])
 
     @property
     def step_seconds(self) -> float:

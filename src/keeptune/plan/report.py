@@ -11,7 +11,7 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from keeptune.log import duration
-from keeptune.plan.choose import FARTHEST
+from keeptune.plan.law import FARTHEST
 from keeptune.plan.settings import CONSTANT, PlanSettings
 from keeptune.plot_style import BLUE, COLOURS, COLUMN, GREY, MARKS, ORANGE, style
 from keeptune.stats import format_interval

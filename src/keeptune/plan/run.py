@@ -9,9 +9,8 @@ from typing import Any
 from keeptune.errors import ConfigError
 from keeptune.laws.forecast.forecast import forecast
 from keeptune.laws.joint.record import or_reason
-from keeptune.plan.choose import FARTHEST, Candidates, Reach, candidates, choose, controlled_interval, frontier
 from keeptune.plan.design import ROUNDS, WEIGHTS, readings
-from keeptune.plan.law import PilotLaw, misses
+from keeptune.plan.law import FARTHEST, PilotLaw, Reach, candidates, choose, controlled_interval, frontier, misses
 from keeptune.plan.pilot import Pilot, loss_within, pilot
 from keeptune.plan.report import RUN, command, frontier_figure, notes, run_file
 from keeptune.plan.settings import METER_ROWS, PlanSettings
@@ -45,10 +44,14 @@ def plan(settings: PlanSettings) -> dict[str, Any]:
         within = candidates(law, _reach(settings, finished))
         result["frontier"] = [within.row(place) for place in frontier(within)]
         try:
-            chosen = _chosen(settings, finished, law, within)
+            place = choose(within, settings.budget, settings.hours)
         except ConfigError:
             _write(settings, result)
             raise
+        chosen = {**within.row(place), "learning_rate": finished.rate}
+        if chosen["lambda"]:
+            chosen["task_loss"][1:] = controlled_interval(within, place, settings.budget)
+        chosen["L_f_rise"] = law.rise_at(tuple(chosen["KL"]))
     caveats = notes(chosen, result["pilot"], settings.budget)
     result |= {"plan": chosen, "command": command(settings, chosen), "notes": caveats}
     write_text(settings.folder / RUN, run_file(settings, chosen["steps"]))
@@ -60,14 +63,6 @@ def _write(settings: PlanSettings, result: dict[str, Any]) -> None:
     write_json(settings.folder / "plan.json", result)
     for suffix in ("svg", "png"):
         save(frontier_figure(result), settings.folder / f"frontier.{suffix}")
-
-
-def _chosen(settings: PlanSettings, finished: Pilot, law: PilotLaw, within: Candidates) -> dict[str, Any]:
-    place = choose(within, settings.budget, settings.hours)
-    chosen = {**within.row(place), "learning_rate": finished.rate}
-    if chosen["lambda"]:
-        chosen["task_loss"][1:] = controlled_interval(within, place, settings.budget)
-    return {**chosen, "L_f_rise": law.rise_at(tuple(chosen["KL"]))}
 
 
 def _reach(settings: PlanSettings, finished: Pilot) -> Reach:
@@ -144,8 +139,6 @@ def _pilot_dict(finished: Pilot) -> dict[str, Any]:
         "task_loss_within_budget_by_rate": finished.rate_losses,
         "design": asdict(finished.design),
         "pace": asdict(finished.pace),
-        "pass_steps": finished.pass_steps,
+        **{name: getattr(finished, name) for name in ("pass_steps", "seconds", "missing")},
         "memory": max(run.memory for run in finished.runs),
-        "seconds": finished.seconds,
-        "missing": finished.missing,
     }

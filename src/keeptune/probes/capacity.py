@@ -25,6 +25,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from rich.console import Console
+from rich.table import Table
 from transformers import PreTrainedModel
 
 from keeptune.audit.meter import Drift, measure
@@ -38,7 +40,7 @@ from keeptune.replay.generate import sample_pool
 from keeptune.replay.pool import ReplayPool
 from keeptune.runs.run import MODEL, task_rows, tune_or_resume
 from keeptune.runs.settings import TuneSettings
-from keeptune.stats import MIN_DOCUMENTS, Array, Interval, bootstrap_ratio, resampled_counts
+from keeptune.stats import MIN_DOCUMENTS, Array, Interval, bootstrap_ratio, format_interval, resampled_counts
 from keeptune.storage import write_json
 from keeptune.system import provenance
 from keeptune.train.readings import FILE, read_rows
@@ -94,10 +96,8 @@ class CapacityPlan:
     def __post_init__(self) -> None:
         """Validate the settings."""
         if self.steps < 2 or self.documents < MIN_DOCUMENTS:
-            raise ConfigError(
-                f"{self.steps} steps and {self.documents} documents are too few for a verdict",
-                f"give 2 steps or more, and {MIN_DOCUMENTS} documents or more",
-            )
+            what = f"{self.steps} steps and {self.documents} documents are too few for a verdict"
+            raise ConfigError(what, f"give 2 steps or more, and {MIN_DOCUMENTS} documents or more")
         if not self.lambda_ > 0:
             raise ConfigError(f"lambda is {self.lambda_}", "give the constrained run a positive value, such as 10")
         for run in (PLAIN, CONSTRAINED):
@@ -120,23 +120,17 @@ class CapacityPlan:
 
     def settings(self, run: str) -> TuneSettings:
         """Settings of the plain or the constrained run. They differ in λ, and in the readings along the way."""
+        same = ("model", "data", "steps", "lora", "learning_rate", "batch_size", "max_length", "seed")
         return TuneSettings(
-            model=self.model,
-            data=self.data,
+            **{name: getattr(self, name) for name in same},
             out=str(self.run_folder(run)),
             lambda_=self.lambda_ if run == CONSTRAINED else 0.0,
-            steps=self.steps,
             replay=str(Path(self.out) / "pool"),
-            lora=self.lora,
-            learning_rate=self.learning_rate,
-            batch_size=self.batch_size,
-            max_length=self.max_length,
             replay_length=self.max_length,
             drift_rows=self.documents,
             drift_every=self.steps // 2 if run == CONSTRAINED else 0,
             held_out=0.2,
             held_out_rows=self.documents,
-            seed=self.seed,
         )
 
 
@@ -190,17 +184,12 @@ def judge(drifts: dict[str, dict[str, Drift]], noise_floor: float, readings: lis
     # CE(base) − CE(tuned) by document, summed over its tokens, fp64 [D].
     gain = {run: -of_run["task"].column("ce_change") for run, of_run in drifts.items()}
     tokens_D = drifts[PLAIN]["task"].tokens_D
-    kl = {run: of_run["self"].interval("kl") for run, of_run in drifts.items()}
-    gains = {run: bootstrap_ratio(gain_D, tokens_D) for run, gain_D in gain.items()}
-    result: dict[str, Any] = {
-        "gain": {run: interval.as_dict() for run, interval in gains.items()},
-        "kl": {run: interval.as_dict() for run, interval in kl.items()},
-        "noise_floor": noise_floor,
-        **dict.fromkeys(("share", "price", "price_share", "price_at_half", "price_to_come")),
-        "rule": RULE,
-    }
-    enough = min(gains[PLAIN].documents, kl[PLAIN].documents) >= MIN_DOCUMENTS
-    if not enough or (gains[PLAIN].low or 0.0) <= 0 or (kl[PLAIN].low or 0.0) <= noise_floor:
+    gains = {run: bootstrap_ratio(gain_D, tokens_D).as_dict() for run, gain_D in gain.items()}
+    kl = {run: of_run["self"].interval("kl").as_dict() for run, of_run in drifts.items()}
+    result: dict[str, Any] = {"gain": gains, "kl": kl, "noise_floor": noise_floor, "rule": RULE}
+    result |= dict.fromkeys(("share", "price", "price_share", "price_at_half", "price_to_come"))
+    enough = min(gains[PLAIN]["documents"], kl[PLAIN]["documents"]) >= MIN_DOCUMENTS
+    if not enough or (gains[PLAIN]["low"] or 0.0) <= 0 or (kl[PLAIN]["low"] or 0.0) <= noise_floor:
         return {**result, "verdict": NO_EVIDENCE}
     result["share"] = share = bootstrap_ratio(gain[CONSTRAINED], gain[PLAIN]).as_dict()
     if share["low"] <= 0:
@@ -248,11 +237,9 @@ def prices(drifts: dict[str, dict[str, Drift]], gain: dict[str, Array]) -> tuple
     moved = {run: counts[1] @ drift.column("kl") / (counts[1] @ drift.tokens_D) for run, drift in own.items()}
     with np.errstate(divide="ignore"):
         price_R = moved[CONSTRAINED] * learned[PLAIN] / np.maximum(learned[CONSTRAINED], 0.0)
-    price, share = (
-        Interval.of_resamples(float(value_R[0]), value_R[1:], min(sizes), method="nearest")
-        for value_R in (price_R, price_R / moved[PLAIN])
-    )
-    return price, share
+    of_resamples = partial(Interval.of_resamples, documents=min(sizes), method="nearest")
+    share_R = price_R / moved[PLAIN]
+    return of_resamples(price_R[0], price_R[1:]), of_resamples(share_R[0], share_R[1:])
 
 
 def _drifts(plan: CapacityPlan, base: PreTrainedModel, run: str, rows: dict[str, list[Row]]) -> dict[str, Drift]:
@@ -268,3 +255,44 @@ def _drifts(plan: CapacityPlan, base: PreTrainedModel, run: str, rows: dict[str,
     steps = Steps(Path(plan.out) / "readings")
     kept = {text: steps.once(f"{folder.name}-{text}", partial(read, text), bare=True) for text in rows}
     return {text: Drift.from_dict(content) for text, content in kept.items()}
+
+
+def print_capacity(result: dict[str, Any]) -> None:
+    """The two runs, what follows from them, and the verdict."""
+    plan = result["plan"]
+    console = Console(highlight=False, markup=False, emoji=False)
+    table = Table(title=f"{plan['model']} on {plan['data']}, {plan['steps']} steps, nats per token, 95 % intervals")
+    for column in ("run", "task loss gained", "KL(base‖tuned) on the base's own text"):
+        table.add_column(column, justify="left" if column == "run" else "right")
+    for run, label in ((PLAIN, "plain, λ = 0"), (CONSTRAINED, f"constrained, λ = {plan['lambda_']:g}")):
+        table.add_row(label, format_interval(result["gain"][run]), format_interval(result["kl"][run]))
+    table.add_row("noise floor", "", f"{result['noise_floor']:.2g}")
+    console.print(table)
+    for name, label in (
+        ("share", "Share of the plain run's gain that the constrained run reaches"),
+        ("price", "Least KL for all of that gain, by the constrained run's line"),
+        ("price_share", "As a share of the plain run's KL"),
+    ):
+        if result[name]:
+            console.print(f"{label}: {format_interval(result[name])}.")
+    if (half := result["price_at_half"]) is not None:
+        later = f"at this pace it is at least {result['price_to_come']:.4f} after {TIMES} times the steps."
+        console.print(f"After half of the steps it was {half:.4f}; {later}")
+    console.print(describe(result))
+
+
+def describe(result: dict[str, Any]) -> str:
+    """The verdict in a sentence, with what to expect or to do."""
+    judged, plan, steps = result["verdict"], result["plan"], result["plan"]["steps"]
+    price, half = result["price"], result["price_at_half"]
+    if judged == SPARE:
+        return "Spare capacity: the model can learn this task and keep its old predictions; expect replay to keep them."
+    if judged == SATURATED:
+        cost = f"{result['price_to_come']:.2g} nats per token of forgetting for this gain"
+        return f"Saturated: expect at least {cost}, even with {TIMES} times {steps} steps. A larger model pays less."
+    if judged == UNDECIDED and half is not None and price["low"] > NEARLY_NOTHING:
+        fall = f"{half:.2g} → {price['value']:.2g} nats per token over half of the steps"
+        return f"Undecided: the price is still falling, {fall}; run again with --steps {2 * steps} and another --out."
+    if judged == UNDECIDED:
+        return f"Undecided: run longer than {steps} steps, or with another λ than {plan['lambda_']:g}."
+    return f"{judged.capitalize()}: read more documents, or run longer than {steps} steps."

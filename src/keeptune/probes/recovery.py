@@ -48,10 +48,7 @@ RULE = (
 
 
 def recovery_probe(loaded: Loaded, text: str, seed: int) -> dict[str, Any]:
-    """Run the probe on one text of an audit, for JSON. Both models are tuned in place, so it must come last.
-
-    Args:
-        text: a name among `loaded.rows`.
+    """Run the probe on one text of `loaded.rows`, for JSON. Both models are tuned in place, so it must come last.
 
     Returns:
         `gap_before`, `gap_after`, CE(tuned) − CE(base) on the held-out half before and after both were tuned, and the

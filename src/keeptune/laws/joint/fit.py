@@ -12,10 +12,20 @@ from numpy.typing import ArrayLike, NDArray
 
 from keeptune.errors import ConfigError
 from keeptune.laws.forms import Floats, LineLaw, Losses
-from keeptune.laws.joint.leverage import Leverage
 from keeptune.laws.joint.surface import NAMES, READABLE, Surface, readable, readable_jacobian
 from keeptune.laws.readings import Runs
-from keeptune.laws.robust import Band, band, ends, r_squared, replicates, root_weights, scale_of, solve, thinned
+from keeptune.laws.robust import (
+    Band,
+    Leverage,
+    band,
+    ends,
+    r_squared,
+    replicates,
+    root_weights,
+    scale_of,
+    solve,
+    thinned,
+)
 
 # Starting points are compared on this many readings. The best one is then fitted to all readings.
 _START_READINGS = 400

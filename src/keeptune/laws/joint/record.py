@@ -12,10 +12,9 @@ from numpy.typing import NDArray
 from keeptune.errors import ConfigError, SourceError, SourceNotFound
 from keeptune.laws.forms import PUBLISHED, Floats, JointLaw, LineLaw, log_of
 from keeptune.laws.joint.fit import Bands, JointFit, LineFit, refuse_few
-from keeptune.laws.joint.leverage import Leverage
 from keeptune.laws.joint.surface import Surface
 from keeptune.laws.readings import Runs
-from keeptune.laws.robust import Band, thinned
+from keeptune.laws.robust import Band, Leverage, thinned
 from keeptune.log import track
 from keeptune.storage import damaged_json, read_json, write_json
 
@@ -100,13 +99,9 @@ def fit_laws(runs: Runs, *, bootstraps: int = 200, seed: int = 0) -> dict[str, A
     joint = or_reason(lambda: JointFit(bootstraps=bootstraps, seed=seed).fit(runs))
     if isinstance(joint, str):
         return {**laws, "joint": joint}
-    laws["joint"] = {
-        **shared(joint),
-        "weak": joint.weak_,
-        "condition": joint.condition_,
-        "theta": joint.theta_.tolist(),
-        "center": [joint.surface_.mean_log_P, joint.surface_.mean_log_N],
-    }
+    center = [joint.surface_.mean_log_P, joint.surface_.mean_log_N]
+    laws["joint"] = {**shared(joint), "weak": joint.weak_, "condition": joint.condition_}
+    laws["joint"] |= {"theta": joint.theta_.tolist(), "center": center}
     ranks = or_reason(lambda: [{"P": size, **errors} for size, errors in leave_one_rank_out(runs).items()])
     laws["held_out"] = {"one_rank": ranks, "last_30_percent": or_reason(lambda: last_steps(runs))}
     return laws
@@ -184,7 +179,7 @@ def predict_on_line(laws: str, *, L_ft: float, interval: float) -> Band:
 
 
 def beyond(laws: str, *, P: float, N: float) -> str | None:
-    """A warning if a prediction lies outside the runs of a laws.json; None inside, or for a published law."""
+    """A warning if P or N lies outside the runs of a laws.json, read before; None inside, or for a published law."""
     if laws in PUBLISHED:
         return None
     with damaged_json(Path(laws), AGAIN):
@@ -198,15 +193,8 @@ def beyond(laws: str, *, P: float, N: float) -> str | None:
 
 def described(runs: Runs) -> dict[str, Any]:
     """The readings, as recorded in laws.json."""
-    return {
-        "readings": len(runs),
-        "runs": runs.count,
-        "P": runs.sizes,
-        "N": [float(runs.N.min()), float(runs.N.max())],
-        "dropped": runs.dropped,
-        "left_out": runs.left_out,
-        "base": runs.base,
-    }
+    counts = {"readings": len(runs), "runs": runs.count, "dropped": runs.dropped, "left_out": runs.left_out}
+    return {**counts, "P": runs.sizes, "N": [float(runs.N.min()), float(runs.N.max())], "base": runs.base}
 
 
 def shared(fit: Fit) -> dict[str, Any]:

@@ -66,7 +66,7 @@ def leave_cells_out(runs: ReplayRuns, forms: Sequence[Form] = FORMS) -> Comparis
             rows.append(row)
     errors = {name: np.array([row[name] for row in rows]) for name in rows[0]}
     mean: dict[str, dict[str, float]] = {
-        form: {loss: float(np.mean(errors[f"{form}.{loss}"])) for loss in ("L_ft", "L_f")} for form in forms
+        form: {loss: float(errors[f"{form}.{loss}"].mean()) for loss in ("L_ft", "L_f")} for form in forms
     }
     against: dict[str, tuple[float, float, float]] = {
         rival: _mean(errors[f"{rival}.L_f"] - errors["replay.L_f"])
