@@ -1,7 +1,7 @@
 """Does this code give the numbers of another commit? Tiny fp32 runs of both, on one machine, compared exactly.
 
-    git worktree add /tmp/before 9d40e77
-    python benchmarks/same_numbers.py /tmp/before
+    git worktree add ../before 9d40e77
+    python benchmarks/same_numbers.py ../before
 
 Compared: every shard of the pools, `L_ft`, `L_f`, `KL` and `lambda` of every reading, and the saved weights, bit by
 bit. Writes benchmarks/results/same_numbers.json.
