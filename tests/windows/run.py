@@ -105,6 +105,10 @@ def write(results: dict[str, Any]) -> None:
         versions = " | ".join(of["versions"][library] for library in LIBRARIES)
         lines.append(f"| {name} | {versions} | {of['python']} | {of['passed']} | {of['failed']} | {of['date']} |")
     lines += ["", *(f"- **{name}**: {of['why']}." for name, of in results.items())]
+    lines += [
+        "",
+        "Older releases of torch (2.6 and later) and other Pythons (3.12 to 3.14) are admitted, and not in this table.",
+    ]
     PAGE.write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
