@@ -89,7 +89,7 @@ class AuditSettings:
         return self.harmless or (["harmless"] if self.harmful else [])
 
     def __post_init__(self) -> None:
-        """Refuse values that cannot be meant."""
+        """Validate the settings."""
         for name in ("docs", "windows", "items", "prompts", "new_tokens"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} is {getattr(self, name)}", "give 1 or more")

@@ -45,7 +45,7 @@ the tuned model or adapter is saved to OUT/model with a card that says what it f
     keeptune tune org/model chats.jsonl --out run --lora 32 --lambda 3 --replay pool
 
 With --budget λ is steered so that KL(base‖tuned) ends within it, and the tuned model is certified on rows that neither
-training nor λ saw, in OUT/certificate.json: kept, broken, or not sure.
+training nor λ saw, in OUT/certificate.json: kept, broken, or inconclusive.
 
     keeptune tune smollm2 verilog --out run --budget 0.01
 
@@ -57,7 +57,7 @@ Makes a few short runs in the time given by --minutes, fits the laws of forgetti
 `keeptune tune` command: of all runs within reach the one that learns most while KL(base‖tuned) stays within --budget,
 with the task loss and the forgetting to expect (90 % intervals), what it takes, and what the pilot could not tell.
 
-Writes OUT/plan.json, OUT/run.toml and OUT/frontier.svg. Stopped, it goes on where it was; with another --budget the
+Writes OUT/plan.json, OUT/run.toml and OUT/frontier.svg. An interrupted plan resumes where it stopped; with another --budget the
 same pilot answers again.
 
     keeptune plan smollm2 verilog --budget 0.02 --minutes 20
@@ -76,7 +76,7 @@ resume an interrupted probe, run the same command again.
 """,
     "audit": """Measure what a tuned model forgot, how surely, and where.
 
-Writes OUT/report.html for people and OUT/report.json for machines. Stopped, it goes on where it was.
+Writes OUT/report.html for people and OUT/report.json for machines. An interrupted audit resumes where it stopped.
 
 For every text, the base's own fresh text first: KL(base‖tuned), the rise of L_f, the change of cross-entropy on the
 text itself, and how often both models rank the same token first, each with a 95 % interval over documents; and where

@@ -49,7 +49,7 @@ def demo(plan: DemoPlan) -> dict[str, Any]:
 
     Raises:
         OutputExists: the folder holds a demo with other settings, or something else.
-        SourceError, StorageError, Diverged, Interrupted: as their names say.
+        SourceError, StorageError, Diverged, Interrupted: see `keeptune.errors`.
     """
     clock = Clock(plan.folder)
     plan.workspace.claim({**vars(plan), "out": None})

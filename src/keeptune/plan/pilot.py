@@ -91,7 +91,7 @@ def pilot(settings: PlanSettings) -> Pilot:
         OutputExists: the folder holds something else, or a pilot with other settings.
         SourceError: a file of the pilot is damaged, or the model or the data cannot be read.
         ConfigError: there are too few minutes for one run.
-        Interrupted, StorageError, Diverged: as their names say.
+        Interrupted, StorageError, Diverged: see `keeptune.errors`.
     """
     settings.workspace.check(settings.identity())
     pace, pass_steps = _pace(settings)

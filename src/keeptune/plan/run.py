@@ -28,7 +28,7 @@ def plan(settings: PlanSettings) -> dict[str, Any]:
 
     Raises:
         ConfigError: there are too few minutes for a pilot run, or no run within reach stays within the budget.
-        SourceError, OutputExists, StorageError, Diverged, Interrupted: as their names say.
+        SourceError, OutputExists, StorageError, Diverged, Interrupted: see `keeptune.errors`.
     """
     finished = pilot(settings)
     result: dict[str, Any] = {"settings": asdict(settings), "pilot": _pilot_dict(finished), **provenance(settings.seed)}

@@ -147,7 +147,7 @@ def capacity_probe(plan: CapacityPlan) -> dict[str, Any]:
 
     Raises:
         OutputExists: the folder holds a probe with other settings, or something else.
-        SourceError, StorageError, Diverged, Interrupted: as their names say.
+        SourceError, StorageError, Diverged, Interrupted: see `keeptune.errors`.
     """
     folder = plan.workspace.folder
     plan.workspace.claim({**vars(plan), "out": None})

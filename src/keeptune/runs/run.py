@@ -71,7 +71,7 @@ def tune(
         Interrupted: by Ctrl-C or SIGTERM, after a checkpoint.
         BoundBroken: the forecast surely breaks a bound of `stop_if_forecast`, after a checkpoint.
         Diverged: the loss became NaN or infinite; the last good checkpoint stays.
-        SourceError, PoolError, ConfigError, StorageError: as their names say.
+        SourceError, PoolError, ConfigError, StorageError: see `keeptune.errors`.
     """
     out = Path(settings.out)
     args = settings.sft_config(bf16=has_bf16(torch.accelerator.current_accelerator() or "cpu"))
