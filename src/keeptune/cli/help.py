@@ -57,8 +57,8 @@ Makes a few short runs in the time given by --minutes, fits the laws of forgetti
 `keeptune tune` command: of all runs within reach the one that learns most while KL(base‖tuned) stays within --budget,
 with the task loss and the forgetting to expect (90 % intervals), what it takes, and what the pilot could not tell.
 
-Writes OUT/plan.json, OUT/run.toml and OUT/frontier.svg. An interrupted plan resumes where it stopped; with another --budget the
-same pilot answers again.
+Writes OUT/plan.json, OUT/run.toml and OUT/frontier.svg. An interrupted plan resumes where it stopped; with another
+--budget the same pilot answers again.
 
     keeptune plan smollm2 verilog --budget 0.02 --minutes 20
 """,
