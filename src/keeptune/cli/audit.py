@@ -54,7 +54,7 @@ def audit(
     from keeptune.probes.recovery import recovery_probe
 
     if junit and not fail_above:
-        raise ConfigError("--junit writes a testcase for each bound, and there is none", "add --fail-above kl=0.02")
+        raise ConfigError("--junit needs at least one --fail-above bound", "add --fail-above kl=0.02")
     settings = replace(settings or _Flags(), base=base, tuned=tuned)
     if stages:
         if fail_above or markdown:

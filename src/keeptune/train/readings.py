@@ -26,7 +26,7 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
     rows = read_lines(path) if path.is_file() else []
     for number, row in enumerate(rows, start=1):
         if not isinstance(row, dict) or "step" not in row:
-            raise SourceError(f"{path} is damaged: its reading {number} is none", "start the run anew (--overwrite)")
+            raise SourceError(f"{path} is damaged: line {number} is not a reading", "start the run anew (--overwrite)")
     return rows
 
 

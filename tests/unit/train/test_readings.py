@@ -34,5 +34,5 @@ def test_a_broken_line_in_the_middle_is_named(tmp_path: Path) -> None:
 def test_a_line_that_is_no_reading_is_told(tmp_path: Path, line: str) -> None:
     path = tmp_path / "runs.jsonl"
     path.write_text(f'{{"step": 0}}\n{line}\n')
-    with pytest.raises(SourceError, match="its reading 2 is none"):
+    with pytest.raises(SourceError, match="line 2 is not a reading"):
         rewind(path, 5)
