@@ -86,9 +86,8 @@ class DriftCallback(TrainerCallback):
             self._pause_and_read(kwargs["model"], state)
 
     def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Read after the last step, unless that was just done and the weights are still those of that step."""
-        best_loaded = args.load_best_model_at_end and state.best_model_checkpoint is not None
-        if best_loaded or self.last_row is None or self.last_row["step"] != state.global_step:
+        """Read after the last step, unless that was just done."""
+        if self.last_row is None or self.last_row["step"] != state.global_step:
             self._pause_and_read(kwargs["model"], state)
 
     def _pause_and_read(self, model: nn.Module, state: Any) -> None:
