@@ -212,6 +212,7 @@ class LosesTheTerm(KINDS["SFT"].ours):  # type: ignore[misc]
 def test_a_host_that_would_lose_the_term_is_refused(tmp_path: Path, pool: ReplayPool) -> None:
     sft = KINDS["SFT"]
     args = sft.config(output_dir=str(tmp_path), **SHARED)
+    args.max_steps = 1  # also a single step
     trainer = LosesTheTerm(make_model(), args, **sft.extra(), keep=keep(pool))
     with pytest.raises(ConfigError, match="computed 0 losses for 1 micro-batches"):
         trainer.train()

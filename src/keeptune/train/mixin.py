@@ -83,13 +83,6 @@ class KeepMixin:
         context = self.context
         micros = len(given[0])
         if context is not None and self.keep.lambda_ > 0 and micros:
-            last = context.window
-            if last is not None and last.micro < last.micros:
-                raise ConfigError(
-                    f"{type(self).__name__} computed {last.micro} losses for {last.micros} micro-batches, so part of "
-                    "the replay term is missing",
-                    "use a trainer that calls compute_loss once for every micro-batch",
-                )
             context.window = Window(
                 step=self.state.global_step,  # type: ignore[attr-defined]
                 micros=micros,

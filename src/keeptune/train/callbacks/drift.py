@@ -10,6 +10,7 @@ import torch
 from torch import nn
 from transformers import TrainerCallback
 
+from keeptune.errors import ConfigError
 from keeptune.log import logger
 from keeptune.system import versions
 from keeptune.train.context import KeepContext
@@ -82,6 +83,13 @@ class DriftCallback(TrainerCallback):
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Read every `drift_every` steps, at the powers of two before, and at a tenth of the run."""
+        window = self.context.window
+        if window is not None and window.micro < window.micros:
+            raise ConfigError(
+                f"the trainer computed {window.micro} losses for {window.micros} micro-batches, so part of the replay "
+                "term is missing",
+                "use a trainer that calls compute_loss once for every micro-batch",
+            )
         if self.context.keep.reads_after(state.global_step, state.max_steps):
             self._pause_and_read(kwargs["model"], state)
 
