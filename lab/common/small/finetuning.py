@@ -116,6 +116,18 @@ def prepare(base: LlamaForCausalLM, method: Method, cell: Cell, home: Path) -> t
 
 
 def adapted(base: LlamaForCausalLM, method: Method, cell: Cell) -> nn.Module:
+    """The model to train. The cell's `embeddings` may say whether embeddings and head are `trained` or `frozen`.
+
+    By default the methods that tune all weights train them, and no other method does.
+    """
+    model = tuned_part(base, method, cell)
+    if "embeddings" in cell:
+        for layer in (base.get_input_embeddings(), base.get_output_embeddings()):
+            layer.requires_grad_(cell["embeddings"] == "trained")
+    return model
+
+
+def tuned_part(base: LlamaForCausalLM, method: Method, cell: Cell) -> nn.Module:
     """The base itself, the base with a fresh adapter, or the base with its lower layers frozen."""
     torch.manual_seed(cell["seed"])
     if method.tuning in ("lora", "attention"):

@@ -4,6 +4,9 @@ The schedule is warm-up, a constant rate, and a linear fall over the last fifth.
 of pretraining share the part at the constant rate: twice the length continues from half of it, with its optimizer.
 
 A cell with a `mixture` is pretrained on both texts: that share of the rows of every batch is of the new text.
+
+A cell with `pretrain_until` is pretrained at a constant rate until its loss on held-out old text is that low, as in the
+figures of Marek et al. that compare bases of equal loss.
 """
 
 from __future__ import annotations
@@ -11,7 +14,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import torch
@@ -23,18 +26,27 @@ from common.grid import Cell
 from common.runner import once
 from common.small.corpus import corpus, tokenizer_of
 from common.small.decoders import make_decoder
+from common.small.readings import mean_loss
+from keeptune.errors import ConfigError
 from keeptune.log import track
 from keeptune.models.wheels import cache_folder
+from keeptune.storage import write_json
 from keeptune.train.loop import task_sum
 
 _FALL = 0.2
 _WARMUP_STEPS = 50
+_STEPS_BETWEEN_STOPS = 2
 _LEAST_TOKENS_PER_PARAMETER = 5
 _KEYS = ("old", "new", "vocabulary", "length", "width", "layers", "heads", "pretrain_rate", "pretrain_batch", "seed")
 
 
 def pretrained(cell: Cell) -> Path:
-    """Folder of the model that the cell starts from, pretrained on `tokens_per_parameter` tokens per parameter."""
+    """Folder of the model that the cell starts from.
+
+    It is pretrained until its old loss is `pretrain_until`, or on `tokens_per_parameter` tokens per parameter.
+    """
+    if "pretrain_until" in cell:
+        return _stopped(cell)
     length = cell["tokens_per_parameter"]
 
     def make(folder: Path) -> None:
@@ -45,6 +57,35 @@ def pretrained(cell: Cell) -> Path:
         tokenizer_of(cell).save_pretrained(folder)
 
     return once(_home(cell) / f"{length:g}", make)
+
+
+def _stopped(cell: Cell) -> Path:
+    """The model that was stopped at the old loss `pretrain_until`.
+
+    Raises:
+        ConfigError: after `tokens_per_parameter` tokens per parameter its loss is still higher.
+    """
+    target, end = cell["pretrain_until"], steps_of(cell, cell["tokens_per_parameter"])
+
+    def make(folder: Path) -> None:
+        model = untrained(cell)
+        rows_RT1 = corpus(cell, "old").held_out_RT1[: cell["eval_rows"]].to(model.device)
+
+        def loss() -> float:
+            with torch.no_grad():
+                return mean_loss(model, rows_RT1)
+
+        done = _train(model, _optimizer(model, cell), cell, 0, end, falling=False, stop=lambda: loss() <= target)
+        if loss() > target:
+            raise ConfigError(
+                f"the old loss is {loss():.3f} after {done} steps of pretraining, above pretrain_until = {target}",
+                "raise tokens_per_parameter or pretrain_until",
+            )
+        model.save_pretrained(folder)
+        tokenizer_of(cell).save_pretrained(folder)
+        write_json(folder / "pretraining.json", {"steps": done, "old_loss": loss()})
+
+    return once(_home(cell) / f"until-{target:g}", make)
 
 
 def _trunk(cell: Cell, length: float) -> Path:
@@ -96,14 +137,24 @@ def _optimizer(model: LlamaForCausalLM, cell: Cell) -> torch.optim.AdamW:
 
 
 def _train(
-    model: LlamaForCausalLM, optimizer: torch.optim.AdamW, cell: Cell, done: int, end: int, *, falling: bool
-) -> None:
+    model: LlamaForCausalLM,
+    optimizer: torch.optim.AdamW,
+    cell: Cell,
+    done: int,
+    end: int,
+    *,
+    falling: bool,
+    stop: Callable[[], bool] = lambda: False,
+) -> int:
+    """Train from step `done` to `end`, or until `stop`, which is asked every other step; returns the last step."""
     batches = pretraining_batches(cell, done)
     model.train()
     label = f"Pretraining {cell['width']} wide, seed {cell['seed']}"
     with track(label, end, "steps") as progress:
         progress.skip(done)
         for step in range(done, end):
+            if step % _STEPS_BETWEEN_STOPS == 0 and stop():
+                return step
             share = (end - step) / (end - done) if falling else min((step + 1) / _WARMUP_STEPS, 1.0)
             for group in optimizer.param_groups:
                 group["lr"] = cell["pretrain_rate"] * share
@@ -114,6 +165,7 @@ def _train(
             optimizer.step()
             optimizer.zero_grad()
             progress.advance(note=f"loss {loss.item():.3f}")
+    return end
 
 
 def pretraining_batches(cell: Cell, done: int) -> Iterator[Tensor]:

@@ -1,0 +1,91 @@
+"""Figure, table and claims of the learning rate of pretraining, on bases of equal loss."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from common.drawing import format_rate, log_places, panels, whiskers
+from common.grid import Row
+from common.small.curves import Run, by_seed, differences, forgetting, mean_at, runs, values
+from common.stats import Claim, Interval, claim_over_seeds, measured, over_seeds
+from common.tables import format_interval, markdown
+from keeptune.plot_style import COLOURS, GREY, MARKS
+
+METHODS = {"standard": "no replay", "kl_self": "KL on the base's own text"}
+
+
+def old_loss(row: Row) -> float:
+    """Loss on held-out old text, nats per token."""
+    return float(row["old_loss"])
+
+
+def figure(rows: list[Row]) -> Any:
+    """Old loss by the pretraining rate; a panel for each rate of fine-tuning."""
+    target, pretrained = rows[0]["target"], values(rows, "pretrain_rate")
+    tuned = sorted(values(rows, "learning_rate"), reverse=True)
+    drawn, axes = panels(3.3)
+    for axis, own in zip(axes, tuned, strict=True):
+        bases = [(rate, base_of(rows, rate)) for rate in pretrained]
+        whiskers(axis, bases, color=GREY, marker="o", label="before fine-tuning")
+        for (method, name), colour, mark in zip(METHODS.items(), (COLOURS[1], COLOURS[0]), MARKS, strict=False):
+            points = [(rate, mean_at(setting(rows, method, rate, own), target, old_loss)) for rate in pretrained]
+            whiskers(axis, points, color=colour, marker=mark, label=name)
+        axis.set_title(f"fine-tuned at {format_rate(own)}, where the new loss is {target:g}")
+        axis.set_xlabel("learning rate of pretraining")
+        axis.set_ylabel("old loss, nats per token, mean and 95 % interval")
+        log_places(axis, pretrained, [format_rate(rate) for rate in pretrained])
+        axis.legend(loc="upper right")
+    return drawn
+
+
+def setting(rows: list[Row], method: str, pretrain_rate: float, rate: float) -> list[Run]:
+    """The runs of a method at a rate of pretraining and one of fine-tuning."""
+    return runs(rows, method=method, pretrain_rate=pretrain_rate, learning_rate=rate)
+
+
+def base_of(rows: list[Row], pretrain_rate: float) -> Interval:
+    """Old loss before fine-tuning, over seeds."""
+    bases = {run[0]["seed"]: run[0]["base_old_loss"] for run in runs(rows, pretrain_rate=pretrain_rate)}
+    return over_seeds(list(bases.values()))
+
+
+def table(rows: list[Row]) -> str:
+    """Forgetting of each setting at the target loss."""
+    target, pretrained = rows[0]["target"], values(rows, "pretrain_rate")
+    head = [f"forgetting at a new loss of {target:g}", *(f"pretrained at {format_rate(rate)}" for rate in pretrained)]
+    lines = [["(old loss before)", *(format_interval(base_of(rows, rate), 2) for rate in pretrained)]]
+    for method, name in METHODS.items():
+        for own in reversed(values(rows, "learning_rate", method=method)):
+            cells = [format_interval(mean_at(setting(rows, method, rate, own), target)) for rate in pretrained]
+            lines.append([f"{name}, fine-tuned at {format_rate(own)}", *cells])
+    return markdown(head, lines)
+
+
+def claims(rows: list[Row]) -> list[Claim]:
+    """What the paper's figure of pretraining rates shows; differences are taken within a seed."""
+    target, pretrained = rows[0]["target"], values(rows, "pretrain_rate")
+    low, high = pretrained[0], pretrained[-1]
+
+    def at(method: str, rate: float, own: float, of: Any = forgetting) -> dict[int, float]:
+        return by_seed(setting(rows, method, rate, own), target, of)
+
+    found: list[Claim | None] = []
+    for own in sorted(values(rows, "learning_rate"), reverse=True):
+        tuned = f"fine-tuned at {format_rate(own)}"
+        found += [
+            claim_over_seeds(
+                f"of bases of equal loss, one pretrained at a higher rate forgets less ({tuned})",
+                f"old loss, pretrained at {format_rate(low)} minus at {format_rate(high)}, no replay, nats per token",
+                differences(at("standard", low, own, old_loss), at("standard", high, own, old_loss)),
+                above=0.0,
+                paper="3.99 → 3.68 from 2e-4 to 1e-2, fine-tuned at 1e-3" if own == 1e-3 else "figure only",
+            ),
+            claim_over_seeds(
+                f"KL on the worst base keeps more than the best pretraining rate does ({tuned})",
+                f"forgetting, pretrained at {format_rate(high)} minus at {format_rate(low)} with KL, nats",
+                differences(at("standard", high, own), at("kl_self", low, own)),
+                above=0.0,
+                paper="figure only",
+            ),
+        ]
+    return measured(*found)
