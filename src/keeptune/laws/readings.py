@@ -175,7 +175,8 @@ def _table(given: str | Path) -> _Table:
         raise SourceError(f"{path} is not a table of readings: {error}", "give runs.jsonl or a csv") from error
     if not all(isinstance(row, dict) for row in rows):
         raise SourceError(f"{path}: a line is not a JSON object", "give runs.jsonl as `keeptune tune` writes it")
-    return path, rows
+    # The model that a run saves may be of an earlier step, which has a row of its own.
+    return path, [row for row in rows if row.get("model_step") is None]
 
 
 def _cell(path: Path, place: int, row: dict[str, Any], name: str, columns: str) -> float:

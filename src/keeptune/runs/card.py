@@ -26,6 +26,9 @@ def card(
     certified = "" if certificate is None else f"\n{describe(certificate)}\n"
     tuned = f"rsLoRA, rank {settings.lora}" if settings.lora else "All weights"
     versions = ", ".join(f"{name} {version}" for name, version in last["versions"].items())
+    steps = f"{last['step']} steps"
+    if "model_step" in last:
+        steps = f"{last['model_step']} of {steps} (the best model of the run)"
     rise = last["L_f"] - last["L_f_base"]
     on = "the base's own text" if own else f"replay text ({pool_text})"
     read = f"{settings.drift_rows} {'sampled rows' if own else 'rows'} that training never saw"
@@ -39,7 +42,7 @@ tags: [keeptune, sft]
 
 # {settings.model}, fine-tuned on {settings.data}
 
-{tuned} ({last["P"]:,} parameters), {last["step"]} steps, {method}.
+{tuned} ({last["P"]:,} parameters), {steps}, {method}.
 
 | nats per token | base | tuned |
 |---|---|---|

@@ -110,7 +110,7 @@ def tune(
 
 def train(trainer: KeepSFTTrainer, out: Path, *, label: str, resume: bool, extra_callbacks: list[Any]) -> None:
     """Train to the end, or to a stop that says why."""
-    context, stop = context_of(trainer), StopCallback()
+    context, stop = context_of(trainer), StopCallback(context)
     context.require_finite = True  # also with λ = 0
     trainer.remove_callback(PrinterCallback)
     for callback in (ProgressCallback(label, context), CheckpointCallback(), stop, *extra_callbacks):

@@ -54,8 +54,9 @@ class Host:
     """Micro-batches of an optimizer step."""
     tokenizer: Any
     call: Call
-    task_loss: Callable[[nn.Module], float | None]
-    """Mean held-out loss of the unwrapped model, nats per token; None where the trainer has no such loss."""
+    task_loss: Callable[[], float | None]
+    """Mean held-out loss of the model, nats per token; None where the trainer has no such loss. All processes call
+    it, with the model in evaluation mode."""
     scheduler: Callable[[], Any]
     """The learning-rate scheduler, which exists once training starts."""
     tokens_seen: Callable[[], int]
@@ -78,6 +79,8 @@ class Window:
     tokens: int
     """Replay tokens of the step, over all micro-batches and processes."""
     lambda_: float
+    task: list[Tensor] = field(default_factory=list)
+    """Each finished micro-batch's part of the trainer's own loss, without the replay term."""
     replay: list[Tensor] = field(default_factory=list)
     """Each finished micro-batch's part of the mean replay term, nats per token."""
 
@@ -85,6 +88,10 @@ class Window:
     def micro(self) -> int:
         """Index of the next micro-batch."""
         return len(self.replay)
+
+    def mean_task(self) -> float | None:
+        """The step's task loss on this process; None where the trainer computed another number of losses."""
+        return sum(part.item() for part in self.task) if len(self.task) == self.micros else None
 
     def mean_replay(self, share: int = 1) -> float:
         """The step's replay term in nats per token, each part divided by `share`."""
@@ -127,6 +134,8 @@ class KeepContext:
     window: Window | None = None
     """The optimizer step in hand."""
     listeners: list[Listener] = field(default_factory=list)
+    paused: bool = False
+    """Whether the run ends before its last step to be resumed."""
     stopped: str | None = None
     """Why a forecast ended the run early."""
     forecast_note: str = ""

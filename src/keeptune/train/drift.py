@@ -1,16 +1,14 @@
-"""Readings of a run: drift from the base on held-out rows, and the held-out task loss.
+"""Readings of a run: drift from the base on held-out rows.
 
 Shapes: B rows, T positions, N target tokens, M measures.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
-from typing import Any
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor, nn
-from torch.utils.data import DataLoader
 from transformers import PreTrainedTokenizerBase
 
 from keeptune.data.documents import load_documents
@@ -18,7 +16,6 @@ from keeptune.data.encode import whole_rows
 from keeptune.errors import ConfigError
 from keeptune.models.modeling import head_of, hidden_states
 from keeptune.models.vocabulary import document_start
-from keeptune.objective import fused_next_token_ce
 from keeptune.objective.drift import MEASURES, token_drift
 from keeptune.replay.pool import ReplayBatch
 from keeptune.stats import evenly_spaced
@@ -26,7 +23,6 @@ from keeptune.train.config import KeepConfig
 from keeptune.train.context import KeepContext
 
 _ROWS_AT_ONCE = 16
-_READ = ("input_ids", "labels", "position_ids")
 
 
 def read_drift(context: KeepContext, batch: ReplayBatch) -> dict[str, float]:
@@ -64,38 +60,6 @@ def drift_of_tokens(model: nn.Module, context: KeepContext, batch: ReplayBatch) 
             targets_BT.flatten().to(device),
             dtype=context.host.dtype,
         )
-
-
-def token_loss(
-    model: nn.Module, dataset: Any, collate: Callable[[Any], Any], rows: int, device: torch.device
-) -> float | None:
-    """Mean cross-entropy over the loss-bearing tokens of a data set, or of a dict of them; nats per token.
-
-    Every process reads all of it: a sharded loader repeats rows to fill its last batches.
-
-    Returns:
-        None without a data set, or where its batches have no labels (preference pairs, prompts).
-    """
-    total, count = 0.0, 0
-    head = head_of(model)
-    for batch in _batches(dataset, collate, rows):
-        if not (isinstance(batch, dict) or hasattr(batch, "keys")) or "labels" not in batch:
-            return None
-        batch = {key: batch[key].to(device) for key in _READ if key in batch}
-        labels_BT = batch["labels"]
-        mask_BT: Tensor = labels_BT[:, 1:] != -100
-        hidden_ND = hidden_states(model, batch["input_ids"], batch.get("position_ids"))[:, :-1][mask_BT]
-        total += fused_next_token_ce(hidden_ND, head, labels_BT[:, 1:][mask_BT]).item()
-        count += int(mask_BT.sum())
-    return total / count if count else None
-
-
-def _batches(dataset: Any, collate: Callable[[Any], Any], rows: int) -> Iterable[Any]:
-    sets = [] if dataset is None else list(dataset.values()) if isinstance(dataset, dict) else [dataset]
-    # A loader draws a seed, and the global generator belongs to training: without this, reading would change dropout.
-    own = torch.Generator()
-    for one in sets:
-        yield from DataLoader(one, batch_size=rows, collate_fn=collate, generator=own)
 
 
 def drift_text_rows(source: str, tokenizer: PreTrainedTokenizerBase, keep: KeepConfig) -> ReplayBatch:

@@ -25,7 +25,7 @@ from keeptune.train.compat import _ForwardRedirection, total_train_tokens
 from keeptune.train.config import KeepConfig
 from keeptune.train.context import Host, KeepContext, Window
 from keeptune.train.distributed import check_launch
-from keeptune.train.drift import token_loss
+from keeptune.train.evaluation import held_out_loss
 from keeptune.train.prepare import given_model, prepare, require_language_model
 from keeptune.train.replay_term import replay_rows, replay_sum
 
@@ -82,14 +82,15 @@ class KeepMixin:
         given = super().get_batch_samples(*args, **kwargs)  # type: ignore[misc]
         context = self.context
         micros = len(given[0])
-        if context is not None and self.keep.lambda_ > 0 and micros:
+        if context is not None and micros:
             context.window = Window(
                 step=self.state.global_step,  # type: ignore[attr-defined]
                 micros=micros,
                 tokens=micros * context.host.world * context.replay_rows * context.replay_length,
                 lambda_=context.lambda_,
             )
-            self._windows.append(context.window)
+            if self.keep.lambda_ > 0:
+                self._windows.append(context.window)
         return given
 
     def compute_loss(
@@ -101,9 +102,11 @@ class KeepMixin:
         if context is None or not model.training:
             return result
         loss, outputs = result if return_outputs else (result, None)
+        divisor = self._divisor(num_items_in_batch)
+        if context.window is not None:
+            context.window.task.append(loss.detach() / divisor)
         if self.keep.lambda_ > 0:
-            replay_mean = self._replay_mean(model, context)
-            loss = loss + context.lambda_ * self._divisor(num_items_in_batch) * replay_mean
+            loss = loss + context.lambda_ * divisor * self._replay_mean(model, context)
         if context.require_finite:
             context.check_finite("the loss", loss.item(), step=self.state.global_step + 1)  # type: ignore[attr-defined]
         return (loss, outputs) if return_outputs else loss
@@ -190,10 +193,6 @@ def host_of(trainer: Any) -> Host:
     launched = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(trainer.accelerator.mixed_precision)
     processor = trainer.processing_class
 
-    def task_loss(model: nn.Module) -> float | None:
-        rows = args.per_device_eval_batch_size
-        return token_loss(model, trainer.eval_dataset, trainer.data_collator, rows, args.device)
-
     inner = trainer.accelerator.unwrap_model(trainer.model)
     return Host(
         device=args.device,
@@ -209,7 +208,7 @@ def host_of(trainer: Any) -> Host:
         # A vision model's processor serves through its tokenizer.
         tokenizer=getattr(processor, "tokenizer", None) or processor,
         call=lambda compute: call_inside(trainer, trainer.model_wrapped, compute),
-        task_loss=task_loss,
+        task_loss=lambda: held_out_loss(trainer),
         scheduler=lambda: trainer.lr_scheduler,
         tokens_seen=lambda: total_train_tokens(trainer),
     )

@@ -41,6 +41,6 @@ def keep_earlier_run(path: Path) -> None:
 
 
 def rewind(path: Path, step: int) -> None:
-    """Drop the readings after `step`, which the run will take again."""
-    kept = [row for row in read_rows(path) if row["step"] <= step]
+    """Drop the readings after `step`, and that of a best model, which the run will take again."""
+    kept = [row for row in read_rows(path) if row["step"] <= step and "model_step" not in row]
     write_text(path, "".join(json.dumps(row) + "\n" for row in kept))

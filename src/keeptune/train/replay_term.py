@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from keeptune.models.modeling import head_of, hidden_states
+from keeptune.models.noise import without_noise
 from keeptune.objective import fused_divergence, fused_next_token_ce
 from keeptune.replay.pool import ReplayBatch
 from keeptune.replay.teachers import Teacher
@@ -36,9 +37,11 @@ def replay_sum(model: nn.Module, batch: ReplayBatch, teacher: Teacher | None, ob
     """Σ R over every target of the batch, in nats, differentiable; divide by the global count of such targets.
 
     R is next-token cross-entropy without a teacher; with one the objective's divergence, KL(base‖model) unless told.
+    The model predicts as the base did, without dropout, NEFTune or router jitter: their noise would be read as drift.
     """
     target = None if teacher is None else teacher.target(model, batch)
-    student_ND = hidden_states(model, batch.inputs_BT).flatten(0, 1)
+    with without_noise(model):
+        student_ND = hidden_states(model, batch.inputs_BT).flatten(0, 1)
     if target is None:
         return fused_next_token_ce(student_ND, head_of(model), batch.targets_BT.flatten())
     return fused_divergence(student_ND, head_of(model), target, objective)

@@ -37,7 +37,7 @@ def host(tmp_path: Path) -> Host:
         accumulate=1,
         tokenizer=make_tokenizer(),
         call=lambda compute: compute(make_model()),
-        task_loss=lambda model: None,
+        task_loss=lambda: None,
         scheduler=lambda: None,
         tokens_seen=lambda: 0,
     )

@@ -13,6 +13,7 @@ from keeptune.log import logger
 from keeptune.storage import write_json
 from keeptune.train.budget.certificate import FILE, certify, describe
 from keeptune.train.budget.controller import LambdaController
+from keeptune.train.callbacks.drift import saved_step
 from keeptune.train.context import KeepContext
 from keeptune.train.distributed import sum_over_ranks
 from keeptune.train.drift import read_drift
@@ -63,14 +64,14 @@ class BudgetCallback(TrainerCallback):
         state.stateful_callbacks[_STATE] = controller.export()
 
     def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Certify the finished model; a stopped run goes on instead."""
-        if state.global_step < state.max_steps:
+        """Certify the finished model, also where another callback stopped early; a paused run goes on instead."""
+        if self.context.paused:
             return
         model = kwargs["model"]
         was_training = model.training
         model.eval()
         with torch.no_grad():
-            certificate = certify(self.context, step=state.global_step)
+            certificate = certify(self.context, step=saved_step(args, state))
         model.train(was_training)
         if state.is_world_process_zero:
             write_json(Path(args.output_dir) / FILE, certificate)

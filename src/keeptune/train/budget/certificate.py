@@ -50,7 +50,7 @@ def certify(context: KeepContext, *, step: int) -> dict[str, Any]:
     The model must be in evaluation mode, without gradients.
 
     Args:
-        step: the finished optimizer steps.
+        step: optimizer steps that the model has taken.
 
     Returns:
         For JSON: `budget`; `kl`, nats per token, with its interval over rows; `verdict` by `rule`; `tokens` read;

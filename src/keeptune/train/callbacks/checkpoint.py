@@ -16,6 +16,7 @@ from transformers import TrainerCallback
 
 from keeptune.log import logger
 from keeptune.storage import write_text
+from keeptune.train.context import KeepContext
 from keeptune.train.distributed import all_agree
 
 _COMPLETE = "complete"
@@ -50,7 +51,8 @@ def forget_checkpoint(folder: Path, step: int) -> None:
 class StopCallback(TrainerCallback):
     """Ends training after the step in hand, with a checkpoint, once `asked` is set."""
 
-    def __init__(self) -> None:
+    def __init__(self, context: KeepContext) -> None:
+        self.context = context
         self.asked = False
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
@@ -60,6 +62,7 @@ class StopCallback(TrainerCallback):
             dist.all_reduce(asked, dist.ReduceOp.MAX)
             self.asked = bool(asked)
         if self.asked:
+            self.context.paused = state.global_step < state.max_steps
             control.should_save = True
             control.should_training_stop = True
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import platform
 import time
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -14,6 +15,7 @@ from keeptune.errors import ConfigError
 from keeptune.log import logger
 from keeptune.system import versions
 from keeptune.train.context import KeepContext
+from keeptune.train.distributed import all_agree, sum_over_ranks
 from keeptune.train.drift import read_drift
 from keeptune.train.readings import FILE, append_row, keep_earlier_run, read_rows, rewind
 
@@ -24,11 +26,15 @@ _NOISE_FLOOR = 1e-3
 class DriftCallback(TrainerCallback):
     """Takes a reading before the first step, after 1, 2, 4, 8 … steps, every `drift_every` steps and after the last.
 
-    A row of `runs.jsonl`: `step`; `P`, tuned parameters; `N`, update steps; `L_ft`, task loss, on the evaluation data
-    set where the trainer has one with labels (`L_ft_on`: held-out, else train); `L_f`, `L_f_base` and `KL` on old text
+    A row of `runs.jsonl`: `step`; `P`, tuned parameters; `N`, update steps; `L_ft`, the trainer's own evaluation loss
+    where it has evaluation data with labels (`L_ft_on`: held-out), else its loss in the last step without the replay
+    term (train); `L_f`, `L_f_base` and `KL` on old text
     (`L_f_on`: self, held-out rows that the base wrote; what else those of the pool are; or the name of a text); all in
     nats per token; `lambda`; `replay_tokens`, distinct ones to train on; `task_tokens` and `seconds` of training so
     far and their ratio; what made it; and what the context's listeners add, such as the `forecast` of the run's end.
+
+    With `load_best_model_at_end` the last row is of the model that the trainer loaded: `model_step` is its step, and
+    `step` the one at which the run ended.
     """
 
     def __init__(self, context: KeepContext) -> None:
@@ -54,7 +60,8 @@ class DriftCallback(TrainerCallback):
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Read once before the first step; after a resume, drop the readings that will be taken again."""
-        self.context.window = None  # a training that was broken off may have left one unfinished
+        # A training that was broken off may have left a window unfinished.
+        self.context.window, self.context.paused = None, False
         if self.context.host.is_main:
             if state.global_step:
                 rewind(self.path, state.global_step)
@@ -84,7 +91,7 @@ class DriftCallback(TrainerCallback):
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Read every `drift_every` steps, at the powers of two before, and at a tenth of the run."""
         window = self.context.window
-        if window is not None and window.micro < window.micros:
+        if self.context.keep.lambda_ > 0 and window is not None and window.micro < window.micros:
             raise ConfigError(
                 f"the trainer computed {window.micro} losses for {window.micros} micro-batches, so part of the replay "
                 "term is missing",
@@ -94,31 +101,39 @@ class DriftCallback(TrainerCallback):
             self._pause_and_read(kwargs["model"], state)
 
     def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Read after the last step, unless that was just done."""
-        if self.last_row is None or self.last_row["step"] != state.global_step:
+        """Read after the last step, unless that was just done, or the best model, which the trainer has loaded."""
+        best = saved_step(args, state)
+        if best != state.global_step:
+            self.context.window = None  # its losses are of another model
+            self._pause_and_read(kwargs["model"], state, model_step=best)
+            return
+        done = self.last_row is not None and self.last_row["step"] == state.global_step
+        if not all_agree(done, args.device):  # after a resume only the main process knows of the rows before
             self._pause_and_read(kwargs["model"], state)
 
-    def _pause_and_read(self, model: nn.Module, state: Any) -> None:
+    def _pause_and_read(self, model: nn.Module, state: Any, *, model_step: int | None = None) -> None:
         self._seconds += time.monotonic() - self._since
-        self._read(model, state)
+        self._read(model, state, model_step=model_step)
         self._since = time.monotonic()
 
-    def _read(self, model: nn.Module, state: Any) -> None:
+    def _read(self, model: nn.Module, state: Any, *, model_step: int | None = None) -> None:
         context = self.context
         was_training = model.training
         model.eval()
         with torch.no_grad():
             drift = read_drift(context, context.drift_rows)
             finite = [context.check_finite(name, value, step=state.global_step) for name, value in drift.items()]
-            task_loss: float | None = context.host.call(context.host.task_loss)
+            task_loss = context.host.task_loss()
             finite.append(context.check_finite("L_ft", task_loss or 0.0, step=state.global_step))
             if not all(finite):
                 logger.warning(f"no reading after step {state.global_step}: a measure is NaN or infinite")
                 model.train(was_training)
                 return
             row = self._row(model, state, drift, task_loss)
+            if model_step is not None:
+                row |= {"N": model_step, "model_step": model_step}
             self.last_row = row
-            for listener in context.listeners:
+            for listener in context.listeners if model_step is None else ():
                 listener.on_reading(row, state)
         model.train(was_training)
         if context.host.is_main:
@@ -132,7 +147,7 @@ class DriftCallback(TrainerCallback):
             "step": state.global_step,
             "P": sum(p.numel() for p in model.parameters() if p.requires_grad),
             "N": state.global_step,
-            "L_ft": task_loss if task_loss is not None else _last_train_loss(state),
+            "L_ft": task_loss if task_loss is not None else self._train_loss(),
             "L_ft_on": "held-out" if task_loss is not None else "train",
             "L_f": drift["l_f"],
             "L_f_base": drift["l_f_base"],
@@ -146,7 +161,16 @@ class DriftCallback(TrainerCallback):
             **self._provenance,
         }
 
+    def _train_loss(self) -> float | None:
+        """The last step's task loss over all processes; None before the first step."""
+        host, window = self.context.host, self.context.window
+        mean = None if window is None else window.mean_task()
+        return None if mean is None else sum_over_ranks(mean, host.device) / host.world
 
-def _last_train_loss(state: Any) -> float | None:
-    losses = [entry["loss"] for entry in state.log_history if "loss" in entry]
-    return losses[-1] if losses else None
+
+def saved_step(args: Any, state: Any) -> int:
+    """After how many steps the model was that the trainer holds at the end: the last, unless it loaded the best."""
+    if args.load_best_model_at_end and state.best_model_checkpoint is not None:
+        # Not `best_global_step`: that one may have had no checkpoint.
+        return int(Path(state.best_model_checkpoint).name.rpartition("-")[2])
+    return int(state.global_step)

@@ -61,7 +61,7 @@ class ForecastCallback(TrainerCallback):
         if all_agree(self._reason is None, args.device):
             return
         stopped = self._reason or "the forecast breaks a bound"
-        self.context.stopped = stopped
+        self.context.stopped, self.context.paused = stopped, True
         control.should_save = True
         control.should_training_stop = True
         if state.is_world_process_zero:

@@ -41,14 +41,14 @@ def test_only_complete_checkpoints_with_finite_weights_are_resumed(tmp_path: Pat
 
 
 def test_a_signal_asks_for_a_stop_after_the_step_and_a_second_one_stops_at_once() -> None:
-    stop, args = StopCallback(), SimpleNamespace(device=torch.device("cpu"))
+    stop, args = StopCallback(SimpleNamespace(paused=False)), SimpleNamespace(device=torch.device("cpu"))
     control = SimpleNamespace(should_save=False, should_training_stop=False)
-    stop.on_step_end(args, None, control)
+    stop.on_step_end(args, SimpleNamespace(global_step=3, max_steps=9), control)
     assert not control.should_training_stop
     before = signal.getsignal(signal.SIGTERM)
     with stop.on_signals():
         os.kill(os.getpid(), signal.SIGTERM)
-        stop.on_step_end(args, None, control)
+        stop.on_step_end(args, SimpleNamespace(global_step=3, max_steps=9), control)
         assert control.should_save
         assert control.should_training_stop
         with pytest.raises(KeyboardInterrupt):
