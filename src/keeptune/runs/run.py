@@ -110,7 +110,8 @@ def tune(
 
 def train(trainer: KeepSFTTrainer, out: Path, *, label: str, resume: bool, extra_callbacks: list[Any]) -> None:
     """Train to the end, or to a stop that says why."""
-    context, stop = context_of(trainer), StopCallback(context)
+    context = context_of(trainer)
+    stop = StopCallback(context)
     context.require_finite = True  # also with λ = 0
     trainer.remove_callback(PrinterCallback)
     for callback in (ProgressCallback(label, context), CheckpointCallback(), stop, *extra_callbacks):
