@@ -2,13 +2,14 @@
 PYTHON ?= python3
 BIN := .venv/bin
 .DEFAULT_GOAL := help
-.PHONY: help demo test check windows format figures verdicts clean
+.PHONY: help demo test check windows data-formats format figures verdicts clean
 
 help:
 	@echo "make demo    fine-tune a real model with and without replay and see what each forgot (about 15 minutes)"
 	@echo "make test    run the tests"
 	@echo "make check   lint, types, layers"
 	@echo "make windows run the tests of training under the versions that hosts pin (about half an hour)"
+	@echo "make data-formats  write docs/data-formats.md again: which data is read, which refused"
 	@echo "make lab-X   run what is missing of the experiment lab/X; make figures, make verdicts: redraw, judge again"
 
 demo: .venv/installed
@@ -26,6 +27,9 @@ check: .venv/installed-dev
 
 windows: .venv/installed-dev
 	$(BIN)/python tests/windows/run.py
+
+data-formats: .venv/installed-dev
+	$(BIN)/python -m tests.helpers.data_files
 
 # lab-toy_continual runs lab/toy_continual; ARGS="--size smoke" and the like go to lab/run.py.
 lab-%: .venv/installed

@@ -55,7 +55,8 @@ class Workspace:
         for name, earlier in (earlier_names or {}).items():
             before.setdefault(name, before.get(earlier))
         now = json.loads(json.dumps(dict(settings)))
-        return [name for name, value in now.items() if before.get(name) != value]
+        # A switch that is off did not exist before.
+        return [name for name, value in now.items() if before.get(name, False if value is False else None) != value]
 
     def check(self, settings: Mapping[str, Any]) -> bool:
         """Whether work with these settings was begun here. Changes nothing.

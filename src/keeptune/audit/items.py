@@ -9,7 +9,8 @@ from pathlib import Path
 from string import ascii_uppercase
 from typing import Any, NamedTuple
 
-from keeptune.data.documents import hub_rows, parquet_rows
+from keeptune.data.documents import hub_rows
+from keeptune.data.tables import parquet_rows
 from keeptune.errors import SourceError, SourceNotFound
 
 _LAYOUTS = (

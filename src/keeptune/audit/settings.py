@@ -26,6 +26,9 @@ class AuditSettings:
     text: list[str] = field(default_factory=list)
     """NAME=SOURCE or an alias: a text to measure on, beside the base's own fresh text (self) and, for a chat model,
     its own fresh chats (self-chat), which are always read. Repeat it for more."""
+    skip_bad_rows: bool = False
+    """Leave out rows of --text that cannot be read; their number and the first of them are logged. By default the
+    first such row is an error."""
     docs: int = 64
     """At most so many documents of each text, evenly spaced."""
     max_length: int = MAX_LENGTH
@@ -81,7 +84,8 @@ class AuditSettings:
     @property
     def amount(self) -> dict[str, Any]:
         """How much of each text is read, as `keeptune.audit.texts.text_rows` takes it."""
-        return {"docs": self.docs, "length": self.max_length, "windows": self.windows, "seed": self.seed}
+        read = {"docs": self.docs, "length": self.max_length, "windows": self.windows, "seed": self.seed}
+        return {**read, "skip_bad_rows": self.skip_bad_rows}
 
     @property
     def harmless_lists(self) -> list[str]:

@@ -61,6 +61,7 @@ def text_rows(
     length: int,
     windows: int,
     seed: int,
+    skip_bad_rows: bool = False,
 ) -> list[Row]:
     """The rows of one text, ready for `measure`; `self` and `self-chat` are sampled into a folder below `samples`.
 
@@ -70,7 +71,7 @@ def text_rows(
     if source in FRESH:
         folder = samples / source
         return self_rows(base, tokenizer, folder, docs=docs, length=length, seed=seed, prompts=FRESH[source])
-    documents = load_documents(source)
+    documents = load_documents(source, skip_bad_rows=skip_bad_rows)
     documents = documents.select(evenly_spaced(len(documents), docs))
     start, _ = document_start(tokenizer)
     rows: dict[str, list[Row]] = {}

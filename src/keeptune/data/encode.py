@@ -24,7 +24,12 @@ from keeptune.models.vocabulary import document_start as find_document_start
 
 
 def encode(
-    dataset: Dataset, tokenizer: PreTrainedTokenizerBase, *, max_length: int, document_start: int | None
+    dataset: Dataset,
+    tokenizer: PreTrainedTokenizerBase,
+    *,
+    max_length: int,
+    document_start: int | None,
+    part: str = "",
 ) -> Dataset:
     """Tokenize documents, as from `load_documents`, for training.
 
@@ -33,8 +38,8 @@ def encode(
     completions and chats stay whole; those longer than `max_length` are left out, and their number is logged.
 
     `document_start` is the id of the token before each text, or None. Prompts start as the tokenizer starts any input,
-    and chats as the chat template says. Returns the columns `input_ids` and `labels` (lists of int of equal length) and
-    `document` (str), in the given order.
+    and chats as the chat template says. `part`, such as `held-out`, says in messages which documents are meant. Returns
+    the columns `input_ids` and `labels` (lists of int of equal length) and `document` (str), in the given order.
 
     Raises `ConfigError` if `max_length` is too small or the tokenizer cannot render chats, `SourceError` for no
     accepted columns, or no row to train on.
@@ -63,7 +68,7 @@ def encode(
                 used += 1
             without_loss += used == 0
             task.advance()
-    _report(len(dataset), len(columns["document"]), too_long, without_loss, max_length)
+    _report(len(dataset), len(columns["document"]), too_long, without_loss, max_length, f"{part} " if part else "")
     return Dataset.from_dict(columns)
 
 
@@ -97,6 +102,7 @@ def text_rows(
     length: int,
     seed: int = SEED,
     start: str | int | None = None,
+    skip_bad_rows: bool = False,
 ) -> Tensor:
     """Cut documents, in random order, into rows of one length: at least `tokens` targets, or all there are if None.
 
@@ -108,6 +114,7 @@ def text_rows(
         length: targets per row (T); the rest of a document after its last whole row is dropped.
         seed: seed of the order of documents.
         start: the document-start token, as text or id, if the detected one is wrong.
+        skip_bad_rows: leave out rows of a data set that cannot be read; see `load_documents`.
 
     Returns: int64 [R, T + 1]: the document-start token, then T targets.
 
@@ -115,7 +122,7 @@ def text_rows(
     a row, or the documents are prompts or chats.
     """
     name = texts if isinstance(texts, str) else "the texts"
-    documents = load_documents(texts) if isinstance(texts, str) else text_documents(texts)
+    documents = load_documents(texts, skip_bad_rows=skip_bad_rows) if isinstance(texts, str) else text_documents(texts)
     token, _ = find_document_start(tokenizer, override=start)
     order = torch.randperm(len(documents), generator=torch.Generator().manual_seed(seed))
     wanted = None if tokens is None else math.ceil(tokens / length)
@@ -130,17 +137,19 @@ def text_rows(
     return torch.tensor(rows)
 
 
-def _report(documents: int, rows: int, too_long: list[int], without_loss: int, max_length: int) -> None:
+def _report(documents: int, rows: int, too_long: list[int], without_loss: int, max_length: int, part: str) -> None:
     if not rows and too_long:
         raise SourceError(
-            f"every row is longer than the context of {max_length} tokens",
+            f"every {part}row is longer than the context of {max_length} tokens",
             f"raise --max-length to at least {min(too_long)} (the longest row needs {max(too_long)})",
         )
     if not rows:
         raise SourceError(
-            "no document has a token to predict", "give documents with text, completions or assistant turns"
+            f"no {part}document has a token to predict", "give documents with text, completions or assistant turns"
         )
     if too_long:
-        logger.warning(f"left out {len(too_long)} of {documents} rows: longer than the context of {max_length} tokens")
+        logger.warning(
+            f"left out {len(too_long)} of {documents} {part}rows: longer than the context of {max_length} tokens"
+        )
     if without_loss:
-        logger.warning(f"left out {without_loss} of {documents} documents: no token to predict")
+        logger.warning(f"left out {without_loss} of {documents} {part}documents: no token to predict")

@@ -35,6 +35,9 @@ class DemoPlan:
     """Number of fresh samples, and the most documents of the old text, to measure on."""
     seed: int = SEED
     """Seed of everything random."""
+    skip_bad_rows: bool = False
+    """Leave out rows of --data and --text that cannot be read; their number and the first of them are logged. By
+    default the first such row is an error."""
 
     @property
     def replay_steps(self) -> int:
@@ -69,6 +72,7 @@ class DemoPlan:
         return TuneSettings(
             model=self.model,
             data=self.data,
+            skip_bad_rows=self.skip_bad_rows,
             out=str(self.folder / run),
             lambda_=0.0 if plain else self.lambda_,
             steps=self.steps if plain else self.replay_steps,

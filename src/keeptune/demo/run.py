@@ -127,7 +127,7 @@ def measure_drift(plan: DemoPlan, base: PreTrainedModel, tokenizer: Tokenizer) -
     shared: dict[str, Any] = {"docs": plan.documents, "length": LENGTH + 1, "seed": plan.seed + FRESH_SEED}
     texts = {
         SELF: self_rows(base, tokenizer, fresh, **shared),
-        plan.text: text_rows(plan.text, base, tokenizer, fresh, windows=1, **shared),
+        plan.text: text_rows(plan.text, base, tokenizer, fresh, windows=1, **shared, skip_bad_rows=plan.skip_bad_rows),
     }
     steps = Steps(plan.folder / READINGS)
 

@@ -137,7 +137,7 @@ def _probe(settings: PlanSettings) -> dict[str, Any]:
     model, tokenizer = load_model(settings.model), load_tokenizer(settings.model)
     rank, rate, probe = settings.ranks[0], settings.rates[0], settings.folder / "probe"
     run = settings.tune_settings(probe, rank=rank, rate=rate, lambda_=1.0, steps=_PROBE_STEPS, every=0)
-    train_rows, _ = task_rows(run, tokenizer)
+    train_rows = task_rows(run, tokenizer).train
     settings.workspace.claim(settings.identity())
     # What an interrupted probe left would not be timed.
     for left in (settings.pool, probe):

@@ -47,6 +47,9 @@ class PlanSettings:
     """Longest row in tokens, in pilot and plan."""
     seed: int = SEED
     """Seed of everything random."""
+    skip_bad_rows: bool = False
+    """Leave out rows of the data that cannot be read; their number and the first of them are logged. By default the
+    first such row is an error."""
 
     def __post_init__(self) -> None:
         """Validate the settings."""
@@ -98,7 +101,13 @@ class PlanSettings:
     def shared(self) -> dict[str, Any]:
         """Fields of `TuneSettings` that the pilot and the planned run share."""
         rows = {"batch_size": self.batch_size, "max_length": self.max_length, "replay_length": self.max_length}
-        return {**rows, "drift_rows": METER_ROWS, "held_out_rows": HELD_OUT_ROWS, "seed": self.seed}
+        return {
+            **rows,
+            "drift_rows": METER_ROWS,
+            "held_out_rows": HELD_OUT_ROWS,
+            "seed": self.seed,
+            "skip_bad_rows": self.skip_bad_rows,
+        }
 
     def tune_settings(
         self, out: Path, *, rank: int, rate: float, lambda_: float, steps: int, every: int

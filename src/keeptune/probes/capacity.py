@@ -90,6 +90,9 @@ class CapacityPlan:
     """Longest task row in tokens, and the length of a replay row."""
     documents: int = 64
     """Number of rows of the base's own text, and the most held-out rows of the task, to measure on."""
+    skip_bad_rows: bool = False
+    """Leave out rows of the data that cannot be read; their number and the first of them are logged. By default the
+    first such row is an error."""
     seed: int = SEED
     """Seed of everything random."""
 
@@ -120,7 +123,7 @@ class CapacityPlan:
 
     def settings(self, run: str) -> TuneSettings:
         """Settings of the plain or the constrained run. They differ in λ, and in the readings along the way."""
-        same = ("model", "data", "steps", "lora", "learning_rate", "batch_size", "max_length", "seed")
+        same = ("model", "data", "steps", "lora", "learning_rate", "batch_size", "max_length", "seed", "skip_bad_rows")
         return TuneSettings(
             **{name: getattr(self, name) for name in same},
             out=str(self.run_folder(run)),

@@ -14,8 +14,12 @@ def card(
     last: dict[str, Any],
     certificate: dict[str, Any] | None = None,
     pool_text: str = "self",
+    bad_rows: int = 0,
 ) -> str:
-    """Markdown from the first and the last reading of the run, the certificate of its budget, and its pool's text."""
+    """Markdown from the first and the last reading of the run, the certificate of its budget, and its pool's text.
+
+    `bad_rows` is the number of rows of the data that were left out because they could not be read.
+    """
     own = pool_text == "self"
     replay = "self-generated replay" if own else f"replay ({pool_text})"
     method = f"{replay}, {settings.objective} term, λ = {settings.lambda_:g}"
@@ -34,6 +38,7 @@ def card(
     read = f"{settings.drift_rows} {'sampled rows' if own else 'rows'} that training never saw"
     if settings.drift_text is not None:
         on, read = settings.drift_text, f"{settings.drift_rows} openings of documents at most"
+    left_out = f"\n{bad_rows} rows of the data could not be read and were left out.\n" if bad_rows else ""
     return f"""---
 base_model: {settings.model}
 library_name: {"peft" if settings.lora else "transformers"}
@@ -49,7 +54,7 @@ tags: [keeptune, sft]
 | task loss, {last["L_ft_on"]} documents | {_number(first["L_ft"])} | {_number(last["L_ft"])} |
 | forgetting: KL(base‖tuned) on {on} | 0 | {last["KL"]:.4f} |
 | forgetting: L_f, cross-entropy against the base's favourite token | {last["L_f_base"]:.4f} | {last["L_f"]:.4f} |
-{certified}
+{certified}{left_out}
 L_f rose by {rise:+.4f} nats per token. Read on {on}: {read}.
 Seed {settings.seed}; {versions}. Measure it on other text with `keeptune audit BASE TUNED --text NAME=SOURCE`.
 """

@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import shutil
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from accelerate import PartialState
@@ -19,7 +19,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase, PrinterCallba
 from transformers.trainer import TRAINER_STATE_NAME
 from trl import SFTConfig
 
-from keeptune.data.documents import load_documents, split_documents
+from keeptune.data.documents import read_documents, split_documents
 from keeptune.data.encode import encode
 from keeptune.errors import BoundBroken, ConfigError, Diverged, Interrupted, OutputExists
 from keeptune.log import logger
@@ -90,7 +90,7 @@ def tune(
     set_seed(settings.seed)
     model, tokenizer = load_model(settings.model), load_tokenizer(settings.model)
     select_attention(model, max(settings.max_length, settings.replay_length))
-    train_rows, held_out_rows = task_rows(settings, tokenizer)
+    train_rows, held_out_rows, bad_rows = task_rows(settings, tokenizer)
     # Whatever cannot be read fails here, before --overwrite deletes the run in this folder.
     if settings.drift_text is not None:
         drift_text_rows(settings.drift_text, tokenizer, settings)
@@ -105,7 +105,7 @@ def tune(
         trainer = build_trainer(settings, args, model, tokenizer, train_rows, held_out_rows)
         train(trainer, out, label=label, resume=resume, extra_callbacks=extra_callbacks or [])
         with quiet():
-            return save(trainer, settings)
+            return save(trainer, settings, bad_rows=bad_rows)
 
 
 def train(trainer: KeepSFTTrainer, out: Path, *, label: str, resume: bool, extra_callbacks: list[Any]) -> None:
@@ -204,13 +204,24 @@ def claim_folder(out: Path, settings: TuneSettings, *, resume: bool) -> None:
     workspace(out).claim(dataclasses.asdict(settings))
 
 
-def task_rows(settings: TuneSettings, tokenizer: PreTrainedTokenizerBase) -> tuple[Dataset, Dataset]:
-    """Encoded rows to train on, and held-out rows of other documents."""
-    documents, held_out = split_documents(load_documents(settings.data), settings.held_out, settings.seed)
+class TaskRows(NamedTuple):
+    """Encoded rows to train on, held-out rows of other documents, and how many bad rows were left out."""
+
+    train: Dataset
+    held_out: Dataset
+    bad: int
+
+
+def task_rows(settings: TuneSettings, tokenizer: PreTrainedTokenizerBase) -> TaskRows:
+    """The rows of a run's data."""
+    loaded, bad = read_documents(settings.data, skip_bad_rows=settings.skip_bad_rows)
     start, _ = document_start(tokenizer, override=settings.document_start)
-    rows = encode(documents, tokenizer, max_length=settings.max_length, document_start=start)
-    held_out_rows = encode(held_out, tokenizer, max_length=settings.max_length, document_start=start)
-    return rows, held_out_rows.select(evenly_spaced(len(held_out_rows), settings.held_out_rows))
+    documents, held_out = split_documents(loaded, settings.held_out, settings.seed)
+    how: dict[str, Any] = {"max_length": settings.max_length, "document_start": start}
+    rows = encode(documents, tokenizer, **how, part="training")
+    held_out_rows = encode(held_out, tokenizer, **how, part="held-out")
+    chosen = held_out_rows.select(evenly_spaced(len(held_out_rows), settings.held_out_rows))
+    return TaskRows(train=rows, held_out=chosen, bad=len(bad))
 
 
 def build_trainer(
@@ -239,7 +250,7 @@ def lora_config(rank: int) -> LoraConfig:
     return LoraConfig(r=rank, lora_alpha=16, use_rslora=True, target_modules="all-linear", task_type="CAUSAL_LM")
 
 
-def save(trainer: KeepSFTTrainer, settings: TuneSettings) -> Path:
+def save(trainer: KeepSFTTrainer, settings: TuneSettings, *, bad_rows: int = 0) -> Path:
     """Save the tuned model or adapter with its tokenizer and card to `<out>/model`, whole or not at all."""
     out = Path(settings.out)
     folder = out / MODEL
@@ -254,7 +265,7 @@ def save(trainer: KeepSFTTrainer, settings: TuneSettings) -> Path:
         certificate = read_certificate(out) if settings.budget is not None else None
         pool = context_of(trainer).pool
         text = "self" if pool is None else pool.settings.text
-        told = card(settings, rows[0], rows[-1], certificate, text)
+        told = card(settings, rows[0], rows[-1], certificate, text, bad_rows)
         (temporary / "README.md").write_text(told, encoding="utf-8")
         (temporary / "training_args.bin").unlink(missing_ok=True)
     for checkpoint in out.glob("checkpoint-*"):

@@ -53,6 +53,9 @@ class KeepConfig:
     """Rows of the pool kept out of training, on which drift is read."""
     drift_text: str | None = None
     """Old text on which drift is read, named as DATA is; by default the rows of the pool kept out of training."""
+    skip_bad_rows: bool = False
+    """Leave out rows of the data and of drift_text that cannot be read. Their number and the first of them are logged,
+    and the model card states the number; by default the first such row is an error."""
 
     laws: str | None = None
     """A laws.json of earlier runs of this base, trained the same way at other ranks. Forecasts of task loss and L_f

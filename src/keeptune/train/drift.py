@@ -74,7 +74,8 @@ def drift_text_rows(source: str, tokenizer: PreTrainedTokenizerBase, keep: KeepC
     """
     start, _ = document_start(tokenizer, override=keep.document_start)
     firsts: dict[str, list[int]] = {}
-    for document, ids in whole_rows(load_documents(source), tokenizer, length=keep.replay_length, document_start=start):
+    documents = load_documents(source, skip_bad_rows=keep.skip_bad_rows)
+    for document, ids in whole_rows(documents, tokenizer, length=keep.replay_length, document_start=start):
         firsts.setdefault(document, ids)
     long_enough = list(firsts.values())
     if not long_enough:

@@ -17,17 +17,18 @@ from tests.helpers.models import make_model, make_tokenizer
 
 COMMON = {"--help"}
 FLAGS = {
-    "demo": {"--out", "--model", "--data", "--text", "--steps", "--lambda", "--documents", "--seed"},
+    "demo": {"--out", "--model", "--data", "--text", "--steps", "--lambda", "--documents", "--seed",
+             "--skip-bad-rows", "--no-skip-bad-rows"},
     "plan": {"--model", "--data", "--budget", "--out", "--minutes", "--hours", "--max-rank", "--learning-rate",
-             "--batch-size", "--max-length", "--seed"},
+             "--batch-size", "--max-length", "--seed", "--skip-bad-rows"},
     "replay": {"--model", "--out", "--tokens", "--length", "--seed", "--document-start", "--show", "--predictions",
-               "--top-k", "--prompts", "--text", "--temperature"},
+               "--top-k", "--prompts", "--text", "--temperature", "--skip-bad-rows", "--no-skip-bad-rows"},
     "audit": {"--base", "--text", "--task", "--items", "--docs", "--max-length", "--windows", "--seed", "--out",
               "--shared-vocabulary", "--lm-eval", "--harmful", "--harmless", "--prompts", "--new-tokens", "--judge",
-              "--stages", "--recovery",
+              "--stages", "--recovery", "--skip-bad-rows",
               "--fail-above", "--junit", "--markdown"},
     "capacity": {"--model", "--data", "--out", "--lora", "--steps", "--lambda", "--learning-rate", "--batch-size",
-                 "--max-length", "--documents", "--seed"},
+                 "--max-length", "--documents", "--seed", "--skip-bad-rows", "--no-skip-bad-rows"},
     "compare": {"--learned", "--forgot", "--out"},
     "laws fit": {"--out", "--after", "--bootstraps", "--seed"},
     "laws predict": {"--laws", "--P", "--N", "--L-ft", "--lambda", "--replay-tokens", "--interval"},
@@ -35,7 +36,7 @@ FLAGS = {
     "tune": {
         "--model", "--data", "--out", "--lambda", "--budget", "--objective", "--replay", "--replay-tokens",
         "--replay-length", "--replay-rows", "--teacher", "--top-k", "--document-start", "--drift-every",
-        "--drift-rows", "--drift-text", "--lora", "--steps", "--learning-rate",
+        "--drift-rows", "--drift-text", "--skip-bad-rows", "--no-skip-bad-rows", "--lora", "--steps", "--learning-rate",
         "--batch-size", "--accumulate", "--max-length", "--held-out", "--held-out-rows", "--seed",
         "--checkpoint-every", "--laws", "--stop-if-forecast", "--config", "--resume", "--overwrite",
     },

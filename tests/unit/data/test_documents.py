@@ -113,7 +113,7 @@ def test_columns_that_fit_no_shape_come_with_the_accepted_ones(tmp_path: Path) -
         ("rows.json", b'[{"text": "a"},\n oops]', "line 2 is not JSON"),
         ("rows.parquet", b"PAR1 not really", "not a readable parquet file"),
         ("latin.txt", "caf\xe9".encode("latin-1"), "latin.txt is not UTF-8 text"),
-        ("rows.jsonl", b'{"text": "\xff"}', "rows.jsonl is not UTF-8 text"),
+        ("rows.jsonl", b'{"text": "\xff"}', r"rows.jsonl, line 1 is not UTF-8 text \(byte 10 of the file\)"),
     ],
 )
 def test_damaged_files_are_told_by_name(tmp_path: Path, name: str, content: bytes, what: str) -> None:
