@@ -166,7 +166,7 @@ def split_documents(dataset: Dataset, held_out: float | int, seed: int) -> tuple
     if len(names) < 2:
         raise SourceError(
             "a single document cannot be split into a training and a held-out part",
-            "give more documents, or a separate held-out set",
+            "give two documents or more: one a file of a folder, or one a row of a .jsonl",
         )
     if isinstance(held_out, float):
         if not 0.0 < held_out < 1.0:
@@ -202,6 +202,8 @@ def _read(source: str) -> Iterable[_Row]:
         return _articles(Path(source.removeprefix(_WIKITEXT)).expanduser())
     if GLOB_MARKS & set(source):
         return read_pattern(source, path)
+    if "://" in source:
+        raise SourceNotFound(f"{source} is an address, and data is read from disk", "download it, and name the file")
     hub_set = _HUB_SET.fullmatch(source)
     names_a_file = path.suffix.lower() in _FILE_SUFFIXES or path.parent.is_dir()
     if hub_set is None or ".." in source or names_a_file:

@@ -26,7 +26,7 @@ _SPLITS = {
     **dict.fromkeys(("validation", "valid", "val", "dev"), "validation"),
     **dict.fromkeys(("test", "testing", "eval", "evaluation"), "test"),
 }
-_WORDS = re.compile(r"[-._ 0-9]+")
+_WORDS = re.compile(r"[-._= 0-9]+")
 # Beside rows these files are about the data. Scripts and the like are so in a data-set repository only.
 _ABOUT = re.compile(
     r"(readme|licen[sc]e|copying|notice|citation|changelog)\b.*|requirements.*\.txt|_success|croissant\.json|"
@@ -84,9 +84,9 @@ def files_below(folder: Path) -> list[Path]:
 def _read_files(root: Path, files: Sequence[Path]) -> Iterator[_Row]:
     without_rows = []
     for path in files:
-        refuse_suffix(path, path.relative_to(root).as_posix())
+        refuse_suffix(path, _name(path, root))
     for path in files:
-        name, rows = path.relative_to(root).as_posix(), 0
+        name, rows = _name(path, root), 0
         for row in file_rows(path, name):
             rows += 1
             yield row
@@ -106,7 +106,7 @@ def _walk(root: Path) -> list[Path]:
         for parent, below, names in os.walk(folders.pop(0), onerror=_refuse_folder):
             here = Path(parent)
             if here.resolve() in seen:
-                left_out.append(here.relative_to(root).as_posix())
+                left_out.append(_name(here, root))
                 below.clear()
                 continue
             seen.add(here.resolve())
@@ -115,7 +115,7 @@ def _walk(root: Path) -> list[Path]:
             paths = [here / name for name in (*below, *names) if not name.startswith(".")]
             folders += [path for path in paths if path.is_symlink() and _leads_to_folder(path, root)]
             files += [path for path in paths if path.is_file()]
-            left_out += [path.relative_to(root).as_posix() for path in paths if not (path.is_file() or path.is_dir())]
+            left_out += [_name(path, root) for path in paths if not (path.is_file() or path.is_dir())]
     files, twice = _without_copies(files, root)
     if hidden:
         logger.info(f"hidden files and folders in {root} are not read: {_listed(sorted(hidden))}")
@@ -145,7 +145,7 @@ def _without_copies(files: list[Path], root: Path) -> tuple[list[Path], list[str
     twice = []
     for path in sorted(files, key=lambda path: (path.is_symlink(), path)):
         if kept.setdefault(path.resolve(), path) != path:
-            twice.append(path.relative_to(root).as_posix())
+            twice.append(_name(path, root))
     return list(kept.values()), twice
 
 
@@ -162,13 +162,13 @@ def _without_about(root: Path, files: list[Path]) -> list[Path]:
     about = [path for path in others if _ABOUT.fullmatch(path.name) or (rows and repository and not _is_refused(path))]
     texts = sorted(set(others) - set(about))
     if rows and texts:
-        names = (_listed([path.relative_to(root).as_posix() for path in kind]) for kind in (rows, texts))
+        names = (_listed([_name(path, root) for path in kind]) for kind in (rows, texts))
         raise SourceError(
             "{} has files of rows ({}) and others beside them ({})".format(root, *names),
             f"read one kind: {_NAME_FILES}",
         )
     if about:
-        told = _listed([path.relative_to(root).as_posix() for path in about])
+        told = _listed([_name(path, root) for path in about])
         logger.warning(f"left out of {root}, being about the data: {told}")
     return rows or texts
 
@@ -235,14 +235,12 @@ def _train_files(root: Path, files: list[Path]) -> list[Path]:
     held_out = {split: paths for split, paths in splits.items() if split not in ("train", None)}
     if not held_out or (None in splits and not rows):
         return files
-    told = ", ".join(
-        f"{split} ({_listed([p.relative_to(root).as_posix() for p in held_out[split]])})" for split in sorted(held_out)
-    )
+    told = ", ".join(f"{split} ({_listed([_name(p, root) for p in held_out[split]])})" for split in sorted(held_out))
     if len(splits) == 1:
         logger.warning(f"{root} has a single split, and it is read: {told}")
         return files
     if "train" in splits and None in splits:
-        stray = _listed([path.relative_to(root).as_posix() for path in splits[None]])
+        stray = _listed([_name(path, root) for path in splits[None]])
         raise SourceError(f"{root} has splits by name, and files of none: {stray}", _NAME_FILES)
     kept = splits.get("train") or splits.get(None)
     if kept is None:
@@ -285,7 +283,8 @@ def _read_saved(folder: Path) -> Iterator[_Row]:
         split = "train" if "train" in splits else splits[0] if len(splits) == 1 else None
         if split is None:
             raise SourceError(
-                f"{folder} has no split train, but {_listed(splits) or 'none'}", "name a split: FOLDER/SPLIT"
+                f"{folder} has no split train, but {_listed(splits) or 'none'}",
+                f"name a split, such as {folder / splits[0] if splits else folder}",
             )
         if len(splits) > 1:
             others = _listed([other for other in splits if other != split])
@@ -293,6 +292,11 @@ def _read_saved(folder: Path) -> Iterator[_Row]:
         folder = folder / split
     for number, row in saved_rows(folder):
         yield f"{folder.name}:{number.split()[-1]}", f"{folder.name}, {number}", row
+
+
+def _name(path: Path, root: Path) -> str:
+    """The name of a document: where its file lies. Bytes that are no character are written as such, like `\\xe9`."""
+    return os.fsencode(path.relative_to(root).as_posix()).decode("utf-8", "backslashreplace")
 
 
 def _listed(names: Sequence[str], most: int = 5) -> str:

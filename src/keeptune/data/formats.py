@@ -36,6 +36,7 @@ FORMATS = {
     "JSON": Format(read=json_file, suffixes=(".json",)),
     "CSV": Format(read=delimited(","), suffixes=(".csv",)),
     "TSV": Format(read=delimited("\t"), suffixes=(".tsv", ".tab")),
+    "PSV": Format(read=delimited("|"), suffixes=(".psv",)),
     "Parquet": Format(read=parquet_file, suffixes=(".parquet", ".pq"), binary=True),
     "Arrow": Format(read=arrow_file, suffixes=(".arrow", ".arrows", ".feather", ".ipc"), binary=True),
 }

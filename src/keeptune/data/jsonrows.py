@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from keeptune.data.raw import FIX_ENCODING, as_utf8, has_wide_mark, text_of
+from keeptune.data.raw import FIX_ENCODING, FIX_UTF16, as_utf8, has_wide_mark, text_of
 from keeptune.data.rows import checked
 from keeptune.errors import SourceError
 
@@ -64,6 +64,8 @@ def json_lines(stream: Any, name: str) -> Iterator[Record]:
     """Rows of JSON Lines, read line by line from a buffered reader (UTF-16 and UTF-32 as a whole)."""
     if has_wide_mark(stream.peek(4)):
         stream = io.BytesIO(as_utf8(stream.read(), name))
+    elif b"\0" in stream.peek(4)[:4]:
+        raise SourceError(f"{name} starts with a zero byte, as UTF-16 without a byte order mark does", FIX_UTF16)
     parser, offset = _Parser(), 0
     # Split at line feeds only: JSON strings may contain the other Unicode line separators unescaped.
     for number, raw in enumerate(stream, start=1):
@@ -77,7 +79,7 @@ def json_lines(stream: Any, name: str) -> Iterator[Record]:
 
 def _line(line: bytes, offset: int, parser: _Parser) -> Any:
     try:
-        text = line.decode()
+        text = line.decode().rstrip("\r\n")
     except UnicodeDecodeError as error:
         return BadRow(f"is not UTF-8 text (byte {offset + error.start} of the file)", FIX_ENCODING)
     try:
@@ -85,7 +87,7 @@ def _line(line: bytes, offset: int, parser: _Parser) -> Any:
         if (rest := _skip_blanks(text, end)) < len(text):
             raise json.JSONDecodeError("Extra data", text, rest)
     except json.JSONDecodeError as error:
-        return BadRow(f"is not JSON: {error.msg} at column {error.colno}")
+        return BadRow(f"is not JSON: {_told(error)}")
     except RecursionError:
         return BadRow(_DEEP)
     return row
@@ -122,7 +124,11 @@ def _skip_blanks(text: str, start: int) -> int:
 
 
 def _not_json(name: str, error: json.JSONDecodeError) -> SourceError:
-    return SourceError(f"{name}, line {error.lineno} is not JSON: {error.msg} at column {error.colno}", _FIX)
+    return SourceError(f"{name}, line {error.lineno} is not JSON: {_told(error)}", _FIX)
+
+
+def _told(error: json.JSONDecodeError) -> str:
+    return f"{error.msg.removesuffix(' at')} at column {error.colno}"
 
 
 def _list(text: str, position: int, name: str) -> Iterator[Record]:

@@ -93,6 +93,8 @@ FIX_ENCODING = (
     "or exclude it with a glob such as 'folder/**/*.txt'"
 )
 
+FIX_UTF16 = "convert it to UTF-8, such as iconv -f UTF-16LE -t UTF-8 FILE > NEW, or leave it out"
+
 
 def suffixes(path: Path) -> tuple[str, str]:
     """The suffix of the format, and that of the compression or an empty string: `.jsonl` and `.gz`."""
@@ -152,6 +154,6 @@ def text_of(data: bytes, name: str) -> str:
     if "\0" in text:
         raise SourceError(
             f"{name} is not text: byte {mark + utf8.index(0)} is zero, as in UTF-16 without a byte order mark",
-            "convert it to UTF-8, such as iconv -f UTF-16LE -t UTF-8 FILE > NEW, or leave it out",
+            FIX_UTF16,
         )
     return text

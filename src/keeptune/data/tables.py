@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -22,6 +23,7 @@ from keeptune.errors import SourceError
 from keeptune.models.guarded import first_line
 
 _DELIMITERS = {",": "commas", "\t": "tabs", ";": "semicolons", "|": "bars"}
+_COLUMN = re.compile(r'"?[\w.-]*"?')
 _SAVED = ("state.json", "dataset_dict.json")
 _UNCLOSED = "unexpected end of data"
 
@@ -84,7 +86,8 @@ def _refuse_twins(names: Iterable[str], place: str) -> None:
 
 def table_header_of(line: str) -> bool:
     """Whether a line of text is the header of a table with the columns of a layout."""
-    return any(line.count(mark) and layout_of(line.strip().split(mark)) for mark in _DELIMITERS)
+    tables = [line.strip().split(mark) for mark in _DELIMITERS if mark in line]
+    return any(layout_of(cells) and all(_COLUMN.fullmatch(cell) for cell in cells) for cells in tables)
 
 
 def parquet_rows(path: Path) -> Iterator[Record]:
