@@ -81,14 +81,14 @@ def _undisturbed(trainer: Any) -> Iterator[None]:
 @contextmanager
 def _own_random_numbers(seed: int, device: torch.device) -> Iterator[None]:
     """Seeded alike for every reading: a collator that masks at random masks the same, also after a resume."""
-    python, numpy = random.getstate(), np.random.get_state()  # noqa: NPY002
+    python, numpy = random.getstate(), np.random.get_state()
     forks = device.type in ("cuda", "xpu")
     with torch.random.fork_rng([device] if forks else [], device_type=device.type if forks else "cuda"):
         try:
             random.seed(seed)
-            np.random.seed(seed % 2**32)  # noqa: NPY002
+            np.random.seed(seed % 2**32)
             torch.manual_seed(seed)
             yield
         finally:
             random.setstate(python)
-            np.random.set_state(numpy)  # noqa: NPY002
+            np.random.set_state(numpy)

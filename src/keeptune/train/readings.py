@@ -44,3 +44,11 @@ def rewind(path: Path, step: int) -> None:
     """Drop the readings after `step`, and that of a best model, which the run will take again."""
     kept = [row for row in read_rows(path) if row["step"] <= step and "model_step" not in row]
     write_text(path, "".join(json.dumps(row) + "\n" for row in kept))
+
+
+def saved_step(args: Any, state: Any) -> int:
+    """After how many steps the model was that the trainer holds at the end: the last, unless it loaded the best."""
+    if args.load_best_model_at_end and state.best_model_checkpoint is not None:
+        # Not `best_global_step`: that one may have had no checkpoint.
+        return int(Path(state.best_model_checkpoint).name.rpartition("-")[2])
+    return int(state.global_step)

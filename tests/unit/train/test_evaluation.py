@@ -224,7 +224,7 @@ def test_without_labels_it_is_the_last_steps_loss_without_the_replay_term(
 def masked_at_random(rows: list[dict[str, Any]]) -> dict[str, Tensor]:
     """A collator that takes random numbers from all three generators."""
     batch = left_padded(rows)
-    drop = torch.rand(batch["labels"].shape) < 0.2 + 0.1 * random.random() + 0.1 * np.random.rand()  # noqa: NPY002
+    drop = torch.rand(batch["labels"].shape) < 0.2 + 0.1 * random.random() + 0.1 * np.random.rand()
     return {**batch, "labels": batch["labels"].masked_fill(drop, -100)}
 
 

@@ -13,10 +13,10 @@ from keeptune.log import logger
 from keeptune.storage import write_json
 from keeptune.train.budget.certificate import FILE, certify, describe
 from keeptune.train.budget.controller import LambdaController
-from keeptune.train.callbacks.drift import saved_step
 from keeptune.train.context import KeepContext
 from keeptune.train.distributed import sum_over_ranks
 from keeptune.train.drift import read_drift
+from keeptune.train.readings import saved_step
 
 # The name under which checkpoints have kept the state since the first version.
 _STATE = "keeptune_budget"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import platform
 import time
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -17,7 +16,7 @@ from keeptune.system import versions
 from keeptune.train.context import KeepContext
 from keeptune.train.distributed import all_agree, sum_over_ranks
 from keeptune.train.drift import read_drift
-from keeptune.train.readings import FILE, append_row, keep_earlier_run, read_rows, rewind
+from keeptune.train.readings import FILE, append_row, keep_earlier_run, read_rows, rewind, saved_step
 
 # A base that computes as it did when it wrote the pool reads less from itself.
 _NOISE_FLOOR = 1e-3
@@ -166,11 +165,3 @@ class DriftCallback(TrainerCallback):
         host, window = self.context.host, self.context.window
         mean = None if window is None else window.mean_task()
         return None if mean is None else sum_over_ranks(mean, host.device) / host.world
-
-
-def saved_step(args: Any, state: Any) -> int:
-    """After how many steps the model was that the trainer holds at the end: the last, unless it loaded the best."""
-    if args.load_best_model_at_end and state.best_model_checkpoint is not None:
-        # Not `best_global_step`: that one may have had no checkpoint.
-        return int(Path(state.best_model_checkpoint).name.rpartition("-")[2])
-    return int(state.global_step)
