@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import shutil
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,7 +22,7 @@ from trl import SFTConfig
 
 from keeptune.data.documents import read_documents, split_documents
 from keeptune.data.encode import encode
-from keeptune.errors import BoundBroken, ConfigError, Diverged, Interrupted, OutputExists
+from keeptune.errors import BoundBroken, ConfigError, Diverged, Interrupted, KeeptuneError, OutputExists
 from keeptune.log import logger
 from keeptune.models.guarded import quiet
 from keeptune.models.loading import load_model, load_tokenizer
@@ -29,7 +30,10 @@ from keeptune.models.modeling import fingerprint, has_bf16, select_attention
 from keeptune.models.vocabulary import document_start
 from keeptune.runs.advice import advise
 from keeptune.runs.card import card
+from keeptune.runs.folder import released_if_it_fails
 from keeptune.runs.settings import TuneSettings
+from keeptune.runs.sft import refused_by_trl
+from keeptune.runs.trainer import TuneTrainer
 from keeptune.stats import evenly_spaced
 from keeptune.storage import atomic_folder, damaged_json, storage_errors
 from keeptune.train.budget.certificate import read_certificate
@@ -99,11 +103,12 @@ def tune(
     for line in advise(settings, args, len(train_rows)) if with_advice and is_main else ():
         logger.info(f"advice: {line}")
     with storage_errors(out):
-        if is_main:
-            claim_folder(out, settings, resume=resume)
-        PartialState().wait_for_everyone()
-        trainer = build_trainer(settings, args, model, tokenizer, train_rows, held_out_rows)
-        train(trainer, out, label=label, resume=resume, extra_callbacks=extra_callbacks or [])
+        with released_if_it_fails(workspace(out), resume=resume) if is_main else nullcontext():
+            if is_main:
+                claim_folder(out, settings, resume=resume)
+            PartialState().wait_for_everyone()
+            trainer = build_trainer(settings, args, model, tokenizer, train_rows, held_out_rows)
+            train(trainer, out, label=label, resume=resume, extra_callbacks=extra_callbacks or [])
         with quiet():
             return save(trainer, settings, bad_rows=bad_rows)
 
@@ -231,18 +236,29 @@ def build_trainer(
     tokenizer: PreTrainedTokenizerBase,
     train_rows: Dataset,
     held_out_rows: Dataset,
-) -> KeepSFTTrainer:
-    """The trainer of a run."""
+) -> TuneTrainer:
+    """The trainer of a run.
+
+    Raises:
+        ConfigError: TRL or transformers refuse it, which may come of the table [sft].
+    """
     columns = ["input_ids", "labels"]
-    return KeepSFTTrainer(
-        model=model,
-        args=args,
-        keep=settings,
-        train_dataset=train_rows.select_columns(columns),
-        eval_dataset=held_out_rows.select_columns(columns),
-        processing_class=tokenizer,
-        peft_config=lora_config(settings.lora) if settings.lora else None,
-    )
+    try:
+        return TuneTrainer(
+            model=model,
+            args=args,
+            keep=settings,
+            train_dataset=train_rows.select_columns(columns),
+            eval_dataset=held_out_rows.select_columns(columns),
+            processing_class=tokenizer,
+            peft_config=lora_config(settings.lora) if settings.lora else None,
+        )
+    except KeeptuneError:
+        raise
+    except (ValueError, TypeError, ImportError, RuntimeError) as error:
+        if not settings.sft:
+            raise
+        raise refused_by_trl(error, list(settings.sft)) from error
 
 
 def lora_config(rank: int) -> LoraConfig:

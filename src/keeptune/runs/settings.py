@@ -1,6 +1,5 @@
 """Everything that a `keeptune tune` run can be told. The docstring under a field is its help text."""
 
-import dataclasses
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -9,6 +8,7 @@ from trl import SFTConfig
 
 from keeptune.data.rows import MAX_LENGTH, SEED
 from keeptune.errors import ConfigError
+from keeptune.runs.sft import sft_config, unknown_fields
 from keeptune.train.config import DRIFT_EVERY, KeepConfig
 
 DEFAULT_LR = {"full": 1e-4, "lora": 1e-3}
@@ -68,22 +68,20 @@ class TuneSettings(KeepConfig):
         if self.learning_rate is not None and not self.learning_rate > 0:
             raise ConfigError(f"learning_rate is {self.learning_rate}", "give a positive number, such as 1e-4")
         packed_length = self.sft.get("max_length", self.max_length)
-        if self.sft.get("packing") and (packed_length is None or packed_length < self.max_length):
+        fits = packed_length is not None and (isinstance(packed_length, str) or packed_length >= self.max_length)
+        if self.sft.get("packing") is True and not fits:
             raise ConfigError(
                 f"[sft] packs rows of up to {self.max_length} tokens into rows of {packed_length}",
                 f"give [sft] max_length = {self.max_length} or more, or leave it out",
             )
-        unknown = sorted(set(self.sft) - {f.name for f in dataclasses.fields(SFTConfig)})
-        if unknown:
-            raise ConfigError(
-                f"[sft] holds no field of TRL's SFTConfig: {', '.join(unknown)}", "see the fields of trl.SFTConfig"
-            )
+        if unknown := unknown_fields(self.sft):
+            raise unknown
 
     def sft_config(self, *, bf16: bool) -> SFTConfig:
         """The `SFTConfig` of the run; fields of `sft` win.
 
         Raises:
-            ConfigError: SFTConfig refuses a value.
+            ConfigError: the table holds a field that keeptune or TRL refuses, or a value of another type.
         """
         fields: dict[str, Any] = {
             "output_dir": self.out,
@@ -109,7 +107,4 @@ class TuneSettings(KeepConfig):
             "save_total_limit": 2,
             "dataloader_pin_memory": False,
         }
-        try:
-            return SFTConfig(**{**fields, **self.sft})
-        except (ValueError, TypeError) as error:
-            raise ConfigError(f"TRL refuses the run's settings: {str(error).splitlines()[0]}", "mend [sft]") from error
+        return sft_config(self, fields)

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from keeptune.errors import ConfigError
 from keeptune.models.modeling import head_of
+from keeptune.train.arguments import check_arguments
 from keeptune.train.budget.callback import BudgetCallback
 from keeptune.train.callbacks.drift import DriftCallback
 from keeptune.train.callbacks.forecast import ForecastCallback
@@ -64,6 +65,7 @@ class KeepMixin:
                 "model_init makes a new model at each train(), and keeptune holds on to one base", "pass model instead"
             )
         check_launch(trainer)
+        check_arguments(trainer)
         model = trainer.accelerator.unwrap_model(trainer.model)
         require_language_model(model)
         self.context = prepare(model, host_of(trainer), self.keep, given)

@@ -1,0 +1,33 @@
+"""The trainer of `keeptune tune`: TRL's, with a warm-up whose first step learns."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from torch.optim.lr_scheduler import LambdaLR
+
+from keeptune.train.trainers import KeepSFTTrainer
+
+
+class TuneTrainer(KeepSFTTrainer):
+    """`KeepSFTTrainer` whose first step has a learning rate above 0.
+
+    The warm-ups of transformers start at 0, so that the first step changes nothing: a run of one step, nothing at all.
+    Here step s of S has the rate that transformers gives step s + 1 of S + 1, so that the last step learns too.
+    """
+
+    def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
+        """The parent's schedule, a step ahead if it starts at 0."""
+        trainer: Any = self
+        if trainer.lr_scheduler is not None or not trainer.args.get_warmup_steps(num_training_steps):
+            return super().create_scheduler(num_training_steps, optimizer)
+        scheduler = super().create_scheduler(num_training_steps + 1, optimizer)
+        if isinstance(scheduler, LambdaLR) and not any(scheduler.get_last_lr()):
+            ahead = [_ahead(rate) for rate in scheduler.lr_lambdas]
+            trainer.lr_scheduler = LambdaLR(scheduler.optimizer, ahead)
+        return trainer.lr_scheduler
+
+
+def _ahead(rate: Callable[[int], float]) -> Callable[[int], float]:
+    return lambda step: rate(step + 1)
