@@ -16,7 +16,7 @@ from keeptune.audit.page.audit import audit_page
 from keeptune.audit.safety import load_prompts, measure_safety
 from keeptune.audit.settings import AuditSettings
 from keeptune.audit.tasks import DESCRIPTION, load_tasks, measure_task
-from keeptune.audit.texts import SELF, Row, text_rows, text_sources, without_tokens
+from keeptune.audit.texts import SELF, Row, rows_of, text_sources, without_tokens
 from keeptune.audit.verdict import RULE, how, noise_floor, require_finite, verdicts
 from keeptune.audit.where.collector import Where, where_section
 from keeptune.audit.where.layers import layer_profile
@@ -110,7 +110,7 @@ def load(settings: AuditSettings) -> Loaded:
     base = load_model(settings.base)
     sources = text_sources(settings.text, chat=_opens_chats(tokenizer))
     given = (base, tokenizer, Path(settings.out) / SAMPLES)
-    rows = {name: text_rows(source, *given, **settings.amount) for name, source in sources.items()}
+    rows = rows_of(sources, *given, **settings.amount)
     release()
     marks = {"base": fingerprint(base)}
     tuned = load_model(settings.tuned[0])

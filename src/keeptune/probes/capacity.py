@@ -73,7 +73,7 @@ class CapacityPlan:
     model: str
     """The base: a hub id, a folder, a .gguf file, or smollm2."""
     data: str
-    """The new task: a hub data set, a file, folder or glob of jsonl, parquet or text, or verilog, or pydoc."""
+    """The new task: a hub data set, a file, folder or glob of rows (jsonl, csv, parquet) or of text, verilog, or pydoc."""
     out: str = "capacity"
     """Folder of the probe: pool, both runs, capacity.json."""
     lora: int | None = None
@@ -153,16 +153,18 @@ def capacity_probe(plan: CapacityPlan) -> dict[str, Any]:
         SourceError, StorageError, Diverged, Interrupted: see `keeptune.errors`.
     """
     folder = plan.workspace.folder
+    plan.workspace.check({**vars(plan), "out": None})
+    base, tokenizer = load_model(plan.model), load_tokenizer(plan.model)
+    task = task_rows(plan.settings(PLAIN), tokenizer)  # data that cannot be read fails before the base writes
     plan.workspace.claim({**vars(plan), "out": None})
     logger.info("1/4  The base writes replay text")
-    base, tokenizer = load_model(plan.model), load_tokenizer(plan.model)
     tokens, length = plan.pool_tokens, plan.max_length
     pool = sample_pool(base, tokenizer, folder / "pool", tokens=tokens, length=length, seed=plan.seed)
     for number, run in ((2, PLAIN), (3, CONSTRAINED)):
         logger.info(f"{number}/4  Tuning {plan.model} on {plan.data}, λ = {plan.settings(run).lambda_:g}")
         tune_or_resume(plan.settings(run), label=f"Tuning, {run}")
     logger.info("4/4  Measuring both runs")
-    rows = {"task": list(task_rows(plan.settings(PLAIN), tokenizer)[1]), "self": pool_rows(pool, plan.documents)}
+    rows = {"task": list(task.held_out), "self": pool_rows(pool, plan.documents)}
     floor = noise_floor(base, rows["self"])
     drifts = {run: _drifts(plan, base, run, rows) for run in (PLAIN, CONSTRAINED)}
     readings = read_rows(plan.run_folder(CONSTRAINED) / FILE)

@@ -25,7 +25,7 @@ from keeptune.audit.run import PAGE, REPORT, SAMPLES, STEPS
 from keeptune.audit.settings import AuditSettings
 from keeptune.audit.stages.matrix import DEFINITIONS, Column, cells, summary
 from keeptune.audit.tasks import ITEMS_LEFT_OUT, UNSCORED_FIX, Task, choose, load_tasks, score_choices
-from keeptune.audit.texts import FRESH, Row, text_rows, text_sources
+from keeptune.audit.texts import FRESH, Row, rows_of, text_sources
 from keeptune.audit.verdict import how, noise_floor, require_finite, verdict
 from keeptune.errors import ConfigError, SourceError
 from keeptune.log import logger
@@ -64,7 +64,7 @@ def audit_stages(settings: AuditSettings) -> dict[str, Any]:
     base_model, tokenizer = load_model(settings.base), load_tokenizer(settings.base)
     mark = fingerprint(base_model)
     given = (base_model, tokenizer, out / SAMPLES)
-    rows = {name: text_rows(source, *given, **settings.amount) for name, source in sources.items()}
+    rows = rows_of(sources, *given, **settings.amount)
     steps = Steps(out / STEPS, base=mark, versions=versions())
     floors = floors_of(base_model, rows, steps)
     readings = [read_checkpoint(base_model, tokenizer, name, rows, questions, steps) for name in checkpoints]
