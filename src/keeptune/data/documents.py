@@ -88,11 +88,12 @@ def read_documents(source: str, *, limit: int | None = None, skip_bad_rows: bool
             document = {**_checked(row, place, whole_file=name == place), "document": name}
             _require_same_layout(list(document), list(columns), place)
         except SourceError as error:
+            what = error.what.encode(errors="backslashreplace").decode()  # a column's name may be damaged too
             if not skip_bad_rows:
                 # Where all rows have other columns, leaving them out would leave nothing.
                 hint = "" if not columns and error.fix == accepted_columns() else f"; {_SKIP}"
-                raise SourceError(error.what, f"{error.fix}{hint}") from error
-            bad.append(error.what)
+                raise SourceError(what, f"{error.fix}{hint}") from error
+            bad.append(what)
             continue
         for column, value in document.items():
             columns.setdefault(column, []).append(value)

@@ -119,7 +119,7 @@ def arrow_file(stream: Any, name: str) -> Iterator[Record]:
         else:
             batches = file = pyarrow.ipc.open_stream(source)
         _refuse_twins(file.schema.names, name)
-        yield from _numbered(batches)
+        yield from _numbered(map(_validated, batches))
     except ArrowException as error:
         raise SourceError(f"{name} is not a readable Arrow file: {first_line(error)}", "write it again") from error
 
@@ -134,7 +134,7 @@ def saved_rows(folder: Path) -> Iterator[Record]:
     try:
         # As Arrow tables: in the saved format they might be tensors, and images would be decoded.
         tables = datasets.load_from_disk(str(folder)).with_format("arrow").iter(batch_size=1000)
-        yield from _numbered(tables)
+        yield from _numbered(map(_validated, tables))
     except (ArrowException, OSError, ValueError, KeyError, TypeError, DatasetsError) as error:
         what = f"{folder} is not a readable data set of save_to_disk: {first_line(error)}"
         raise SourceError(what, "write it again") from error
@@ -143,6 +143,12 @@ def saved_rows(folder: Path) -> Iterator[Record]:
 def _seekable(stream: Any) -> Any:
     on_disk = isinstance(stream, io.BufferedReader) and isinstance(stream.raw, io.FileIO)
     return stream if on_disk else io.BytesIO(stream.read())
+
+
+def _validated(batch: Any) -> Any:
+    """The batch, whose lengths and offsets were checked: Arrow trusts them, and would read other memory or crash."""
+    batch.validate(full=True)
+    return batch
 
 
 def _numbered(batches: Iterable[Any]) -> Iterator[Record]:

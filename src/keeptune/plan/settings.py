@@ -28,7 +28,7 @@ class PlanSettings:
     model: str
     """The base: a hub id, a folder, a .gguf file, or smollm2."""
     data: str
-    """The new task: a hub data set, a file, folder or glob of rows (jsonl, csv, parquet) or of text, verilog, or pydoc."""
+    """The new task: a hub data set, a file, folder or glob of rows (jsonl, csv, parquet) or text, verilog, or pydoc."""
     budget: float
     """Largest acceptable KL(base‖tuned) on the base's own text, nats per token."""
     out: str = "plan"

@@ -73,7 +73,7 @@ class CapacityPlan:
     model: str
     """The base: a hub id, a folder, a .gguf file, or smollm2."""
     data: str
-    """The new task: a hub data set, a file, folder or glob of rows (jsonl, csv, parquet) or of text, verilog, or pydoc."""
+    """The new task: a hub data set, a file, folder or glob of rows (jsonl, csv, parquet) or text, verilog, or pydoc."""
     out: str = "capacity"
     """Folder of the probe: pool, both runs, capacity.json."""
     lora: int | None = None

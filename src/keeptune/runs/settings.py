@@ -28,7 +28,7 @@ class TuneSettings(KeepConfig):
     model: str
     """The base: a hub id, a folder, a .gguf file, or smollm2."""
     data: str
-    """The new task: a hub data set, a file, folder or glob of rows (jsonl, csv, parquet) or of text, verilog, or pydoc."""
+    """The new task: a hub data set, a file, folder or glob of rows (jsonl, csv, parquet) or text, verilog, or pydoc."""
     out: str
     """Folder of the run: model, readings, replay pool, checkpoints."""
     lora: int | None = None
