@@ -1,0 +1,5 @@
+"""Print the path for --external_plugins."""
+
+from keeptune.integrations.swift import PLUGIN
+
+print(PLUGIN)
