@@ -1,0 +1,127 @@
+"""Saved models that other programs read as the same model.
+
+transformers 5 writes `rope_parameters` and `tokenizer_class: TokenizersBackend`. transformers 4 refuses the second and
+silently ignores the first (it reads a rotary base of 10000 for any other); vLLM and converters that read the names of
+transformers 4 do the same. So the old names are written beside the new ones, from which transformers 5 reads the same.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from keeptune.storage import write_text
+
+# What transformers 4 calls the rotary base and the rotated share of a head, where it has names of its own.
+_THETA = {
+    "gpt_neox": "rotary_emb_base",
+    "gpt_neox_japanese": "rotary_emb_base",
+    "modernbert-decoder": "global_rope_theta",
+}
+_LOCAL_THETA = {
+    "gemma3_text": "rope_local_base_freq",
+    "gemma3n_text": "rope_local_base_freq",
+    "modernbert-decoder": "local_rope_theta",
+}
+_SHARE = {"gpt_neox": "rotary_pct", "gpt_neox_japanese": "rotary_pct"}
+# Its Phi-3 refuses a rope_scaling with any other key.
+_LONGROPE = ("short_factor", "long_factor")
+_LONGROPE_ONLY = ("phi3", "phi4_multimodal")
+
+
+def save_model(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    folder: str | Path,
+    dtype: torch.dtype | None = None,
+) -> None:
+    """Save a model with its tokenizer as safetensors, readable for transformers 4 and 5 and what reads their files.
+
+    `dtype` is that of the saved weights; by default the model's own.
+    """
+    folder = Path(folder)
+    model.save_pretrained(folder, state_dict=None if dtype is None else _cast(model.state_dict(), dtype))
+    tokenizer.save_pretrained(folder)
+    make_portable(folder)
+    if dtype is not None:
+        _rewrite(folder / "config.json", lambda config: {**config, **_dtype_names(str(dtype).removeprefix("torch."))})
+
+
+def make_portable(folder: Path) -> None:
+    """Write the names of transformers 4 into config.json and tokenizer_config.json of a saved model, if it has them."""
+    _rewrite(folder / "config.json", portable_config)
+    _rewrite(folder / "tokenizer_config.json", portable_tokenizer_config)
+
+
+def portable_config(config: dict[str, Any]) -> dict[str, Any]:
+    """A config.json of transformers 5 with the names of transformers 4 beside its own."""
+    config = {key: portable_config(part) if _is_config(part) else part for key, part in config.items()}
+    if isinstance(config.get("rope_parameters"), dict):
+        config |= _rope_names(config["rope_parameters"], config.get("model_type", ""))
+    if isinstance(config.get("dtype"), str):
+        config |= _dtype_names(config["dtype"])
+    return config
+
+
+def portable_tokenizer_config(config: dict[str, Any]) -> dict[str, Any]:
+    """A tokenizer_config.json that transformers 4 reads."""
+    if config.get("tokenizer_class") == "TokenizersBackend":
+        config = {**config, "tokenizer_class": "PreTrainedTokenizerFast"}
+    if isinstance(config.get("extra_special_tokens"), list):
+        # To transformers 4 this name means a dict, and the list has another; transformers 5 reads either.
+        config = {**config, "additional_special_tokens": config["extra_special_tokens"]}
+        del config["extra_special_tokens"]
+    return config
+
+
+def _rope_names(rope: dict[str, Any], kind: str) -> dict[str, Any]:
+    """The rotary embedding as transformers 4 writes it."""
+    by_layer = "full_attention" in rope
+    whole = rope["full_attention"] if by_layer else rope
+    if not isinstance(whole, dict) or "rope_theta" not in whole:
+        return {}
+    names: dict[str, Any] = {_THETA.get(kind, "rope_theta"): whole["rope_theta"]}
+    if "partial_rotary_factor" in whole:
+        names[_SHARE.get(kind, "partial_rotary_factor")] = whole["partial_rotary_factor"]
+    if by_layer and kind in _LOCAL_THETA:
+        names[_LOCAL_THETA[kind]] = rope["sliding_attention"]["rope_theta"]
+    if whole.get("rope_type", "default") != "default":
+        names["rope_scaling"] = _rope_scaling(whole, kind)
+        if "original_max_position_embeddings" in whole and kind in _LONGROPE_ONLY:
+            names["original_max_position_embeddings"] = whole["original_max_position_embeddings"]
+    return names
+
+
+def _rope_scaling(rope: dict[str, Any], kind: str) -> dict[str, Any]:
+    if kind in _LONGROPE_ONLY:
+        return {"type": rope["rope_type"], **{name: rope[name] for name in _LONGROPE}}
+    # transformers 5 takes rope_scaling in place of rope_parameters, so nothing may be missing from it.
+    return dict(rope)
+
+
+def _dtype_names(dtype: str) -> dict[str, str]:
+    return {"dtype": dtype, "torch_dtype": dtype}
+
+
+def _is_config(part: Any) -> bool:
+    return isinstance(part, dict) and "model_type" in part
+
+
+def _cast(state: dict[str, Tensor], dtype: torch.dtype) -> dict[str, Tensor]:
+    """The floating-point tensors in `dtype`; tensors that are one stay one, as tied heads do."""
+    done: dict[int, Tensor] = {}
+    for tensor in state.values():
+        if tensor.is_floating_point():
+            done.setdefault(tensor.data_ptr(), tensor.to(dtype))
+    return {name: done[tensor.data_ptr()] if tensor.is_floating_point() else tensor for name, tensor in state.items()}
+
+
+def _rewrite(file: Path, change: Any) -> None:
+    if file.is_file():
+        content = change(json.loads(file.read_text(encoding="utf-8")))
+        write_text(file, json.dumps(content, indent=2, sort_keys=True, ensure_ascii=False) + "\n")
