@@ -25,6 +25,7 @@ class KeeptuneError(Exception):
         super().__init__(what)
         self.what = what
         self.fix = fix
+        self.add_note(f"What to do: {fix}")  # shown in tracebacks, where no command line prints the fix
 
     def __str__(self) -> str:
         return self.what

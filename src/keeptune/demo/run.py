@@ -21,6 +21,7 @@ from keeptune.demo.plan import LENGTH, REPLAY_ROWS, TASK_ROWS, DemoPlan
 from keeptune.log import logger
 from keeptune.models.loading import load_model, load_tokenizer
 from keeptune.models.modeling import select_attention
+from keeptune.models.saving import save_model
 from keeptune.replay.generate import sample_pool
 from keeptune.runs.run import tune_or_resume
 from keeptune.stats import bootstrap_ratio
@@ -110,8 +111,7 @@ class MatchedSnapshot(TrainerCallback):
     def on_step_end(self, args: Any, state: Any, control: Any, model: Any = None, **kwargs: Any) -> None:
         if state.global_step == self.step:
             with atomic_folder(self.folder) as temporary:
-                model.save_pretrained(temporary)
-                self.tokenizer.save_pretrained(temporary)
+                save_model(model, self.tokenizer, temporary)
 
 
 def train(plan: DemoPlan, run: str) -> None:

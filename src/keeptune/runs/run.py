@@ -27,6 +27,7 @@ from keeptune.log import logger
 from keeptune.models.guarded import quiet
 from keeptune.models.loading import load_model, load_tokenizer
 from keeptune.models.modeling import fingerprint, has_bf16, select_attention
+from keeptune.models.saving import make_portable
 from keeptune.models.vocabulary import document_start
 from keeptune.runs.advice import advise
 from keeptune.runs.card import card
@@ -278,6 +279,7 @@ def save(trainer: KeepSFTTrainer, settings: TuneSettings, *, bad_rows: int = 0) 
     rows = read_rows(out / FILE)
     with atomic_folder(folder) as temporary:
         trainer.save_model(str(temporary))
+        make_portable(temporary)
         certificate = read_certificate(out) if settings.budget is not None else None
         pool = context_of(trainer).pool
         text = "self" if pool is None else pool.settings.text

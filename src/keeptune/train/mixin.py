@@ -22,7 +22,7 @@ from keeptune.train.arguments import check_arguments
 from keeptune.train.budget.callback import BudgetCallback
 from keeptune.train.callbacks.drift import DriftCallback
 from keeptune.train.callbacks.forecast import ForecastCallback
-from keeptune.train.compat import _ForwardRedirection, total_train_tokens
+from keeptune.train.compat import _ForwardRedirection, require_current_parents, total_train_tokens, trl_parents
 from keeptune.train.config import KeepConfig
 from keeptune.train.context import Host, KeepContext, Window
 from keeptune.train.distributed import check_launch
@@ -49,10 +49,12 @@ class KeepMixin:
         Diverged: during training with λ > 0, when the loss becomes NaN or infinite.
     """
 
+    _trl_parents: dict[str, type[Any]] = {}  # noqa: RUF012
     context: KeepContext | None = None
     """The prepared run; None where λ is 0 and no reading of drift was asked for."""
 
     def __init__(self, *args: Any, keep: KeepConfig | None = None, **kwargs: Any) -> None:
+        require_current_parents(type(self), self._trl_parents)
         self.keep = keep or KeepConfig()
         self._windows: list[Window] = []
         given = given_model(args[0] if args else kwargs.get("model")) if self.keep.is_active else None
@@ -75,6 +77,7 @@ class KeepMixin:
     def __init_subclass__(cls, **kwargs: Any) -> None:
         """Show the parent's whole signature, with `keep`, to IDEs and `help`."""
         super().__init_subclass__(**kwargs)
+        cls._trl_parents = trl_parents(cls)
         parent = next(base for base in cls.__mro__ if not issubclass(base, KeepMixin))
         if "__init__" not in cls.__dict__ and parent is not object:
             cls.__signature__ = _with_keep(inspect.signature(parent))  # type: ignore[attr-defined]
