@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import argparse
 
-import unsloth  # noqa: F401, I001 - it replaces trl's trainers, and keeptune's must be built on its own
-from unsloth import FastLanguageModel
+import unsloth  # noqa: F401 - it replaces trl's trainers, and keeptune's must be built on its own
 from trl import SFTConfig
+from unsloth import FastLanguageModel
 
 from keeptune import KeepConfig, KeepSFTTrainer, load_documents
 

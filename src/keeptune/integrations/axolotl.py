@@ -50,7 +50,9 @@ class KeepArgs(BaseModel):
         asked = [name for name in _UNSUPPORTED if getattr(self, name, None)]
         asked += [name for name in _ONE_ONLY if (getattr(self, name, None) or 1) > 1]
         if asked:
-            raise ValueError(f"keep works with supervised fine-tuning only, and {', '.join(asked)} is set; leave it out")
+            raise ValueError(
+                f"keep works with supervised fine-tuning only, and {', '.join(asked)} is set; leave it out"
+            )
         return self
 
 

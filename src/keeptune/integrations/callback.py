@@ -118,7 +118,7 @@ def _host_of(model: nn.Module, args: Any, given: dict[str, Any]) -> Host:
         accumulate=args.gradient_accumulation_steps,
         tokenizer=getattr(processor, "tokenizer", None) or processor,
         call=call,
-        task_loss=lambda _: None,
+        task_loss=lambda: None,
         scheduler=lambda: given.get("lr_scheduler"),
         tokens_seen=lambda: 0,
     )

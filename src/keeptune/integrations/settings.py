@@ -46,14 +46,11 @@ def _field(field: dataclasses.Field[Any]) -> Any:
     return Field(default=field.default, alias=field.name.rstrip("_"))
 
 
-KeepSettings = create_model(
-    "KeepSettings",
-    __base__=_Settings,
-    **{
-        field.name: (_as_written(get_type_hints(KeepConfig)[field.name]), _field(field))
-        for field in dataclasses.fields(KeepConfig)
-    },
-)
+_TYPES = get_type_hints(KeepConfig)
+_FIELDS: dict[str, Any] = {
+    field.name: (_as_written(_TYPES[field.name]), _field(field)) for field in dataclasses.fields(KeepConfig)
+}
+KeepSettings = create_model("KeepSettings", __base__=_Settings, **_FIELDS)
 """A pydantic model with the fields of `KeepConfig`, of which `lambda_` may be written `lambda`."""
 
 
@@ -65,5 +62,5 @@ def keeping(parent: type[Any], keep: KeepConfig) -> type[Any]:
 
     # Hosts read the signature to find out which arguments a trainer takes.
     members = {"__init__": __init__, "__signature__": inspect.signature(parent), "__module__": parent.__module__}
-    trainer = type(f"Keep{parent.__name__}", (KeepMixin, parent), members)
+    trainer: type[Any] = type(f"Keep{parent.__name__}", (KeepMixin, parent), members)
     return trainer

@@ -32,6 +32,9 @@ _SHARE = {"gpt_neox": "rotary_pct", "gpt_neox_japanese": "rotary_pct"}
 # Its Phi-3 refuses a rope_scaling with any other key.
 _LONGROPE = ("short_factor", "long_factor")
 _LONGROPE_ONLY = ("phi3", "phi4_multimodal")
+# Of the tokenizers that tokenizer.json describes, those that transformers 4 has under the same name and reads alike. It
+# has no TokenizersBackend and no Qwen3_5Tokenizer, and its Llama, Gemma and Cohere tokenizers add a BOS of their own.
+_SAME_TOKENIZERS = ("CodeLlamaTokenizer", "GPT2Tokenizer", "GPTNeoXTokenizer", "Qwen2Tokenizer", "T5Tokenizer")
 
 
 def save_model(
@@ -74,8 +77,11 @@ def portable_config(config: dict[str, Any]) -> dict[str, Any]:
 
 def portable_tokenizer_config(config: dict[str, Any]) -> dict[str, Any]:
     """A tokenizer_config.json that transformers 4 reads."""
-    if config.get("tokenizer_class") == "TokenizersBackend":
-        config = {**config, "tokenizer_class": "PreTrainedTokenizerFast"}
+    if config.get("backend") == "tokenizers" and config.get("tokenizer_class") not in _SAME_TOKENIZERS:
+        # The generic class takes tokenizer.json as it stands. With it, transformers 4 would also return token_type_ids,
+        # which decoders refuse.
+        config = {"model_input_names": ["input_ids", "attention_mask"], **config}
+        config["tokenizer_class"] = "PreTrainedTokenizerFast"
     if isinstance(config.get("extra_special_tokens"), list):
         # To transformers 4 this name means a dict, and the list has another; transformers 5 reads either.
         config = {**config, "additional_special_tokens": config["extra_special_tokens"]}
