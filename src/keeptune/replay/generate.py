@@ -19,13 +19,14 @@ from torch import Tensor, nn
 
 from keeptune.data.encode import text_rows
 from keeptune.data.rows import ROW_LENGTH, SEED
-from keeptune.errors import ConfigError, PoolError
+from keeptune.errors import ConfigError
 from keeptune.log import Task, logger, track
 from keeptune.models.adapters import causal_model, evaluating
 from keeptune.models.modeling import check_head, fingerprint, training_dtype
 from keeptune.replay.engines import Engine, engine_named
 from keeptune.replay.openings import Prompts, find_openings
 from keeptune.replay.pool import DEFAULT_ENGINE, PoolSettings, Predictions, ReplayPool, describe_sampling, read_manifest
+from keeptune.replay.sampled import check_rows, follows_base
 from keeptune.replay.teachers import teacher_outputs
 from keeptune.system import versions
 
@@ -71,7 +72,8 @@ def sample_pool(
         OutputExists: `folder` contains something else.
         PoolError: the engine returned other rows than asked for.
         ConfigError: no document start or chat template, an opening as long as a row, an unsupported architecture, a
-            temperature that is not positive, or too little memory.
+            model that has other predictions when it is read token by token, a temperature that is not positive, or too
+            little memory.
     """
     temperature = _temperature(engine, temperature)
     dtype = dtype or training_dtype(model)
@@ -88,7 +90,8 @@ def sample_pool(
     pool = ReplayPool.start(Path(folder), settings, math.ceil(tokens / length))
     if pool.rows_written < pool.rows:
         logger.info(f"rows start with {settings.start_text!r}: {found}")
-        _sample_rows(pool, model, dtype, engine, temperature)
+        with pool.withdrawn_on_failure():
+            _sample_rows(pool, model, dtype, engine, temperature)
     return ReplayPool.open(folder)
 
 
@@ -147,7 +150,11 @@ def text_pool(
         text_sha256=hashlib.sha256(rows_RT1.numpy().tobytes()).hexdigest(),
     )
     pool, causal = ReplayPool.start(Path(folder), settings, len(rows_RT1)), causal_model(model)
-    with evaluating(causal), track("Computing predictions on the text", pool.rows, "rows") as progress:
+    with (
+        pool.withdrawn_on_failure(),
+        evaluating(causal),
+        track("Computing predictions on the text", pool.rows, "rows") as progress,
+    ):
         _append_shards(pool, causal, dtype, lambda rows: rows_RT1[rows.start : rows.stop], progress)
     return ReplayPool.open(folder)
 
@@ -207,30 +214,23 @@ def _sample_rows(
                 causal, dtype=dtype, rows=settings.rows_per_shard, temperature=temperature, on_token=progress.advance
             )
         writer: Engine = engine
+        first = pool.rows_written
 
         def sample(rows: range) -> Tensor:
             shard, generator = len(pool.shards), torch.Generator().manual_seed(settings.seed)
             seed = int(torch.randint(2**62, (shard + 1,), generator=generator)[shard])
             opening = [openings[row % len(openings)] for row in rows]
             tokens_RT1 = writer.sample(len(rows), sampled, opening, seed)
-            _check_rows(tokens_RT1, opening, sampled, _vocabulary(causal), writer.name)
+            check_rows(tokens_RT1, opening, sampled, _vocabulary(causal), writer.name)
             return tokens_RT1
 
-        _append_shards(pool, causal, dtype, sample, progress, sampled)
+        def proven(rows: range) -> Tensor:
+            tokens_RT1 = sample(rows)
+            while rows.start == first and not follows_base(tokens_RT1, causal, dtype, sampled, writer):
+                tokens_RT1 = sample(rows)
+            return tokens_RT1
 
-
-def _check_rows(tokens_RT1: Tensor, opening: list[list[int]], sampled: int, vocabulary: int, engine: str) -> None:
-    """Raise `PoolError` if an engine returned anything else than the openings, continued with tokens."""
-    expected = (len(opening), len(opening[0]) + sampled)
-    fault = None
-    if tokens_RT1.shape != expected or tokens_RT1.dtype != torch.int64:
-        fault = f"{tokens_RT1.dtype} {list(tokens_RT1.shape)}, expected torch.int64 {list(expected)}"
-    elif not torch.equal(tokens_RT1[:, : len(opening[0])], torch.tensor(opening)):
-        fault = "rows that do not start with their openings"
-    elif tokens_RT1.min() < 0 or tokens_RT1.max() >= vocabulary:
-        fault = f"ids outside the base's vocabulary of {vocabulary}"
-    if fault:
-        raise PoolError(f"the engine {engine!r} returned {fault}", "correct the engine, or use engine='torch'")
+        _append_shards(pool, causal, dtype, proven, progress, sampled)
 
 
 def _append_shards(

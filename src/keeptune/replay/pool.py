@@ -16,6 +16,8 @@ from __future__ import annotations
 
 import json
 from bisect import bisect_right
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from itertools import accumulate
 from pathlib import Path
@@ -235,6 +237,18 @@ class ReplayPool:
             save_file({key: tensor.contiguous() for key, tensor in tensors.items()}, temporary)
         self.shards.append({"file": file.name, "rows": len(tokens_RT1), "sha256": sha256_file(file)})
         self.write_manifest()
+
+    @contextmanager
+    def withdrawn_on_failure(self) -> Iterator[None]:
+        """Remove the manifest of a pool without a finished shard if the block fails: nothing half-made is left."""
+        try:
+            yield
+        except Exception:
+            if not self.shards:
+                (self.folder / _MANIFEST).unlink(missing_ok=True)
+                with suppress(OSError):  # it holds something else
+                    self.folder.rmdir()
+            raise
 
     def write_manifest(self) -> None:
         """Write `manifest.json` atomically."""

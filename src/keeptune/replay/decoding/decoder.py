@@ -1,7 +1,7 @@
 """Decoding: a copy of the base in the sampling dtype, one position of all rows at a time, with the base's own logits.
 
-`ModuleDecoder` runs the model's own modules, so it serves every Hugging Face causal model. `LlamaDecoder` is faster and
-is used only if it gives the model's own logits.
+`make_decoder` tries the forms of a decoder from the fastest to the slowest, and gives the first whose logits, one token
+at a time, are those of the full forward on the model at hand.
 
 Shapes: B rows, P positions, V vocabulary.
 """
@@ -9,20 +9,23 @@ Shapes: B rows, P positions, V vocabulary.
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterator
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
-from transformers import DynamicCache
-from transformers.cache_utils import DynamicLayer
 
-from keeptune.models.adapters import causal_model, remove_idle_adapter
-from keeptune.replay.decoding.linear import pack_linears, packing_works
+from keeptune.errors import ConfigError
+from keeptune.log import logger
+from keeptune.models.adapters import causal_model, evaluating, remove_idle_adapter
+from keeptune.models.guarded import first_line
+from keeptune.models.modeling import autocast
+from keeptune.replay.decoding.linear import pack_linears, packing_works, unpack_linears
 from keeptune.replay.decoding.llama import LlamaDecoder, is_llama
+from keeptune.replay.decoding.modules import ModuleDecoder, OwnCacheDecoder, PrefixDecoder
+from keeptune.replay.decoding.proof import OTHER_TEXT, Proof, probe_tokens
 
-_COMPARED_ROWS, _COMPARED_POSITIONS = 4, 8
-# Rounding to bfloat16 moves the logits of the models tried by 0.01 of their norm, however they are computed.
-_TOLERANCE, _TOLERANCE_16_BIT = 1e-3, 0.05
+_SHORT_PROBE = 8
 
 
 class Decoder(Protocol):
@@ -35,88 +38,74 @@ class Decoder(Protocol):
         """Read one more token of each row; returns the logits [B, V] of the next token."""
 
 
-def make_decoder(model: nn.Module, dtype: torch.dtype, rows: int) -> Decoder:
+def make_decoder(model: nn.Module, dtype: torch.dtype, rows: int, cached: bool = True) -> Decoder:
     """The fastest decoder with the logits of the causal model inside `model`, for `rows` rows at a time.
 
     The weights are copied to `dtype` once, because autocast would cast them at every step. On a CPU with bfloat16 they
-    are also packed once (see `FusedLinear`). A model on an accelerator that already has the dtype is not copied.
+    are also packed once (see `FusedLinear`). A model on an accelerator that already has the dtype, or a quantized one,
+    is not copied. Without `cached` it is the slowest decoder, which reads rows from their start at every step.
+
+    Raises `ConfigError` if no decoder has the model's logits.
     """
-    causal = causal_model(model)
-    own = next(causal.parameters())
-    if own.device.type == "cpu" or own.dtype != dtype:
-        causal = copy.deepcopy(causal).to(dtype).eval()
+    given = causal_model(model)
+    name, faults = type(given).__name__, list[str]()
+    with evaluating(given):
+        if cached:
+            decoder = _with_cache(given, dtype, rows, faults)
+            if decoder is not None:
+                if faults:
+                    logger.info(f"{name} is sampled by {type(decoder).__name__}: {'; '.join(faults)}")
+                return decoder
+            logger.warning(
+                f"{name} is sampled without a cache, which takes many times longer: with a cache its predictions are"
+                f" not those that training sees ({'; '.join(faults)})"
+            )
+        slowest = PrefixDecoder(given, dtype)
+        with autocast(given.device, dtype):
+            fault = Proof.of(given, dtype).fault(slowest)
+    if fault is None:
+        return slowest
+    raise ConfigError(
+        f"{name} cannot be sampled: token by token its predictions are not those that training sees"
+        f" ({'; '.join([*faults, f'{PrefixDecoder.__name__}: {fault}'])})",
+        OTHER_TEXT,
+    )
+
+
+def _with_cache(given: Any, dtype: torch.dtype, rows: int, faults: list[str]) -> Decoder | None:
+    """The fastest decoder with a cache and the model's logits; None if there is none. Appends to `faults`."""
+    own, quantized = next(given.parameters()), getattr(given, "is_quantized", False)
+    causal, exact = given, None
+    if not quantized and (own.device.type == "cpu" or own.dtype != dtype):
+        causal = copy.deepcopy(given).to(dtype).eval()
         # A forward patched onto the instance (as trainers do) belongs to the original and would run the original.
         causal.__dict__.pop("forward", None)
-        remove_idle_adapter(causal, _compared_tokens(causal))
-    packs = own.device.type == "cpu" and dtype == torch.bfloat16 and packing_works()
-    if is_llama(causal):
-        decoder = LlamaDecoder(causal, rows if packs else None)
-        if _same_logits(decoder, causal):
+        remove_idle_adapter(causal, probe_tokens(causal, _SHORT_PROBE))
+        exact = given if own.dtype.itemsize > dtype.itemsize else None
+    packs = not quantized and own.device.type == "cpu" and dtype == torch.bfloat16 and packing_works()
+    try:
+        proof = Proof.of(causal, dtype, exact)
+    except (AttributeError, RuntimeError, TypeError, ValueError) as error:
+        if isinstance(error, torch.OutOfMemoryError):
+            raise
+        faults.append(f"a copy in {str(dtype).removeprefix('torch.')}: {first_line(error)}")
+        return None
+    for decoder in _forms(causal, rows if packs else None):
+        fault = proof.fault(decoder)
+        if fault is None:
             return decoder
-    if packs:
-        pack_linears(causal, rows)
-    return ModuleDecoder(causal)
+        faults.append(f"{type(decoder).__name__}: {fault}")
+    return None
 
 
-class ModuleDecoder:
-    """The model's own modules, with keys and values written in place."""
-
-    def __init__(self, causal: Any) -> None:
-        self.causal = causal
-
-    def begin(self, rows: int, length: int) -> None:
-        self.cache = DynamicCache(config=self.causal.config)
-        # Only full-attention layers grow by concatenation; sliding-window and state-space layers keep their own cache.
-        self.cache.layers = [
-            _PreallocatedLayer(length) if type(layer) is DynamicLayer else layer for layer in self.cache.layers
-        ]
-
-    def step(self, tokens_B1: Tensor) -> Tensor:
-        logits_B1V: Tensor = self.causal(input_ids=tokens_B1, past_key_values=self.cache, use_cache=True).logits
-        return logits_B1V[:, -1]
-
-
-@torch.inference_mode()
-def _same_logits(decoder: Decoder, causal: Any) -> bool:
-    """Whether `decoder` gives the logits of `causal` up to rounding, on rows of random tokens.
-
-    The median position decides: at the first positions of a row the 16-bit logits of some models are far off.
-    """
-    tokens_BP = _compared_tokens(causal)
-    own_BPV = causal(input_ids=tokens_BP, use_cache=False).logits.float()
-    decoder.begin(*tokens_BP.shape)
-    stepped_BPV = torch.stack([decoder.step(tokens_B1) for tokens_B1 in tokens_BP.split(1, dim=1)], dim=1).float()
-    off_BP = (stepped_BPV - own_BPV).norm(dim=-1) / own_BPV.norm(dim=-1)
-    return bool(off_BP.median() <= (_TOLERANCE_16_BIT if causal.dtype.itemsize == 2 else _TOLERANCE))
-
-
-def _compared_tokens(causal: Any) -> Tensor:
-    vocabulary = causal.get_input_embeddings().weight.shape[0]
-    generator = torch.Generator().manual_seed(0)
-    return torch.randint(vocabulary, (_COMPARED_ROWS, _COMPARED_POSITIONS), generator=generator).to(causal.device)
-
-
-class _PreallocatedLayer(DynamicLayer):
-    """Keys and values written in place into tensors of `length` positions, instead of copied at every step."""
-
-    def __init__(self, length: int) -> None:
-        super().__init__()
-        self.length = length
-        self.filled = 0
-
-    def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
-        rows, heads, _, width = key_states.shape
-        self.dtype, self.device = key_states.dtype, key_states.device
-        self.all_keys = key_states.new_empty(rows, heads, self.length, width)
-        self.all_values = value_states.new_empty(rows, heads, self.length, value_states.shape[-1])
-        self.is_initialized = True
-
-    def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
-        if not self.is_initialized:
-            self.lazy_initialization(key_states, value_states)
-        end = self.filled + key_states.shape[-2]
-        self.all_keys[:, :, self.filled : end] = key_states
-        self.all_values[:, :, self.filled : end] = value_states
-        self.filled = end
-        self.keys, self.values = self.all_keys[:, :, :end], self.all_values[:, :, :end]
-        return self.keys, self.values
+def _forms(causal: Any, pack_rows: int | None) -> Iterator[Decoder]:
+    """Every decoder with a cache, the fastest first. In between the layers of `causal` are packed and unpacked."""
+    if is_llama(causal):
+        yield LlamaDecoder(causal, pack_rows)
+    if pack_rows is not None:
+        replaced = pack_linears(causal, pack_rows)
+        yield ModuleDecoder(causal)
+        yield OwnCacheDecoder(causal)
+        unpack_linears(replaced)
+    yield ModuleDecoder(causal)
+    yield OwnCacheDecoder(causal)

@@ -53,27 +53,38 @@ class FusedLinear:
         return product.binary(hidden, other, self.packed, self.bias, fused)
 
 
-class PackedLinear(nn.Module):
-    """`nn.Linear` for inference over a packed weight."""
+class PackedLinear(nn.Linear):
+    """`nn.Linear` for inference over a packed weight, with every attribute of the layer that it stands for."""
 
     def __init__(self, linear: nn.Linear, rows: int) -> None:
-        super().__init__()
+        nn.Module.__init__(self)
+        self.in_features, self.out_features = linear.in_features, linear.out_features
+        self.weight, self.bias = linear.weight, linear.bias
         self.product = FusedLinear([linear], rows)
-        # Models read the dtype of their linear layers' weights.
-        self.weight = linear.weight
+        self.train(linear.training)
 
-    def forward(self, hidden: Tensor) -> Tensor:
+    def forward(self, input: Tensor) -> Tensor:
         """The product."""
-        return self.product(hidden)
+        return self.product(input)
 
 
-def pack_linears(module: nn.Module, rows: int) -> None:
-    """Replace every `nn.Linear` inside `module` by a `PackedLinear`."""
-    for name, child in module.named_children():
-        if type(child) is nn.Linear:
-            setattr(module, name, PackedLinear(child, rows))
-        else:
-            pack_linears(child, rows)
+def pack_linears(module: nn.Module, rows: int) -> list[tuple[nn.Module, str, nn.Linear]]:
+    """Replace every `nn.Linear` inside `module` by a `PackedLinear`. Returns what `unpack_linears` needs."""
+    replaced = [
+        (parent, name, child)
+        for parent in module.modules()
+        for name, child in parent.named_children()
+        if type(child) is nn.Linear
+    ]
+    for parent, name, child in replaced:
+        setattr(parent, name, PackedLinear(child, rows))
+    return replaced
+
+
+def unpack_linears(replaced: list[tuple[nn.Module, str, nn.Linear]]) -> None:
+    """Put the layers back that `pack_linears` replaced."""
+    for parent, name, child in replaced:
+        setattr(parent, name, child)
 
 
 @cache

@@ -1,12 +1,13 @@
 """The engine in torch: ancestral sampling in a decode loop, for every Hugging Face causal model.
 
 Source: Marek et al. 2026 (arXiv 2605.26097).
-Shapes: B rows, G given and T sampled tokens, V vocabulary, K blocks of the vocabulary.
+Shapes: B rows, C checked rows, G given and T sampled tokens, V vocabulary, K blocks of the vocabulary.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +15,7 @@ from torch import Tensor, nn
 from keeptune.errors import ConfigError
 from keeptune.models.adapters import causal_model
 from keeptune.replay.decoding.decoder import make_decoder
+from keeptune.replay.decoding.modules import PrefixDecoder, own_cache_bytes
 from keeptune.replay.openings import Opening
 from keeptune.system import free_bytes
 
@@ -21,13 +23,16 @@ from keeptune.system import free_bytes
 # twice the work.
 _MOST_ROWS = {"cpu": 128, "cuda": 1024}
 _BLOCK = 256
+# Rows whose log-probabilities are kept, to hold them against the full forward.
+_CHECKED_ROWS = 8
 
 
 class TorchEngine:
     """The decode loop in torch, on the model's own device, in `dtype` (default the model's own).
 
     On a CPU the engine decodes with a copy, laid out for `rows` rows at once, so the model may change afterwards.
-    `on_token` is called after each step with the number of rows, for progress.
+    `on_token` is called after each step with the number of rows, for progress. After `sample`, `log_probs_CT` holds the
+    log-probabilities at temperature 1 of the tokens drawn in the first rows, fp32 [C, T].
     """
 
     name = "torch"
@@ -42,7 +47,8 @@ class TorchEngine:
         temperature: float = 1.0,
     ) -> None:
         self.device = next(model.parameters()).device
-        self.decoder = make_decoder(model, dtype or next(model.parameters()).dtype, rows)
+        self.model, self.dtype = model, dtype or next(model.parameters()).dtype
+        self.decoder = make_decoder(model, self.dtype, rows)
         self.rows, self.temperature, self.on_token = rows, temperature, on_token
 
     @torch.inference_mode()
@@ -56,15 +62,29 @@ class TorchEngine:
         tokens = torch.empty(rows, given + length, dtype=torch.int64, device=device)
         tokens[:, :given] = opening_BG
         self.decoder.begin(rows, given + length - 1)
+        drawn = []
         for position in range(given - 1):
             self.decoder.step(tokens[:, position : position + 1])
         for sampled in range(length):
             end = given + sampled
             logits_BV = self.decoder.step(tokens[:, end - 1 : end])
             tokens[:, end] = draw(logits_BV, uniform_TB[sampled], self.temperature)
+            log_p_BV = logits_BV[:_CHECKED_ROWS].float().log_softmax(dim=-1)
+            drawn.append(log_p_BV.gather(1, tokens[:_CHECKED_ROWS, end, None]))
             if self.on_token is not None:
                 self.on_token(rows)
+        self.log_probs_CT = torch.cat(drawn, dim=1).cpu()
         return tokens.cpu()
+
+    def slow_down(self) -> bool:
+        """Take the slowest decoder, which needs no cache, because samples did not follow the base's distribution.
+
+        Returns False if it was the slowest already.
+        """
+        if isinstance(self.decoder, PrefixDecoder):
+            return False
+        self.decoder = make_decoder(self.model, self.dtype, self.rows, cached=False)
+        return True
 
     @staticmethod
     def rows_that_fit(model: nn.Module, length: int, dtype: torch.dtype) -> int:
@@ -74,9 +94,7 @@ class TorchEngine:
         """
         causal = causal_model(model)
         config, weight = causal.config.get_text_config(), causal.get_output_embeddings().weight
-        heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
-        width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-        cache = 2 * config.num_hidden_layers * heads * width * (1 + length) * dtype.itemsize
+        cache = _cache_bytes(causal, 1 + length, dtype)
         draw = len(weight) * (dtype.itemsize + 3 * torch.float32.itemsize)
         stored = 2 * config.hidden_size * length * dtype.itemsize  # hidden states, in chunks and then concatenated
         copied = weight.device.type == "cpu" or weight.dtype != dtype
@@ -93,6 +111,24 @@ class TorchEngine:
         return min(2 ** (int(fits).bit_length() - 1), _MOST_ROWS.get(weight.device.type, _MOST_ROWS["cpu"]))
 
 
+def _cache_bytes(causal: Any, positions: int, dtype: torch.dtype) -> int:
+    """Bytes of one row's cache: by the config's heads, or measured on the model's own cache where it has no heads."""
+    config = causal.config.get_text_config()
+    try:
+        heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
+        width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+        return int(2 * config.num_hidden_layers * heads * width * positions * dtype.itemsize)
+    except (AttributeError, TypeError, ValueError):
+        at_2, at_3 = (own_cache_bytes(causal, count) for count in (2, 3))
+        return (at_2 + (at_3 - at_2) * max(positions - 2, 0)) * dtype.itemsize // causal.dtype.itemsize
+
+
+def tempered(logits_BV: Tensor, temperature: float) -> Tensor:
+    """The logits divided by the temperature."""
+    # Beyond these limits a draw is arg-max or uniform, and fp32 would turn the temperature into 0 or infinity.
+    return logits_BV if temperature == 1.0 else logits_BV / min(max(temperature, 1e-30), 1e30)
+
+
 def draw(logits_BV: Tensor, uniform_B: Tensor, temperature: float = 1.0) -> Tensor:
     """One exact draw per row from softmax(logits / temperature), by inverting its cumulative distribution: ids [B].
 
@@ -102,10 +138,7 @@ def draw(logits_BV: Tensor, uniform_B: Tensor, temperature: float = 1.0) -> Tens
     rows, vocabulary = logits_BV.shape
     weight_BV = logits_BV.float()
     weight_BV = weight_BV - weight_BV.amax(dim=-1, keepdim=True)
-    if temperature != 1.0:
-        # Beyond these limits the draw is arg-max or uniform, and fp32 would turn the temperature into 0 or infinity.
-        weight_BV.div_(min(max(temperature, 1e-30), 1e30))
-    weight_BV.exp_()
+    weight_BV = tempered(weight_BV, temperature).exp_()
     if vocabulary % _BLOCK:
         weight_BV = nn.functional.pad(weight_BV, (0, _BLOCK - vocabulary % _BLOCK))
     weight_BKC = weight_BV.view(rows, -1, _BLOCK)
