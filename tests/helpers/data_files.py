@@ -12,11 +12,13 @@ import json
 import lzma
 import os
 import re
+import shutil
 import tarfile
 import tempfile
 import zipfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -94,6 +96,24 @@ def saved(rows: list[dict[str, Any]] = ROWS, **splits: list[dict[str, Any]]) -> 
     return lambda path: Dataset.from_list(rows).with_format("numpy").save_to_disk(path)
 
 
+def damaged(file: str, content: bytes | None = None) -> Callable[[Path], object]:
+    """A folder of `save_to_disk` of which one file is gone, or is something else."""
+
+    def make(path: Path) -> None:
+        saved()(path)
+        (path / file).unlink()
+        if content is not None:
+            (path / file).write_bytes(content)
+
+    return make
+
+
+def without_train(path: Path) -> None:
+    """A DatasetDict of which the folder of the split train was not copied."""
+    saved(train=ROWS, test=ROWS)(path)
+    shutil.rmtree(path / "train")
+
+
 def link(target: str) -> Callable[[Path], object]:
     """A symbolic link."""
     return lambda path: path.symlink_to(target)
@@ -126,6 +146,7 @@ FORMATS = [
     Member("CSV without a header", {"r.csv": b"1,some\n2,more\n"}, says="line 1 names the columns 1, some"),
     Member("CSV with a cell too many", {"r.csv": b"text\na\nb, c\n"}, says="line 3 has 2 cells"),
     Member("CSV with an open quote", {"r.csv": b'text\na\n"b\nc\n'}, says="line 3 opens a quote"),
+    Member("CSV with quotes within a cell", {"r.csv": b'text\n"a" b\n'}, says="line 2 is damaged"),
     Member("CSV with two columns of one name", {"r.csv": b"text,text\na,b\n"}, says="has the column text twice"),
     Member("CSV with an empty text", {"r.csv": b"id,text\n1,\n"}, says="line 2: text is empty"),
     Member("TSV", {"r.tsv": b'id\ttext\n1\t007\n2\tNA\n3\t"two\nlines, \xc3\xa9"\n'}, TEXTS),
@@ -149,11 +170,24 @@ FORMATS = [
         "DatasetDict of `save_to_disk`",
         {"d": saved(train=ROWS, test=[{"text": "held"}])},
         TEXTS,
-        says="of other splits: test",
+        says="the split train is read, and not: test",
         named="d",
     ),
     Member("the same, a split by name", {"d": saved(train=ROWS, test=[{"text": "held"}])}, ["held"], named="d/test"),
     Member("DatasetDict without train", {"d": saved(a=ROWS, b=ROWS)}, says="no split train, but a, b", named="d"),
+]
+
+OTHER = [
+    Member("text as bytes", {"r.parquet": arrow([{"text": b"a"}], to="parquet")}, says="text is bytes, not text"),
+    Member("text as numbers", {"r.parquet": arrow([{"text": 7}], to="parquet")}, says="text is int, not text"),
+    Member("a missing text", {"r.parquet": arrow([*ROWS, {"text": None}], to="parquet")}, says="row 4: text is None"),
+    Member(
+        "dates in another column", {"r.parquet": arrow([{"text": "a", "n": datetime(2024, 1, 1)}], to="parquet")}, ["a"]
+    ),
+    Member("cut data", {"d": damaged("data-00000-of-00001.arrow", b"cut")}, says="not a readable data set", named="d"),
+    Member("a missing shard", {"d": damaged("data-00000-of-00001.arrow")}, says="not a readable data set", named="d"),
+    Member("without dataset_info.json", {"d": damaged("dataset_info.json")}, says="not a readable data set", named="d"),
+    Member("DatasetDict without its folder train", {"d": without_train}, says="lacks its split train", named="d"),
 ]
 
 ENCODINGS = [
@@ -315,6 +349,7 @@ BAD_ROWS = [
 ]
 SECTIONS = {
     "Formats": FORMATS,
+    "Tables of types, and what is damaged": OTHER,
     "Encodings and line ends": ENCODINGS,
     "Other kinds of files, and suffixes that do not fit": KINDS,
     "Folders, globs and links": FOLDERS,
@@ -347,9 +382,14 @@ def told(member: Member, folder: Path) -> str:
         documents = load_documents(source)
     except SourceError as error:
         # A library's own words change with its versions.
-        what = re.sub(r"(is not a readable \w+ file|cannot read [^ :]+|is not JSON): .*", r"\1", error.what)
+        what = re.sub(
+            r"(is not a readable \w+ file|is not a readable data set of save_to_disk|is damaged|cannot read [^ :]+|is not JSON): .*",
+            r"\1",
+            error.what,
+        )
         return f"refused: {what} → {error.fix}".replace(str(folder), "FOLDER")
-    return f"read: {len(documents)} document{'s' * (len(documents) != 1)}"
+    said = f", and the log says: {member.says}" if member.says else ""
+    return f"read: {len(documents)} document{'s' * (len(documents) != 1)}{said}"
 
 
 INTRODUCTION = """# What keeptune reads as data

@@ -19,6 +19,7 @@ from keeptune.data.tables import is_saved, saved_rows
 from keeptune.errors import SourceError, SourceNotFound
 from keeptune.log import logger
 from keeptune.models.guarded import first_line
+from keeptune.storage import damaged_json, read_json
 
 GLOB_MARKS = frozenset("*?[")
 _SPLITS = {
@@ -110,9 +111,9 @@ def _walk(root: Path) -> list[Path]:
                 below.clear()
                 continue
             seen.add(here.resolve())
-            hidden.update(name for name in (*below, *names) if name.startswith("."))
-            below[:] = [name for name in below if not name.startswith(".")]
-            paths = [here / name for name in (*below, *names) if not name.startswith(".")]
+            hidden.update(name for name in (*below, *names) if _is_hidden(name))
+            below[:] = [name for name in below if not _is_hidden(name)]
+            paths = [here / name for name in (*below, *names) if not _is_hidden(name)]
             folders += [path for path in paths if path.is_symlink() and _leads_to_folder(path, root)]
             files += [path for path in paths if path.is_file()]
             left_out += [_name(path, root) for path in paths if not (path.is_file() or path.is_dir())]
@@ -123,6 +124,10 @@ def _walk(root: Path) -> list[Path]:
         told = _listed(sorted(left_out + twice))
         logger.warning(f"left out of {root}, being pipes, devices or links to what is read already: {told}")
     return sorted(files)
+
+
+def _is_hidden(name: str) -> bool:
+    return name.startswith(".") or name in ("__pycache__", "__MACOSX")
 
 
 def _refuse_folder(error: OSError) -> None:
@@ -196,7 +201,9 @@ def _card(root: Path) -> dict[str, Any]:
     header = re.match(r"---\s*\n(.*?)\n---\s*(\n|$)", text, re.DOTALL)
     try:
         fields = yaml.safe_load(header[1]) if header else None
-    except yaml.YAMLError:
+    except yaml.YAMLError as error:
+        if header and re.search(r"^configs:", header[1], re.MULTILINE):
+            raise SourceError(f"the configs in {readme} cannot be read: {first_line(error)}", _NAME_FILES) from error
         return {}
     return fields if isinstance(fields, dict) else {}
 
@@ -223,6 +230,8 @@ def _configured(root: Path) -> list[Path] | None:
     split = "train" if "train" in splits else next(iter(splits), "")
     if not splits or (split != "train" and len(splits) > 1):
         raise SourceError(f"{root}/README.md names no split train ({', '.join(splits) or 'none'})", _NAME_FILES)
+    if any(file.parts[0] == os.pardir for file in splits[split]):
+        raise SourceError(f"{root}/README.md names files outside its folder", _NAME_FILES)
     logger.info(f"read as {root}/README.md says: split {split} of {', '.join(splits)}")
     return [root / file for file in splits[split]]
 
@@ -279,16 +288,19 @@ def _refuse_twins(root: Path, files: list[Path]) -> None:
 def _read_saved(folder: Path) -> Iterator[_Row]:
     """The rows of a folder of `save_to_disk`: of a DatasetDict its split train."""
     if (folder / "dataset_dict.json").is_file():
-        splits = sorted(path.name for path in folder.iterdir() if is_saved(path))
+        with damaged_json(folder / "dataset_dict.json", "save it again"):
+            splits = sorted(read_json(folder / "dataset_dict.json", "save it again")["splits"])
+        if missing := [split for split in splits if not is_saved(folder / split)]:
+            raise SourceError(f"{folder} lacks its split {_listed(missing)}", "save it again, or copy all of it")
         split = "train" if "train" in splits else splits[0] if len(splits) == 1 else None
         if split is None:
             raise SourceError(
                 f"{folder} has no split train, but {_listed(splits) or 'none'}",
                 f"name a split, such as {folder / splits[0] if splits else folder}",
             )
-        if len(splits) > 1:
-            others = _listed([other for other in splits if other != split])
-            logger.warning(f"left out of {folder}, being of other splits: {others}")
+        others = [other for other in splits if other != split]
+        if others or split != "train":
+            logger.warning(f"of {folder} the split {split} is read, and not: {_listed(others) or 'others'}")
         folder = folder / split
     for number, row in saved_rows(folder):
         yield f"{folder.name}:{number.split()[-1]}", f"{folder.name}, {number}", row

@@ -25,6 +25,7 @@ from keeptune.models.guarded import first_line
 _DELIMITERS = {",": "commas", "\t": "tabs", ";": "semicolons", "|": "bars"}
 _COLUMN = re.compile(r'"?[\w.-]*"?')
 _SAVED = ("state.json", "dataset_dict.json")
+_FIX_QUOTES = "quote cells that hold quotes, and double these"
 _UNCLOSED = "unexpected end of data"
 
 
@@ -47,8 +48,9 @@ def delimited(delimiter: str) -> Callable[[Any, str], Iterator[Record]]:
                 last = reader.line_num
                 if header is None or str(error) == _UNCLOSED:
                     what = "opens a quote that is never closed" if str(error) == _UNCLOSED else f"is damaged: {error}"
-                    raise SourceError(f"{name}, line {first} {what}", "double each quote within a cell") from error
-                yield f"line {first}", BadRow(f"(to line {last}) is damaged: {error}" if last > first else str(error))
+                    raise SourceError(f"{name}, line {first} {what}", _FIX_QUOTES) from error
+                lines = f"(to line {last}) " if last > first else ""
+                yield f"line {first}", BadRow(f"{lines}is damaged: {error}", _FIX_QUOTES)
                 continue
             if cells is None:
                 return
