@@ -35,6 +35,7 @@ TEXTS = ["007", "NA", "two\nlines, é"]
 ROWS = [{"text": text} for text in TEXTS]
 LINES = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in ROWS).encode()
 CSV = b'id,text\r\n1,007\r\n2,NA\r\n3,"two\nlines, \xc3\xa9"\r\n'
+OTHERS = "being of other splits: "
 LFS = b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a2146\nsize 12345\n"
 
 
@@ -250,8 +251,18 @@ FOLDERS = [
     Member("texts", {"b.v": b"b", "a/z.py": b"z", "README.md": b"r", ".git/config": b"c"}, ["r", "z", "b"]),
     Member("texts, an empty one among them", {"__init__.py": b"", "a.py": b"a"}, ["", "a"]),
     Member("code with tests", {"src/train.py": b"t", "test/test_a.py": b"a", "train.py": b"b"}, ["t", "a", "b"]),
-    Member("texts in train/ and test/", {"train/a.txt": b"a", "test/b.txt": b"b"}, ["a"], says="test/b.txt"),
-    Member("train.txt and valid.txt", {"train.txt": b"a", "valid.txt": b"b"}, ["a"], says="validation (valid.txt)"),
+    Member(
+        "texts in train/ and test/",
+        {"train/a.txt": b"a", "test/b.txt": b"b"},
+        ["a"],
+        says=OTHERS + "test (test/b.txt)",
+    ),
+    Member(
+        "train.txt and valid.txt",
+        {"train.txt": b"a", "valid.txt": b"b"},
+        ["a"],
+        says=OTHERS + "validation (valid.txt)",
+    ),
     Member("rows", {"a.jsonl": one("a"), "b/c.csv": b"text\nc\n"}, ["a", "c"]),
     Member("rows, an empty file among them", {"a.jsonl": one("a"), "b.csv": b""}, ["a"], says="no rows in b.csv"),
     Member("rows and texts", {"a.jsonl": one("a"), "notes.txt": b"n"}, says="others beside them (notes.txt)"),
@@ -275,7 +286,7 @@ FOLDERS = [
         "a cloned data set of text",
         {"README.md": CARD.split(b"- ")[0].replace(b"configs:", b"dataset_info: {}") + b"---\n", "a.txt": b"a"},
         ["a"],
-        says="README.md",
+        says="being about the data: README.md",
     ),
     Member("configs in README.md, one", {"README.md": CARD, "en/a.jsonl": one("en"), "fr/a.jsonl": one("fr")}, ["en"]),
     Member(
@@ -287,27 +298,50 @@ FOLDERS = [
         "splits by file name",
         {"train.jsonl": one("a"), "test.jsonl": one("b"), "validation.jsonl": one("c")},
         ["a"],
-        says="being of other splits: test (test.jsonl), validation (validation.jsonl)",
+        says=OTHERS + "test (test.jsonl), validation (validation.jsonl)",
     ),
     Member(
-        "splits by folder name", {"train/a.jsonl": one("a"), "dev/a.jsonl": one("b")}, ["a"], says="validation (dev"
+        "splits by folder name",
+        {"train/a.jsonl": one("a"), "dev/a.jsonl": one("b")},
+        ["a"],
+        says=OTHERS + "validation (dev/a.jsonl)",
     ),
-    Member("a split beside unnamed rows", {"data.jsonl": one("a"), "eval.jsonl": one("b")}, ["a"], says="test (eval"),
+    Member(
+        "a split beside unnamed rows",
+        {"data.jsonl": one("a"), "eval.jsonl": one("b")},
+        ["a"],
+        says=OTHERS + "test (eval.jsonl)",
+    ),
     Member(
         "splits and unnamed rows",
         {"train.jsonl": one("a"), "test.jsonl": one("b"), "c.jsonl": one("c")},
         says="files of none: c.jsonl",
     ),
     Member("no split train", {"test.jsonl": one("a"), "dev.jsonl": one("b")}, says="no split train"),
-    Member("a single other split", {"test.jsonl": one("a")}, ["a"], says="a single split", named="."),
     Member(
-        "a glob over splits", {"train.jsonl": one("a"), "test.jsonl": one("b")}, ["b", "a"], "several splits", "*.jsonl"
+        "a single other split",
+        {"test.jsonl": one("a")},
+        ["a"],
+        says="a single split, and it is read",
+        named=".",
+    ),
+    Member(
+        "a glob over splits",
+        {"train.jsonl": one("a"), "test.jsonl": one("b")},
+        ["b", "a"],
+        "(test, train), and all are read",
+        "*.jsonl",
     ),
     Member("the same rows twice", {"r.jsonl": LINES, "r.jsonl.gz": gzip.compress(LINES)}, says="two formats"),
     Member("hidden files", {"a.jsonl": one("a"), ".b.jsonl": one("b")}, ["a"], says="not read: .b.jsonl"),
     Member("a link to a file outside", {"d/a.jsonl": link("../b.jsonl"), "b.jsonl": one("b")}, ["b"], named="d"),
     Member("a link to a folder outside", {"d/a": link("../b"), "b/c.jsonl": one("c")}, ["c"], named="d"),
-    Member("a link to a file inside", {"a.jsonl": one("a"), "b.jsonl": link("a.jsonl")}, ["a"], says="b.jsonl"),
+    Member(
+        "a link to a file inside",
+        {"a.jsonl": one("a"), "b.jsonl": link("a.jsonl")},
+        ["a"],
+        says="read already: b.jsonl",
+    ),
     Member("a link to a folder inside", {"a/a.jsonl": one("a"), "b": link("a")}, ["a"], says="read already: b"),
     Member("a link that loops", {"a.jsonl": one("a"), "b/c": link("..")}, ["a"], says="read already: b/c"),
     Member("a link to a folder around", {"d/a": link("../.."), "d/b.jsonl": one("b")}, says="around", named="d"),
@@ -382,11 +416,8 @@ def told(member: Member, folder: Path) -> str:
         documents = load_documents(source)
     except SourceError as error:
         # A library's own words change with its versions.
-        what = re.sub(
-            r"(is not a readable \w+ file|is not a readable data set of save_to_disk|is damaged|cannot read [^ :]+|is not JSON): .*",
-            r"\1",
-            error.what,
-        )
+        own = r"is not a readable [\w ]+|is damaged|cannot read [^ :]+|is not JSON"
+        what = re.sub(rf"({own}): .*", r"\1", error.what)
         return f"refused: {what} → {error.fix}".replace(str(folder), "FOLDER")
     said = f", and the log says: {member.says}" if member.says else ""
     return f"read: {len(documents)} document{'s' * (len(documents) != 1)}{said}"

@@ -10,7 +10,7 @@ from string import ascii_uppercase
 from typing import Any, NamedTuple
 
 from keeptune.data.documents import hub_rows
-from keeptune.data.tables import parquet_rows
+from keeptune.data.files.tables import parquet_rows
 from keeptune.errors import SourceError, SourceNotFound
 
 _LAYOUTS = (

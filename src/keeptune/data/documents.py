@@ -13,10 +13,11 @@ import datasets
 from datasets import Dataset
 from datasets.exceptions import DatasetsError
 
-from keeptune.data.files import GLOB_MARKS, files_below, read_file, read_folder, read_pattern
-from keeptune.data.formats import FORMATS
-from keeptune.data.jsonrows import BadRow
-from keeptune.data.raw import text_of
+from keeptune.data.files.formats import FORMATS
+from keeptune.data.files.jsonrows import BadRow
+from keeptune.data.files.raw import text_of
+from keeptune.data.files.read import GLOB_MARKS, read_file, read_folder, read_pattern
+from keeptune.data.files.walk import files_below
 from keeptune.data.rows import accepted_columns, checked
 from keeptune.errors import ConfigError, SourceError, SourceNotFound
 from keeptune.log import logger

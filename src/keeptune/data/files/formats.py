@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from keeptune.data.jsonrows import BadRow, Record, json_file, json_lines
-from keeptune.data.raw import REFUSED, opened, refuse_bytes, suffixes, text_of
+from keeptune.data.files.jsonrows import BadRow, Record, json_file, json_lines
+from keeptune.data.files.raw import REFUSED, opened, refuse_bytes, suffixes, text_of
+from keeptune.data.files.tables import arrow_file, delimited, parquet_file, table_header_of
 from keeptune.data.rows import layout_of
-from keeptune.data.tables import arrow_file, delimited, parquet_file, table_header_of
 from keeptune.errors import SourceError
 
 _HEAD = 512

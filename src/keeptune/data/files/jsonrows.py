@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from keeptune.data.raw import FIX_ENCODING, FIX_UTF16, as_utf8, has_wide_mark, text_of
+from keeptune.data.files.raw import FIX_ENCODING, FIX_UTF16, as_utf8, has_wide_mark, text_of
 from keeptune.data.rows import checked
 from keeptune.errors import SourceError
 

@@ -16,8 +16,8 @@ from datasets.exceptions import DatasetsError
 from pyarrow.lib import ArrowException  # type: ignore[import-untyped]
 from pyarrow.parquet import ParquetFile  # type: ignore[import-untyped]
 
-from keeptune.data.jsonrows import BadRow, Record
-from keeptune.data.raw import text_of
+from keeptune.data.files.jsonrows import BadRow, Record
+from keeptune.data.files.raw import text_of
 from keeptune.data.rows import accepted_columns, layout_of
 from keeptune.errors import SourceError
 from keeptune.models.guarded import first_line
