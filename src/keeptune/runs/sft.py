@@ -96,6 +96,10 @@ REFUSED: dict[str, Refusal] = {
     "fp16": Refusal(
         "accelerate does not train in float16 on a CPU", "use bf16", lambda value, run: not _has_accelerator(run)
     ),
+    "activation_offloading": Refusal(
+        "TRL moves activations from a GPU to the CPU, and there is no GPU", "leave it out",
+        lambda value, run: not _has_accelerator(run),
+    ),
     "use_liger_kernel": Refusal(
         "Liger's kernels are written in Triton and need a GPU", "leave it out",
         lambda value, run: not _has_accelerator(run),
@@ -167,9 +171,9 @@ def _check_optimizer_reads(args: SFTConfig) -> None:
 
 def refused_by_trl(error: Exception, names: list[str]) -> ConfigError:
     """An error of TRL or transformers about some fields of [sft], or about the flags where none are named."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+    said = " ".join(str(error).split()) or type(error).__name__
     where = f"[sft] {', '.join(names)}" if names else "the run's settings"
-    return ConfigError(f"TRL refuses {where}: {lines[0]}", f"change {where}, or leave it out")
+    return ConfigError(f"TRL refuses {where}: {said}", f"change {where}, or leave it out")
 
 
 def unknown_fields(table: dict[str, Any]) -> ConfigError | None:
@@ -188,7 +192,7 @@ def _check(name: str, value: Any, run: Run) -> None:
     refusal, default = REFUSED.get(name), _default(name)
     if not _fits(value, expected) and not (name == "fsdp" and isinstance(value, bool)):
         # Of a value that may be a secret only its type is said.
-        raise ConfigError(f"[sft] {name} is of type {type(value).__name__}", f"give {_describe(expected)}")
+        raise ConfigError(f"[sft] {name} is of type {type(value).__name__}", _describe(expected))
     if refusal is not None and (refusal.even_default or value != default) and refusal.when(value, run):
         raise ConfigError(f"[sft] {name}: {refusal.why}", refusal.fix)
     if name in _NEEDS and value != default:
@@ -261,7 +265,8 @@ def _describe(expected: Any) -> str:
     }
     parts = typing.get_args(expected) if typing.get_origin(expected) in (typing.Union, types.UnionType) else (expected,)
     said = [names.get(typing.get_origin(part) or part) for part in parts]
-    return " or ".join(dict.fromkeys(filter(None, said))) or "a Python object from a script: no run file can hold it"
+    fitting = " or ".join(dict.fromkeys(filter(None, said)))
+    return f"give {fitting}" if fitting else "leave it out: it takes a Python object, which no run file can hold"
 
 
 def _has_accelerator(run: Run) -> bool:

@@ -20,9 +20,12 @@ class TuneTrainer(KeepSFTTrainer):
     def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
         """The parent's schedule, a step ahead if it starts at 0."""
         trainer: Any = self
-        if trainer.lr_scheduler is not None or not trainer.args.get_warmup_steps(num_training_steps):
+        asked, warmup = trainer.args.warmup_steps, trainer.args.get_warmup_steps(num_training_steps)
+        if trainer.lr_scheduler is not None or not warmup:
             return super().create_scheduler(num_training_steps, optimizer)
+        trainer.args.warmup_steps = warmup  # a share would be taken of one step more
         scheduler = super().create_scheduler(num_training_steps + 1, optimizer)
+        trainer.args.warmup_steps = asked
         if isinstance(scheduler, LambdaLR) and not any(scheduler.get_last_lr()):
             ahead = [_ahead(rate) for rate in scheduler.lr_lambdas]
             trainer.lr_scheduler = LambdaLR(scheduler.optimizer, ahead)
