@@ -99,7 +99,14 @@ def answer(
 def _only(model: PreTrainedModel, settings: GenerationConfig) -> Iterator[None]:
     """Generate by these settings alone: what `generate` is given it fills up from the checkpoint's own."""
     own, model.generation_config = model.generation_config, settings
+    # A trainer's flag for its loss, which it leaves in checkpoints; with it `generate` fails on padded prompts.
+    config = model.config.get_text_config()
+    flag = getattr(config, "output_router_logits", None)
+    if flag:
+        config.output_router_logits = False
     try:
         yield
     finally:
         model.generation_config = own
+        if flag:
+            config.output_router_logits = flag

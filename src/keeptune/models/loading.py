@@ -12,7 +12,15 @@ from typing import Any
 import torch
 from huggingface_hub.errors import HFValidationError
 from peft import PeftModel
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoModelForImageTextToText,
+    AutoTokenizer,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
 from transformers.utils import cached_file, has_file
 
 from keeptune.errors import SourceError, SourceNotFound
@@ -110,8 +118,9 @@ def _load(source: str, dtype: torch.dtype, attention: str | None, seen: tuple[st
         with quiet(), readable(source):
             return PeftModel.from_pretrained(base, name).merge_and_unload().eval()
     _require_safetensors(name)
+    kind = _class_of(source, name)
     with quiet(), readable(source):
-        model, report = AutoModelForCausalLM.from_pretrained(
+        model, report = kind.from_pretrained(
             name,
             dtype=dtype,
             attn_implementation=attention,
@@ -121,6 +130,24 @@ def _load(source: str, dtype: torch.dtype, attention: str | None, seen: tuple[st
         )
     require_complete(source, report)
     return model.eval()
+
+
+def _class_of(source: str, name: str) -> Any:
+    """The class that holds the whole checkpoint: a multimodal one is loaded with its towers, as TRL does.
+
+    Raises `SourceError` for an encoder-decoder.
+    """
+    with quiet(), readable(source):
+        config = AutoConfig.from_pretrained(name, trust_remote_code=False)
+    if config.is_encoder_decoder:
+        raise SourceError(
+            f"{source} ({config.model_type}) is an encoder-decoder, and keeptune keeps the predictions of decoder-only"
+            " models",
+            "name a causal language model",
+        )
+    multimodal = MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES.get(config.model_type)
+    whole = config.architectures and config.architectures[0] == multimodal
+    return AutoModelForImageTextToText if whole else AutoModelForCausalLM
 
 
 def _reached(source: str) -> tuple[str, dict[str, Any] | None]:

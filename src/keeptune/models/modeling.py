@@ -10,68 +10,46 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.distributed.tensor import DTensor, Partial
 
-from keeptune.errors import ConfigError
-from keeptune.models.adapters import base_parameters, causal_model, evaluating
+from keeptune.models.adapters import base_parameters, causal_model
+from keeptune.models.anatomy import anatomy_of, entering_head, output_head
 from keeptune.objective import Head
 
 _FINGERPRINT_VALUES = 4096
-_HEAD_CHECK_TOKENS = 8
-_HEAD_TOLERANCE = 1e-3
 _SHORT_ROW = 256
 
 
 def hidden_states(model: nn.Module, input_BT: Tensor, position_BT: Tensor | None = None) -> Tensor:
-    """The final hidden states, after the last norm and before the head: [B, T, D].
+    """The final hidden states, as they enter the output layer: [B, T, D].
 
     `position_BT` start from 0 for each document packed into a row, so that documents do not attend to each other.
+    Raises `ConfigError` as `anatomy_of` does.
     """
-    decoder = causal_model(model).get_decoder()
-    return decoder(input_ids=input_BT, position_ids=position_BT, use_cache=False).last_hidden_state
+    causal = causal_model(model)
+    return entering_head(causal, input_BT, position_BT, anatomy_of(causal).by_decoder)
 
 
 def head_of(model: nn.Module) -> Head:
-    """The model's output layer. Its weight is the model's own parameter, gathered if FSDP shards it."""
+    """The model's output layer. Its weight is the model's own parameter, gathered if FSDP shards it.
+
+    Raises `ConfigError` as `anatomy_of` does.
+    """
     causal = causal_model(model)
-    layer = causal.get_output_embeddings()
-    config = causal.config.get_text_config()
-    scale = 1.0 / float(getattr(config, "logits_scaling", None) or 1.0)
-    for name in ("logit_scale", "output_multiplier", "lm_head_multiplier"):
-        scale *= float(getattr(config, name, None) or 1.0)
-    return Head(
-        weight_VD=_whole(layer.weight),
-        bias_V=None if getattr(layer, "bias", None) is None else _whole(layer.bias),
-        scale=scale,
-        softcap=getattr(config, "final_logit_softcapping", None),
-    )
+    anatomy = anatomy_of(causal)
+    return output_head(causal, anatomy.scale, anatomy.softcap)
 
 
-def _whole(parameter: Tensor) -> Tensor:
-    """The parameter, gathered from its shards. Gradients return to the shards averaged, as FSDP's own do."""
-    if not isinstance(parameter, DTensor):
-        return parameter
-    mesh = parameter.device_mesh
-    whole: Tensor = parameter.full_tensor(grad_placements=[Partial()] * mesh.ndim)
-    if whole.requires_grad:
-        whole.register_hook(lambda gradient: gradient / mesh.size())
-    return whole
+def trained_by_text(model: nn.Module) -> int:
+    """Trainable parameters that text reaches: all but those of a vision tower and its like."""
+    causal = causal_model(model)
+    idle = [module for module in map(causal.get_submodule, anatomy_of(causal).idle) if next(module.children(), None)]
+    towers = {parameter for module in idle for parameter in module.parameters()}
+    return sum(p.numel() for p in model.parameters() if p.requires_grad and p not in towers)
 
 
-@torch.no_grad()
 def check_head(model: nn.Module) -> None:
-    """Raise `ConfigError` if (hidden states, head) do not give the model's own logits, for an unknown architecture."""
-    causal = causal_model(model)
-    weight = causal.get_output_embeddings().weight
-    input_BT = torch.arange(_HEAD_CHECK_TOKENS, device=weight.device).remainder(len(weight))[None]
-    with evaluating(causal):
-        own = causal(input_ids=input_BT, use_cache=False).logits.float()
-        rebuilt = head_of(model).logits(hidden_states(model, input_BT)).float()
-    if own.shape != rebuilt.shape or (own - rebuilt).abs().max() > _HEAD_TOLERANCE * own.abs().max().clamp(min=1.0):
-        raise ConfigError(
-            f"the logits of {type(causal).__name__} cannot be rebuilt from its hidden states and head",
-            "this architecture is not supported yet; please report the model's name",
-        )
+    """Raise `ConfigError` if (hidden states, head) do not give the model's own logits; see `anatomy_of`."""
+    anatomy_of(causal_model(model))
 
 
 @torch.no_grad()

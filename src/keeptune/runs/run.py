@@ -26,6 +26,7 @@ from keeptune.errors import BoundBroken, ConfigError, Diverged, Interrupted, Kee
 from keeptune.log import logger
 from keeptune.models.guarded import quiet
 from keeptune.models.loading import load_model, load_tokenizer
+from keeptune.models.lora_targets import all_linear
 from keeptune.models.modeling import fingerprint, has_bf16, select_attention
 from keeptune.models.saving import make_portable
 from keeptune.models.vocabulary import document_start
@@ -94,6 +95,8 @@ def tune(
         return out / MODEL
     set_seed(settings.seed)
     model, tokenizer = load_model(settings.model), load_tokenizer(settings.model)
+    # TRL switches it on for its loss, and with it `generate` fails on padded prompts.
+    flag = getattr(model.config.get_text_config(), "output_router_logits", None)
     select_attention(model, max(settings.max_length, settings.replay_length))
     train_rows, held_out_rows, bad_rows = task_rows(settings, tokenizer)
     # Whatever cannot be read fails here, before --overwrite deletes the run in this folder.
@@ -110,6 +113,8 @@ def tune(
             PartialState().wait_for_everyone()
             trainer = build_trainer(settings, args, model, tokenizer, train_rows, held_out_rows)
             train(trainer, out, label=label, resume=resume, extra_callbacks=extra_callbacks or [])
+        if flag is not None:
+            trainer.model.config.get_text_config().output_router_logits = flag
         with quiet():
             return save(trainer, settings, bad_rows=bad_rows)
 
@@ -252,7 +257,7 @@ def build_trainer(
             train_dataset=train_rows.select_columns(columns),
             eval_dataset=held_out_rows.select_columns(columns),
             processing_class=tokenizer,
-            peft_config=lora_config(settings.lora) if settings.lora else None,
+            peft_config=lora_config(model, settings.lora) if settings.lora else None,
         )
     except KeeptuneError:
         raise
@@ -262,9 +267,9 @@ def build_trainer(
         raise refused_by_trl(error, list(settings.sft)) from error
 
 
-def lora_config(rank: int) -> LoraConfig:
-    """Rank-stabilised LoRA on every linear layer but the head (Kalajdzievski 2023, arXiv 2312.03732)."""
-    return LoraConfig(r=rank, lora_alpha=16, use_rslora=True, target_modules="all-linear", task_type="CAUSAL_LM")
+def lora_config(model: PreTrainedModel, rank: int) -> LoraConfig:
+    """Rank-stabilised LoRA on the linear layers of `model` but the head (Kalajdzievski 2023, arXiv 2312.03732)."""
+    return all_linear(model, r=rank, lora_alpha=16, use_rslora=True, task_type="CAUSAL_LM")
 
 
 def save(trainer: KeepSFTTrainer, settings: TuneSettings, *, bad_rows: int = 0) -> Path:

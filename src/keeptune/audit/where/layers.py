@@ -20,6 +20,7 @@ from keeptune.audit.meter import MEASURES, pad_rows, target_states, token_drift
 from keeptune.audit.verdict import part
 from keeptune.log import track
 from keeptune.models.adapters import causal_model
+from keeptune.models.anatomy import anatomy_of
 from keeptune.models.modeling import head_of, training_dtype
 from keeptune.stats import Array, bootstrap_ratio
 
@@ -69,8 +70,9 @@ def decoder_layers(model: nn.Module) -> nn.ModuleList | None:
     """The decoder's list of layers: the outermost that is as long as the configuration says; None without one."""
     causal = causal_model(model)
     count = getattr(causal.config.get_text_config(), "num_hidden_layers", None)
-    # Parents come before what they contain: a list of experts stands inside a layer.
-    lists = (module for module in causal.get_decoder().modules() if isinstance(module, nn.ModuleList))
+    idle = tuple(f"{name}." for name in anatomy_of(causal).idle)
+    # Parents come before what they contain: a list of experts stands inside a layer. Vision towers have lists too.
+    lists = (m for name, m in causal.named_modules() if isinstance(m, nn.ModuleList) and not name.startswith(idle))
     return next((layers for layers in lists if len(layers) == count), None)
 
 
@@ -169,12 +171,21 @@ class _Reading:
 
     def _compare(self, layer: int, now_BTD: Tensor) -> None:
         mask_BT = self.mask_BT.to(now_BTD.device)
-        base_ND, now_ND = self.output_L[layer][mask_BT].double(), now_BTD[mask_BT].double()
+        base_ND, now_ND = (
+            _by_position(states, mask_BT)[mask_BT].double() for states in (self.output_L[layer], now_BTD)
+        )
         self.moved_LW[layer] = self._by_window((now_ND - base_ND).norm(dim=1) / base_ND.norm(dim=1))
 
     def _by_window(self, values_N: Tensor) -> Array:
         window_N = np.repeat(np.arange(len(self.tokens_W)), self.tokens_W.astype(int))
         return np.bincount(window_N, weights=values_N.cpu().numpy()).astype(np.float64)
+
+
+def _by_position(states: Tensor, mask_BT: Tensor) -> Tensor:
+    """A layer's output as [B, T, D]; several streams of it, before or after these axes, become one of more width."""
+    if states.ndim == 4 and states.shape[:2] != mask_BT.shape:
+        states = states.movedim(0, 2)
+    return states.flatten(2)
 
 
 def _shapes(layers: nn.ModuleList) -> dict[str, torch.Size]:

@@ -12,6 +12,7 @@ from transformers import TrainerCallback
 
 from keeptune.errors import ConfigError
 from keeptune.log import logger
+from keeptune.models.modeling import trained_by_text
 from keeptune.system import versions
 from keeptune.train.context import KeepContext
 from keeptune.train.distributed import all_agree, sum_over_ranks
@@ -144,7 +145,7 @@ class DriftCallback(TrainerCallback):
         trains_on_replay = context.pool is not None and context.keep.lambda_ > 0
         return {
             "step": state.global_step,
-            "P": sum(p.numel() for p in model.parameters() if p.requires_grad),
+            "P": trained_by_text(model),
             "N": state.global_step,
             "L_ft": task_loss if task_loss is not None else self._train_loss(),
             "L_ft_on": "held-out" if task_loss is not None else "train",
