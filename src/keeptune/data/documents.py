@@ -101,11 +101,12 @@ def read_documents(source: str, *, limit: int | None = None, skip_bad_rows: bool
         if len(columns["document"]) == limit:
             break
     if not columns:
-        told = f": all {len(bad)} rows are bad, the first: {bad[0]}" if bad else ""
+        told = f": every row is bad ({len(bad)}), the first: {bad[0]}" if bad else ""
         raise SourceError(f"{source} contains no documents{told}", "name a data set with at least one document")
     if bad:
         first = "; ".join(bad[:_BAD_ROWS_TOLD]) + (" ..." if len(bad) > _BAD_ROWS_TOLD else "")
-        logger.warning(f"left out {len(bad)} bad rows of {len(bad) + len(columns['document'])} in {source}: {first}")
+        rows = len(bad) + len(columns["document"])
+        logger.warning(f"bad rows left out of {source}, {len(bad)} of {rows}: {first}")
     return Dataset.from_dict(columns), bad
 
 

@@ -38,7 +38,7 @@ def card(
     read = f"{settings.drift_rows} {'sampled rows' if own else 'rows'} that training never saw"
     if settings.drift_text is not None:
         on, read = settings.drift_text, f"{settings.drift_rows} openings of documents at most"
-    left_out = f"\n{bad_rows} rows of the data could not be read and were left out.\n" if bad_rows else ""
+    left_out = f"\nRows of the data that could not be read and were left out: {bad_rows}.\n" if bad_rows else ""
     return f"""---
 base_model: {settings.model}
 library_name: {"peft" if settings.lora else "transformers"}

@@ -77,11 +77,15 @@ def test_replay_tune_and_audit_work_together(
 ) -> None:
     for number in range(6):
         (tmp_path / f"{number}.txt").write_text(f"Text {number} is about the number {number}. " * 9)
+    (tmp_path / "latin.txt").write_bytes(b"caf\xe9")
     pool, out = tmp_path / "pool", tmp_path / "run"
     assert run(monkeypatch, "replay", model_folder, "--out", pool, "--tokens", 400, "--length", 16, "--show", 2) == 0
     assert capsys.readouterr().out.count("── sample") == 2
     small = ["--steps", 6, "--batch-size", 2, "--max-length", 32, "--drift-rows", 4, "--drift-every", 3, "--lora", 4]
     data = tmp_path / "*.txt"
+    assert run(monkeypatch, "tune", model_folder, data, "--out", out, "--replay", pool, *small) == 2
+    assert "latin.txt is not UTF-8 text (byte 3" in " ".join(capsys.readouterr().err.split())
+    small.append("--skip-bad-rows")
     assert run(monkeypatch, "tune", model_folder, data, "--out", out, "--replay", pool, *small) == 0
     assert (out / "model" / "adapter_model.safetensors").is_file()
     card = (out / "model" / "README.md").read_text()
@@ -89,7 +93,8 @@ def test_replay_tune_and_audit_work_together(
     assert abs(first["KL"]) < 1e-7, "training multiplies as the pool was written"
     assert f"{last['KL']:.4f}" in card
     assert "rsLoRA, rank 4" in card
-    texts = ["--text", "self", "--text", f"mine={data}", "--docs", 5, "--max-length", 48]
+    assert "could not be read and were left out: 1." in card
+    texts = ["--text", "self", "--text", f"mine={data}", "--docs", 5, "--max-length", 48, "--skip-bad-rows"]
     assert run(monkeypatch, "audit", model_folder, out / "model", *texts, "--out", tmp_path / "audit") == 0
     report = json.loads((tmp_path / "audit" / "report.json").read_text())
     assert set(report["texts"]) == {"self", "self-chat", "mine"}

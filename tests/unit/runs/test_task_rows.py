@@ -79,17 +79,19 @@ def test_bad_rows_are_counted_in_log_and_card(
     loaded = task_rows(given, tokenizer)
     assert loaded.bad == 4
     said = " ".join(capsys.readouterr().err.split())
-    assert "left out 4 bad rows of 12" in said
+    assert f"bad rows left out of {given.data}, 4 of 12: r.jsonl, line 1: text is NoneType" in said
     for line in (1, 4, 7):
         assert f"r.jsonl, line {line}: text is NoneType, not text" in said
     reading = {"P": 1, "step": 1, "L_ft": 2.0, "L_ft_on": "held-out", "L_f": 1.5, "L_f_base": 1.0, "KL": 0.5}
     told = card(given, {**reading, "versions": {}}, {**reading, "versions": {}}, bad_rows=loaded.bad)
-    assert "4 rows of the data could not be read and were left out." in told
+    assert "Rows of the data that could not be read and were left out: 4." in told
 
 
 def test_when_every_row_is_bad_the_first_is_told(tmp_path: Path) -> None:
     data = write(tmp_path / "r.jsonl", [{"text": 1}, {"text": 2}])
-    with pytest.raises(SourceError, match=r"no documents: all 2 rows are bad, the first: r.jsonl, line 1: text is int"):
+    with pytest.raises(
+        SourceError, match=r"no documents: every row is bad \(2\), the first: r.jsonl, line 1: text is int"
+    ):
         load_documents(str(data), skip_bad_rows=True)
 
 

@@ -30,7 +30,7 @@ def test_bad_rows_are_left_out_when_asked(member: Member, tmp_path: Path, capsys
     source = lay_out(member, tmp_path)
     assert list(load_documents(source, skip_bad_rows=True)["text"]) == ["fine", "more"]
     said = capsys.readouterr().err.replace(str(tmp_path), "FOLDER")
-    assert f"left out 1 bad rows of 3 in FOLDER/r.jsonl: {member.says}" in said
+    assert f"bad rows left out of FOLDER/r.jsonl, 1 of 3: {member.says}" in said
 
 
 def test_the_page_says_what_is_so() -> None:
