@@ -69,7 +69,7 @@ def read_items(source: str) -> tuple[list[Item], list[str]]:
     for place, row in rows:
         try:
             items.append(parse_item(json.loads(row) if isinstance(row, str) else row, place))
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             flaws.append(f"{place}: {error}")
     if not items:
         raise SourceError(f"{source} holds no multiple-choice item ({(flaws or ['it is empty'])[0]})", _LAYOUTS)
@@ -109,6 +109,7 @@ def parse_item(row: Any, name: str) -> Item:
         raise ValueError("no question")
     if not isinstance(texts, list) or not all(isinstance(text, str) and text.strip() for text in texts):
         raise ValueError("no list of options")
+    "".join([question, *texts]).encode()  # half of a surrogate pair is a ValueError here, and a crash in a tokenizer
     if not 2 <= len(texts) <= len(ascii_uppercase):
         raise ValueError(f"{len(texts)} options")
     if not isinstance(labels, list) or len(labels) != len(texts):

@@ -76,10 +76,11 @@ def test_unreadable_lines_are_counted_with_their_reason(tmp_path: Path) -> None:
     path = tmp_path / "mixed.jsonl"
     nameless = {key: value for key, value in MMLU.items() if key != "id"}
     lines = [json.dumps(MMLU), '{"question": "cut o', "", json.dumps({**ARC, "answerKey": "F"}), json.dumps(nameless)]
+    lines += [json.dumps({**MMLU, "question": "half \ud800"}), "[" * 20_000, '{"id": ' + "9" * 5000 + "}"]
     path.write_text("\ufeff" + "\n".join(lines) + "\n", encoding="utf-8")
     items, flaws = read_items(str(path))
     assert [item.name for item in items] == ["q7", "line 5"]
-    assert [flaw.split(":")[0] for flaw in flaws] == ["line 2", "line 4"]
+    assert [flaw.split(":")[0] for flaw in flaws] == [f"line {number}" for number in (2, 4, 6, 7, 8)]
 
 
 def test_items_of_a_parquet_file(tmp_path: Path) -> None:
