@@ -44,7 +44,7 @@ def without_about(root: Path, files: list[Path]) -> list[Path]:
     repository = _is_repository(root)
     if not rows and not repository:
         return files
-    others = [path for path in files if path not in set(rows)]
+    others = sorted(set(files) - set(rows))
     about = [path for path in others if _ABOUT.fullmatch(path.name) or (rows and repository and not _is_refused(path))]
     texts = sorted(set(others) - set(about))
     if rows and texts:

@@ -33,7 +33,9 @@ def damaged(content: bytes, dice: random.Random) -> bytes:
     for _ in range(dice.randint(1, 4)):
         start = dice.randint(0, len(content))
         end = min(len(content), start + dice.randint(0, 20))
-        between = dice.choice((b"", content[start:end] * 2, bytes(dice.choices(range(256), k=3)), dice.choice(INSERTED)))
+        between = dice.choice(
+            (b"", content[start:end] * 2, bytes(dice.choices(range(256), k=3)), dice.choice(INSERTED))
+        )
         content = content[:start] + between + content[end:] if dice.random() < 0.9 else content[:start]
     return content
 
