@@ -31,7 +31,7 @@ def files_below(root: Path) -> list[Path]:
             folders += [path for path in paths if path.is_symlink() and _leads_to_folder(path, root)]
             files += [path for path in paths if path.is_file()]
             left_out += [name_in(path, root) for path in paths if not (path.is_file() or path.is_dir())]
-    files, twice = _without_copies(files, root)
+    files, twice = _without_copies(files, root) if any(path.is_symlink() for path in files) else (files, [])
     if hidden:
         logger.info(f"hidden files and folders in {root} are not read: {listed(sorted(hidden))}")
     if left_out or twice:
