@@ -38,7 +38,7 @@ class Anatomy:
     """How one model comes to its logits."""
 
     by_decoder: bool
-    """Whether `get_decoder()` gives the states that enter the output layer; else they are caught on their way into it."""
+    """Whether `get_decoder()` gives the states that enter the output layer; else they are caught on their way."""
     scale: float
     softcap: float | None
     idle: tuple[str, ...]
@@ -123,7 +123,7 @@ def _examine(causal: Any) -> Anatomy:
     row_T = torch.arange(_TOKENS, device=head.weight.device).remainder(len(head.weight))
     input_BT = torch.stack([row_T, row_T])
     input_BT[1, -1] = (_TOKENS + 1) % len(head.weight)
-    with evaluating(causal):
+    with evaluating(causal), torch.autocast(head.weight.device.type, enabled=False):
         with _calls(causal) as called:
             own_BTV = causal(input_ids=input_BT, use_cache=False).logits.float()
         if _differ(own_BTV[0, :-1], own_BTV[1, :-1], tolerance):

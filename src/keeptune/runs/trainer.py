@@ -7,11 +7,12 @@ from typing import Any
 
 from torch.optim.lr_scheduler import LambdaLR
 
+from keeptune.runs.trial import TriedSFTTrainer
 from keeptune.train.trainers import KeepSFTTrainer
 
 
-class TuneTrainer(KeepSFTTrainer):
-    """`KeepSFTTrainer` whose first step has a learning rate above 0.
+class TuneTrainer(KeepSFTTrainer, TriedSFTTrainer):
+    """`KeepSFTTrainer` that refuses what TRL cannot train at once, and whose first step has a learning rate above 0.
 
     The warm-ups of transformers start at 0, so that the first step changes nothing: a run of one step, nothing at all.
     Here step s of S has the rate that transformers gives step s + 1 of S + 1, so that the last step learns too.
