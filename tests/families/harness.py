@@ -129,7 +129,7 @@ class _Walker:
         reason = ""
         for self.sft in ({}, {"router_aux_loss_coef": 0.0}):
             try:
-                trained(SFTTrainer(model=str(self.base), args=self._args("trl"), **_data()))
+                self.parent = trained(SFTTrainer(model=str(self.base), args=self._args("trl"), **_data()))
                 return ""
             except Exception as error:
                 reason = reason or _words(error)
@@ -139,9 +139,7 @@ class _Walker:
     def replay(self) -> None:
         """The base writes a pool, in its own distribution."""
         model, tokenizer = load_model(str(self.base)), load_tokenizer(str(self.base))
-        pool = sample_pool(
-            model, tokenizer, self.folder / "pool", tokens=ROWS * ROW, length=ROW, dtype=torch.float32
-        )
+        pool = sample_pool(model, tokenizer, self.folder / "pool", tokens=ROWS * ROW, length=ROW, dtype=torch.float32)
         z = self.numbers["z"] = sampling_z(model, pool.batch(torch.arange(pool.rows)).tokens_BT1)
         if not abs(z) < LARGEST_Z:
             raise NotExact(f"sampled from another distribution: z = {z:.1f}")
@@ -152,9 +150,8 @@ class _Walker:
             tune(self._settings("tuned", lora=None))
             raise NotExact("SFTTrainer fails on this model, and tune does not")
         pool = ReplayPool.open(self.folder / "pool")
-        parent = trained(SFTTrainer(model=load_model(str(self.base)), args=self._args("parent"), **_data()))
         zero = trained(self._keeping("zero", keep(pool, lambda_=0.0, drift_every=1)))
-        different = [name for name in parent if not torch.equal(parent[name], zero[name])]
+        different = [name for name in zero if not torch.equal(self.parent[name], zero[name])]
         if different:
             raise NotExact(f"λ = 0 differs from SFTTrainer in {len(different)} tensors, such as {different[0]}")
         trainer = self._keeping("full", keep(pool, drift_every=1))

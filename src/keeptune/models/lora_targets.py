@@ -29,9 +29,7 @@ def all_linear(model: PreTrainedModel, **settings: Any) -> LoraConfig:
     names = [name for name, m in model.named_modules() if isinstance(m, (nn.Linear, Conv1D)) and m is not head]
     unused = [name for name in names if any(name == part or name.startswith(f"{part}.") for part in idle)]
     routers = _return_more(model)
-    refused = [
-        name for name in names if name not in unused and (name in routers or _refused(config, model, name))
-    ]
+    refused = [name for name in names if name not in unused and (name in routers or _refused(config, model, name))]
     for left_out, reason in ((unused, "text does not run through them"), (refused, "PEFT cannot wrap them in it")):
         if left_out:
             shown = sorted({re.sub(r"\d+", "*", name) for name in left_out})

@@ -58,7 +58,9 @@ class TriedSFTTrainer(SFTTrainer):
             return
         with self.compute_loss_context_manager():
             logits_BTV = self.model(**{key: value for key, value in inputs.items() if key != "labels"}).logits
-        own = float(functional.cross_entropy(logits_BTV[:, :-1].float().flatten(0, 1), inputs["labels"][:, 1:].flatten()))
+        own = float(
+            functional.cross_entropy(logits_BTV[:, :-1].float().flatten(0, 1), inputs["labels"][:, 1:].flatten())
+        )
         if abs(loss - own) > _TOLERANCE * max(own, 1.0):
             logger.warning(
                 f"TRL's loss on {name} is {loss:.3f} nats per token, and its own predictions give {own:.3f}: TRL leaves"
