@@ -86,7 +86,7 @@ def read_documents(source: str, *, limit: int | None = None, skip_bad_rows: bool
     bad: list[str] = []
     for name, place, row in _read(source):
         try:
-            document = {**_checked(row, place, whole_file=name == place), "document": name}
+            document = {**_checked(row, place), "document": name}
             _require_same_layout(list(document), list(columns), place)
         except SourceError as error:
             what = error.what.encode(errors="backslashreplace").decode()  # a column's name may be damaged too
@@ -110,14 +110,11 @@ def read_documents(source: str, *, limit: int | None = None, skip_bad_rows: bool
     return Dataset.from_dict(columns), bad
 
 
-def _checked(row: Any, place: str, *, whole_file: bool) -> dict[str, Any]:
+def _checked(row: Any, place: str) -> dict[str, Any]:
     """The columns of the row's layout. Raises `SourceError` for a row that cannot be trained or measured on."""
     if isinstance(row, BadRow):
         raise SourceError(f"{place} {row.reason}", row.fix)
     document = checked(row, place)
-    # An empty file in a folder of texts is counted among the documents without a token to predict.
-    if document.get("text") == "" and not whole_file:
-        raise SourceError(f"{place}: text is empty", "give the row a text, or remove it")
     values: list[tuple[str, Any]] = list(document.items())
     while values:
         column, value = values.pop()
