@@ -16,13 +16,14 @@ from keeptune.audit.page.audit import audit_page
 from keeptune.audit.safety import load_prompts, measure_safety
 from keeptune.audit.settings import AuditSettings
 from keeptune.audit.tasks import DESCRIPTION, load_tasks, measure_task
-from keeptune.audit.texts import SELF, Row, rows_of, text_sources, without_tokens
+from keeptune.audit.texts import SELF, Row, longest, rows_of, text_sources, without_tokens
 from keeptune.audit.verdict import RULE, how, noise_floor, require_finite, verdicts
 from keeptune.audit.where.collector import Where, where_section
 from keeptune.audit.where.layers import layer_profile
 from keeptune.audit.where.passages import continuations
 from keeptune.errors import ConfigError, SourceError
 from keeptune.log import logger
+from keeptune.models.limits import check_length, check_sizes, check_tokenizer
 from keeptune.models.loading import load_model, load_tokenizer
 from keeptune.models.modeling import fingerprint
 from keeptune.models.vocabulary import Vocabularies, check_vocabularies, share_vocabulary, vocabularies
@@ -108,12 +109,15 @@ def load(settings: AuditSettings) -> Loaded:
     """
     tokenizer, tuned_tokenizer = load_tokenizer(settings.base), load_tokenizer(settings.tuned[0])
     base = load_model(settings.base)
+    check_tokenizer(base, tokenizer)
     sources = text_sources(settings.text, chat=_opens_chats(tokenizer))
     given = (base, tokenizer, Path(settings.out) / SAMPLES)
     rows = rows_of(sources, *given, **settings.amount)
+    check_length(base, longest(rows), "windows of text")
     release()
     marks = {"base": fingerprint(base)}
     tuned = load_model(settings.tuned[0])
+    check_sizes(tuned, tuned_tokenizer, longest(rows), "windows of text")
     marks["tuned"] = fingerprint(tuned)
     found = vocabularies(base, tuned, tokenizer, tuned_tokenizer)
     if settings.shared_vocabulary and not found.same:

@@ -27,6 +27,7 @@ from keeptune.audit.texts import named_sources
 from keeptune.data.rows import IGNORED_LABEL
 from keeptune.errors import SourceError
 from keeptune.log import logger
+from keeptune.models.limits import declared_positions
 from keeptune.stats import Array, evenly_spaced
 from keeptune.workspace import Steps
 
@@ -150,7 +151,7 @@ def score_choices(
     Raises:
         ConfigError: the chat template cannot render a question.
     """
-    context = getattr(base.config.get_text_config(), "max_position_embeddings", None)
+    context = declared_positions(base)
     rows: list[dict[str, Any]] = []
     for index, item in enumerate(items):
         of_item = _rows(item, tokenizer, chat=chat)

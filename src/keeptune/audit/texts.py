@@ -109,6 +109,11 @@ def self_rows(
     return rows
 
 
+def longest(rows: dict[str, list[Row]]) -> int:
+    """Tokens of the longest row of all texts."""
+    return max((len(row["input_ids"]) for of_text in rows.values() for row in of_text), default=0)
+
+
 def without_tokens(rows: list[Row], tokens: set[int], words: int) -> list[Row]:
     """The rows that hold none of these tokens, and none whose id is `words` or above."""
     return [row for row in rows if max(row["input_ids"]) < words and tokens.isdisjoint(row["input_ids"])]

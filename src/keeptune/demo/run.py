@@ -19,6 +19,7 @@ from keeptune.audit.page.demo import demo_page
 from keeptune.audit.texts import self_rows, text_rows
 from keeptune.demo.plan import LENGTH, REPLAY_ROWS, TASK_ROWS, DemoPlan
 from keeptune.log import logger
+from keeptune.models.limits import check_sizes
 from keeptune.models.loading import load_model, load_tokenizer
 from keeptune.models.modeling import select_attention
 from keeptune.models.saving import save_model
@@ -56,6 +57,7 @@ def demo(plan: DemoPlan) -> dict[str, Any]:
     plan.workspace.claim({**vars(plan), "out": None})
     logger.info("1/5  The base model")
     base, tokenizer = load_model(plan.model), load_tokenizer(plan.model)
+    check_sizes(base, tokenizer, LENGTH)
     clock.mark("model")
     logger.info("2/5  The base writes replay text")
     select_attention(base, LENGTH)  # as training does, so that the stored states match

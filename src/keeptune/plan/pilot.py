@@ -19,6 +19,7 @@ from transformers import TrainerCallback
 
 from keeptune.errors import ConfigError
 from keeptune.log import duration, logger
+from keeptune.models.limits import check_length, check_sizes
 from keeptune.models.loading import load_model, load_tokenizer
 from keeptune.models.modeling import select_attention
 from keeptune.plan.design import Cell, Design, Pace, design, late
@@ -137,7 +138,9 @@ def _probe(settings: PlanSettings) -> dict[str, Any]:
     model, tokenizer = load_model(settings.model), load_tokenizer(settings.model)
     rank, rate, probe = settings.ranks[0], settings.rates[0], settings.folder / "probe"
     run = settings.tune_settings(probe, rank=rank, rate=rate, lambda_=1.0, steps=_PROBE_STEPS, every=0)
-    train_rows = task_rows(run, tokenizer).train
+    task = task_rows(run, tokenizer)
+    check_sizes(model, tokenizer, task.longest(run), "task rows")
+    check_length(model, settings.max_length, "replay rows")
     settings.workspace.claim(settings.identity())
     # What an interrupted probe left would not be timed.
     for left in (settings.pool, probe):
@@ -154,7 +157,7 @@ def _probe(settings: PlanSettings) -> dict[str, Any]:
     # A replay row costs as much as a task row, and there are as many.
     pace = {"step": clock.step / 2, "replay_step": clock.step, "reading": clock.reading, "token": per_token}
     pace |= {"fixed": max(wall - clock.inside, 0.0), "spent": time.monotonic() - begin}
-    return {"pace": pace, "pass_steps": max(1, len(train_rows) // settings.batch_size)}
+    return {"pace": pace, "pass_steps": max(1, len(task.train) // settings.batch_size)}
 
 
 def _write_pool(settings: PlanSettings, tokens: int, model: Any, tokenizer: Any) -> None:

@@ -35,6 +35,7 @@ from keeptune.audit.verdict import NO_EVIDENCE, noise_floor, require_finite
 from keeptune.data.rows import ROW_LENGTH, SEED
 from keeptune.errors import ConfigError
 from keeptune.log import logger
+from keeptune.models.limits import check_length, check_sizes
 from keeptune.models.loading import load_model, load_tokenizer
 from keeptune.replay.generate import sample_pool
 from keeptune.replay.pool import ReplayPool
@@ -156,6 +157,8 @@ def capacity_probe(plan: CapacityPlan) -> dict[str, Any]:
     plan.workspace.check({**vars(plan), "out": None})
     base, tokenizer = load_model(plan.model), load_tokenizer(plan.model)
     task = task_rows(plan.settings(PLAIN), tokenizer)  # data that cannot be read fails before the base writes
+    check_sizes(base, tokenizer, task.longest(plan.settings(PLAIN)), "task rows")
+    check_length(base, plan.max_length, "replay rows")
     plan.workspace.claim({**vars(plan), "out": None})
     logger.info("1/4  The base writes replay text")
     tokens, length = plan.pool_tokens, plan.max_length

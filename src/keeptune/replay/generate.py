@@ -22,6 +22,7 @@ from keeptune.data.rows import ROW_LENGTH, SEED
 from keeptune.errors import ConfigError
 from keeptune.log import Task, logger, track
 from keeptune.models.adapters import causal_model, evaluating
+from keeptune.models.limits import check_sizes
 from keeptune.models.modeling import check_head, fingerprint, training_dtype
 from keeptune.replay.engines import Engine, engine_named
 from keeptune.replay.openings import Prompts, find_openings
@@ -71,10 +72,11 @@ def sample_pool(
     Raises:
         OutputExists: `folder` contains something else.
         PoolError: the engine returned other rows than asked for.
-        ConfigError: no document start or chat template, an opening as long as a row, an unsupported architecture, a
-            model that has other predictions when it is read token by token, a temperature that is not positive, or too
-            little memory.
+        ConfigError: a tokenizer or rows that the model cannot read (see `check_sizes`), no document start or chat
+            template, an opening as long as a row, an unsupported architecture, a model that has other predictions when
+            it is read token by token, a temperature that is not positive, or too little memory.
     """
+    check_sizes(model, tokenizer, length)
     temperature = _temperature(engine, temperature)
     dtype = dtype or training_dtype(model)
     openings, found = find_openings(tokenizer, prompts, start, length)
@@ -126,7 +128,8 @@ def text_pool(
     Raises:
         OutputExists: `folder` contains something else, such as a pool of other rows.
         SourceError: no data set has that name, or there are no texts.
-        ConfigError: texts too short for a row, rows of another kind, or an unsupported architecture.
+        ConfigError: a tokenizer or rows that the model cannot read (see `check_sizes`), texts too short for a row, rows
+            of another kind, or an unsupported architecture.
     """
     if isinstance(texts, Tensor):
         if (tokens, length, seed, start) != (None, None, None, None):
@@ -136,6 +139,7 @@ def text_pool(
         order = SEED if seed is None else seed
         rows_RT1 = text_rows(texts, tokenizer, tokens=tokens, length=length or ROW_LENGTH, seed=order, start=start)
         name = texts if isinstance(texts, str) else f"{len(texts)} texts"
+    check_sizes(model, tokenizer, rows_RT1.shape[1] - 1)
     dtype = dtype or training_dtype(model)
     start_token = _start_of(rows_RT1, _vocabulary(model))
     rows_RT1 = rows_RT1.to(torch.int64)

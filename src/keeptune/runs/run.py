@@ -25,6 +25,7 @@ from keeptune.data.encode import encode
 from keeptune.errors import BoundBroken, ConfigError, Diverged, Interrupted, KeeptuneError, OutputExists
 from keeptune.log import logger
 from keeptune.models.guarded import quiet
+from keeptune.models.limits import check_sizes
 from keeptune.models.loading import load_model, load_tokenizer
 from keeptune.models.lora_targets import all_linear
 from keeptune.models.modeling import fingerprint, has_bf16, select_attention
@@ -98,7 +99,8 @@ def tune(
     # TRL switches it on for its loss, and with it `generate` fails on padded prompts.
     flag = getattr(model.config.get_text_config(), "output_router_logits", None)
     select_attention(model, max(settings.max_length, settings.replay_length))
-    train_rows, held_out_rows, bad_rows = task_rows(settings, tokenizer)
+    train_rows, held_out_rows, bad_rows = task = task_rows(settings, tokenizer)
+    check_sizes(model, tokenizer, task.longest(settings), "task rows")
     # Whatever cannot be read fails here, before --overwrite deletes the run in this folder.
     if settings.drift_text is not None:
         drift_text_rows(settings.drift_text, tokenizer, settings)
@@ -221,6 +223,12 @@ class TaskRows(NamedTuple):
     train: Dataset
     held_out: Dataset
     bad: int
+
+    def longest(self, settings: TuneSettings) -> int:
+        """Tokens of the longest row that the model reads."""
+        if settings.sft.get("packing") and settings.sft.get("packing_strategy") == "wrapped":
+            return int(settings.sft.get("max_length") or settings.max_length)  # others count positions by document
+        return max(len(ids) for rows in (self.train, self.held_out) for ids in rows["input_ids"])
 
 
 def task_rows(settings: TuneSettings, tokenizer: PreTrainedTokenizerBase) -> TaskRows:

@@ -5,9 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from datasets import Dataset
+from pyarrow import compute  # type: ignore[import-untyped]
 from transformers import Trainer, get_scheduler
 
 from keeptune.errors import ConfigError
+from keeptune.models.limits import check_length, learned_positions
 
 
 def check_arguments(trainer: Any) -> None:
@@ -21,10 +24,31 @@ def check_arguments(trainer: Any) -> None:
             "auto_find_batch_size starts a run again from weights that are already tuned, when memory ends",
             "leave it out, and lower per_device_train_batch_size",
         )
+    check_task_rows(trainer)
     if trainer.optimizer is None and trainer.optimizer_cls_and_kwargs is None:
         check_optimizer(trainer.args, trainer.model)
     if trainer.lr_scheduler is None:
         check_schedule(trainer.args)
+
+
+def check_task_rows(trainer: Any) -> None:
+    """Refuse rows that are longer than a model's learned positions: training would end at the first of them.
+
+    Rows whose ids are made during training, or that do not lie in a data set of `datasets`, are not seen here.
+
+    Raises:
+        ConfigError: a row of the training or evaluation set is too long.
+    """
+    model = trainer.accelerator.unwrap_model(trainer.model)
+    if learned_positions(model) is None:
+        return
+    given = trainer.eval_dataset
+    for rows in (trainer.train_dataset, *(given.values() if isinstance(given, dict) else [given])):
+        if not isinstance(rows, Dataset) or "input_ids" not in rows.column_names:
+            continue
+        columns = rows.select_columns(["input_ids"]).with_format("arrow").iter(batch_size=10_000)
+        longest = max((compute.max(compute.list_value_length(of["input_ids"])).as_py() for of in columns), default=0)
+        check_length(model, longest, "task rows")
 
 
 def check_optimizer(args: Any, model: Any = None) -> None:

@@ -18,6 +18,7 @@ from torch import nn
 from keeptune.errors import ConfigError
 from keeptune.log import logger
 from keeptune.models.adapters import adapter_mismatch, adapter_off, causal_model, evaluating, has_adapter
+from keeptune.models.limits import check_length, check_tokenizer
 from keeptune.models.modeling import check_head, fingerprint
 from keeptune.objective import Head
 from keeptune.replay.choose import TeacherChoice, choose_teacher
@@ -78,6 +79,10 @@ def prepare(model: nn.Module, host: Host, keep: KeepConfig, given: Given) -> Kee
         ConfigError: settings that do not fit the model.
     """
     pool = open_pool(keep)
+    length = keep.replay_length if pool is None else pool.settings.length
+    check_length(model, length, "replay rows")
+    if host.tokenizer is not None:
+        check_tokenizer(model, host.tokenizer)
     base = identify_base(model, given, keep, pool)
     text = None if keep.drift_text is None else drift_text_rows(keep.drift_text, host.tokenizer, keep)
     if pool is not None:

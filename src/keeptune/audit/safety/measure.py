@@ -29,6 +29,7 @@ from keeptune.audit.safety.detectors import (
 from keeptune.audit.safety.prompt_sets import PromptSet
 from keeptune.errors import SourceError
 from keeptune.log import logger
+from keeptune.models.limits import declared_positions
 from keeptune.models.loading import load_model, load_tokenizer
 from keeptune.models.modeling import fingerprint
 from keeptune.stats import bootstrap_ratio, wilson
@@ -128,7 +129,7 @@ def _fitting(
     base: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, name: str, asked: PromptSet, new_tokens: int
 ) -> tuple[list[str], list[list[int]]]:
     """The prompts, with their tokens, that leave room in the context for an answer."""
-    context = getattr(base.config.get_text_config(), "max_position_embeddings", None)
+    context = declared_positions(base)
     all_ids = tokenised(tokenizer, [rendered(tokenizer, prompt) for prompt in asked.prompts])
     room = max(new_tokens, _LONGEST_OPENING)
     pairs = zip(asked.prompts, all_ids, strict=True)

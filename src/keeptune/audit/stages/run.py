@@ -25,10 +25,11 @@ from keeptune.audit.run import PAGE, REPORT, SAMPLES, STEPS
 from keeptune.audit.settings import AuditSettings
 from keeptune.audit.stages.matrix import DEFINITIONS, Column, cells, summary
 from keeptune.audit.tasks import ITEMS_LEFT_OUT, UNSCORED_FIX, Task, choose, load_tasks, score_choices
-from keeptune.audit.texts import FRESH, Row, rows_of, text_sources
+from keeptune.audit.texts import FRESH, Row, longest, rows_of, text_sources
 from keeptune.audit.verdict import how, noise_floor, require_finite, verdict
 from keeptune.errors import ConfigError, SourceError
 from keeptune.log import logger
+from keeptune.models.limits import check_length, check_sizes, check_tokenizer
 from keeptune.models.loading import load_model, load_tokenizer, resolve_model
 from keeptune.models.modeling import fingerprint
 from keeptune.models.vocabulary import check_vocabularies, vocabularies
@@ -62,9 +63,11 @@ def audit_stages(settings: AuditSettings) -> dict[str, Any]:
     for name in checkpoints:
         resolve_model(name)
     base_model, tokenizer = load_model(settings.base), load_tokenizer(settings.base)
+    check_tokenizer(base_model, tokenizer)
     mark = fingerprint(base_model)
     given = (base_model, tokenizer, out / SAMPLES)
     rows = rows_of(sources, *given, **settings.amount)
+    check_length(base_model, longest(rows), "windows of text")
     steps = Steps(out / STEPS, base=mark, versions=versions())
     floors = floors_of(base_model, rows, steps)
     readings = [read_checkpoint(base_model, tokenizer, name, rows, questions, steps) for name in checkpoints]
@@ -185,7 +188,9 @@ def read_checkpoint(
         Diverged: its predictions are no numbers.
     """
     model = load_model(checkpoint)
-    check_vocabularies(vocabularies(base, model, tokenizer, load_tokenizer(checkpoint)))
+    own_tokenizer = load_tokenizer(checkpoint)
+    check_sizes(model, own_tokenizer, longest(texts), "windows of text")
+    check_vocabularies(vocabularies(base, model, tokenizer, own_tokenizer))
     mark = fingerprint(model)
     of_checkpoint = steps.of(checkpoint=mark)
 
