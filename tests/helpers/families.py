@@ -35,7 +35,6 @@ _ZAMBA = {
     "attention_head_dim": 16,
     "attention_hidden_size": 64,
     "layers_block_type": ["mamba", "hybrid"] * 2,
-    "use_mamba_kernels": False,
     "mamba_d_state": 8,
 }
 _EXPERTS = {"num_local_experts": 4, "num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 16}
@@ -53,7 +52,6 @@ _FAMILIES: dict[str, dict[str, Any]] = {
         "expert_layer_period": 2,
         "mamba_dt_rank": 4,
         "mamba_d_state": 8,
-        "use_mamba_kernels": False,
     },
     "lfm2": {"layer_types": ["conv", "full_attention"]},
     "llama4_text": {"attention_chunk_size": 8, "intermediate_size_mlp": 48, "head_dim": 8, **_EXPERTS},
@@ -67,7 +65,6 @@ _FAMILIES: dict[str, dict[str, Any]] = {
         "ssm_state_size": 8,
         "n_groups": 1,
         "head_dim": 8,
-        "use_mamba_kernels": False,
     },
     "olmo_hybrid": {**_DELTA, "layer_types": ["linear_attention", "full_attention"]},
     "qwen3_next": {**_DELTA, **_EXPERTS, "layer_types": ["linear_attention", "full_attention"]},

@@ -7,16 +7,23 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from enum import Enum
 from itertools import takewhile
 
 import torch
 from jinja2 import TemplateError
+from torch import Tensor
 from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from keeptune.errors import ConfigError
-from keeptune.log import track
+from keeptune.log import logger, track
+from keeptune.models.guarded import first_line
+from keeptune.stats import evenly_spaced
 
 _ROWS = 50
+# Rows of each batch to hold against the full forward. Of two nearly equal tokens (logits nearer than this) either is
+# right, and a rounding error may route a token to another expert.
+_PROVED, _TIE, _TIE_16_BIT, _MOST_WRONG = 4, 0.01, 0.5, 0.05
 
 
 def style_of(tokenizer: PreTrainedTokenizerBase) -> str:
@@ -68,31 +75,83 @@ def answer(
         prompts: token ids, at least one each.
 
     Returns:
-        The new tokens of each prompt, without the end.
+        The new tokens of each prompt, without the end. Some of each batch are held against the full forward; where they
+        differ (a cache or padding that a model does not handle), prompts are answered in a slower way, with a warning.
+
+    Raises:
+        ConfigError: no way of generating gives the model's likeliest tokens.
     """
-    device = next(model.parameters()).device
     given = model.generation_config.eos_token_id
     ends = [given] if isinstance(given, int) else list(given or [])
-    greedy = {"do_sample": False, "num_beams": 1, "pad_token_id": 0}
-    settings = GenerationConfig(**greedy, max_new_tokens=new_tokens, eos_token_id=ends or None)
     order = sorted(range(len(prompts)), key=lambda index: len(prompts[index]))
     answers: list[list[int]] = [[] for _ in prompts]
+    ways, faults = list(_Way), list[str]()
     with track(label, len(prompts), "prompts") as progress:
         for start in range(0, len(order), _ROWS):
             indices = order[start : start + _ROWS]
-            width = max(len(prompts[index]) for index in indices)
-            # Padding stands at the left and is masked, so that every row goes on from its last column.
-            padding = [width - len(prompts[index]) for index in indices]
-            rows = [[0] * pad + prompts[index] for index, pad in zip(indices, padding, strict=True)]
-            mask = [[0] * pad + [1] * (width - pad) for pad in padding]
-            with _only(model, settings):
-                output_BT = model.generate(
-                    input_ids=torch.tensor(rows, device=device), attention_mask=torch.tensor(mask, device=device)
-                )
-            for index, new in zip(indices, output_BT[:, width:].tolist(), strict=True):
+            asked = [prompts[index] for index in indices]
+            while True:
+                written, fault = _written(model, asked, new_tokens, ends, ways[0])
+                fault = fault or _fault(model, asked, written)
+                if fault is None:
+                    break
+                faults.append(f"{ways.pop(0).value}: {fault}")
+                if not ways:
+                    raise ConfigError(
+                        f"{type(model).__name__} cannot answer prompts as it predicts ({'; '.join(faults)})",
+                        "leave out the prompts (--harmful and the like), or give another model",
+                    )
+                logger.warning(f"{type(model).__name__} answers {ways[0].value}: {faults[-1]}")
+            for index, new in zip(indices, written, strict=True):
                 answers[index] = list(takewhile(lambda token: token not in ends, new))
             progress.advance(len(indices))
     return answers
+
+
+class _Way(Enum):
+    """How `generate` is called: the fastest way first, and the one that is right for every model last."""
+
+    TOGETHER = "prompts together, padded at the left"
+    ALONE = "one prompt at a time"
+    WITHOUT_CACHE = "one prompt at a time without a cache, which takes many times longer"
+
+
+def _written(
+    model: PreTrainedModel, prompts: list[list[int]], new_tokens: int, ends: list[int], way: _Way
+) -> tuple[list[list[int]], str | None]:
+    """What `generate` writes after each prompt, and why it fails, if it does."""
+    greedy = {"do_sample": False, "num_beams": 1, "pad_token_id": 0, "use_cache": way is not _Way.WITHOUT_CACHE}
+    settings = GenerationConfig(**greedy, max_new_tokens=new_tokens, eos_token_id=ends or None)
+    device, new = next(model.parameters()).device, []
+    for some in [prompts] if way is _Way.TOGETHER else [[prompt] for prompt in prompts]:
+        # Padding stands at the left and is masked, so that every row goes on from its last column.
+        width = max(map(len, some))
+        rows = [[0] * (width - len(prompt)) + prompt for prompt in some]
+        mask = [[0] * (width - len(prompt)) + [1] * len(prompt) for prompt in some]
+        given = {"input_ids": torch.tensor(rows, device=device), "attention_mask": torch.tensor(mask, device=device)}
+        try:
+            with _only(model, settings):
+                new += model.generate(**given)[:, width:].tolist()
+        except torch.OutOfMemoryError:
+            raise
+        except Exception as error:  # whatever a model's code raises when its cache or its padding goes wrong
+            return [], f"{type(error).__name__}: {first_line(error)}"
+    ended = [next((place for place, token in enumerate(row) if token in ends), len(row)) for row in new]
+    return [row[: end + 1] for row, end in zip(new, ended, strict=True)], None
+
+
+def _fault(model: PreTrainedModel, prompts: list[list[int]], written: list[list[int]]) -> str | None:
+    """Where answers are not the likeliest tokens by the full forward, without padding or cache, on some of the rows."""
+    rows = evenly_spaced(len(prompts), _PROVED)
+    short: list[Tensor] = []
+    for row in rows:
+        ids = torch.tensor([prompts[row] + written[row]], device=next(model.parameters()).device)
+        logits_TV = model(input_ids=ids, use_cache=False).logits[0, len(prompts[row]) - 1 : -1].float()
+        drawn_T = logits_TV.gather(1, ids[0, len(prompts[row]) :, None])[:, 0]
+        short.append(logits_TV.amax(dim=-1) - drawn_T)
+    short_N = torch.cat(short)
+    wrong = (~(short_N <= (_TIE_16_BIT if model.dtype.itemsize == 2 else _TIE))).float().mean().item()
+    return None if wrong <= _MOST_WRONG else f"{wrong:.0%} of its tokens are not the likeliest ones"
 
 
 @contextmanager

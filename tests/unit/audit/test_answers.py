@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import logging
+from typing import Any
+
 import pytest
 import torch
-from transformers import LlamaForCausalLM
 
 from keeptune.audit import answers
 from keeptune.audit.answers import answer
+from keeptune.errors import ConfigError
+from keeptune.log import logger
+from tests.helpers.families import family_model
 from tests.helpers.models import make_model
 
 PROMPTS = [list(range(10, 10 + length)) for length in (1, 2, 3, 17, 5, 40, 8, 23, 11)] + [
@@ -18,11 +23,11 @@ PROMPTS = [list(range(10, 10 + length)) for length in (1, 2, 3, 17, 5, 40, 8, 23
 
 
 @torch.no_grad()
-def naive(model: LlamaForCausalLM, prompt: list[int], new_tokens: int, end: int | None = 2) -> list[int]:
+def naive(model: Any, prompt: list[int], new_tokens: int, end: int | None = 2) -> list[int]:
     """One prompt, alone, the whole text read again for every token."""
     ids = list(prompt)
     for _ in range(new_tokens):
-        token = int(model(input_ids=torch.tensor([ids])).logits[0, -1].argmax())
+        token = int(model(input_ids=torch.tensor([ids]), use_cache=False).logits[0, -1].argmax())
         if token == end:
             break
         ids.append(token)
@@ -70,3 +75,44 @@ def test_the_sampling_settings_of_a_checkpoint_are_left_aside() -> None:
         setattr(model.generation_config, name, value)
     assert answer(model, PROMPTS, 16) == expected
     assert all(getattr(model.generation_config, name) == value for name, value in wanted.items())
+
+
+@pytest.fixture
+def messages(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> pytest.LogCaptureFixture:
+    monkeypatch.setattr(logger, "propagate", True)
+    caplog.set_level(logging.WARNING, logger="keeptune")
+    return caplog
+
+
+@pytest.mark.parametrize(
+    ("name", "way"),
+    [
+        ("bamba", None),
+        ("mamba", None),
+        ("jamba", None),
+        ("gpt_neo", None),
+        ("minimax", "one prompt at a time"),
+        ("rwkv", "one prompt at a time"),
+        ("xlstm", "one prompt at a time"),
+    ],
+)
+def test_answers_of_any_family_are_those_of_the_full_forward(
+    name: str, way: str | None, messages: pytest.LogCaptureFixture
+) -> None:
+    model = family_model(name)
+    prompts = [PROMPTS[place] for place in (0, 3, 4, 6)]
+    assert answer(model, prompts, 12) == [naive(model, prompt, 12, end=1) for prompt in prompts]
+    said = [record.getMessage() for record in messages.records if record.name == logger.name]
+    assert len(said) == (way is not None) and all(str(way) in text for text in said)
+
+
+def test_a_model_that_cannot_be_answered_with_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = make_model()
+
+    def generate(**given: Any) -> Any:
+        raise IndexError("no such cache")
+
+    monkeypatch.setattr(model, "generate", generate)
+    with pytest.raises(ConfigError, match=r"without a cache.*IndexError: no such cache") as refused:
+        answer(model, PROMPTS, 4)
+    assert "leave out the prompts" in refused.value.fix
