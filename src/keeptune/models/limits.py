@@ -12,6 +12,7 @@ from keeptune.errors import ConfigError
 from keeptune.log import logger
 from keeptune.models.adapters import causal_model, evaluating
 from keeptune.models.guarded import first_line
+from keeptune.models.modeling import hidden_states
 
 _POSITIONS = re.compile(r"(^|[._])(wpe|pos|positions?)([._]|$)|pos_enc|embed_positions|positions?_embed")
 _DECLARED = ("max_position_embeddings", "max_seq_len", "n_positions", "seq_length")
@@ -106,7 +107,7 @@ def _reading_fails(causal: Any, longest: int) -> str:
     device = causal.get_input_embeddings().weight.device
     try:
         with evaluating(causal):
-            causal.get_decoder()(input_ids=torch.zeros(1, longest, dtype=torch.int64, device=device), use_cache=False)
+            hidden_states(causal, torch.zeros(1, longest, dtype=torch.int64, device=device))
     except (IndexError, RuntimeError, ValueError) as error:
         if isinstance(error, torch.OutOfMemoryError):
             return ""
