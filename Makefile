@@ -10,6 +10,8 @@ help:
 	@echo "make check   lint, types, layers"
 	@echo "make windows run the tests of training under the versions that hosts pin (about half an hour)"
 	@echo "make data-formats  write docs/data-formats.md again: which data is read, which refused"
+	@echo "make hosts   run Axolotl, ms-swift and others with keeptune, and read what it saves elsewhere (about an hour)"
+	@echo "make trl-tests  run TRL's own tests with keeptune's trainer: TRL_TESTS=PATH/TO/trl/tests make trl-tests"
 	@echo "make lab-X   run what is missing of the experiment lab/X; make figures, make verdicts: redraw, judge again"
 
 demo: .venv/installed
@@ -30,6 +32,12 @@ windows: .venv/installed-dev
 
 data-formats: .venv/installed-dev
 	$(BIN)/python -m tests.helpers.data_files
+
+hosts: .venv/installed-dev
+	$(BIN)/python tests/hosts/run.py $(ARGS)
+
+trl-tests: .venv/installed-dev
+	$(BIN)/python tests/trl/run.py $(ARGS)
 
 # lab-toy_continual runs lab/toy_continual; ARGS="--size smoke" and the like go to lab/run.py.
 lab-%: .venv/installed

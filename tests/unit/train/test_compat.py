@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
 import torch
+import trl
 from torch import nn
 
-from keeptune.train.compat import _ForwardRedirection, total_train_tokens
+from keeptune.errors import ConfigError
+from keeptune.train.compat import _ForwardRedirection, require_current_parents, total_train_tokens, trl_parents
+from keeptune.train.mixin import KeepMixin
 from tests.helpers.trainers import KINDS
 
 
@@ -37,3 +41,19 @@ def test_trainers_count_their_tokens(tmp_path: Path) -> None:
     assert total_train_tokens(counted["SFT"]) == 3 * 4 * 24
     assert total_train_tokens(counted["DPO"]) > 0
     assert total_train_tokens(counted["Trainer"]) == 0
+
+
+def test_a_trainer_whose_parent_trl_no_longer_exports_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Replaced(trl.SFTTrainer):
+        """As importing unsloth puts one in the place of TRL's."""
+
+    monkeypatch.setattr(trl, "SFTTrainer", Replaced)
+    with pytest.raises(ConfigError, match=r"trl\.SFTTrainer was replaced"):
+        KINDS["SFT"].make(tmp_path / "late", None)
+
+    class Early(KeepMixin, Replaced):
+        """Defined after the replacement."""
+
+    require_current_parents(Early, trl_parents(Early))
