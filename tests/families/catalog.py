@@ -67,8 +67,8 @@ FAMILIES: dict[str, Family] = {
     for family in [
         *_plain(
             "dense",
-            "llama qwen2 qwen3 mistral phi phi3 gemma olmo olmo2 smollm3 stablelm glm glm4 ernie4_5 seed_oss helium arcee"
-            " apertus jais2 hunyuan_v1_dense ministral3 nemotron persimmon diffllama bitnet doge beam flint"
+            "llama qwen2 qwen3 mistral phi phi3 gemma olmo olmo2 smollm3 stablelm glm glm4 ernie4_5 seed_oss helium"
+            " arcee apertus jais2 hunyuan_v1_dense ministral3 nemotron persimmon diffllama bitnet doge beam flint"
             " kolibri1 hrm_text falcon",
         ),
         *_plain("old", "gpt2 gpt_neox gptj gpt_bigcode codegen opt bloom openai-gpt ctrl biogpt xglm"),

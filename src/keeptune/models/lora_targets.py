@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -16,32 +18,47 @@ from keeptune.log import logger
 from keeptune.models.adapters import evaluating
 from keeptune.models.anatomy import anatomy_of
 
+_SHOWN = 5  # names of a message
+
 
 def all_linear(model: PreTrainedModel, **settings: Any) -> LoraConfig:
-    """`LoraConfig(target_modules="all-linear")` without the layers on which it would fail or do nothing; says which.
+    """`LoraConfig(target_modules="all-linear")` without the layers on which it fails, does nothing or cannot be merged.
 
-    Left out are a vision tower and whatever else text does not run through, layers whose weight the model reads without
-    calling them (Mamba's `dt_proj`), and those that PEFT refuses in an architecture (Mamba's `out_proj`).
+    What is left out is logged. `model` is the base, before any adapter.
     """
     config = LoraConfig(**settings, target_modules="all-linear")
-    idle = anatomy_of(model).idle
     head = model.get_output_embeddings()
-    names = [name for name, m in model.named_modules() if isinstance(m, (nn.Linear, Conv1D)) and m is not head]
-    unused = [name for name in names if any(name == part or name.startswith(f"{part}.") for part in idle)]
-    routers = _return_more(model)
-    refused = [name for name in names if name not in unused and (name in routers or _refused(config, model, name))]
-    for left_out, reason in ((unused, "text does not run through them"), (refused, "PEFT cannot wrap them in it")):
-        if left_out:
-            shown = sorted({re.sub(r"\d+", "*", name) for name in left_out})
-            more = f" and {len(shown) - 5} more" if len(shown) > 5 else ""
+    layers = {name: m for name, m in model.named_modules() if isinstance(m, (nn.Linear, Conv1D)) and m is not head}
+    left_out: set[str] = set()
+    for reason, names in _reasons(model, config, layers):
+        if fresh := [name for name in names if name not in left_out]:
+            shown = sorted({re.sub(r"\d+", "*", name) for name in fresh})
+            more = f" and {len(shown) - _SHOWN} more" if len(shown) > _SHOWN else ""
             logger.info(
-                f"LoRA leaves out {len(left_out)} of the {len(names)} linear layers of {type(model).__name__}, because"
-                f" {reason}: {', '.join(shown[:5])}{more}"
+                f"LoRA leaves out {len(fresh)} of the {len(layers)} linear layers of {type(model).__name__}, because"
+                f" {reason}: {', '.join(shown[:_SHOWN])}{more}"
             )
-    if unused or refused:
-        patterns = {re.sub(r"\d+", r"\\d+", re.escape(name)) for name in (*unused, *refused)}
+        left_out.update(names)
+    if left_out:
+        patterns = {re.sub(r"\d+", r"\\d+", re.escape(name)) for name in left_out}
         config.exclude_modules = "|".join(sorted(patterns))
     return config
+
+
+def _reasons(
+    model: PreTrainedModel, config: LoraConfig, layers: dict[str, nn.Module]
+) -> Iterator[tuple[str, list[str]]]:
+    """Why layers are left out, and which."""
+    idle = anatomy_of(model).idle
+    unused = [name for name in layers if any(name == part or name.startswith(f"{part}.") for part in idle)]
+    yield "text does not run through them", unused
+    more = _return_more(model, layers)
+    yield "PEFT cannot wrap them in this architecture", [n for n in layers if n in more or _refused(config, model, n)]
+    uses = Counter(layer.weight for layer in layers.values())
+    yield (
+        "their weights are tied to each other, and merging would change all of them",
+        [name for name, layer in layers.items() if uses[layer.weight] > 1],
+    )
 
 
 def _refused(config: LoraConfig, model: PreTrainedModel, name: str) -> bool:
@@ -54,19 +71,21 @@ def _refused(config: LoraConfig, model: PreTrainedModel, name: str) -> bool:
     return False
 
 
-def _return_more(model: PreTrainedModel) -> set[str]:
-    """Names of the linear layers whose output is no tensor, such as Llama 4's routers: PEFT adds to a tensor."""
+def _return_more(model: PreTrainedModel, layers: dict[str, nn.Module]) -> set[str]:
+    """The layers whose output is no tensor, such as Llama 4's routers: PEFT adds to a tensor."""
     more: set[str] = set()
 
     def see(name: str, output: Any) -> None:
         if not isinstance(output, Tensor):
             more.add(name)
 
-    own = [(name, m) for name, m in model.named_modules() if isinstance(m, nn.Linear) and type(m) is not nn.Linear]
+    own = [(name, layer) for name, layer in layers.items() if type(layer) not in (nn.Linear, Conv1D)]
     handles = [m.register_forward_hook(lambda _, __, output, name=name: see(name, output)) for name, m in own]
-    if own:
-        with evaluating(model), torch.no_grad():
-            model(input_ids=torch.zeros(1, 1, dtype=torch.int64, device=model.device), use_cache=False)
-    for handle in handles:
-        handle.remove()
+    try:
+        if own:
+            with evaluating(model), torch.no_grad():
+                model(input_ids=torch.zeros(1, 1, dtype=torch.int64, device=model.device), use_cache=False)
+    finally:
+        for handle in handles:
+            handle.remove()
     return more

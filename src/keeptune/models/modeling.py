@@ -7,16 +7,19 @@ from __future__ import annotations
 
 import hashlib
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
 
-from keeptune.models.adapters import base_parameters, causal_model
+from keeptune.log import logger
+from keeptune.models.adapters import base_parameters, causal_model, evaluating
 from keeptune.models.anatomy import anatomy_of, entering_head, output_head
 from keeptune.objective import Head
 
 _FINGERPRINT_VALUES = 4096
 _SHORT_ROW = 256
+_AUTOCASTS: WeakKeyDictionary[nn.Module, bool] = WeakKeyDictionary()
 
 
 def hidden_states(model: nn.Module, input_BT: Tensor, position_BT: Tensor | None = None) -> Tensor:
@@ -78,11 +81,28 @@ def has_bf16(device: torch.device | str) -> bool:
 
 
 def training_dtype(model: nn.Module) -> torch.dtype:
-    """The dtype of training's products: bfloat16 for fp32 weights if the device has it, else the weights' dtype."""
+    """The dtype of training's products: bfloat16 for fp32 weights if the device has it, else the weights' dtype.
+
+    Models whose forward pass fails under autocast, because they mix dtypes, stay in fp32.
+    """
     parameter = next(model.parameters())
-    if parameter.dtype == torch.float32 and has_bf16(parameter.device):
+    if parameter.dtype == torch.float32 and has_bf16(parameter.device) and _autocasts(causal_model(model)):
         return torch.bfloat16
     return parameter.dtype
+
+
+def _autocasts(causal: Any) -> bool:
+    """Whether a forward pass of the model succeeds under autocast to bfloat16; tried once a model."""
+    if causal not in _AUTOCASTS:
+        input_BT = torch.zeros(1, 2, dtype=torch.int64, device=causal.device)
+        try:
+            with evaluating(causal), torch.no_grad(), autocast(causal.device, torch.bfloat16):
+                causal(input_ids=input_BT, use_cache=False)
+            _AUTOCASTS[causal] = True
+        except RuntimeError as error:
+            _AUTOCASTS[causal] = False
+            logger.info(f"{type(causal).__name__} fails under autocast to bfloat16 ({error}): computing in fp32")
+    return _AUTOCASTS[causal]
 
 
 def autocast(device: torch.device, dtype: torch.dtype) -> torch.autocast:

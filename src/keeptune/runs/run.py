@@ -28,7 +28,7 @@ from keeptune.models.guarded import quiet
 from keeptune.models.limits import check_sizes
 from keeptune.models.loading import load_model, load_tokenizer
 from keeptune.models.lora_targets import all_linear
-from keeptune.models.modeling import fingerprint, has_bf16, select_attention
+from keeptune.models.modeling import fingerprint, has_bf16, select_attention, training_dtype
 from keeptune.models.saving import make_portable
 from keeptune.models.vocabulary import document_start
 from keeptune.runs.advice import advise
@@ -96,6 +96,8 @@ def tune(
         return out / MODEL
     set_seed(settings.seed)
     model, tokenizer = load_model(settings.model), load_tokenizer(settings.model)
+    if "bf16" not in settings.sft and args.bf16 and training_dtype(model) != torch.bfloat16:
+        args = settings.sft_config(bf16=False)
     # TRL switches it on for its loss, and with it `generate` fails on padded prompts.
     flag = getattr(model.config.get_text_config(), "output_router_logits", None)
     select_attention(model, max(settings.max_length, settings.replay_length))

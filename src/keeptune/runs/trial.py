@@ -25,13 +25,14 @@ class TriedSFTTrainer(SFTTrainer):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        metrics, tokens = copy.deepcopy(self._metrics), self._total_train_tokens
+        trainer: Any = self
+        metrics, tokens = copy.deepcopy(trainer._metrics), trainer._total_train_tokens
         was_training = self.model.training
         try:
             with torch.random.fork_rng(), torch.no_grad():
                 self._try_loss()
         finally:
-            self._metrics, self._total_train_tokens = metrics, tokens
+            trainer._metrics, trainer._total_train_tokens = metrics, tokens
             self.model.train(was_training)
 
     def _try_loss(self) -> None:
