@@ -1,7 +1,7 @@
 """Walk every field of TRL's SFTConfig through `keeptune tune` and write docs/sft-config.json and docs/sft-config.md.
 
-    make sft-config            all fields, about five minutes on two cores
-    python tests/sft_config/run.py report_to optim
+    make sft-config                                      # all fields, about five minutes on two cores
+    python tests/sft_config/run.py report_to optim       # the rows of two
 
 A field works if a run with it ends and its saved model loads; it is refused if a `ConfigError` names it before the
 first step and the folder of the run is given back. Anything else ends this program with exit code 1.
@@ -39,10 +39,10 @@ from tests.sft_config.values import VALUES, tables  # noqa: E402
 JSON, PAGE = ROOT / "docs" / "sft-config.json", ROOT / "docs" / "sft-config.md"
 HEAD = """# The table `[sft]` of a run file
 
-`keeptune tune --config run.toml` takes every field of TRL's `SFTConfig` in a table `[sft]`: {works} of {fields} fields
-work, with every value tried or with some, and all others are refused by name before anything is trained. Written by
-`make sft-config`, which runs each row on a tiny model ({versions}, on a CPU). `KeepSFTTrainer(args=SFTConfig(...))`
-takes all fields as TRL does, but for DeepSpeed, FSDP1 and `auto_find_batch_size`.
+Of the fields of TRL's `SFTConfig`, {works} of {fields} work in a table `[sft]`, with every value tried or with some; all
+others are refused by name before anything is trained. `make sft-config` writes this table: it runs each row on a tiny
+model ({versions}, on a CPU). `KeepSFTTrainer(args=SFTConfig(...))` takes all fields as TRL does, but for DeepSpeed, FSDP1,
+`auto_find_batch_size`, and optimizers and schedules that cannot be made, which it refuses before a pool is written.
 
 | field | tried | result |
 |---|---|---|
@@ -107,13 +107,15 @@ def page(rows: list[dict[str, Any]]) -> str:
     lines = [HEAD.format(works=len(works), fields=len({row["field"] for row in rows}), versions=names)]
     for row in rows:
         tried = ", ".join(f"{name} = {json.dumps(value)}" for name, value in row["sft"].items())
-        result = "works" if row["result"] == "works" else f"{row['result']}: {row['why']} → {row.get('fix', '')}"
-        lines.append(f"| `{row['field']}` | `{tried}` | {result} |\n".replace("||", "|"))
+        why = row.get("why", "")
+        short = why if len(why) < 200 else f"{why[:180].rsplit(' ', 1)[0]} …"
+        result = "works" if row["result"] == "works" else f"{row['result']}: {short} → {row.get('fix', '')}"
+        lines.append(f"| `{row['field']}` | `{tried}` | {result} |\n")
     return "".join(lines)
 
 
 def main() -> int:
-    """Walk the fields that are named, or all; all of them are written to docs/."""
+    """Walk the fields that are named, or all, and write their rows in docs/ anew."""
     logging.disable(logging.WARNING)
     warnings.simplefilter("ignore")
     every = [field.name for field in dataclasses.fields(SFTConfig)]
@@ -123,9 +125,13 @@ def main() -> int:
         return 1
     rows = walk(fields)
     failed = sorted({row["field"] for row in rows if row["result"] == "fails"})
-    if not sys.argv[1:]:
-        JSON.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-        PAGE.write_text(page(rows), encoding="utf-8")
+    kept = [json.loads(line) for line in JSON.read_text(encoding="utf-8").splitlines()] if JSON.is_file() else []
+    rows = sorted(
+        [row for row in kept if row["field"] in every and row["field"] not in fields] + rows,
+        key=lambda row: every.index(row["field"]),
+    )
+    JSON.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    PAGE.write_text(page(rows), encoding="utf-8")
     print(f"{len(rows)} rows, failed: {', '.join(failed) or 'none'}")
     return 1 if failed else 0
 

@@ -83,11 +83,6 @@ def tune(
     out = Path(settings.out)
     args = settings.sft_config(bf16=has_bf16(torch.accelerator.current_accelerator() or "cpu"))
     is_main = args.process_index == 0
-    if args.fsdp and not torch.distributed.is_initialized():
-        raise ConfigError(
-            "[sft] fsdp shards over several processes, and this is one",
-            "start it with: accelerate launch --config_file recipes/fsdp2.yaml -m keeptune tune ...",
-        )
     if is_main:
         check_folder(out, settings, resume=resume, overwrite=overwrite)
     if resume and (out / MODEL).is_dir():

@@ -96,6 +96,10 @@ REFUSED: dict[str, Refusal] = {
     "fp16": Refusal(
         "accelerate does not train in float16 on a CPU", "use bf16", lambda value, run: not _has_accelerator(run)
     ),
+    "eval_packing": Refusal(
+        "TRL keeps packed documents apart only where it packs those to train on, too", "set packing, or leave it out",
+        lambda value, run: bool(value) and not run.sft.get("packing", False),
+    ),
     "activation_offloading": Refusal(
         "TRL moves activations from a GPU to the CPU, and there is no GPU", "leave it out",
         lambda value, run: not _has_accelerator(run),
@@ -151,6 +155,11 @@ def sft_config(run: Run, fields: dict[str, Any]) -> SFTConfig:
     except (ValueError, TypeError, ImportError, RuntimeError) as error:
         name = _culprit(fields, table)
         raise refused_by_trl(error, [name] if name else list(table)) from error
+    if args.fsdp and not torch.distributed.is_initialized():
+        raise ConfigError(
+            "[sft] fsdp shards over several processes, and this is one",
+            "start it with: accelerate launch --config_file recipes/fsdp2.yaml -m keeptune tune ...",
+        )
     check_optimizer(args)
     check_schedule(args)
     _check_optimizer_reads(args)

@@ -102,6 +102,9 @@ CASES = {
     "padding on the left": Case(given={"data_collator": left_padded}),
     "a collator's own columns": Case(kind="Trainer", given={"data_collator": with_names}),
     "columns that no model reads": Case(rows=more_columns),
+    "columns that cannot be batched": Case(
+        kind="Trainer", rows=lambda: task_rows(6).add_column("spans", [[0] * n for n in range(6)])
+    ),
     "columns kept": Case(settings={"remove_unused_columns": False}),
     "label smoothing": Case(settings={"label_smoothing_factor": 0.2}),
     "label smoothing, plain": Case(
