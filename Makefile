@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 .DEFAULT_GOAL := help
-.PHONY: sft-config help demo test check windows data-formats format figures verdicts clean
+.PHONY: sft-config help demo test check windows families data-formats format figures verdicts clean
 
 help:
 	@echo "make demo    fine-tune a real model with and without replay and see what each forgot (about 15 minutes)"
@@ -13,6 +13,7 @@ help:
 	@echo "make hosts   run Axolotl, ms-swift and others with keeptune, and read what it saves elsewhere (about an hour)"
 	@echo "make trl-tests  run TRL's own tests with keeptune's trainer: TRL_TESTS=PATH/TO/trl/tests make trl-tests"
 	@echo "make sft-config runs with every field of a table [sft] (about five minutes)"
+	@echo "make families walk every family of models and write docs/families.md (about half an hour; resumes)"
 	@echo "make lab-X   run what is missing of the experiment lab/X; make figures, make verdicts: redraw, judge again"
 
 demo: .venv/installed
@@ -43,6 +44,9 @@ trl-tests: .venv/installed-dev
 # Every field of TRL's SFTConfig through keeptune tune, then docs/sft-config.md.
 sft-config: .venv/installed-dev
 	$(BIN)/python tests/sft_config/run.py
+
+families: .venv/installed-dev
+	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(BIN)/python -m tests.families.run $(ARGS)
 
 # lab-toy_continual runs lab/toy_continual; ARGS="--size smoke" and the like go to lab/run.py.
 lab-%: .venv/installed

@@ -58,10 +58,6 @@ def _plain(group: Group, names: str) -> list[Family]:
     return [Family(name, group, name) for name in names.split()]
 
 
-def _with(group: Group, **families: dict[str, Any]) -> list[Family]:
-    return [Family(name, group, name, special) for name, special in families.items()]
-
-
 FAMILIES: dict[str, Family] = {
     family.name: family
     for family in [
@@ -180,7 +176,8 @@ FAMILIES: dict[str, Family] = {
             )
         ),
         Family("deepseek_v4", "mla", "deepseek_v4"),
-        *_plain("ssm and hybrid", "mamba falcon_mamba rwkv lfm2 minimax olmo_hybrid"),
+        *_plain("ssm and hybrid", "mamba falcon_mamba lfm2 minimax olmo_hybrid"),
+        Family("rwkv", "ssm and hybrid", "rwkv", {"num_hidden_layers": 7}),
         Family("mamba2", "ssm and hybrid", "mamba2", {"head_dim": 16}),
         Family("falcon_h1", "ssm and hybrid", "falcon_h1", {"mamba_d_ssm": 64, "lm_head_multiplier": 0.5}),
         Family("bamba", "ssm and hybrid", "bamba", {"attn_layer_indices": [1]}),
@@ -262,7 +259,7 @@ FAMILIES: dict[str, Family] = {
         ),
         Family(
             "paligemma",
-            "multimodal",
+            "not causal",
             "paligemma",
             {
                 "text": {"model_type": "gemma"},

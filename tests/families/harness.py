@@ -8,10 +8,9 @@ from __future__ import annotations
 import json
 import math
 import traceback
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 from datasets import Dataset
@@ -38,6 +37,7 @@ from tests.helpers.models import make_tokenizer
 from tests.helpers.training import config, keep, trained
 
 Stage = Literal["replay", "full", "lora", "audit"]
+STAGES: tuple[Stage, ...] = get_args(Stage)
 ROW, ROWS = 24, 48
 LARGEST_KL = 1e-6
 LARGEST_Z = 3.0
@@ -74,15 +74,9 @@ def walk(family: Family, folder: Path) -> Walk:
     result = Walk(family.name, family.group)
     walker = _Walker(folder, make_base(family, folder / "base"), result.numbers)
     result.trl = walker.try_trl()
-    stages: dict[Stage, Callable[[], None]] = {
-        "replay": walker.replay,
-        "full": walker.full,
-        "lora": walker.lora,
-        "audit": walker.audit,
-    }
-    for stage, run in stages.items():
+    for stage in STAGES:
         try:
-            run()
+            getattr(walker, stage)()
             result.stages[stage] = "exact"
         except KeeptuneError as error:
             result.stages[stage] = "refused"
@@ -103,7 +97,7 @@ def make_base(family: Family, folder: Path) -> Path:
     torch.manual_seed(0)
     sizes = family.config()
     kinds: list[Any] = [AutoModelForCausalLM, AutoModelForImageTextToText, AutoModelForSeq2SeqLM]
-    if family.group in ("multimodal", "encoder-decoder"):
+    if family.group in ("multimodal", "encoder-decoder", "not causal"):
         kinds.reverse()  # the whole, as its checkpoints are
     model = next(kind for kind in kinds if type(sizes) in kind._model_mapping).from_config(sizes)
     with torch.no_grad():

@@ -16,8 +16,10 @@ import sys
 import tempfile
 import time
 import traceback
+from collections import Counter
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import torch
 from transformers.utils import logging as transformers_logging
@@ -25,7 +27,7 @@ from transformers.utils import logging as transformers_logging
 from keeptune.storage import write_json, write_text
 from keeptune.system import versions
 from tests.families.catalog import FAMILIES
-from tests.families.harness import Walk, walk
+from tests.families.harness import LARGEST_KL, LARGEST_Z, STAGES, Walk, walk
 
 ROOT = Path(__file__).parents[2]
 KEPT = ROOT / "build/families"
@@ -64,7 +66,7 @@ def kept_file(folder: Path, name: str) -> Path:
     return folder / f"{re.sub(r'[^a-z0-9]+', '-', name)}.json"
 
 
-def apart(name: str, kept: Path) -> dict[str, object]:
+def apart(name: str, kept: Path) -> dict[str, Any]:
     """Walk one family in a process of its own; one that dies or takes too long has failed."""
     file = kept_file(kept, name)
     file.unlink(missing_ok=True)
@@ -79,7 +81,7 @@ def apart(name: str, kept: Path) -> dict[str, object]:
     if not file.is_file():
         died = Walk(name, FAMILIES[name].group, "failed", f"the process ended with {process.exitcode}")
         write_json(file, asdict(died))
-    content: dict[str, object] = json.loads(file.read_text())
+    content: dict[str, Any] = json.loads(file.read_text())
     return content
 
 
@@ -93,8 +95,33 @@ def _walk(name: str, folder: Path, file: Path) -> None:
         raise
 
 
-def page(walks: list[dict[str, object]]) -> str:
-    return ""
+def page(walks: list[dict[str, Any]]) -> str:
+    """The table for people."""
+    counts = Counter(walk["verdict"] for walk in walks)
+    lines = [
+        "# Families of models",
+        "",
+        f"{len(walks)} tiny configurations with random weights, one or more of each architecture, walked as a user would:"
+        f" {counts['exact']} exact, {counts['refused']} refused in words, {counts['failed']} failed.",
+        "",
+        "`make families` makes this table; `make test` walks a part that changes from day to day. Exact means:",
+        "",
+        "- *replay*: the base writes a pool in fp32, and its sampled tokens have the log-probability that the full"
+        f" forward pass expects, |z| < {LARGEST_Z:g}.",
+        "- *full*: with λ = 0 every tensor is that of TRL's `SFTTrainer` bit for bit; with λ = 1 the KL of step 0 is below"
+        f" {LARGEST_KL:g} nats per token; the saved model, loaded again, has the logits of the trained one.",
+        "- *LoRA*: `keeptune tune --lora`, the same KL, and the saved adapter has the logits of the trained one.",
+        "- *audit*: the tuned model against its base, with the drift of each layer and with continuations.",
+        "",
+        "| family | group | replay | full | LoRA | audit | z | why it is refused, or what TRL cannot do |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for walk in walks:
+        stages = " | ".join(walk["stages"].get(stage, "") for stage in STAGES)
+        z = f"{walk['numbers']['z']:.1f}" if "z" in walk["numbers"] else ""
+        reason = (walk["reason"] or (walk["trl"] and f"TRL: {walk['trl']}")).replace("|", "\\|")
+        lines.append(f"| {walk['name']} | {walk['group']} | {stages} | {z} | {reason} |")
+    return "\n".join([*lines, ""])
 
 
 if __name__ == "__main__":

@@ -119,6 +119,7 @@ def _examine(causal: Any) -> Anatomy:
             f"{name} is an encoder-decoder; keeptune keeps the predictions of decoder-only models",
             "use a causal language model",
         )
+    _keep_weights(causal)
     tolerance = _TOLERANCE if head.weight.dtype.itemsize > 2 else _TOLERANCE_16_BIT
     row_T = torch.arange(_TOKENS, device=head.weight.device).remainder(len(head.weight))
     input_BT = torch.stack([row_T, row_T])
@@ -140,6 +141,25 @@ def _examine(causal: Any) -> Anatomy:
         f"the logits of {name} cannot be rebuilt from its hidden states and head",
         "this architecture is not supported yet; please report the model's name",
     )
+
+
+def _keep_weights(causal: nn.Module) -> None:
+    """Keep RWKV from scaling its weights in place, there and back, whenever it changes between training and evaluation.
+
+    It computes the same without, but for overflow in fp16. With it a reading of drift would leave scaled weights to be
+    saved, and gradients of a step with passes in both modes could not be computed.
+    """
+    for module in causal.modules():
+        if hasattr(module, "layers_are_rescaled"):
+            if module.layers_are_rescaled:
+                was_training, module.training = module.training, True
+                module._rescale_layers()
+                module.training = was_training
+            module._rescale_layers = _nothing
+
+
+def _nothing() -> None:
+    pass
 
 
 def _candidates(causal: Any, input_BT: Tensor) -> Iterator[tuple[bool, float, float | None]]:

@@ -118,7 +118,7 @@ def _cache_bytes(causal: Any, positions: int, dtype: torch.dtype) -> int:
         heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
         width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
         return int(2 * config.num_hidden_layers * heads * width * positions * dtype.itemsize)
-    except (AttributeError, TypeError, ValueError):
+    except (AttributeError, RuntimeError, TypeError, ValueError):  # Gemma 4: each layer has a head width of its own
         at_2, at_3 = (own_cache_bytes(causal, count) for count in (2, 3))
         return (at_2 + (at_3 - at_2) * max(positions - 2, 0)) * dtype.itemsize // causal.dtype.itemsize
 
