@@ -39,10 +39,11 @@ from tests.sft_config.values import VALUES, tables  # noqa: E402
 JSON, PAGE = ROOT / "docs" / "sft-config.json", ROOT / "docs" / "sft-config.md"
 HEAD = """# The table `[sft]` of a run file
 
-Of the fields of TRL's `SFTConfig`, {works} of {fields} work in a table `[sft]`, with every value tried or with some; all
-others are refused by name before anything is trained. `make sft-config` writes this table: it runs each row on a tiny
-model ({versions}, on a CPU). `KeepSFTTrainer(args=SFTConfig(...))` takes all fields as TRL does, but for DeepSpeed, FSDP1,
-`auto_find_batch_size`, and optimizers and schedules that cannot be made, which it refuses before a pool is written.
+Of the fields of TRL's `SFTConfig`, {works} of {fields} work in a table `[sft]`, with every value tried or with some;
+all others are refused by name before anything is trained. `make sft-config` writes this table: it runs each row on a
+tiny model ({versions}, on a CPU). `KeepSFTTrainer(args=SFTConfig(...))` takes all fields as TRL does, but for
+DeepSpeed, FSDP1, `auto_find_batch_size`, and optimizers and schedules that cannot be made, which it refuses before a
+pool is written.
 
 | field | tried | result |
 |---|---|---|

@@ -37,7 +37,8 @@ class KeepMixin:
     """Adds `keep=KeepConfig(...)` to a trainer: loss = the trainer's own + λ · R(replay).
 
     The replay term is scaled by the count of replay tokens in the whole accumulation window over all processes, and
-    replay rows are predicted without dropout, NEFTune or router jitter. With λ = 0 the trainer is its parent, bit for bit. Readings of drift go to `<output_dir>/runs.jsonl`.
+    replay rows are predicted without dropout, NEFTune or router jitter. With λ = 0 the trainer is its parent, bit for
+    bit. Readings of drift go to `<output_dir>/runs.jsonl`.
 
     Args:
         *args, **kwargs: the parent's; the first is the base model (a name, a model, or a model with a fresh adapter).
