@@ -185,7 +185,9 @@ def test_output_folder_holds_something_else(tune: Run, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("every", "what"), [("0", "the loss became nan at step 4"), ("1", "kl became nan at step 3")], ids=["loss", "reading"]
+    ("every", "what"),
+    [("0", "the loss became nan at step 4"), ("1", "kl became nan at step 3")],
+    ids=["loss", "reading"],
 )
 def test_loss_that_becomes_nan_names_step_and_checkpoint(
     monkeypatch: pytest.MonkeyPatch, tune: Run, tmp_path: Path, every: str, what: str
