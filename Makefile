@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 .DEFAULT_GOAL := help
-.PHONY: sft-config help demo test check windows families data-formats format figures verdicts clean
+.PHONY: help demo test check windows families adapters hosts trl-tests sft-config data-formats format figures verdicts clean
 
 help:
 	@echo "make demo    fine-tune a real model with and without replay and see what each forgot (about 15 minutes)"
@@ -14,6 +14,7 @@ help:
 	@echo "make trl-tests  run TRL's own tests with keeptune's trainer: TRL_TESTS=PATH/TO/trl/tests make trl-tests"
 	@echo "make sft-config runs with every field of a table [sft] (about five minutes)"
 	@echo "make families walk every family of models and write docs/families.md (about half an hour; resumes)"
+	@echo "make adapters  train every adapter type of PEFT with replay (about ten minutes)"
 	@echo "make lab-X   run what is missing of the experiment lab/X; make figures, make verdicts: redraw, judge again"
 
 demo: .venv/installed
@@ -47,6 +48,9 @@ sft-config: .venv/installed-dev
 
 families: .venv/installed-dev
 	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(BIN)/python -m tests.families.run $(ARGS)
+
+adapters: .venv/installed-dev
+	HF_HUB_OFFLINE=1 $(BIN)/python -m tests.adapters.run $(ARGS)
 
 # lab-toy_continual runs lab/toy_continual; ARGS="--size smoke" and the like go to lab/run.py.
 lab-%: .venv/installed

@@ -4,6 +4,7 @@
     ├── SourceError      (ValueError)           a model or data set cannot be found, read or used
     │   └── SourceNotFound (FileNotFoundError)
     ├── ConfigError      (ValueError)           settings that contradict each other or the model
+    │   └── UnsupportedModel                    a model or adapter whose predictions keeptune cannot keep
     ├── PoolError        (ValueError)           a replay pool is damaged or unfinished
     │   └── PoolMismatch                        a replay pool was written by another base model
     ├── OutputExists     (FileExistsError)      the output folder already holds something
@@ -41,6 +42,10 @@ class SourceNotFound(SourceError, FileNotFoundError):
 
 class ConfigError(KeeptuneError, ValueError):
     """Settings that contradict each other or do not fit the model."""
+
+
+class UnsupportedModel(ConfigError):
+    """A model or an adapter whose predictions keeptune cannot compute, or whose base it cannot reach."""
 
 
 class PoolError(KeeptuneError, ValueError):

@@ -114,38 +114,19 @@ def test_the_choice_is_what_the_pool_holds_and_is_said(
 
 
 @pytest.mark.parametrize("kind", ["pissa", "olora"])
-def test_an_adapter_whose_off_state_is_not_the_base_is_refused(
+def test_an_adapter_that_takes_weights_of_the_base_is_held_to_the_model_before_its_first_step(
     tmp_path: Path, pools: dict[str, ReplayPool], kind: str
 ) -> None:
-    for teacher in ("adapter", "live", "auto"):
-        with pytest.raises(ConfigError, match="disabling the adapter does not recover the base"):
-            trainer(tmp_path / "run", pools["none"], teacher, peft_config=lora(init_lora_weights=kind))
-    already_on = get_peft_model(make_model(), lora(init_lora_weights=kind))
-    keep = KeepConfig(replay_tokens=64, replay_length=16, drift_rows=2)
-    with pytest.raises(ConfigError, match="disabling it changes the predictions before training"):
-        KeepSFTTrainer(
-            model=already_on, args=config(tmp_path / "own"), keep=keep, train_dataset=task_rows(),
-            processing_class=make_tokenizer(),
-        )  # fmt: skip
-    assert not (tmp_path / "own" / "replay").exists()
-
-
-def test_such_an_adapter_trains_against_a_pool_of_the_raw_base(tmp_path: Path, pools: dict[str, ReplayPool]) -> None:
-    run = trainer(tmp_path / "run", pools["hidden"], "auto", peft_config=lora(init_lora_weights="olora"))
-    trained(run)
-    rows = read_rows(tmp_path / "run" / "runs.jsonl")
-    assert abs(rows[0]["KL"]) < 1e-6 < rows[-1]["KL"]
-
-
-def test_drift_on_a_text_needs_a_base_that_an_adapter_has_not_changed(
-    tmp_path: Path, pools: dict[str, ReplayPool]
-) -> None:
-    keep = KeepConfig(replay=str(pools["hidden"].folder), drift_rows=2, drift_text="old.txt")
-    with pytest.raises(ConfigError, match="drift on drift_text needs the base"):
-        KeepSFTTrainer(
-            model=make_model(), args=config(tmp_path / "run"), keep=keep, train_dataset=task_rows(),
-            processing_class=make_tokenizer(), peft_config=lora(init_lora_weights="olora"),
-        )  # fmt: skip
+    reference = None
+    for teacher, pool in (("hidden", "hidden"), ("live", "none"), ("auto", "none")):
+        folder = tmp_path / f"{teacher} {pool}"
+        weights = trained(trainer(folder, pools[pool], teacher, peft_config=lora(init_lora_weights=kind)))
+        reference = reference or weights
+        assert largest_gap(weights, reference) < 1e-5
+        rows = read_rows(folder / "runs.jsonl")
+        assert abs(rows[0]["KL"]) < 1e-6 < rows[-1]["KL"]
+    with pytest.raises(ConfigError, match=f"'{kind}' moves weights of the base into the adapter.* does not recover"):
+        trainer(tmp_path / "run", pools["none"], "adapter", peft_config=lora(init_lora_weights=kind))
 
 
 def test_bad_choices_are_refused(tmp_path: Path, pools: dict[str, ReplayPool]) -> None:

@@ -19,13 +19,14 @@ from torch import nn
 from transformers import TrainerCallback
 
 from keeptune.errors import ConfigError
-from keeptune.models.adapters import adapter_mismatch, has_adapter
+from keeptune.models.adapters import has_adapter
 from keeptune.models.modeling import autocast, head_of
+from keeptune.train.base import Given, require_language_model
 from keeptune.train.callbacks.drift import DriftCallback
 from keeptune.train.callbacks.forecast import ForecastCallback
 from keeptune.train.config import DRIFT_EVERY, KeepConfig
 from keeptune.train.context import Host
-from keeptune.train.prepare import Given, prepare, require_language_model
+from keeptune.train.prepare import prepare
 
 
 class DriftReadings(TrainerCallback):
@@ -39,7 +40,7 @@ class DriftReadings(TrainerCallback):
 
     Raises:
         ConfigError: settings that need the replay term; at the start of training also a model that is sharded, a
-            resumed full fine-tuning, or an adapter that does not give the base when it is disabled.
+            resumed full fine-tuning, or an adapter whose initialization has changed the base.
     """
 
     def __init__(self, keep: KeepConfig | None = None) -> None:
@@ -57,9 +58,7 @@ class DriftReadings(TrainerCallback):
         _require_base(model, args, state)
         # The pool is sampled between the trainer's seeding and its first batch: training must not notice.
         with torch.random.fork_rng():
-            context = prepare(
-                model, _host_of(model, args, kwargs), self.keep, Given(fingerprint=None, plain=not has_adapter(model))
-            )
+            context = prepare(model, _host_of(model, args, kwargs), self.keep, Given())
         forecast = ForecastCallback(context)
         context.listeners.append(forecast)
         self._callbacks = [DriftCallback(context), forecast]
@@ -91,8 +90,6 @@ def _require_base(model: nn.Module, args: Any, state: Any) -> None:
             f"this run resumes full fine-tuning at step {state.global_step}, and the base is no longer in memory",
             "leave the callback out and run keeptune audit afterwards",
         )
-    if not state.global_step and (mismatch := adapter_mismatch(model)):
-        raise ConfigError(f"drift needs the base, and {mismatch}", "use an adapter that starts at zero, such as LoRA")
 
 
 def _host_of(model: nn.Module, args: Any, given: dict[str, Any]) -> Host:

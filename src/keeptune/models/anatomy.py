@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor, Partial
 
 from keeptune.errors import ConfigError
-from keeptune.models.adapters import evaluating
+from keeptune.models.adapters import evaluating, output_weight
 from keeptune.objective import Head
 
 _TOKENS = 8
@@ -89,9 +89,8 @@ def output_head(causal: Any, scale: float, softcap: float | None) -> Head:
     """The output layer with its own parameters, gathered if FSDP shards them."""
     layer = causal.get_output_embeddings()
     bias = getattr(layer, "bias", None)
-    return Head(
-        weight_VD=_whole(layer.weight), bias_V=None if bias is None else _whole(bias), scale=scale, softcap=softcap
-    )
+    weight_VD, bias_V = _whole(output_weight(layer)), None if bias is None else _whole(bias)
+    return Head(weight_VD=weight_VD, bias_V=bias_V, scale=scale, softcap=softcap)
 
 
 def _whole(parameter: Tensor) -> Tensor:
@@ -143,7 +142,7 @@ def _examine(causal: Any) -> Anatomy:
     )
 
 
-def _keep_weights(causal: nn.Module) -> None:
+def _keep_weights(causal: Any) -> None:
     """Keep RWKV from scaling its weights in place, there and back, whenever it changes between training and evaluation.
 
     It computes the same without, but for overflow in fp16. With it a reading of drift would leave scaled weights to be

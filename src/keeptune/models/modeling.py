@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from keeptune.log import logger
-from keeptune.models.adapters import base_parameters, causal_model, evaluating
+from keeptune.models.adapters import base_parameters, causal_model, evaluating, own_forward, peft_states
 from keeptune.models.anatomy import anatomy_of, entering_head, output_head
 from keeptune.objective import Head
 
@@ -29,7 +29,10 @@ def hidden_states(model: nn.Module, input_BT: Tensor, position_BT: Tensor | None
     Raises `ConfigError` as `anatomy_of` does.
     """
     causal = causal_model(model)
-    return entering_head(causal, input_BT, position_BT, anatomy_of(causal).by_decoder)
+    by_decoder = anatomy_of(causal).by_decoder
+    if own_forward(model):
+        return peft_states(model, input_BT, position_BT, by_decoder)
+    return entering_head(causal, input_BT, position_BT, by_decoder)
 
 
 def head_of(model: nn.Module) -> Head:
@@ -63,11 +66,22 @@ def fingerprint(model: nn.Module) -> str:
     """
     digest = hashlib.sha256()
     for name, tensor in sorted(base_parameters(model)):
-        flat = tensor.detach().reshape(-1)
-        step = max(1, flat.numel() // _FINGERPRINT_VALUES)
         digest.update(f"{name}{tuple(tensor.shape)}".encode())
-        digest.update(flat[::step].to("cpu", torch.bfloat16).view(torch.int16).numpy().tobytes())
+        digest.update(_sampled_bytes(tensor))
     return digest.hexdigest()
+
+
+def parameter_marks(model: nn.Module) -> dict[str, tuple[tuple[int, ...], str]]:
+    """Shape and sha256 of every base tensor, of the values that its fingerprint has: to say which of them changed."""
+    marked = base_parameters(model)
+    return {name: (tuple(t.shape), hashlib.sha256(_sampled_bytes(t)).hexdigest()) for name, t in marked}
+
+
+@torch.no_grad()
+def _sampled_bytes(tensor: Tensor) -> bytes:
+    flat = tensor.detach().reshape(-1)
+    step = max(1, flat.numel() // _FINGERPRINT_VALUES)
+    return flat[::step].to("cpu", torch.bfloat16).view(torch.int16).numpy().tobytes()
 
 
 def has_bf16(device: torch.device | str) -> bool:

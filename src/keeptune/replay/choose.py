@@ -41,12 +41,6 @@ def choose_teacher(wanted: str, objective: str, pool: ReplayPool | None, options
     the run will write one. Raises `ConfigError` if the named teacher cannot be used in this run, or no teacher fits.
     """
     stored = None if pool is None else pool.settings.predictions
-    if options.adapter_mismatch and (stored != "hidden" or wanted not in ("auto", "hidden")):
-        raise ConfigError(
-            f"disabling the adapter does not recover the base: {options.adapter_mismatch}",
-            "give a pool of hidden states written by the base without the adapter (keeptune replay MODEL --out FOLDER),"
-            " or use an adapter that starts as the identity, such as LoRA's default",
-        )
     if objective == "ntp":
         return TeacherChoice(kind=None, reason="next-token replay needs only the sampled tokens")
     if wanted != "auto":

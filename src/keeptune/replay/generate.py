@@ -21,7 +21,7 @@ from keeptune.data.encode import text_rows
 from keeptune.data.rows import ROW_LENGTH, SEED
 from keeptune.errors import ConfigError
 from keeptune.log import Task, logger, track
-from keeptune.models.adapters import causal_model, evaluating
+from keeptune.models.adapters import causal_model, evaluating, without_adapter
 from keeptune.models.limits import check_sizes
 from keeptune.models.modeling import check_head, fingerprint, training_dtype
 from keeptune.replay.engines import Engine, engine_named
@@ -36,6 +36,7 @@ _TEXT_ROWS_PER_SHARD = 64
 _RowsOf = Callable[[range], Tensor]
 
 
+@without_adapter
 def sample_pool(
     model: nn.Module,
     tokenizer: Any,
@@ -58,7 +59,7 @@ def sample_pool(
     depends on the free memory and is recorded in the pool.
 
     Args:
-        model, tokenizer: the base, before any fine-tuning, on its device, and its tokenizer.
+        model, tokenizer: the base, before any fine-tuning, on its device, and its tokenizer. An adapter is disabled.
         tokens: number of targets, rounded up to whole rows of `length` targets.
         start: the document-start token, as text or id, if the detected one is wrong. Several are used in turn.
         prompts: how rows start: as a `document`, or as a `chat`, with the chat template up to the user's first words.
@@ -97,6 +98,7 @@ def sample_pool(
     return ReplayPool.open(folder)
 
 
+@without_adapter
 def text_pool(
     model: nn.Module,
     tokenizer: Any,
@@ -117,7 +119,7 @@ def text_pool(
     The last rows of the pool are held out for the drift readings and the certificate.
 
     Args:
-        model, tokenizer: the base, before any fine-tuning, on its device, and its tokenizer.
+        model, tokenizer: the base, before any fine-tuning, on its device, and its tokenizer. An adapter is disabled.
         texts: plain texts, one string a document; or the name of a data set, as for `load_documents`; or rows that
             `keeptune.data.encode.text_rows` cut, integer [R, T + 1].
         tokens, length, seed, start: how to cut texts into rows; see `text_rows`. Default length 128.

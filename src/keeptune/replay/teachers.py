@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -71,14 +72,16 @@ class AdapterOff:
 class LiveCopy:
     """A frozen copy of the base beside the model, in the dtype in which training multiplies: exact, twice the memory.
 
-    If the base has an adapter, the copy disables it.
+    If the model has an adapter, the copy disables it, unless `adapter_on` says that the base is the model with it.
     """
+
+    adapter_on = False
 
     def __init__(self, model: nn.Module, dtype: torch.dtype) -> None:
         self.copy = copy.deepcopy(model).to(dtype).eval().requires_grad_(False)
 
     def target(self, model: nn.Module, batch: ReplayBatch) -> Target:
-        with adapter_off(self.copy), torch.no_grad():
+        with nullcontext() if self.adapter_on else adapter_off(self.copy), torch.no_grad():
             hidden_BTD = hidden_states(self.copy, batch.inputs_BT)
         return HiddenTarget(hidden_ND=hidden_BTD.flatten(0, 1), head=head_of(self.copy))
 
@@ -93,7 +96,7 @@ class TeacherOptions:
     top_k: int  # tokens that a topk pool stores of each prediction
     disk_free: int  # bytes on the pool's disk
     memory_free: int  # bytes on the training device
-    adapter_mismatch: str | None  # see `keeptune.models.adapters.adapter_mismatch`
+    adapter_mismatch: str | None  # why the model with its adapter disabled is not the base, now or after training
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,14 +119,19 @@ def _head_copy_bytes(options: TeacherOptions) -> int:
     return weight_VD.numel() * options.dtype.itemsize if weight_VD.requires_grad else 0
 
 
+def _trainable(model: nn.Module) -> str | None:
+    name = trainable_base_parameter(model)
+    return name and f"parameter {name!r} of the base is trainable"
+
+
 def _adapter_obstacle(options: TeacherOptions) -> ConfigError | None:
     if not has_adapter(options.model):
         return ConfigError(
             "the adapter teacher needs an adapter, and this run trains all weights", "use hidden or live"
         )
-    if name := trainable_base_parameter(options.model):
+    if why := options.adapter_mismatch or _trainable(options.model):
         return ConfigError(
-            f"parameter {name!r} of the base is trainable, so disabling the adapter no longer recovers the base",
+            f"{why}, so disabling the adapter does not recover the base",
             "use the hidden or the live teacher, or freeze the base's parameters (such as with bias='none')",
         )
     return None
@@ -186,7 +194,8 @@ def make_teacher(name: str, model: nn.Module, dtype: torch.dtype, head: Head | N
 
 def frozen_head(model: nn.Module, dtype: torch.dtype) -> Head:
     """The base's head; a copy in `dtype`, the dtype of its products, if training changes the head."""
-    head = head_of(model)
+    with adapter_off(model):
+        head = head_of(model)
     trained = head.weight_VD.requires_grad or (head.bias_V is not None and head.bias_V.requires_grad)
     return head.detached(dtype) if trained else head
 

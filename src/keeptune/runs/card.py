@@ -15,11 +15,15 @@ def card(
     certificate: dict[str, Any] | None = None,
     pool_text: str = "self",
     bad_rows: int = 0,
+    base: str | None = None,
 ) -> str:
     """Markdown from the first and the last reading of the run, the certificate of its budget, and its pool's text.
 
-    `bad_rows` is the number of rows of the data that were left out because they could not be read.
+    `bad_rows` is the number of rows of the data that were left out because they could not be read; `base` is where the
+    base is saved, if that is not the model that was named.
     """
+    base = base or settings.model
+    merged = "" if base == settings.model else f"\nThe base is {settings.model}, merged and saved as `{base}`.\n"
     own = pool_text == "self"
     replay = "self-generated replay" if own else f"replay ({pool_text})"
     method = f"{replay}, {settings.objective} term, λ = {settings.lambda_:g}"
@@ -40,7 +44,7 @@ def card(
         on, read = settings.drift_text, f"{settings.drift_rows} openings of documents at most"
     left_out = f"\nRows of the data that could not be read and were left out: {bad_rows}.\n" if bad_rows else ""
     return f"""---
-base_model: {settings.model}
+base_model: {base}
 library_name: {"peft" if settings.lora else "transformers"}
 tags: [keeptune, sft]
 ---
@@ -54,7 +58,7 @@ tags: [keeptune, sft]
 | task loss, {last["L_ft_on"]} documents | {_number(first["L_ft"])} | {_number(last["L_ft"])} |
 | forgetting: KL(base‖tuned) on {on} | 0 | {last["KL"]:.4f} |
 | forgetting: L_f, cross-entropy against the base's favourite token | {last["L_f_base"]:.4f} | {last["L_f"]:.4f} |
-{certified}{left_out}
+{certified}{merged}{left_out}
 L_f rose by {rise:+.4f} nats per token. Read on {on}: {read}.
 Seed {settings.seed}; {versions}. Measure it on other text with `keeptune audit BASE TUNED --text NAME=SOURCE`.
 """

@@ -22,8 +22,17 @@ from trl import SFTConfig
 
 from keeptune.data.documents import read_documents, split_documents
 from keeptune.data.encode import encode
-from keeptune.errors import BoundBroken, ConfigError, Diverged, Interrupted, KeeptuneError, OutputExists
+from keeptune.errors import (
+    BoundBroken,
+    ConfigError,
+    Diverged,
+    Interrupted,
+    KeeptuneError,
+    OutputExists,
+    UnsupportedModel,
+)
 from keeptune.log import logger
+from keeptune.models.adapters import record_base
 from keeptune.models.guarded import quiet
 from keeptune.models.limits import check_sizes
 from keeptune.models.loading import load_model, load_tokenizer
@@ -39,6 +48,7 @@ from keeptune.runs.sft import refused_by_trl
 from keeptune.runs.trainer import TuneTrainer
 from keeptune.stats import evenly_spaced
 from keeptune.storage import atomic_folder, damaged_json, storage_errors
+from keeptune.train.base import BASE
 from keeptune.train.budget.certificate import read_certificate
 from keeptune.train.callbacks.checkpoint import (
     CheckpointCallback,
@@ -150,9 +160,13 @@ def train(trainer: KeepSFTTrainer, out: Path, *, label: str, resume: bool, extra
 
 
 def context_of(trainer: KeepSFTTrainer) -> KeepContext:
-    """The trainer's context, which every run of `keeptune tune` has: it always reads drift."""
+    """The trainer's context, which every run of `keeptune tune` has: it always reads drift.
+
+    Raises:
+        UnsupportedModel: no drift can be read of the model, as the log says.
+    """
     if trainer.context is None:
-        raise RuntimeError("the run reads no drift")
+        raise UnsupportedModel("the drift of this model cannot be read", "tune it with TRL, or tune another model")
     return trainer.context
 
 
@@ -293,7 +307,10 @@ def save(trainer: KeepSFTTrainer, settings: TuneSettings, *, bad_rows: int = 0) 
         certificate = read_certificate(out) if settings.budget is not None else None
         pool = context_of(trainer).pool
         text = "self" if pool is None else pool.settings.text
-        told = card(settings, rows[0], rows[-1], certificate, text, bad_rows)
+        if settings.lora:
+            record_base(temporary, folder, context_of(trainer).base)
+        base = str(saved) if (saved := (out / BASE).resolve()).is_dir() else settings.model
+        told = card(settings, rows[0], rows[-1], certificate, text, bad_rows, base)
         (temporary / "README.md").write_text(told, encoding="utf-8")
         (temporary / "training_args.bin").unlink(missing_ok=True)
     for checkpoint in out.glob("checkpoint-*"):

@@ -131,6 +131,8 @@ class KeepContext:
     """Weight of the replay term in the next step; a budget moves it."""
     require_finite: bool
     """Whether a loss or reading that is NaN or infinite ends the run."""
+    starts_apart: bool = False
+    """Whether an adapter makes the model differ from the base before the first step."""
     window: Window | None = None
     """The optimizer step in hand."""
     listeners: list[Listener] = field(default_factory=list)

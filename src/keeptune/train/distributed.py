@@ -15,6 +15,7 @@ from torch import nn
 
 from keeptune.errors import ConfigError
 from keeptune.log import logger
+from keeptune.models.adapters import adapter_off
 from keeptune.models.modeling import head_of
 from keeptune.objective import Head
 from keeptune.replay.teachers import frozen_head
@@ -69,7 +70,8 @@ def teachers_head(model: nn.Module, host: Host) -> Head:
     """The base's head on the training device, which neither training nor sharding can change."""
     if not host.sharded:
         return frozen_head(model, host.dtype)
-    head = head_of(model).detached(host.dtype)
+    with adapter_off(model):
+        head = head_of(model).detached(host.dtype)
     bias_V = None if head.bias_V is None else head.bias_V.to(host.device)
     return replace(head, weight_VD=head.weight_VD.to(host.device), bias_V=bias_V)
 

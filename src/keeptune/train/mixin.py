@@ -16,9 +16,12 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
-from keeptune.errors import ConfigError
+from keeptune.errors import ConfigError, UnsupportedModel
+from keeptune.log import logger
+from keeptune.models.loading import is_adapter, load_model, load_tokenizer
 from keeptune.models.modeling import head_of
 from keeptune.train.arguments import check_arguments
+from keeptune.train.base import given_model, require_language_model
 from keeptune.train.budget.callback import BudgetCallback
 from keeptune.train.callbacks.drift import DriftCallback
 from keeptune.train.callbacks.forecast import ForecastCallback
@@ -27,7 +30,7 @@ from keeptune.train.config import KeepConfig
 from keeptune.train.context import Host, KeepContext, Window
 from keeptune.train.distributed import check_launch
 from keeptune.train.evaluation import held_out_loss
-from keeptune.train.prepare import given_model, prepare, require_language_model
+from keeptune.train.prepare import prepare
 from keeptune.train.replay_term import replay_rows, replay_sum
 
 _Result = TypeVar("_Result")
@@ -41,7 +44,8 @@ class KeepMixin:
     bit. Readings of drift go to `<output_dir>/runs.jsonl`.
 
     Args:
-        *args, **kwargs: the parent's; the first is the base model (a name, a model, or a model with a fresh adapter).
+        *args, **kwargs: the parent's; the first is the base: a name (also of a saved adapter, which is merged), a
+            model, or a PEFT model, whose base is the model without its adapter.
         keep: settings of the replay term; by default the base writes a replay pool into `<output_dir>` first.
 
     Raises:
@@ -58,10 +62,13 @@ class KeepMixin:
         require_current_parents(type(self), self._trl_parents)
         self.keep = keep or KeepConfig()
         self._windows: list[Window] = []
-        given = given_model(args[0] if args else kwargs.get("model")) if self.keep.is_active else None
-        super().__init__(*args, **kwargs)
-        if given is None:
+        if not self.keep.is_active:
+            super().__init__(*args, **kwargs)
             return
+        args, kwargs = _adapter_merged(args, kwargs)
+        adapts = kwargs.get("peft_config") is not None
+        given = given_model(args[0] if args else kwargs.get("model"), adapts=adapts)
+        super().__init__(*args, **kwargs)
         trainer: Any = self
         if getattr(trainer, "model_init", None) is not None:
             raise ConfigError(
@@ -70,8 +77,15 @@ class KeepMixin:
         check_launch(trainer)
         check_arguments(trainer)
         model = trainer.accelerator.unwrap_model(trainer.model)
-        require_language_model(model)
-        self.context = prepare(model, host_of(trainer), self.keep, given)
+        try:
+            require_language_model(model)
+            self.context = prepare(model, host_of(trainer), self.keep, given)
+        except UnsupportedModel as error:
+            if self.keep.lambda_ > 0:
+                raise
+            # What the parent trains is trained; only the readings are lost.
+            logger.warning(f"no drift is read in this run: {error.what}")
+            return
         for callback in _callbacks(self.context):
             trainer.add_callback(callback)
 
@@ -158,6 +172,18 @@ class KeepMixin:
             counted = trainer.model_accepts_loss_kwargs and num_items_in_batch is not None
             scaled = counted or trainer.compute_loss_func is not None
         return 1 if scaled else trainer.current_gradient_accumulation_steps
+
+
+def _adapter_merged(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """The trainer's arguments, with a saved adapter's name replaced by the model that it makes of its base."""
+    model = args[0] if args else kwargs.get("model")
+    if not isinstance(model, str) or not is_adapter(model):
+        return args, kwargs
+    logger.info(f"{model} is an adapter: merged into its base, it is the base of this run")
+    if len(args) < 2 and kwargs.get("processing_class") is None:
+        kwargs = {**kwargs, "processing_class": load_tokenizer(model)}
+    merged = load_model(model)
+    return ((merged, *args[1:]), kwargs) if args else (args, {**kwargs, "model": merged})
 
 
 def _with_keep(signature: inspect.Signature) -> inspect.Signature:

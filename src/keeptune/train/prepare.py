@@ -15,11 +15,10 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from keeptune.errors import ConfigError
+from keeptune.errors import ConfigError, PoolMismatch, UnsupportedModel
 from keeptune.log import logger
-from keeptune.models.adapters import adapter_mismatch, adapter_off, causal_model, evaluating, has_adapter
+from keeptune.models.adapters import evaluating
 from keeptune.models.limits import check_length, check_tokenizer
-from keeptune.models.modeling import check_head, fingerprint
 from keeptune.objective import Head
 from keeptune.replay.choose import TeacherChoice, choose_teacher
 from keeptune.replay.generate import sample_pool
@@ -27,29 +26,11 @@ from keeptune.replay.pool import Predictions, ReplayBatch, ReplayPool, read_mani
 from keeptune.replay.teachers import LiveCopy, Teacher, TeacherOptions, make_teacher, teacher_outputs
 from keeptune.storage import free_disk
 from keeptune.system import free_bytes, versions
+from keeptune.train.base import Base, Given, Where, identify_base, keep_base_reloadable
 from keeptune.train.config import CERTIFICATE_ROWS, KeepConfig
 from keeptune.train.context import Host, KeepContext
 from keeptune.train.distributed import main_process_first, on_device, teachers_head
 from keeptune.train.drift import drift_text_rows
-
-
-@dataclass(frozen=True, kw_only=True)
-class Base:
-    """Which model is held on to."""
-
-    fingerprint: str
-    mismatch: str | None
-    """Why the model with its adapter disabled is not the base; None where it is."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Given:
-    """The model as the trainer was given it."""
-
-    fingerprint: str | None
-    """None where the trainer loaded the model itself."""
-    plain: bool
-    """A module without an adapter."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,13 +40,6 @@ class Split:
     train: int
     drift: int
     certificate: int
-
-
-def given_model(model: object) -> Given:
-    """What is known of the model before the trainer puts an adapter on it."""
-    if not isinstance(model, nn.Module):
-        return Given(fingerprint=None, plain=False)
-    return Given(fingerprint=fingerprint(model), plain=not has_adapter(model))
 
 
 def prepare(model: nn.Module, host: Host, keep: KeepConfig, given: Given) -> KeepContext:
@@ -83,10 +57,10 @@ def prepare(model: nn.Module, host: Host, keep: KeepConfig, given: Given) -> Kee
     check_length(model, length, "replay rows")
     if host.tokenizer is not None:
         check_tokenizer(model, host.tokenizer)
-    base = identify_base(model, given, keep, pool)
+    base = identify_base(model, given)
+    check_base(base, given, keep, pool)
     text = None if keep.drift_text is None else drift_text_rows(keep.drift_text, host.tokenizer, keep)
-    if pool is not None:
-        pool.check_base(base.fingerprint)
+    keep_base_reloadable(model, base, host.tokenizer, host.output_dir, is_main=host.is_main)
     choice = choose(model, host, keep, base, pool)
     if pool is None and needs_pool(keep):
         pool = write_pool(model, host, keep, base, predictions_of(choice))
@@ -103,35 +77,15 @@ def prepare(model: nn.Module, host: Host, keep: KeepConfig, given: Given) -> Kee
         base=base.fingerprint,
         pool=pool,
         train_rows=split.train,
-        teacher=build_teacher(model, host, keep, choice, head),
+        teacher=build_teacher(model, host, keep, base, choice, head),
         base_head=head,
-        drift_rows=with_base_states(model, host, drift_rows(pool, split) if text is None else text),
-        budget_rows=with_base_states(model, host, drift_rows(pool, split)) if steered_apart else None,
-        certificate_rows=certificate_rows(model, host, pool, split),
+        drift_rows=with_base_states(model, host, base, drift_rows(pool, split) if text is None else text),
+        budget_rows=with_base_states(model, host, base, drift_rows(pool, split)) if steered_apart else None,
+        certificate_rows=certificate_rows(model, host, base, pool, split),
         lambda_=keep.lambda_,
         require_finite=keep.lambda_ > 0,
+        starts_apart=base.starts_apart,
     )
-
-
-def require_language_model(model: nn.Module) -> None:
-    """Refuse a model that predicts no next token.
-
-    Raises:
-        ConfigError: an encoder-decoder, a model without a language-model head, or one whose logits cannot be rebuilt.
-    """
-    name, config = type(model).__name__, getattr(model, "config", None)
-    head = getattr(causal_model(model), "get_output_embeddings", lambda: None)()
-    if head is None:
-        raise ConfigError(
-            f"{name} has no language-model head, so there are no next-token predictions to keep",
-            "train a causal language model, or set lambda_=0 to train without keeping",
-        )
-    if getattr(config, "is_encoder_decoder", False):
-        raise ConfigError(
-            f"{name} is an encoder-decoder; keeptune keeps the predictions of decoder-only models",
-            "train a causal language model, or set lambda_=0 to train without keeping",
-        )
-    check_head(model)
 
 
 def open_pool(keep: KeepConfig) -> ReplayPool | None:
@@ -141,19 +95,27 @@ def open_pool(keep: KeepConfig) -> ReplayPool | None:
     return ReplayPool.open(keep.replay)
 
 
-def identify_base(model: nn.Module, given: Given, keep: KeepConfig, pool: ReplayPool | None) -> Base:
-    """The base's fingerprint, and whether disabling the adapter still gives the base."""
-    mark, mismatch = fingerprint(model), None
-    if given.fingerprint is not None and mark != given.fingerprint:
-        mismatch = "initializing the adapter changed the base's weights (PiSSA and OLoRA do)"
-    elif not given.plain and pool is None:
-        mismatch = adapter_mismatch(model)
-    if mismatch and keep.drift_text is not None:
-        raise ConfigError(
-            f"drift on drift_text needs the base, and {mismatch}",
-            "leave drift_text out, or use an adapter that starts at zero, such as LoRA's default",
-        )
-    return Base(fingerprint=given.fingerprint or mark, mismatch=mismatch)
+def check_base(base: Base, given: Given, keep: KeepConfig, pool: ReplayPool | None) -> None:
+    """Check that the base can be reached, and that it wrote the pool.
+
+    Raises:
+        UnsupportedModel: an adapter has changed the base, and there is no pool of the base's hidden states.
+        PoolMismatch: the pool was written by another base.
+    """
+    if pool is not None:
+        try:
+            pool.check_base(base.fingerprint)
+        except PoolMismatch as error:
+            if not base.changed:
+                raise
+            raise PoolMismatch(f"{error.what} (the trainer changed the model: {base.changed})", error.fix) from error
+    stored = pool is not None and pool.settings.predictions == "hidden"
+    if base.where is not Where.NOWHERE or (stored and keep.drift_text is None and keep.teacher in ("auto", "hidden")):
+        return
+    fix = "give a pool of hidden states that the base wrote without the adapter (keeptune replay MODEL --out FOLDER)"
+    if given.fingerprint is None or not given.plain:
+        fix = f"pass the base as a model object together with peft_config, or {fix}"
+    raise UnsupportedModel(f"keeptune cannot reach the base in this model: {base.mismatch}", fix)
 
 
 def choose(model: nn.Module, host: Host, keep: KeepConfig, base: Base, pool: ReplayPool | None) -> TeacherChoice | None:
@@ -210,8 +172,10 @@ def pool_folder(host: Host, keep: KeepConfig, base: Base) -> Path:
 
 def write_pool(model: nn.Module, host: Host, keep: KeepConfig, base: Base, predictions: Predictions) -> ReplayPool:
     """Let the base write the run's pool; other processes wait for it."""
-    with main_process_first(), on_device(model, host.device), adapter_off(model):
-        return sample_pool(
+    # sample_pool disables an adapter. Where the base is the model with its adapter, the function inside it is used.
+    sample = sample_pool.__wrapped__ if base.where is Where.ADAPTER_ON else sample_pool  # type: ignore[attr-defined]
+    with main_process_first(), on_device(model, host.device):
+        pool: ReplayPool = sample(
             model,
             host.tokenizer,
             pool_folder(host, keep, base),
@@ -223,6 +187,7 @@ def write_pool(model: nn.Module, host: Host, keep: KeepConfig, base: Base, predi
             predictions=predictions,
             top_k=keep.top_k,
         )
+    return pool
 
 
 def split_rows(keep: KeepConfig, pool: ReplayPool | None) -> Split:
@@ -244,7 +209,7 @@ def split_rows(keep: KeepConfig, pool: ReplayPool | None) -> Split:
 
 
 def build_teacher(
-    model: nn.Module, host: Host, keep: KeepConfig, choice: TeacherChoice | None, head: Head
+    model: nn.Module, host: Host, keep: KeepConfig, base: Base, choice: TeacherChoice | None, head: Head
 ) -> Teacher | None:
     """The teacher, made while the model is still the base."""
     if not isinstance(keep.teacher, str):
@@ -254,6 +219,7 @@ def build_teacher(
     teacher = make_teacher(choice.kind, model, host.dtype, head)
     if isinstance(teacher, LiveCopy):
         teacher.copy.to(host.device)
+        teacher.adapter_on = base.where is Where.ADAPTER_ON
     return teacher
 
 
@@ -264,17 +230,19 @@ def drift_rows(pool: ReplayPool | None, split: Split) -> ReplayBatch:
     return pool.batch(torch.arange(split.train, split.train + split.drift))
 
 
-def certificate_rows(model: nn.Module, host: Host, pool: ReplayPool | None, split: Split) -> ReplayBatch | None:
+def certificate_rows(
+    model: nn.Module, host: Host, base: Base, pool: ReplayPool | None, split: Split
+) -> ReplayBatch | None:
     """The pool's last rows, which neither training nor λ sees."""
     if pool is None or not split.certificate:
         return None
     first = split.train + split.drift
-    return with_base_states(model, host, pool.batch(torch.arange(first, first + split.certificate)))
+    return with_base_states(model, host, base, pool.batch(torch.arange(first, first + split.certificate)))
 
 
-def with_base_states(model: nn.Module, host: Host, batch: ReplayBatch) -> ReplayBatch:
+def with_base_states(model: nn.Module, host: Host, base: Base, batch: ReplayBatch) -> ReplayBatch:
     """The batch with the base's hidden states, computed here where the pool does not store them."""
     if "hidden" in batch.outputs:
         return batch
-    with on_device(model, host.device), adapter_off(model), evaluating(model):
+    with on_device(model, host.device), base.within(model), evaluating(model):
         return replace(batch, outputs=teacher_outputs(model, batch.inputs_BT, host.dtype, "hidden", 0))

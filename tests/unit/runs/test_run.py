@@ -8,11 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from peft import LoraConfig
 
 from keeptune.errors import ConfigError, OutputExists
-from keeptune.runs.run import RUN_FILE, check_folder, claim_folder, lora_config
+from keeptune.models.loading import load_model
+from keeptune.runs.run import RUN_FILE, check_folder, claim_folder, lora_config, tune
 from keeptune.runs.settings import TuneSettings
+from tests.helpers.models import make_tokenizer
 
 
 def settings(out: Path, **changed: Any) -> TuneSettings:
@@ -58,3 +61,35 @@ def test_overwriting_keeps_a_pool_that_the_run_needs(tmp_path: Path) -> None:
 def test_the_adapter_is_rank_stabilized_on_every_linear_layer() -> None:
     config: LoraConfig = lora_config(8)
     assert (config.r, config.use_rslora, config.target_modules) == (8, True, "all-linear")
+
+
+@torch.no_grad()
+def task_loss(model: Any, tokenizer: Any, text: str) -> float:
+    ids = tokenizer(text, return_tensors="pt").input_ids
+    return float(model(input_ids=ids, labels=ids).loss)
+
+
+def test_a_tuned_adapter_is_the_next_base(model_folder: Path, tmp_path: Path) -> None:
+    """The second adapter reloads with both effects, also after everything was moved, and training all weights works."""
+    texts = {name: f"This is how {name} says it, again and again. " * 4 for name in ("one", "two")}
+    for name, text in texts.items():
+        (tmp_path / f"{name}.jsonl").write_text(f"{json.dumps({'text': text})}\n" * 8)
+    small: dict[str, Any] = {
+        "steps": 6, "batch_size": 4, "max_length": 48, "drift_rows": 2, "drift_every": 0, "replay_tokens": 32,
+        "replay_length": 16, "checkpoint_every": 0, "lambda_": 0.01, "learning_rate": 3e-2,
+    }  # fmt: skip
+    bases = {"one": str(model_folder), "two": str(tmp_path / "one" / "model"), "all": str(tmp_path / "two" / "model")}
+    for name, base in bases.items():
+        adapter = {"lora": 8} if name != "all" else {"learning_rate": 1e-3}
+        data = str(tmp_path / f"{'two' if name == 'all' else name}.jsonl")
+        tune(TuneSettings(model=base, data=data, out=str(tmp_path / name), **{**small, **adapter}))
+    tokenizer = make_tokenizer()
+    loss = {name: task_loss(load_model(str(tmp_path / name / "model")), tokenizer, texts["one"]) for name in bases}
+    plain = task_loss(load_model(str(model_folder)), tokenizer, texts["one"])
+    assert loss["one"] < plain - 1 and loss["two"] < plain - 1, "the first adapter's effect is in the second"
+    second = tmp_path / "two"
+    assert f"base_model: {second / 'base'}" in (second / "model" / "README.md").read_text()
+    assert not (tmp_path / "one" / "base").exists() and not (tmp_path / "all" / "base").exists()
+    second.rename(tmp_path / "moved")
+    moved = load_model(str(tmp_path / "moved" / "model"))
+    assert task_loss(moved, tokenizer, texts["one"]) == pytest.approx(loss["two"])

@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 import torch
-from peft import LoraConfig, get_peft_model
 from torch import nn
 
 from keeptune.errors import ConfigError
@@ -16,6 +15,7 @@ from keeptune.models.modeling import fingerprint
 from keeptune.replay.pool import ReplayPool
 from keeptune.replay.teachers import CachedHidden, LiveCopy
 from keeptune.train import prepare
+from keeptune.train.base import Base, Where, given_model
 from keeptune.train.config import KeepConfig
 from keeptune.train.context import Host
 from tests.helpers.models import make_model, make_tokenizer
@@ -48,11 +48,11 @@ SMALL: dict[str, Any] = {"replay_tokens": 160, "replay_length": 16, "drift_rows"
 
 def prepared(host: Host, model: nn.Module | None = None, **settings: Any) -> Any:
     model = model or make_model()
-    return prepare.prepare(model, host, KeepConfig(**{**SMALL, **settings}), prepare.given_model(model))
+    return prepare.prepare(model, host, KeepConfig(**{**SMALL, **settings}), given_model(model, adapts=False))
 
 
 def test_the_pool_is_named_by_what_decides_its_bytes(host: Host) -> None:
-    keep, base = KeepConfig(**SMALL), prepare.Base(fingerprint="a", mismatch=None)
+    keep, base = KeepConfig(**SMALL), Base(fingerprint="a", where=Where.MODEL)
     name = prepare.pool_folder(host, keep, base)
     assert name.parent == host.output_dir
     assert name == prepare.pool_folder(host, replace(keep, lambda_=9.0, drift_every=1, replay_tokens=320), base)
@@ -61,7 +61,7 @@ def test_the_pool_is_named_by_what_decides_its_bytes(host: Host) -> None:
         prepare.pool_folder(replace(host, dtype=torch.bfloat16), keep, base),
         prepare.pool_folder(host, replace(keep, replay_length=32), base),
         prepare.pool_folder(host, replace(keep, objective="ntp"), base),
-        prepare.pool_folder(host, keep, prepare.Base(fingerprint="b", mismatch=None)),
+        prepare.pool_folder(host, keep, Base(fingerprint="b", where=Where.MODEL)),
     ]
     assert len({name, *others}) == 6
 
@@ -102,11 +102,3 @@ def test_plain_fine_tuning_on_a_text_writes_no_pool(host: Host) -> None:
     assert context.teacher is None or isinstance(context.teacher, LiveCopy | CachedHidden)
     assert not host.output_dir.exists()
     assert not context.require_finite
-
-
-def test_an_adapter_that_changes_the_base_is_refused(host: Host) -> None:
-    model = make_model()
-    given = prepare.given_model(model)
-    adapted = get_peft_model(model, LoraConfig(r=4, target_modules="all-linear", init_lora_weights="pissa"))
-    with pytest.raises(ConfigError, match="does not recover the base"):
-        prepare.prepare(adapted, host, KeepConfig(**SMALL), given)

@@ -78,7 +78,7 @@ class DriftCallback(TrainerCallback):
         self._since = time.monotonic()
 
     def _warn_of_noise(self) -> None:
-        if self._trained or self.last_row is None or self.last_row["step"] != 0:
+        if self._trained or self.context.starts_apart or self.last_row is None or self.last_row["step"] != 0:
             return
         floor = self.last_row["KL"]
         if floor > _NOISE_FLOOR and self.context.host.is_main:
