@@ -101,26 +101,26 @@ def page(walks: list[dict[str, Any]]) -> str:
     lines = [
         "# Families of models",
         "",
-        f"{len(walks)} tiny configurations with random weights, one or more of each architecture, walked as a user would:"
-        f" {counts['exact']} exact, {counts['refused']} refused in words, {counts['failed']} failed.",
+        f"{len(walks)} tiny configurations with random weights, one or more of each architecture, walked as a user "
+        f"would: {counts['exact']} exact, {counts['refused']} refused in words, {counts['failed']} failed.",
         "",
         "`make families` makes this table; `make test` walks a part that changes from day to day. Exact means:",
         "",
         "- *replay*: the base writes a pool in fp32, and its sampled tokens have the log-probability that the full"
         f" forward pass expects, |z| < {LARGEST_Z:g}.",
-        "- *full*: with λ = 0 every tensor is that of TRL's `SFTTrainer` bit for bit; with λ = 1 the KL of step 0 is below"
-        f" {LARGEST_KL:g} nats per token; the saved model, loaded again, has the logits of the trained one.",
+        "- *full*: with λ = 0 every tensor is that of TRL's `SFTTrainer` bit for bit; with λ = 1 the KL of step 0 is "
+        f"below {LARGEST_KL:g} nats per token; the saved model, loaded again, has the logits of the trained one.",
         "- *LoRA*: `keeptune tune --lora`, the same KL, and the saved adapter has the logits of the trained one.",
         "- *audit*: the tuned model against its base, with the drift of each layer and with continuations.",
         "",
         "| family | group | replay | full | LoRA | audit | z | why it is refused, or what TRL cannot do |",
         "|---|---|---|---|---|---|---|---|",
     ]
-    for walk in walks:
-        stages = " | ".join(walk["stages"].get(stage, "") for stage in STAGES)
-        z = f"{walk['numbers']['z']:.1f}" if "z" in walk["numbers"] else ""
-        reason = (walk["reason"] or (walk["trl"] and f"TRL: {walk['trl']}")).replace("|", "\\|")
-        lines.append(f"| {walk['name']} | {walk['group']} | {stages} | {z} | {reason} |")
+    for kept in walks:
+        stages = " | ".join(kept["stages"].get(stage, "") for stage in STAGES)
+        z = f"{kept['numbers']['z']:.1f}" if "z" in kept["numbers"] else ""
+        reason = (kept["reason"] or (kept["trl"] and f"TRL: {kept['trl']}")).replace("|", "\\|")
+        lines.append(f"| {kept['name']} | {kept['group']} | {stages} | {z} | {reason} |")
     return "\n".join([*lines, ""])
 
 
