@@ -22,7 +22,8 @@ FLAGS = {
     "plan": {"--model", "--data", "--budget", "--out", "--minutes", "--hours", "--max-rank", "--learning-rate",
              "--batch-size", "--max-length", "--seed", "--skip-bad-rows"},
     "replay": {"--model", "--out", "--tokens", "--length", "--seed", "--document-start", "--show", "--predictions",
-               "--top-k", "--prompts", "--text", "--temperature", "--skip-bad-rows", "--no-skip-bad-rows"},
+               "--top-k", "--prompts", "--text", "--temperature", "--skip-bad-rows", "--no-skip-bad-rows",
+               "--load-in-4bit", "--load-in-8bit", "--no-load-in-4bit", "--no-load-in-8bit"},
     "audit": {"--base", "--text", "--task", "--items", "--docs", "--max-length", "--windows", "--seed", "--out",
               "--shared-vocabulary", "--lm-eval", "--harmful", "--harmless", "--prompts", "--new-tokens", "--judge",
               "--stages", "--recovery", "--skip-bad-rows",
@@ -38,7 +39,9 @@ FLAGS = {
         "--replay-length", "--replay-rows", "--teacher", "--top-k", "--document-start", "--drift-every",
         "--drift-rows", "--drift-text", "--skip-bad-rows", "--no-skip-bad-rows", "--lora", "--steps", "--learning-rate",
         "--batch-size", "--accumulate", "--max-length", "--held-out", "--held-out-rows", "--seed",
-        "--checkpoint-every", "--laws", "--stop-if-forecast", "--config", "--resume", "--overwrite",
+        "--checkpoint-every", "--load-in-4bit", "--load-in-8bit", "--no-load-in-4bit", "--no-load-in-8bit",
+        "--save-dtype",
+        "--laws", "--stop-if-forecast", "--config", "--resume", "--overwrite",
     },
 }  # fmt: skip
 
@@ -50,7 +53,7 @@ def test_adding_a_flag_is_a_decision(
     monkeypatch.setenv("COLUMNS", "200")
     assert run(monkeypatch, *verb.split(), "--help") == 0
     parameters = capsys.readouterr().out.split("Parameters", 1)[1]
-    flags = set(re.findall(r"(--[A-Za-z][a-z-]*)", re.sub(r"(?m)^(│.{0,45}).*$", r"\1", parameters)))
+    flags = set(re.findall(r"(--[A-Za-z][a-z0-9-]*)", re.sub(r"(?m)^(│.{0,45}).*$", r"\1", parameters)))
     assert flags - COMMON == FLAGS[verb]
 
 
