@@ -75,7 +75,7 @@ def tiny_base(folder: Path) -> Path:
 
     torch.set_num_threads(1)
     model, tokenizer = make_model(width=64), make_tokenizer()
-    rows = encode(load_documents("pydoc"), tokenizer, max_length=129, document_start=0)
+    rows = encode(load_documents("pydoc"), tokenizer, max_length=129, document_start=0, append_eos=False)
     token_RT = torch.tensor([row for row in rows["input_ids"] if len(row) == 129])
     optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3, weight_decay=0.0)
     generator = torch.Generator().manual_seed(0)

@@ -76,7 +76,7 @@ def main() -> None:
     model, tokenizer = load_model("smollm2").to(device), load_tokenizer("smollm2")
     select_attention(model, LENGTH)
     base_head = frozen_head(model, torch.float32).detached()
-    task = encode(load_documents("verilog"), tokenizer, max_length=LENGTH, document_start=0)
+    task = encode(load_documents("verilog"), tokenizer, max_length=LENGTH, document_start=0, append_eos=False)
     task = task.filter(lambda row: len(row["input_ids"]) == LENGTH).shuffle(seed=0)
     batches = ({name: torch.tensor(batch[name]) for name in ("input_ids", "labels")} for batch in task.iter(8))
     result: dict[str, Any] = {"length": LENGTH, "rows": rows, "width": base_head.weight_VD.shape[1], "readings": []}

@@ -24,7 +24,6 @@ from keeptune.data.rows import MAX_LENGTH
 from keeptune.errors import ConfigError
 from keeptune.log import track
 from keeptune.models.modeling import autocast, head_of, hidden_states, training_dtype
-from keeptune.models.quantized import settle
 from keeptune.models.vocabulary import document_start
 from keeptune.objective.drift import MEASURES, token_drift
 from keeptune.stats import Array, Interval, bootstrap_ratio
@@ -128,8 +127,8 @@ def measure(
         ValueError: no row has a target, or the vocabularies differ in size.
     """
     batches = batched(_encoded(texts, tokenizer, max_length), lambda row: len(row["input_ids"]), _BATCH_TOKENS)
-    for model in (base, tuned):
-        settle(model.eval())
+    base.eval()
+    tuned.eval()
     names = list(dict.fromkeys(row["document"] for batch in batches for row in batch))
     index = {name: position for position, name in enumerate(names)}
     sums_DM = np.zeros((len(names), len(MEASURES)))
@@ -176,7 +175,8 @@ def _encoded(
     if tokenizer is None:
         raise ConfigError("plain texts need a tokenizer", "give the base's: tokenizer=keeptune.load_tokenizer(MODEL)")
     start, _ = document_start(tokenizer)
-    return list(encode(text_documents(given), tokenizer, max_length=max_length, document_start=start))
+    documents = text_documents(given)
+    return list(encode(documents, tokenizer, max_length=max_length, document_start=start, append_eos=False))
 
 
 def batched(rows: Iterable[Row], length: Callable[[Row], int], tokens: int) -> list[list[Row]]:

@@ -75,7 +75,7 @@ def text_rows(
     documents = documents.select(evenly_spaced(len(documents), docs))
     start, _ = document_start(tokenizer)
     rows: dict[str, list[Row]] = {}
-    for row in encode(documents, tokenizer, max_length=length, document_start=start):
+    for row in encode(documents, tokenizer, max_length=length, document_start=start, append_eos=False):
         rows.setdefault(row["document"], []).append(row)
     return [row for of_document in rows.values() for row in of_document[:windows]]
 

@@ -33,6 +33,8 @@ class _Flags:
     """Token that starts a document. Give it if the detected one is wrong."""
     prompts: Literal["document", "chat"] = "document"
     """Start rows as a document, or as a chat, whose user turns the model writes too."""
+    chat_template: str | None = None
+    """Jinja file that renders chats, or one of the tokenizer's templates by name. By default the tokenizer's own."""
     temperature: float = 1.0
     """Sampling temperature. Values below 1 give more typical text, above 1 more varied text. Stored predictions are
     always those at temperature 1. Keep 1 for next-token replay."""
@@ -40,10 +42,6 @@ class _Flags:
     """What to store of the base's predictions: hidden states (exact), topk tokens (small), or none."""
     top_k: int = 64
     """Tokens stored of each prediction, with --predictions topk."""
-    load_in_4bit: bool = False
-    """Quantize the base to 4 bits while loading, as keeptune tune --load-in-4bit does: a pool for such a run."""
-    load_in_8bit: bool = False
-    """Quantize the base to 8 bits while loading, as keeptune tune --load-in-8bit does."""
     show: int = 0
     """Number of samples to print when done."""
 
@@ -62,24 +60,28 @@ def replay(model: Base, *, flags: _Flags) -> None:
             "--prompts and --temperature are for sampling, and --text uses real text",
             "leave out --text, or leave out --prompts and --temperature",
         )
+    if flags.chat_template is not None and flags.prompts != "chat":
+        raise ConfigError("--chat-template is for rows that start as a chat", "add --prompts chat, or leave it out")
     _write_pool(model, flags)
 
 
 def _write_pool(model: str, flags: _Flags) -> None:
     from keeptune.data.encode import text_rows
+    from keeptune.data.templates import select_template
     from keeptune.log import say
     from keeptune.models.loading import load_model, load_tokenizer
     from keeptune.models.modeling import select_attention
-    from keeptune.models.quantized import load_in
     from keeptune.replay.generate import sample_pool, text_pool
 
     tokenizer, text, out = load_tokenizer(model), flags.text, flags.out
+    if flags.chat_template is not None:
+        select_template(tokenizer, flags.chat_template)
     rows: dict[str, Any] = {"tokens": flags.tokens, "length": flags.length, "seed": flags.seed}
     rows["start"] = flags.document_start
     stored: dict[str, Any] = {"predictions": flags.predictions, "top_k": flags.top_k}
     # Real text is cut before the model is loaded, so that a wrong name is reported at once.
     given = None if text is None else text_rows(text, tokenizer, **rows, skip_bad_rows=flags.skip_bad_rows)
-    base = load_model(model, load_in=load_in(flags.load_in_4bit, flags.load_in_8bit))
+    base = load_model(model)
     select_attention(base, flags.length)  # as in training, so that the stored states match what training computes
     if given is None:
         sampling: dict[str, Any] = {"prompts": flags.prompts, "temperature": flags.temperature}

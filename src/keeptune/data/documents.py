@@ -18,7 +18,7 @@ from keeptune.data.files.jsonrows import BadRow
 from keeptune.data.files.raw import text_of
 from keeptune.data.files.read import GLOB_MARKS, read_file, read_folder, read_pattern
 from keeptune.data.files.walk import files_below
-from keeptune.data.rows import accepted_columns, checked
+from keeptune.data.rows import UnreadColumns, accepted_columns, checked
 from keeptune.errors import ConfigError, SourceError, SourceNotFound
 from keeptune.log import logger
 from keeptune.models.guarded import first_line
@@ -68,7 +68,8 @@ def load_documents(source: str, *, limit: int | None = None, skip_bad_rows: bool
 
     Returns:
         A data set with the columns of one layout: `text` (str), or `prompt` and `completion` (str), or `messages`
-        (list of role and content); and the column `document`, the unique name of each document.
+        (list of role, content and `fields_json`, the rest of a message) with `tools` and `chat_template_kwargs` (JSON)
+        where a chat has them; and the column `document`, the unique name of each document.
 
     Raises:
         SourceNotFound: no file or data set has that name.
@@ -84,6 +85,7 @@ def read_documents(source: str, *, limit: int | None = None, skip_bad_rows: bool
         raise ConfigError(f"a limit of {limit} documents keeps nothing", "use 1 or more")
     columns: dict[str, list[Any]] = {}
     bad: list[str] = []
+    unread = UnreadColumns()
     for name, place, row in _read(source):
         try:
             document = {**_checked(row, place), "document": name}
@@ -98,16 +100,20 @@ def read_documents(source: str, *, limit: int | None = None, skip_bad_rows: bool
             continue
         for column, value in document.items():
             columns.setdefault(column, []).append(value)
+        unread.add(row)
         if len(columns["document"]) == limit:
             break
     if not columns:
         told = f": every row is bad ({len(bad)}), the first: {bad[0]}" if bad else ""
         raise SourceError(f"{source} contains no documents{told}", "name a data set with at least one document")
+    unread.report(source)
     if bad:
         first = "; ".join(bad[:_BAD_ROWS_TOLD]) + (" ..." if len(bad) > _BAD_ROWS_TOLD else "")
         rows = len(bad) + len(columns["document"])
         logger.warning(f"bad rows left out of {source}, {len(bad)} of {rows}: {first}")
-    return Dataset.from_dict(columns), bad
+    # Columns that a chat may have, such as tools, and none has.
+    given = {name: values for name, values in columns.items() if any(one is not None for one in values)}
+    return Dataset.from_dict(given), bad
 
 
 def _checked(row: Any, place: str) -> dict[str, Any]:

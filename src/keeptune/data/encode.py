@@ -16,8 +16,11 @@ from datasets import Dataset
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
+from keeptune.data.chat import Chats
 from keeptune.data.documents import load_documents, text_documents
-from keeptune.data.rows import IGNORED_LABEL, SEED, accepted_columns, layout_of, windows
+from keeptune.data.rows import LAYOUTS, SEED, Tokenize, accepted_columns, checked, layout_of
+from keeptune.data.templates import RENDERING_ERRORS, Renderer, own_template
+from keeptune.data.tokens import IGNORED_LABEL, special_tokens, windows
 from keeptune.errors import ConfigError, SourceError
 from keeptune.log import logger, track
 from keeptune.models.vocabulary import document_start as find_document_start
@@ -29,6 +32,7 @@ def encode(
     *,
     max_length: int,
     document_start: int | None,
+    append_eos: bool = True,
     part: str = "",
 ) -> Dataset:
     """Tokenize documents, as from `load_documents`, for training.
@@ -37,9 +41,11 @@ def encode(
     of the window before, so that each token of a document except the first is a target exactly once. Prompts with
     completions and chats stay whole; those longer than `max_length` are left out, and their number is logged.
 
-    `document_start` is the id of the token before each text, or None. Prompts start as the tokenizer starts any input,
-    and chats as the chat template says. `part`, such as `held-out`, says in messages which documents are meant. Returns
-    the columns `input_ids` and `labels` (lists of int of equal length) and `document` (str), in the given order.
+    `document_start` is the id of the token before each text, or None; a text that begins with it, with the BOS or as
+    the chat template does gets none. Prompts start as the tokenizer starts any input, and chats as the chat template
+    says. With `append_eos` each text ends in the EOS, as in TRL. `part`, such as `held-out`, says in messages which
+    documents are meant. Returns the columns `input_ids` and `labels` (lists of int of equal length) and `document`
+    (str), in the given order.
 
     Raises `ConfigError` if `max_length` is too small or the tokenizer cannot render chats, `SourceError` for no
     accepted columns, or no row to train on.
@@ -49,14 +55,15 @@ def encode(
     layout = layout_of(dataset.column_names)
     if layout is None:
         raise SourceError(f"the data set has the columns {', '.join(dataset.column_names)}", accepted_columns())
-    layout.require(tokenizer)
+    documents = ({**checked(row, row["document"]), "document": row["document"]} for row in dataset)
+    tokenize = _tokenize(dataset, tokenizer, append_eos=append_eos)
     columns: dict[str, list[Any]] = {"input_ids": [], "labels": [], "document": []}
     too_long: list[int] = []
     without_loss = 0
     with track("tokenizing", len(dataset), "documents") as task:
-        for document in dataset:
+        for document in documents:
             used = 0
-            for input_ids, labels in layout.tokenize(document, tokenizer, max_length, document_start):
+            for input_ids, labels in tokenize(document, tokenizer, max_length, document_start):
                 if len(input_ids) > max_length:
                     too_long.append(len(input_ids))
                 elif any(label != IGNORED_LABEL for label in labels[1:]):
@@ -69,7 +76,43 @@ def encode(
             without_loss += used == 0
             task.advance()
     _report(len(dataset), len(columns["document"]), too_long, without_loss, max_length, f"{part} " if part else "")
+    if part != "held-out":  # said of the training rows, and no other of these
+        if isinstance(tokenize, Chats):
+            tokenize.report()
+        _report_ends(columns["labels"], tokenizer)
     return Dataset.from_dict(columns)
+
+
+def _tokenize(dataset: Dataset, tokenizer: PreTrainedTokenizerBase, *, append_eos: bool) -> Tokenize:
+    """How the documents of one data set become token rows."""
+    row = dataset[0] if len(dataset) else dict.fromkeys(dataset.column_names, "")
+    layout = layout_of(checked(row, row["document"])) if len(dataset) else None
+    if layout is None:
+        return lambda *_: iter(())
+    if layout.start is not None:
+        return layout.start(tokenizer)
+    if layout.tokenize is None:
+        raise TypeError(f"the layout {' and '.join(layout.columns)} has neither tokenize nor start")
+    if layout is not LAYOUTS["text"]:
+        return layout.tokenize
+    end = tokenizer.eos_token_id if append_eos else None
+    starts = _text_starts(tokenizer)
+    return lambda document, *given: windows(document["text"], *given, starts=starts, end=end)
+
+
+def _text_starts(tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:
+    """Ids with which a text that has its own beginning starts: the BOS, and what opens a rendered chat."""
+    starts = {tokenizer.bos_token_id} - {None}
+    if tokenizer.chat_template:
+        special = set(special_tokens(tokenizer).values())
+        for roles in (("user",), ("system", "user")):
+            turns = [{"role": role, "content": "x"} for role in roles]
+            try:
+                text = Renderer(tokenizer, own_template(tokenizer))(turns)
+            except (ConfigError, *RENDERING_ERRORS):
+                continue
+            starts |= {*tokenizer(text, add_special_tokens=False)["input_ids"][:1]} & special
+    return frozenset(starts)
 
 
 def whole_rows(
@@ -155,3 +198,22 @@ def _report(documents: int, rows: int, too_long: list[int], without_loss: int, m
         )
     if without_loss:
         logger.warning(f"left out {without_loss} of {documents} {part}documents: no token to predict")
+
+
+def _report_ends(labels: list[list[int]], tokenizer: PreTrainedTokenizerBase) -> None:
+    """Warn if no answer ends in a special token: a model that is not trained to stop goes on."""
+    special, answered = set(special_tokens(tokenizer).values()), False
+    for row in labels:
+        if IGNORED_LABEL not in row:
+            continue
+        answered = True
+        after = [*row[1:], IGNORED_LABEL]
+        ends = [place for place, label in enumerate(row) if label != IGNORED_LABEL == after[place]]
+        # White space may follow the token.
+        if any(not special.isdisjoint(row[max(end - 2, 0) : end + 1]) for end in ends):
+            return
+    if answered:
+        logger.warning(
+            "no answer ends in a special token, so that the model is not trained to stop: check the chat template and "
+            "the tokenizer's eos_token"
+        )

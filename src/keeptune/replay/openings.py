@@ -8,6 +8,7 @@ from typing import Any, Literal
 from jinja2 import TemplateError
 from transformers import PreTrainedTokenizerBase
 
+from keeptune.data.templates import own_template
 from keeptune.errors import ConfigError
 from keeptune.models.vocabulary import document_start
 
@@ -58,9 +59,9 @@ def chat_opening(tokenizer: PreTrainedTokenizerBase) -> list[int]:
     fix = "start rows as documents instead (--prompts document)"
     if not tokenizer.chat_template:
         raise ConfigError("the tokenizer has no chat template to open a chat with", fix)
-    turn = [{"role": "user", "content": _USER_WORDS}]
+    turn, template = [{"role": "user", "content": _USER_WORDS}], own_template(tokenizer)
     try:
-        text = str(tokenizer.apply_chat_template(turn, tokenize=False))
+        text = str(tokenizer.apply_chat_template(turn, chat_template=template, tokenize=False))
     except TemplateError as error:
         raise ConfigError(f"the chat template cannot render a user's turn: {error}", fix) from error
     before, words, _ = text.partition(_USER_WORDS)

@@ -255,7 +255,7 @@ def test_plain_texts_are_measured_as_their_rows() -> None:
     base, tuned, tokenizer = make_model(), make_model(seed=1), make_tokenizer()
     texts = ["One text.", "Another one, which is longer than a window of tokens.", "é"]
     dataset = Dataset.from_dict({"text": texts, "document": ["text 1", "text 2", "text 3"]})
-    rows = list(encode(dataset, tokenizer, max_length=20, document_start=0))
+    rows = list(encode(dataset, tokenizer, max_length=20, document_start=0, append_eos=False))
     of_texts = measure(base, tuned, texts, tokenizer=tokenizer, max_length=20)
     of_rows = measure(base, tuned, rows)
     assert np.array_equal(of_texts.sums_DM, of_rows.sums_DM)

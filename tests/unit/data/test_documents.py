@@ -77,17 +77,14 @@ def test_a_limit_keeps_the_first_documents(tmp_path: Path) -> None:
         ('{"text": "a', r"rows.jsonl, line 2 is not JSON"),
         ('{"text": 5}', r"rows.jsonl, line 2: text is int"),
         ('{"text": null}', r"rows.jsonl, line 2: text is NoneType"),
-        ('{"question": "a", "answer": "b"}', r"line 2 has the columns answer, question"),
+        ('{"title": "a", "answer": "b"}', r"line 2 has the columns answer, title"),
+        ('{"question": "a", "answer": "b"}', r"line 2 has the layout messages .*, rows before it text"),
         ('{"prompt": "a"}', r"line 2 has the columns prompt"),
         ("[1, 2]", r"line 2 is not an object"),
-        ('{"prompt": [], "completion": "b"}', r"line 2: prompt is list"),
+        ('{"prompt": [], "completion": "b"}', r"line 2: prompt is not a list of turns"),
         ('{"messages": []}', r"line 2: messages is not a list of turns"),
         ('{"messages": [{"role": "user"}]}', r"line 2: turn 1 of messages lacks"),
-        ('{"messages": [{"role": "user", "content": ["image"]}]}', r"line 2: turn 1 of messages lacks"),
-        (
-            '{"messages": [{"role": "assistant", "content": "", "tool_calls": [{"name": "f"}]}]}',
-            r"line 2: turn 1 calls tools",
-        ),
+        ('{"messages": [{"role": "user", "content": ["image"]}]}', r"line 2: turn 1 holds a part of type str"),
         ('{"prompt": "a", "completion": "b"}', r"line 2 has the layout prompt \+ completion, rows before it text"),
     ],
 )
@@ -101,9 +98,11 @@ def test_a_damaged_row_is_told_by_its_line(tmp_path: Path, line: str, what: str)
 
 def test_columns_that_fit_no_shape_come_with_the_accepted_ones(tmp_path: Path) -> None:
     with pytest.raises(SourceError) as caught:
-        load_documents(write_jsonl(tmp_path / "rows.jsonl", {"instruction": "a", "output": "b"}))
-    assert "instruction, output" in caught.value.what
-    assert caught.value.fix == "accepted columns: text, or prompt and completion, or messages"
+        load_documents(write_jsonl(tmp_path / "rows.jsonl", {"title": "a", "output": "b"}))
+    assert "output, title" in caught.value.what
+    assert caught.value.fix.startswith(
+        "accepted columns: messages, or prompt and completion, or text, or conversations"
+    )
 
 
 @pytest.mark.parametrize(

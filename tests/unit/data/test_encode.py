@@ -11,6 +11,7 @@ import pytest
 import torch
 from datasets import Dataset
 from tokenizers import Tokenizer, models, pre_tokenizers
+from tokenizers.processors import TemplateProcessing
 from transformers import PreTrainedTokenizerFast
 
 from keeptune.data.encode import encode, text_rows
@@ -53,12 +54,15 @@ def assert_aligned(row: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize("max_length", [2, 3, 7, 26, 27, 28, 100])
 @pytest.mark.parametrize("start", [START, None])
+@pytest.mark.parametrize("append_eos", [True, False])
 def test_every_token_of_a_text_but_its_first_is_a_target_exactly_once(
-    tokenizer: PreTrainedTokenizerFast, max_length: int, start: int | None
+    tokenizer: PreTrainedTokenizerFast, max_length: int, start: int | None, append_eos: bool
 ) -> None:
     text = "abcdefghijklmnopqrstuvwxyz"
-    whole = ([] if start is None else [start]) + tokenizer(text)["input_ids"]
-    encoded = encode(rows({"text": text}), tokenizer, max_length=max_length, document_start=start)
+    whole = ([] if start is None else [start]) + tokenizer(text)["input_ids"] + [2] * append_eos
+    encoded = encode(
+        rows({"text": text}), tokenizer, max_length=max_length, document_start=start, append_eos=append_eos
+    )
     targets = [target for row in encoded for target in row["labels"][1:]]
     assert targets == whole[1:]
     pairs = [pair for row in encoded for pair in zip(row["input_ids"], row["labels"][1:], strict=False)]
@@ -71,9 +75,55 @@ def test_windows_never_mix_documents(tokenizer: PreTrainedTokenizerFast) -> None
     assert [tokenizer.decode(row["input_ids"]) for row in encoded] == [
         "<|endoftext|>aa",
         "aaa",
+        "a<|im_end|>",
         "<|endoftext|>bb",
+        "b<|im_end|>",
     ]
-    assert list(encoded["document"]) == ["d0", "d0", "d1"]
+    assert list(encoded["document"]) == ["d0", "d0", "d0", "d1", "d1"]
+
+
+@pytest.mark.parametrize(
+    ("template", "bos", "text", "expected"),
+    [
+        (CHAT_TEMPLATE, None, "a", "<|endoftext|>a<|im_end|>"),
+        (CHAT_TEMPLATE, None, "<|endoftext|>a", "<|endoftext|>a<|im_end|>"),
+        (CHAT_TEMPLATE, "<|im_start|>", "<|im_start|>a<|im_end|>", "<|im_start|>a<|im_end|>"),
+        (CHAT_TEMPLATE, None, "<|im_start|>user\na<|im_end|>\n", "<|im_start|>user\na<|im_end|>\n<|im_end|>"),
+        ({"default": CHAT_TEMPLATE}, None, "<|im_start|>user\na<|im_end|>", "<|im_start|>user\na<|im_end|>"),
+        ("<|endoftext|>" + CHAT_TEMPLATE, None, "<|im_start|>user\na", "<|endoftext|><|im_start|>user\na<|im_end|>"),
+        (None, None, "<|im_start|>a", "<|endoftext|><|im_start|>a<|im_end|>"),
+        ("{{ raise_exception('no') }}", None, "<|im_start|>a", "<|endoftext|><|im_start|>a<|im_end|>"),
+    ],
+)
+def test_a_text_has_one_beginning_and_one_end(
+    template: str | dict[str, str] | None, bos: str | None, text: str, expected: str
+) -> None:
+    """A second start is added neither to a text with its own nor to a rendered chat."""
+    tokenizer = make_tokenizer()
+    tokenizer.chat_template, tokenizer.bos_token = template, bos
+    encoded = encode(rows({"text": text}), tokenizer, max_length=100, document_start=START)
+    assert [tokenizer.decode(row["input_ids"]) for row in encoded] == [expected]
+
+
+@pytest.mark.parametrize("prompt", ["2+2=", "<|endoftext|>2+2="])
+def test_a_prompt_with_its_own_start_gets_no_second_one(prompt: str) -> None:
+    tokenizer = make_tokenizer()
+    tokenizer.bos_token = "<|endoftext|>"
+    tokenizer.backend_tokenizer.post_processor = TemplateProcessing(
+        single="<|endoftext|> $A <|im_end|>", special_tokens=[("<|endoftext|>", 0), ("<|im_end|>", 2)]
+    )
+    encoded = encode(rows({"prompt": prompt, "completion": "4<|im_end|>"}), tokenizer, max_length=99, document_start=0)
+    assert tokenizer.decode(encoded[0]["input_ids"]) == "<|endoftext|>2+2=4<|im_end|>"
+    assert trained(tokenizer, encoded[0]) == "4<|im_end|>"
+
+
+def test_rows_of_one_length_have_no_added_end(tokenizer: PreTrainedTokenizerFast) -> None:
+    assert text_rows(["abcdef"], tokenizer, tokens=None, length=3).tolist() == [
+        [0, *tokenizer(piece)["input_ids"]] for piece in ("abc", "def")
+    ]
+    with pytest.raises(ConfigError, match="has 7 tokens"):
+        text_rows(["abcdef"], tokenizer, tokens=None, length=7)
+    assert text_rows(["<|endoftext|>abc"], tokenizer, tokens=None, length=3)[:, 0].tolist() == [0]
 
 
 def test_only_the_completion_and_the_end_are_trained_on(tokenizer: PreTrainedTokenizerFast) -> None:
@@ -121,10 +171,15 @@ def test_a_line_break_after_an_answer_is_its_end_where_there_is_no_token_for_it(
     assert trained(tokenizer, encoded[0]) == "héllo\n\nyes\n"
 
 
-def test_a_template_that_rewrites_earlier_answers_is_refused_unless_there_is_one() -> None:
+def test_an_answer_that_is_rewritten_once_the_chat_goes_on_gets_a_row_of_its_own() -> None:
     tokenizer = make_tokenizer(REWRITING_TEMPLATE)
-    with pytest.raises(ConfigError, match="renders an answer differently once the chat goes on"):
-        encode(rows({"messages": TWO_ANSWERS}), tokenizer, max_length=200, document_start=None)
+    both = encode(rows({"messages": TWO_ANSWERS}), tokenizer, max_length=200, document_start=None)
+    assert [trained(tokenizer, row) for row in both] == [
+        "<think></think>héllo\n<|im_end|>",
+        "<think></think>yes<|im_end|>",
+    ]
+    rendered = [tokenizer.apply_chat_template(TWO_ANSWERS[:turns], tokenize=False) for turns in (3, 5)]
+    assert [tokenizer.decode(row["input_ids"]) for row in both] == rendered
     single = encode(rows({"messages": TWO_ANSWERS[:3]}), tokenizer, max_length=200, document_start=None)
     assert trained(tokenizer, single[0]) == "<think></think>héllo\n<|im_end|>"
 
@@ -169,7 +224,7 @@ def test_when_every_row_is_too_long_the_needed_context_is_told(tokenizer: PreTra
 @pytest.mark.parametrize("text", ["", "a"])
 def test_documents_with_nothing_to_predict_are_an_error(tokenizer: PreTrainedTokenizerFast, text: str) -> None:
     with pytest.raises(SourceError, match="no document has a token to predict"):
-        encode(rows({"text": text}), tokenizer, max_length=8, document_start=None)
+        encode(rows({"text": text}), tokenizer, max_length=8, document_start=None, append_eos=False)
 
 
 def test_a_context_of_one_token_is_refused(tokenizer: PreTrainedTokenizerFast) -> None:

@@ -19,22 +19,22 @@ from keeptune.errors import SourceError
 def check(row: dict[str, Any], place: str) -> dict[str, Any]:
     if row["output"] == "":
         raise SourceError(f"{place}: the output is empty", "give an output")
-    return {"instruction": row["instruction"], "output": row["output"]}
+    return {"order": row["order"], "output": row["output"]}
 
 
 def tokenize(
     document: dict[str, Any], tokenizer: PreTrainedTokenizerBase, max_length: int, document_start: int | None
 ) -> Iterator[tuple[list[int], list[int]]]:
-    asked, said = (tokenizer(document[column])["input_ids"] for column in ("instruction", "output"))
+    asked, said = (tokenizer(document[column])["input_ids"] for column in ("order", "output"))
     yield asked + said, [IGNORED_LABEL] * len(asked) + said
 
 
 @pytest.fixture
 def instructions() -> Iterator[None]:
     """One more layout, taken out again afterwards."""
-    LAYOUTS["instruction"] = Layout(columns=("instruction", "output"), check=check, tokenize=tokenize)
+    LAYOUTS["order"] = Layout(columns=("order", "output"), check=check, tokenize=tokenize)
     yield
-    del LAYOUTS["instruction"]
+    del LAYOUTS["order"]
 
 
 def write(path: Path, *rows: dict[str, Any]) -> str:
@@ -44,10 +44,10 @@ def write(path: Path, *rows: dict[str, Any]) -> str:
 
 @pytest.mark.usefixtures("instructions")
 def test_an_entry_is_read_checked_and_tokenized(tmp_path: Path, tokenizer: PreTrainedTokenizerFast) -> None:
-    row = {"instruction": "say", "output": "yes", "id": 3}
+    row = {"order": "say", "output": "yes", "id": 3}
     documents = load_documents(write(tmp_path / "rows.jsonl", row, row))
     assert list(documents) == [
-        {"instruction": "say", "output": "yes", "document": f"rows.jsonl:{number}"} for number in (1, 2)
+        {"order": "say", "output": "yes", "document": f"rows.jsonl:{number}"} for number in (1, 2)
     ]
     encoded = encode(documents, tokenizer, max_length=9, document_start=None)
     assert tokenizer.decode(encoded[0]["input_ids"]) == "sayyes"
@@ -61,6 +61,8 @@ def test_the_layouts_that_were_there_go_first() -> None:
         ({"text"}, "text"),
         ({"text", "prompt", "completion"}, "completion"),
         ({"text", "prompt", "completion", "messages"}, "messages"),
+        ({"text", "conversations", "instruction", "output"}, "text"),
+        ({"instruction", "output", "question", "answer"}, "instruction and output"),
         ({"prompt"}, None),
         (set(), None),
     ]:
@@ -69,8 +71,9 @@ def test_the_layouts_that_were_there_go_first() -> None:
 
 @pytest.mark.usefixtures("instructions")
 def test_errors_name_every_layout() -> None:
-    accepted = "accepted columns: instruction and output, or text, or prompt and completion, or messages"
-    assert accepted_columns() == accepted
+    accepted = accepted_columns()
+    assert accepted.startswith("accepted columns: messages, or prompt and completion, or text, or ")
+    assert accepted.endswith(", or order and output")
     for row in ({"question": "a"}, ["a"], None):
         with pytest.raises(SourceError, match="row 3") as refused:
             checked(row, "row 3")

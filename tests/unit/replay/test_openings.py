@@ -7,11 +7,12 @@ from pathlib import Path
 import pytest
 from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
+from keeptune.data.templates import select_template
 from keeptune.errors import ConfigError, OutputExists
 from keeptune.replay.generate import sample_pool
 from keeptune.replay.openings import chat_opening
 from keeptune.replay.pool import ReplayPool
-from tests.helpers.models import make_tokenizer
+from tests.helpers.models import CHAT_TEMPLATE, make_tokenizer
 
 SYSTEM = "<|im_start|>system\nBe kind.<|im_end|>\n"
 USER = "<|im_start|>user\n"
@@ -35,6 +36,14 @@ def test_the_opening_ends_where_the_user_speaks(tokenizer: PreTrainedTokenizerFa
 def test_a_template_without_an_opening_is_refused(template: str | None, what: str) -> None:
     with pytest.raises(ConfigError, match=what):
         chat_opening(make_tokenizer(template))
+
+
+def test_one_of_several_templates_opens_chats(tokenizer: PreTrainedTokenizerFast) -> None:
+    tokenizer.chat_template = {"kind": SYSTEM + CHAT_TEMPLATE, "plain": CHAT_TEMPLATE}
+    with pytest.raises(ConfigError, match="chat templates kind, plain, and none is the default"):
+        chat_opening(tokenizer)
+    select_template(tokenizer, "kind")
+    assert tokenizer.decode(chat_opening(tokenizer)) == SYSTEM + USER
 
 
 def test_a_pool_of_chats(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, tmp_path: Path) -> None:
