@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 .DEFAULT_GOAL := help
-.PHONY: help demo test check windows families adapters hosts trl-tests sft-config data-formats templates format figures verdicts clean
+.PHONY: help demo test check windows families adapters quantization hosts trl-tests sft-config data-formats templates format figures verdicts clean
 
 help:
 	@echo "make demo    fine-tune a real model with and without replay and see what each forgot (about 15 minutes)"
@@ -15,6 +15,7 @@ help:
 	@echo "make sft-config runs with every field of a table [sft] (about five minutes)"
 	@echo "make families walk every family of models and write docs/families.md (about half an hour; resumes)"
 	@echo "make adapters  train every adapter type of PEFT with replay (about ten minutes)"
+	@echo "make quantization  try every quantization of transformers that loads on a CPU (about ten minutes)"
 	@echo "make templates write docs/chat-templates.md (which tokens bear loss) and docs/data-layouts.md again"
 	@echo "make lab-X   run what is missing of the experiment lab/X; make figures, make verdicts: redraw, judge again"
 
@@ -52,6 +53,9 @@ families: .venv/installed-dev
 
 adapters: .venv/installed-dev
 	HF_HUB_OFFLINE=1 $(BIN)/python -m tests.adapters.run $(ARGS)
+
+quantization: .venv/installed-dev
+	$(BIN)/python tests/quantization/run.py
 
 # Which tokens bear loss with each chat template that TRL ships, and what each layout of rows is read as.
 templates: .venv/installed-dev

@@ -45,12 +45,12 @@ class Workspace:
         self,
         settings: Mapping[str, Any],
         earlier_names: Mapping[str, str] | None = None,
-        earlier_values: Mapping[str, Any] | None = None,
+        added: Mapping[str, Any] | None = None,
     ) -> list[str]:
         """Names of the settings that differ from those the folder was claimed with.
 
-        `earlier_names` are those of settings that have been renamed since a version that may have claimed the folder,
-        `earlier_values` what a version did that did not know a setting.
+        `earlier_names` are those of settings that have been renamed since a version that may have claimed the folder;
+        `added` are settings that such a version did not have, with what it did.
         Raises `SourceError` if the marker is damaged.
         """
         marker = self.folder / self.marker
@@ -60,7 +60,7 @@ class Workspace:
             before = dict(claimed.get("settings", claimed))
         for name, earlier in (earlier_names or {}).items():
             before.setdefault(name, before.get(earlier))
-        before = {**(earlier_values or {}), **before}
+        before = {**(added or {}), **before}
         now = json.loads(json.dumps(dict(settings)))
         # A switch that is off did not exist before.
         return [name for name, value in now.items() if before.get(name, False if value is False else None) != value]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import runpy
 import shlex
 import subprocess
 import sys
@@ -29,6 +30,17 @@ def test_recipe(recipe: str, model_folder: Path, tmp_path: Path) -> None:
     done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
     assert done.returncode == 0, done.stderr
     assert list((tmp_path / "out" / "model").glob("*.safetensors"))
+
+
+def test_qlora(model_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In this process, because the libraries take long to import."""
+    for number in range(4):
+        (tmp_path / f"{number}.txt").write_text(f"Text {number} tells of the number {number}. " * 5)
+    given = ["--model", str(model_folder), "--data", str(tmp_path / "*.txt"), "--out", str(tmp_path / "out")]
+    monkeypatch.setattr("sys.argv", ["qlora.py", *given, "--steps", "1", "--replay-tokens", "128"])
+    runpy.run_path(str(RECIPES / "qlora.py"), run_name="__main__")
+    saved = {path.name for path in (tmp_path / "out" / "model").iterdir()}
+    assert {"adapter_model.safetensors", "base_quantization.json"} <= saved
 
 
 def test_the_workflow_runs_an_audit_that_the_command_line_accepts(tmp_path: Path) -> None:

@@ -24,6 +24,7 @@ from keeptune.data.rows import MAX_LENGTH
 from keeptune.errors import ConfigError
 from keeptune.log import track
 from keeptune.models.modeling import autocast, head_of, hidden_states, training_dtype
+from keeptune.models.quantized import settle
 from keeptune.models.vocabulary import document_start
 from keeptune.objective.drift import MEASURES, token_drift
 from keeptune.stats import Array, Interval, bootstrap_ratio
@@ -127,8 +128,8 @@ def measure(
         ValueError: no row has a target, or the vocabularies differ in size.
     """
     batches = batched(_encoded(texts, tokenizer, max_length), lambda row: len(row["input_ids"]), _BATCH_TOKENS)
-    base.eval()
-    tuned.eval()
+    for model in (base, tuned):
+        settle(model.eval())
     names = list(dict.fromkeys(row["document"] for batch in batches for row in batch))
     index = {name: position for position, name in enumerate(names)}
     sums_DM = np.zeros((len(names), len(MEASURES)))

@@ -42,6 +42,10 @@ class _Flags:
     """What to store of the base's predictions: hidden states (exact), topk tokens (small), or none."""
     top_k: int = 64
     """Tokens stored of each prediction, with --predictions topk."""
+    load_in_4bit: bool = False
+    """Quantize the base to 4 bits while loading, as keeptune tune --load-in-4bit does: a pool for such a run."""
+    load_in_8bit: bool = False
+    """Quantize the base to 8 bits while loading, as keeptune tune --load-in-8bit does."""
     show: int = 0
     """Number of samples to print when done."""
 
@@ -71,6 +75,7 @@ def _write_pool(model: str, flags: _Flags) -> None:
     from keeptune.log import say
     from keeptune.models.loading import load_model, load_tokenizer
     from keeptune.models.modeling import select_attention
+    from keeptune.models.quantized import load_in
     from keeptune.replay.generate import sample_pool, text_pool
 
     tokenizer, text, out = load_tokenizer(model), flags.text, flags.out
@@ -81,7 +86,7 @@ def _write_pool(model: str, flags: _Flags) -> None:
     stored: dict[str, Any] = {"predictions": flags.predictions, "top_k": flags.top_k}
     # Real text is cut before the model is loaded, so that a wrong name is reported at once.
     given = None if text is None else text_rows(text, tokenizer, **rows, skip_bad_rows=flags.skip_bad_rows)
-    base = load_model(model)
+    base = load_model(model, load_in=load_in(flags.load_in_4bit, flags.load_in_8bit))
     select_attention(base, flags.length)  # as in training, so that the stored states match what training computes
     if given is None:
         sampling: dict[str, Any] = {"prompts": flags.prompts, "temperature": flags.temperature}

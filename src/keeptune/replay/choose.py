@@ -51,6 +51,8 @@ def choose_teacher(wanted: str, objective: str, pool: ReplayPool | None, options
         return _choice(wanted, options, ", as asked")
     matching = [name for name, teacher in TEACHERS.items() if stored in (None, teacher.predictions)]
     if stored not in (None, "none"):
+        if obstacle := teacher_named(matching[0]).obstacle(options):
+            raise obstacle
         return _choice(matching[0], options, ", as the pool stores it")
     for name in matching:
         choice = _choice(name, options, ", as the pool stores tokens only" if stored == "none" else "")

@@ -24,6 +24,7 @@ from keeptune.log import Task, logger, track
 from keeptune.models.adapters import causal_model, evaluating, without_adapter
 from keeptune.models.limits import check_sizes
 from keeptune.models.modeling import check_head, fingerprint, training_dtype
+from keeptune.models.quantized import check_storable, settle
 from keeptune.replay.engines import Engine, engine_named
 from keeptune.replay.openings import Prompts, find_openings
 from keeptune.replay.pool import DEFAULT_ENGINE, PoolSettings, Predictions, ReplayPool, describe_sampling, read_manifest
@@ -79,6 +80,7 @@ def sample_pool(
     """
     check_sizes(model, tokenizer, length)
     temperature = _temperature(engine, temperature)
+    settle(model)
     dtype = dtype or training_dtype(model)
     openings, found = find_openings(tokenizer, prompts, start, length)
     settings = PoolSettings(
@@ -142,6 +144,7 @@ def text_pool(
         rows_RT1 = text_rows(texts, tokenizer, tokens=tokens, length=length or ROW_LENGTH, seed=order, start=start)
         name = texts if isinstance(texts, str) else f"{len(texts)} texts"
     check_sizes(model, tokenizer, rows_RT1.shape[1] - 1)
+    settle(model)
     dtype = dtype or training_dtype(model)
     start_token = _start_of(rows_RT1, _vocabulary(model))
     rows_RT1 = rows_RT1.to(torch.int64)
@@ -175,6 +178,8 @@ def _base_settings(model: nn.Module, dtype: torch.dtype, predictions: Prediction
     Raises `ConfigError` for logits that cannot be rebuilt from hidden states, or a `top_k` outside the vocabulary.
     """
     check_head(model)
+    if predictions != "none":
+        check_storable(model)
     if predictions == "topk" and not 1 <= top_k < _vocabulary(model):
         raise ConfigError(f"top_k is {top_k}", f"give a number from 1 to {_vocabulary(model) - 1}, such as 64")
     name = str(dtype).removeprefix("torch.")

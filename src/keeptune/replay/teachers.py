@@ -26,6 +26,7 @@ from torch import Tensor, nn
 from keeptune.errors import ConfigError
 from keeptune.models.adapters import adapter_off, causal_model, evaluating, has_adapter, trainable_base_parameter
 from keeptune.models.modeling import autocast, head_of, hidden_states
+from keeptune.models.quantized import cast, check_storable, is_quantized, stored_bytes
 from keeptune.objective import Head, HiddenTarget, Target, TopKTarget, top_k
 from keeptune.replay.pool import Predictions, ReplayBatch, ReplayPool
 
@@ -72,13 +73,16 @@ class AdapterOff:
 class LiveCopy:
     """A frozen copy of the base beside the model, in the dtype in which training multiplies: exact, twice the memory.
 
-    If the model has an adapter, the copy disables it, unless `adapter_on` says that the base is the model with it.
+    If the model has an adapter, the copy disables it, unless `adapter_on` says that the base is the model with it. The
+    copy of a quantized base is quantized too.
     """
 
     adapter_on = False
 
     def __init__(self, model: nn.Module, dtype: torch.dtype) -> None:
-        self.copy = copy.deepcopy(model).to(dtype).eval().requires_grad_(False)
+        self.copy = cast(copy.deepcopy(model), dtype).eval().requires_grad_(False)
+        # A forward patched onto the instance (as trainers do) belongs to the original and would run the original.
+        causal_model(self.copy).__dict__.pop("forward", None)
 
     def target(self, model: nn.Module, batch: ReplayBatch) -> Target:
         with nullcontext() if self.adapter_on else adapter_off(self.copy), torch.no_grad():
@@ -124,6 +128,20 @@ def _trainable(model: nn.Module) -> str | None:
     return name and f"parameter {name!r} of the base is trainable"
 
 
+def _stored_obstacle(options: TeacherOptions) -> ConfigError | None:
+    try:
+        check_storable(options.model)
+    except ConfigError as error:
+        return error
+    return None
+
+
+def _copy_bytes(options: TeacherOptions) -> int:
+    if is_quantized(options.model):
+        return stored_bytes(options.model)
+    return sum(p.numel() for p in causal_model(options.model).parameters()) * options.dtype.itemsize
+
+
 def _adapter_obstacle(options: TeacherOptions) -> ConfigError | None:
     if not has_adapter(options.model):
         return ConfigError(
@@ -146,6 +164,7 @@ TEACHERS: dict[str, NamedTeacher] = {
         forward_pass=False,
         disk_bytes=lambda options: options.tokens * head_of(options.model).weight_VD.shape[1] * options.dtype.itemsize,
         memory_bytes=_head_copy_bytes,
+        obstacle=_stored_obstacle,
     ),
     "topk": NamedTeacher(
         description="the most likely tokens of each prediction, blind within the tail",
@@ -153,6 +172,7 @@ TEACHERS: dict[str, NamedTeacher] = {
         predictions="topk",
         forward_pass=False,
         disk_bytes=lambda options: options.tokens * (6 * options.top_k + 2),
+        obstacle=_stored_obstacle,
     ),
     "adapter": NamedTeacher(
         description="exact, with nothing to store",
@@ -162,9 +182,7 @@ TEACHERS: dict[str, NamedTeacher] = {
     "live": NamedTeacher(
         description="exact, a frozen copy of the base",
         make=lambda model, dtype, head: LiveCopy(model, dtype),
-        memory_bytes=lambda options: (
-            sum(p.numel() for p in causal_model(options.model).parameters()) * options.dtype.itemsize
-        ),
+        memory_bytes=_copy_bytes,
     ),
 }
 

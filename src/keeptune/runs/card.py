@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
+
 from keeptune.runs.settings import TuneSettings
 from keeptune.train.budget.certificate import describe
 
@@ -16,11 +18,14 @@ def card(
     pool_text: str = "self",
     bad_rows: int = 0,
     base: str | None = None,
+    dtype: torch.dtype = torch.float32,
+    quantization: str | None = None,
 ) -> str:
     """Markdown from the first and the last reading of the run, the certificate of its budget, and its pool's text.
 
     `bad_rows` is the number of rows of the data that were left out because they could not be read; `base` is where the
-    base is saved, if that is not the model that was named.
+    base is saved, if that is not the model that was named; `dtype` is that of the saved weights, `quantization` the
+    base's in words.
     """
     base = base or settings.model
     merged = "" if base == settings.model else f"\nThe base is {settings.model}, merged and saved as `{base}`.\n"
@@ -32,6 +37,9 @@ def card(
     if certificate is not None:
         method = f"{replay}, λ steered from {settings.lambda_:g} to {certificate['lambda']:.3g} by a budget"
     certified = "" if certificate is None else f"\n{describe(certificate)}\n"
+    saved = f"Saved in {str(dtype).removeprefix('torch.')}."
+    if quantization is not None:
+        saved += f" Trained on the base quantized with {quantization}: both columns are measured on that base."
     tuned = f"rsLoRA, rank {settings.lora}" if settings.lora else "All weights"
     versions = ", ".join(f"{name} {version}" for name, version in last["versions"].items())
     steps = f"{last['step']} steps"
@@ -60,6 +68,7 @@ tags: [keeptune, sft]
 | forgetting: L_f, cross-entropy against the base's favourite token | {last["L_f_base"]:.4f} | {last["L_f"]:.4f} |
 {certified}{merged}{left_out}
 L_f rose by {rise:+.4f} nats per token. Read on {on}: {read}.
+{saved}
 Seed {settings.seed}; {versions}. Measure it on other text with `keeptune audit BASE TUNED --text NAME=SOURCE`.
 """
 

@@ -34,14 +34,17 @@ from keeptune.errors import (
 )
 from keeptune.log import logger
 from keeptune.models.adapters import record_base
+from keeptune.models.dtypes import recast
 from keeptune.models.guarded import quiet
 from keeptune.models.limits import check_sizes
-from keeptune.models.loading import load_model, load_tokenizer
+from keeptune.models.loading import load_tokenizer
 from keeptune.models.lora_targets import all_linear
 from keeptune.models.modeling import fingerprint, has_bf16, select_attention, training_dtype
+from keeptune.models.quantized import describe
 from keeptune.models.saving import make_portable
 from keeptune.models.vocabulary import document_start
 from keeptune.runs.advice import advise
+from keeptune.runs.base import dtype_to_save, load_base
 from keeptune.runs.card import card
 from keeptune.runs.folder import released_if_it_fails
 from keeptune.runs.settings import TuneSettings
@@ -68,10 +71,10 @@ from keeptune.workspace import Workspace
 RUN_FILE = "run.json"
 MODEL = "model"
 # Of no influence on the weights: a resume may change it.
-_CHANGEABLE = ("stop_if_forecast", "laws")
+_CHANGEABLE = ("stop_if_forecast", "laws", "save_dtype")
 # As version 0.1 wrote them.
-_EARLIER_VALUES = {"append_eos": False}
 _EARLIER_NAMES = {"drift_every": "meter_every", "drift_rows": "meter_rows", "drift_text": "meter_text"}
+_ADDED = {"load_in_4bit": False, "load_in_8bit": False, "append_eos": False}
 
 
 def tune(
@@ -102,7 +105,8 @@ def tune(
             logger.info(f"this run is finished: {out / MODEL}")
         return out / MODEL
     set_seed(settings.seed)
-    model, tokenizer = load_model(settings.model), load_tokenizer(settings.model)
+    dtype = dtype_to_save(settings)
+    model, tokenizer = load_base(settings), load_tokenizer(settings.model)
     if "bf16" not in settings.sft and args.bf16 and training_dtype(model) != torch.bfloat16:
         args = settings.sft_config(bf16=False)
     if settings.chat_template is not None:
@@ -129,7 +133,7 @@ def tune(
         if flag is not None:
             trainer.model.config.get_text_config().output_router_logits = flag
         with quiet():
-            return save(trainer, settings, bad_rows=bad_rows)
+            return save(trainer, settings, dtype, bad_rows=bad_rows)
 
 
 def train(trainer: KeepSFTTrainer, out: Path, *, label: str, resume: bool, extra_callbacks: list[Any]) -> None:
@@ -160,6 +164,8 @@ def train(trainer: KeepSFTTrainer, out: Path, *, label: str, resume: bool, extra
             "change the run, or continue anyway: the same command with --resume and without --stop-if-forecast",
         )
     if stop.asked and trainer.state.global_step < trainer.state.max_steps:
+        if trainer.args.save_only_model:
+            raise Interrupted(done, "save_only_model keeps no optimizer, so it cannot continue: start with --overwrite")
         raise Interrupted(done, "run the same command with --resume to continue")
 
 
@@ -200,9 +206,7 @@ def check_folder(out: Path, settings: TuneSettings, *, resume: bool, overwrite: 
         return
     if resume:
         values = dataclasses.asdict(settings)
-        changed = [
-            name for name in workspace(out).changed(values, _EARLIER_NAMES, _EARLIER_VALUES) if name not in _CHANGEABLE
-        ]
+        changed = [name for name in workspace(out).changed(values, _EARLIER_NAMES, _ADDED) if name not in _CHANGEABLE]
         if changed:
             raise ConfigError(
                 f"the run in {out} was started with another {', '.join(changed)}",
@@ -220,7 +224,17 @@ def check_folder(out: Path, settings: TuneSettings, *, resume: bool, overwrite: 
 
 
 def check_state(checkpoint: Path) -> None:
-    """Refuse a checkpoint whose state no training can go on from."""
+    """Refuse a checkpoint whose state no training can go on from.
+
+    Raises:
+        ConfigError: it holds a model only. The trainer would go on with a fresh optimizer and say nothing.
+    """
+    parts = {"optimizer": "optimizer*", "schedule": "scheduler.pt", "random states": "rng_state*.pth"}
+    if missing := [name for name, pattern in parts.items() if not any(checkpoint.glob(pattern))]:
+        raise ConfigError(
+            f"{checkpoint} holds no {' and no '.join(missing)}, as with save_only_model: no run continues from it",
+            "start it anew with --overwrite, without save_only_model",
+        )
     state = checkpoint / TRAINER_STATE_NAME
     with damaged_json(state, f"delete {checkpoint} and run the same command again: it goes on from one before"):
         TrainerState.load_from_json(str(state))
@@ -301,8 +315,13 @@ def lora_config(model: PreTrainedModel, rank: int) -> LoraConfig:
     return all_linear(model, r=rank, lora_alpha=16, use_rslora=True, task_type="CAUSAL_LM")
 
 
-def save(trainer: KeepSFTTrainer, settings: TuneSettings, *, bad_rows: int = 0) -> Path:
-    """Save the tuned model or adapter with its tokenizer and card to `<out>/model`, whole or not at all."""
+def save(
+    trainer: KeepSFTTrainer, settings: TuneSettings, dtype: torch.dtype | None = None, *, bad_rows: int = 0
+) -> Path:
+    """Save the tuned model or adapter with its tokenizer and card to `<out>/model`, whole or not at all.
+
+    Its weights are saved in `dtype`, or as they were trained.
+    """
     out = Path(settings.out)
     folder = out / MODEL
     if trainer.is_fsdp_enabled:
@@ -313,14 +332,16 @@ def save(trainer: KeepSFTTrainer, settings: TuneSettings, *, bad_rows: int = 0) 
     rows = read_rows(out / FILE)
     with atomic_folder(folder) as temporary:
         trainer.save_model(str(temporary))
+        saved = recast(temporary, dtype)
         make_portable(temporary)
         certificate = read_certificate(out) if settings.budget is not None else None
         pool = context_of(trainer).pool
         text = "self" if pool is None else pool.settings.text
         if settings.lora:
             record_base(temporary, folder, context_of(trainer).base)
-        base = str(saved) if (saved := (out / BASE).resolve()).is_dir() else settings.model
-        told = card(settings, rows[0], rows[-1], certificate, text, bad_rows, base)
+        base = str(beside) if (beside := (out / BASE).resolve()).is_dir() else settings.model
+        quantization = describe(trainer.model)
+        told = card(settings, rows[0], rows[-1], certificate, text, bad_rows, base, saved, quantization)
         (temporary / "README.md").write_text(told, encoding="utf-8")
         (temporary / "training_args.bin").unlink(missing_ok=True)
     for checkpoint in out.glob("checkpoint-*"):

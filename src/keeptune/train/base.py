@@ -38,6 +38,7 @@ from keeptune.models.adapters import (
 )
 from keeptune.models.guarded import quiet
 from keeptune.models.modeling import check_head, fingerprint, head_of, hidden_states, parameter_marks
+from keeptune.models.quantized import settle
 from keeptune.models.saving import make_portable
 
 BASE = "base"
@@ -112,6 +113,7 @@ def given_model(model: object, *, adapts: bool) -> Given:
     """What is known of the model before the trainer has it; `adapts`: whether the trainer will put an adapter on it."""
     if not isinstance(model, nn.Module):
         return Given()
+    settle(model)
     plain = not has_adapter(model)
     return Given(
         fingerprint=fingerprint(model),
@@ -195,6 +197,7 @@ def require_language_model(model: nn.Module) -> None:
         UnsupportedModel: an encoder-decoder, a model without a language-model head, or one whose logits cannot be
             rebuilt, as it is or once its adapter is trained.
     """
+    settle(model)
     fix = "train a causal language model, or set lambda_=0 to train without keeping"
     if not hasattr(causal_model(model), "get_output_embeddings"):
         raise UnsupportedModel(f"{type(model).__name__} has no language-model head to keep the predictions of", fix)

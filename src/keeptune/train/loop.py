@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from keeptune.data.rows import SEED
 from keeptune.models.modeling import autocast, fingerprint, head_of, hidden_states
+from keeptune.models.quantized import settle
 from keeptune.objective import fused_next_token_ce
 from keeptune.replay.pool import ReplayBatch, ReplayPool
 from keeptune.replay.teachers import Teacher, check_holds, make_teacher
@@ -72,6 +73,7 @@ def keep_tuning(
         PoolMismatch: `model` is not the base that wrote the pool.
     """
     keep = keep or KeepConfig()
+    settle(model)
     pool.check_base(fingerprint(model))
     teacher = loop_teacher(model, pool, keep, dtype)
     train_rows, lambda_ = pool.rows - keep.drift_rows - keep.certificate_rows(pool.rows), keep.lambda_

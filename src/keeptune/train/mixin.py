@@ -20,6 +20,8 @@ from keeptune.errors import ConfigError, UnsupportedModel
 from keeptune.log import logger
 from keeptune.models.loading import is_adapter, load_model, load_tokenizer
 from keeptune.models.modeling import head_of
+from keeptune.models.quantized import BASE_QUANTIZATION, loading_quantization
+from keeptune.storage import write_json
 from keeptune.train.arguments import check_arguments
 from keeptune.train.base import given_model, require_language_model
 from keeptune.train.budget.callback import BudgetCallback
@@ -130,6 +132,13 @@ class KeepMixin:
         if context.require_finite:
             context.check_finite("the loss", loss.item(), step=self.state.global_step + 1)  # type: ignore[attr-defined]
         return (loss, outputs) if return_outputs else loss
+
+    def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
+        """The parent's saving, and how the base of a saved adapter was quantized, which PEFT does not save."""
+        super()._save(output_dir, state_dict=state_dict)  # type: ignore[misc]
+        if (how := loading_quantization(self.model)) is not None:  # type: ignore[attr-defined]
+            folder = Path(output_dir or self.args.output_dir)  # type: ignore[attr-defined]
+            write_json(folder / BASE_QUANTIZATION, how)
 
     def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
         """The parent's log with the replay term, and λ where a budget moves it, since the last training log."""

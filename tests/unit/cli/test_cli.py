@@ -23,7 +23,8 @@ FLAGS = {
              "--batch-size", "--max-length", "--seed", "--skip-bad-rows"},
     "replay": {"--model", "--out", "--tokens", "--length", "--seed", "--document-start", "--show", "--predictions",
                "--top-k", "--prompts", "--chat-template", "--text", "--temperature",
-               "--skip-bad-rows", "--no-skip-bad-rows"},
+               "--skip-bad-rows", "--no-skip-bad-rows",
+               "--load-in-4bit", "--load-in-8bit", "--no-load-in-4bit", "--no-load-in-8bit"},
     "audit": {"--base", "--text", "--task", "--items", "--docs", "--max-length", "--windows", "--seed", "--out",
               "--shared-vocabulary", "--lm-eval", "--harmful", "--harmless", "--prompts", "--new-tokens", "--judge",
               "--stages", "--recovery", "--skip-bad-rows",
@@ -40,7 +41,9 @@ FLAGS = {
         "--drift-rows", "--drift-text", "--skip-bad-rows", "--no-skip-bad-rows", "--lora", "--steps", "--learning-rate",
         "--batch-size", "--accumulate", "--max-length", "--held-out", "--held-out-rows", "--seed",
         "--chat-template", "--append-eos", "--no-append-eos",
-        "--checkpoint-every", "--laws", "--stop-if-forecast", "--config", "--resume", "--overwrite",
+        "--checkpoint-every", "--load-in-4bit", "--load-in-8bit", "--no-load-in-4bit", "--no-load-in-8bit",
+        "--save-dtype",
+        "--laws", "--stop-if-forecast", "--config", "--resume", "--overwrite",
     },
 }  # fmt: skip
 
@@ -52,7 +55,7 @@ def test_adding_a_flag_is_a_decision(
     monkeypatch.setenv("COLUMNS", "200")
     assert run(monkeypatch, *verb.split(), "--help") == 0
     parameters = capsys.readouterr().out.split("Parameters", 1)[1]
-    flags = set(re.findall(r"(--[A-Za-z][a-z-]*)", re.sub(r"(?m)^(│.{0,45}).*$", r"\1", parameters)))
+    flags = set(re.findall(r"(--[A-Za-z][a-z0-9-]*)", re.sub(r"(?m)^(│.{0,45}).*$", r"\1", parameters)))
     assert flags - COMMON == FLAGS[verb]
 
 

@@ -9,13 +9,18 @@ from typing import Any
 
 import pytest
 import torch
-from peft import LoraConfig
+from peft import LoraConfig, get_peft_model
+from safetensors.torch import load_file
+from transformers import TrainerCallback
 
 from keeptune.errors import ConfigError, OutputExists
+from keeptune.models.dtypes import checkpoint_dtype
 from keeptune.models.loading import load_model, load_tokenizer
-from keeptune.runs.run import RUN_FILE, check_folder, claim_folder, lora_config, tune
+from keeptune.models.quantized import describe
+from keeptune.runs.base import dtype_to_save
+from keeptune.runs.run import RUN_FILE, check_folder, check_state, claim_folder, lora_config, tune
 from keeptune.runs.settings import TuneSettings
-from tests.helpers.models import CHAT_TEMPLATE, make_tokenizer
+from tests.helpers.models import CHAT_TEMPLATE, make_model, make_tokenizer
 
 
 def settings(out: Path, **changed: Any) -> TuneSettings:
@@ -87,7 +92,7 @@ def test_overwriting_keeps_a_pool_that_the_run_needs(tmp_path: Path) -> None:
 
 
 def test_the_adapter_is_rank_stabilized_on_every_linear_layer() -> None:
-    config: LoraConfig = lora_config(8)
+    config: LoraConfig = lora_config(make_model(), 8)
     assert (config.r, config.use_rslora, config.target_modules) == (8, True, "all-linear")
 
 
@@ -121,3 +126,89 @@ def test_a_tuned_adapter_is_the_next_base(model_folder: Path, tmp_path: Path) ->
     second.rename(tmp_path / "moved")
     moved = load_model(str(tmp_path / "moved" / "model"))
     assert task_loss(moved, tokenizer, texts["one"]) == pytest.approx(loss["two"])
+
+
+def small(base: Path, out: Path, **changed: Any) -> TuneSettings:
+    for number in range(6):
+        (base.parent / f"{number}.txt").write_text(f"Text {number} is about the number {number}. " * 9)
+    shape = {"steps": 1, "batch_size": 2, "max_length": 32, "drift_rows": 4, "replay_tokens": 128, "replay_length": 16}
+    return TuneSettings(model=str(base), data=str(base.parent / "*.txt"), out=str(out), **{**shape, **changed})
+
+
+@pytest.mark.parametrize(
+    ("changed", "dtype"),
+    [
+        ({}, torch.bfloat16),
+        ({"save_dtype": "float32"}, torch.float32),
+        ({"lora": 2, "save_dtype": "bfloat16"}, torch.bfloat16),
+    ],
+)
+def test_a_model_is_saved_in_the_dtype_it_came_in(tmp_path: Path, changed: dict[str, Any], dtype: torch.dtype) -> None:
+    make_model().bfloat16().save_pretrained(tmp_path / "base")
+    make_tokenizer().save_pretrained(tmp_path / "base")
+    folder = tune(small(tmp_path / "base", tmp_path / "run", **changed))
+    (weights,) = folder.glob("*.safetensors")
+    assert {value.dtype for value in load_file(weights).values()} == {dtype}
+    assert f"Saved in {str(dtype).removeprefix('torch.')}." in (folder / "README.md").read_text()
+    load_model(str(folder))
+
+
+def test_float32_weights_are_saved_as_ever(model_folder: Path) -> None:
+    run = TuneSettings(model=str(model_folder), data="text", out="out")
+    assert dtype_to_save(run) == checkpoint_dtype(str(model_folder)) == torch.float32
+    assert dtype_to_save(dataclasses.replace(run, lora=4)) is None
+
+
+@pytest.mark.parametrize("bits", ["4bit", "8bit"])
+def test_a_base_is_quantized_while_it_is_loaded(model_folder: Path, tmp_path: Path, bits: str) -> None:
+    folder = tune(small(model_folder, tmp_path / "run", lora=2, **{f"load_in_{bits}": True}))
+    rows = [json.loads(line) for line in (tmp_path / "run" / "runs.jsonl").read_text().splitlines()]
+    assert rows[0]["KL"] == 0.0
+    card = (folder / "README.md").read_text()
+    assert f"Trained on the base quantized with bitsandbytes {bits[0]}-bit" in card
+    again = describe(load_model(str(folder)))
+    assert again is not None
+    assert again.startswith(f"bitsandbytes {bits[0]}-bit"), "the adapter's base is loaded as it was trained on"
+
+
+@pytest.mark.parametrize(
+    ("changed", "words"),
+    [
+        ({"load_in_4bit": True}, "quantized weights cannot be trained"),
+        ({"load_in_4bit": True, "load_in_8bit": True, "lora": 2}, "are both set"),
+    ],
+)
+def test_settings_that_quantize_what_is_trained_are_refused(changed: dict[str, Any], words: str) -> None:
+    with pytest.raises(ConfigError, match=words):
+        settings(Path("out"), **changed)
+
+
+def test_a_quantized_folder_is_refused_where_its_weights_would_be_trained(model_folder: Path, tmp_path: Path) -> None:
+    quantized, tuned = tmp_path / "quantized", tmp_path / "tuned"
+    base = load_model(str(model_folder), load_in="8bit")
+    base.save_pretrained(quantized)
+    make_tokenizer().save_pretrained(quantized)
+    with pytest.raises(ConfigError, match=r"quantized \(bitsandbytes 8-bit\).* cannot be trained"):
+        tune(small(quantized, tmp_path / "run"))
+    base = load_model(str(quantized))
+    get_peft_model(base, lora_config(base, 2)).save_pretrained(tuned)
+    with pytest.raises(ConfigError, match="an adapter on a quantized base"):
+        tune(small(tuned, tmp_path / "run", lora=2))
+
+
+def test_a_checkpoint_without_its_optimizer_is_not_resumed(model_folder: Path, tmp_path: Path) -> None:
+    run = small(model_folder, tmp_path / "run", steps=2, checkpoint_every=1, sft={"save_only_model": True})
+
+    class Kill(TrainerCallback):
+        def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+            if state.global_step == 2:
+                raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        tune(run, extra_callbacks=[Kill()])
+    with pytest.raises(ConfigError, match="holds no optimizer and no schedule and no random states"):
+        tune(run, resume=True)
+    (checkpoint,) = (tmp_path / "run").glob("checkpoint-*")
+    for name in ("optimizer.pt", "scheduler.pt", "rng_state.pth"):
+        (checkpoint / name).touch()
+    check_state(checkpoint)

@@ -20,6 +20,7 @@ from keeptune.log import logger
 from keeptune.models.adapters import causal_model, evaluating, remove_idle_adapter
 from keeptune.models.guarded import first_line
 from keeptune.models.modeling import autocast
+from keeptune.models.quantized import is_quantized
 from keeptune.replay.decoding.linear import pack_linears, packing_works, unpack_linears
 from keeptune.replay.decoding.llama import LlamaDecoder, is_llama
 from keeptune.replay.decoding.modules import ModuleDecoder, OwnCacheDecoder, PrefixDecoder
@@ -74,7 +75,7 @@ def make_decoder(model: nn.Module, dtype: torch.dtype, rows: int, cached: bool =
 
 def _with_cache(given: Any, dtype: torch.dtype, rows: int, faults: list[str]) -> Decoder | None:
     """The fastest decoder with a cache and the model's logits; None if there is none. Appends to `faults`."""
-    own, quantized = next(given.parameters()), getattr(given, "is_quantized", False)
+    own, quantized = next(given.parameters()), is_quantized(given)
     causal, exact = given, None
     if not quantized and (own.device.type == "cpu" or own.dtype != dtype):
         causal = copy.deepcopy(given).to(dtype).eval()

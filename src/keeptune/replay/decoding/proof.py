@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from keeptune.models.guarded import first_line
+from keeptune.models.quantized import depends_on_batch
 
 _ROWS, _POSITIONS, _SEGMENT = 4, 16, 4
 # Positions after a sliding window or an attention chunk, and the longest probe that still costs little beside a pool.
@@ -48,7 +49,7 @@ class Proof:
         """From the model that decodes in `dtype`, and the same model in a wider dtype, if there is one."""
         tokens_BP = probe_tokens(causal, _positions(causal))
         own_BPV = full_logits(causal, tokens_BP)
-        tolerance = _TOLERANCE_16_BIT if dtype.itemsize == 2 else _TOLERANCE
+        tolerance = _TOLERANCE_16_BIT if dtype.itemsize == 2 or depends_on_batch(causal) else _TOLERANCE
         tolerance_P = torch.full((tokens_BP.shape[1],), tolerance)
         if exact is None:
             return cls(tokens_BP=tokens_BP, logits_BPV=own_BPV, tolerance_P=tolerance_P)

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from keeptune.errors import ConfigError
 from keeptune.models.adapters import causal_model
+from keeptune.models.quantized import is_quantized
 from keeptune.replay.decoding.decoder import make_decoder
 from keeptune.replay.decoding.modules import PrefixDecoder, own_cache_bytes
 from keeptune.replay.openings import Opening
@@ -97,7 +98,7 @@ class TorchEngine:
         cache = _cache_bytes(causal, 1 + length, dtype)
         draw = len(weight) * (dtype.itemsize + 3 * torch.float32.itemsize)
         stored = 2 * config.hidden_size * length * dtype.itemsize  # hidden states, in chunks and then concatenated
-        copied = weight.device.type == "cpu" or weight.dtype != dtype
+        copied = (weight.device.type == "cpu" or weight.dtype != dtype) and not is_quantized(causal)
         copy = sum(p.numel() for p in causal.parameters()) * (weight.dtype.itemsize + dtype.itemsize) if copied else 0
         if weight.device.type == "cpu":
             fits = (free_bytes("cpu") - copy) // 2 // (cache + draw + stored)

@@ -1,0 +1,42 @@
+"""`make quantization`: the table of quantizations, in an environment of its own.
+
+    python tests/quantization/run.py [NAME ...]      # rows of the table; default all
+
+An environment that stands is used again. What the rows do stands in table.py.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+HOME = ROOT / ".quantization"
+# gptqmodel and hqq are built from their sources; gptqmodel serves GPTQ and AWQ.
+PACKAGES = ("bitsandbytes", "torchao", "compressed-tensors", "gptqmodel", "optimum-quanto", "hqq")
+NEEDED_BY_THEM = ("pypcre", "device-smi", "tokenicer", "logbar", "defuser", "termcolor", "loguru", "ninja")
+
+
+def main() -> None:
+    """Run the table in the environment."""
+    command = [str(environment()), "-m", "tests.quantization.table", *sys.argv[1:]]
+    sys.exit(subprocess.run(command, cwd=ROOT, check=False).returncode)
+
+
+def environment() -> Path:
+    """A Python with every package that installs on a CPU beside the pinned torch."""
+    python = HOME / "bin" / "python"
+    if not python.is_file():
+        subprocess.run([sys.executable, "-m", "venv", str(HOME)], check=True)
+        install = [str(python), "-m", "pip", "install", "--quiet"]
+        pinned = ["--constraint", str(ROOT / "constraints.txt"), "--editable", str(ROOT), "pytest>=8", "setuptools>=78"]
+        subprocess.run([*install, *pinned], check=True)
+        # Without their dependencies, which would replace torch; what does not install is a row that says so.
+        for package in (*NEEDED_BY_THEM, *PACKAGES):
+            subprocess.run([*install, "--no-build-isolation", "--no-deps", package], check=False)
+    return python
+
+
+if __name__ == "__main__":
+    main()
