@@ -19,7 +19,7 @@ from torch import nn
 from transformers import TrainerCallback
 
 from keeptune.errors import ConfigError
-from keeptune.models.adapters import has_adapter
+from keeptune.models.adapters import has_adapter, moved_base
 from keeptune.models.modeling import autocast, head_of
 from keeptune.train.base import Given, require_language_model
 from keeptune.train.callbacks.drift import DriftCallback
@@ -90,6 +90,8 @@ def _require_base(model: nn.Module, args: Any, state: Any) -> None:
             f"this run resumes full fine-tuning at step {state.global_step}, and the base is no longer in memory",
             "leave the callback out and run keeptune audit afterwards",
         )
+    if moved := moved_base(model):
+        raise ConfigError(f"drift needs the base, and {moved}", "use an adapter that starts as LoRA's default does")
 
 
 def _host_of(model: nn.Module, args: Any, given: dict[str, Any]) -> Host:

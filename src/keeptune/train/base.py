@@ -201,17 +201,21 @@ def require_language_model(model: nn.Module) -> None:
     fix = "train a causal language model, or set lambda_=0 to train without keeping"
     if not hasattr(causal_model(model), "get_output_embeddings"):
         raise UnsupportedModel(f"{type(model).__name__} has no language-model head to keep the predictions of", fix)
+    kind = describe_adapters(model)
     try:
         check_head(model)
+        own_TV = next_token_logits(model) if has_adapter(model) else None
     except ConfigError as error:
         raise UnsupportedModel(error.what, fix) from error
-    if not has_adapter(model):
-        return
-    kind, fix = describe_adapters(model), "use another adapter, or set lambda_=0 to train without keeping"
-    try:
-        own_TV = next_token_logits(model)
     except (TypeError, ValueError) as error:
-        raise UnsupportedModel(f"the {kind} adapter predicts from more than the tokens: {error}", fix) from error
+        if not has_adapter(model):
+            raise
+        raise UnsupportedModel(
+            f"the {kind} adapter predicts from more than the tokens: {error}",
+            "use another adapter, or set lambda_=0 to train without keeping",
+        ) from error
+    if own_TV is None:
+        return
     with perturbed_adapter(model):
         trained = next_token_logits(model), _rebuilt_logits(model)
     if not _close(_rebuilt_logits(model), own_TV, _narrow(model)) or not _close(*trained, _narrow(model)):
