@@ -170,7 +170,7 @@ def merged(folder: Path, kept: Any) -> str:
     try:
         model = load_model(str(folder / "saved"))
     except SourceError as error:
-        return _line(error).split("cannot be merged into its base: ")[-1]
+        return _line(error).replace(f"{folder / 'saved'} ", "").split("cannot be merged into its base: ")[-1]
     return "exact" if float((probe(model) - probe(kept.model)).abs().max()) < 1e-3 else "WRONG"
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from peft import PeftConfig, PeftModel
+from peft.mapping import PEFT_TYPE_TO_TUNER_MAPPING
 from safetensors import safe_open
 from torch import nn
 from transformers import PreTrainedModel
@@ -39,12 +40,15 @@ def load_merged(base: PreTrainedModel, name: str) -> PreTrainedModel:
     Raises:
         SourceError: PEFT cannot merge or repeat an adapter of this type, or the merged model gives other logits.
     """
-    if initialization := unrepeatable(PeftConfig.from_pretrained(name)):
+    config = PeftConfig.from_pretrained(name)
+    if initialization := unrepeatable(config):
         raise SourceError(
             f"the adapter {name} was started with {initialization}, which moved weights of its base into it; loading "
             "cannot move the same weights again",
             "save the adapter with PEFT's path_initial_model_for_weight_conversion, which adds them back",
         )
+    if not hasattr(PEFT_TYPE_TO_TUNER_MAPPING.get(config.peft_type), "merge_and_unload"):
+        raise _not_merged(config.peft_type.value, name, "it is no change of weights")
     with peft_warnings(name):
         _resize(base, name)
         model = PeftModel.from_pretrained(base, name).eval()
@@ -54,14 +58,7 @@ def load_merged(base: PreTrainedModel, name: str) -> PreTrainedModel:
         try:
             merged: Any = model.merge_and_unload().eval()
         except (AttributeError, NotImplementedError, ValueError, RuntimeError) as error:
-            why = str(error).strip().splitlines()[0]
-            if not hasattr(model.base_model, "merge_and_unload"):
-                why = "it is no change of weights"
-            raise SourceError(
-                f"the {kind} adapter {name} cannot be merged into its base: {why}",
-                "measure it from Python without merging: keeptune.measure(base, PeftModel.from_pretrained(base, "
-                f"{name!r}), texts)",
-            ) from error
+            raise _not_merged(kind, name, str(error).strip().splitlines()[0]) from error
     _declare_untied(merged)
     off = float((next_token_logits(merged) - before).norm() / before.norm())
     tolerance = _TOLERANCE_16_BIT if merged.dtype.itemsize == 2 else _TOLERANCE
@@ -74,6 +71,14 @@ def load_merged(base: PreTrainedModel, name: str) -> PreTrainedModel:
         )
     result: PreTrainedModel = merged.requires_grad_(True)  # PEFT has frozen the base
     return result
+
+
+def _not_merged(kind: str, name: str, why: str) -> SourceError:
+    return SourceError(
+        f"the {kind} adapter {name} cannot be merged into its base: {why}",
+        f"measure it from Python without merging: keeptune.measure(base, PeftModel.from_pretrained(base, {name!r}), "
+        "texts)",
+    )
 
 
 @contextmanager
