@@ -48,6 +48,8 @@ class Family:
     group: Group
     model_type: str
     special: dict[str, Any] = field(default_factory=dict)
+    stacked: bool = False
+    """Whether it runs through its layers several times, so that an audit has no view of single layers."""
 
     def config(self) -> PreTrainedConfig:
         """The configuration, of transformers' own class."""
@@ -65,8 +67,9 @@ FAMILIES: dict[str, Family] = {
             "dense",
             "llama qwen2 qwen3 mistral phi phi3 gemma olmo olmo2 smollm3 stablelm glm glm4 ernie4_5 seed_oss helium"
             " arcee apertus jais2 hunyuan_v1_dense ministral3 nemotron persimmon diffllama bitnet doge beam flint"
-            " kolibri1 hrm_text falcon",
+            " kolibri1 falcon",
         ),
+        Family("hrm_text", "dense", "hrm_text", stacked=True),
         *_plain("old", "gpt2 gpt_neox gptj gpt_bigcode codegen opt bloom openai-gpt ctrl biogpt xglm"),
         Family("mpt", "old", "mpt", {"attn_config": {"attn_pdrop": 0}}),
         Family("gpt_neo", "old", "gpt_neo", {"attention_types": [[["global", "local"], 1]]}),

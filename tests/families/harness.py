@@ -72,7 +72,7 @@ class NotExact(AssertionError):
 def walk(family: Family, folder: Path) -> Walk:
     """Walk one family through all stages; `folder` is empty and of this walk alone."""
     result = Walk(family.name, family.group)
-    walker = _Walker(folder, make_base(family, folder / "base"), result.numbers)
+    walker = _Walker(folder, family, result.numbers)
     result.trl = walker.try_trl()
     for stage in STAGES:
         try:
@@ -112,8 +112,9 @@ def make_base(family: Family, folder: Path) -> Path:
 class _Walker:
     """The stages, each of which raises if something is not exact."""
 
-    def __init__(self, folder: Path, base: Path, numbers: dict[str, float]) -> None:
-        self.folder, self.base, self.numbers = folder, base, numbers
+    def __init__(self, folder: Path, family: Family, numbers: dict[str, float]) -> None:
+        self.folder, self.family, self.numbers = folder, family, numbers
+        self.base = make_base(family, folder / "base")
         self.trl_fails = False
         self.sft: dict[str, Any] = {}
         """What TRL has to be told to train this model."""
@@ -171,8 +172,9 @@ class _Walker:
         kl = self.numbers["audit_kl"] = report["texts"]["task"]["measures"]["kl"]["value"]
         if not (math.isfinite(kl) and (abs(kl) < LARGEST_KL if self.trl_fails else kl > 0)):
             raise NotExact(f"the audit reads a KL of {kl} {'of the base itself' if self.trl_fails else ''}")
-        if reason := report["where"]["layers"].get("unavailable"):
-            raise NotExact(f"no view of the layers: {reason}")
+        reason = report["where"]["layers"].get("unavailable")
+        if bool(reason) is not self.family.stacked:
+            raise NotExact(f"the view of the layers: {reason or 'there is one'}")
 
     def _keeping(self, name: str, settings: Any) -> KeepSFTTrainer:
         return KeepSFTTrainer(model=load_model(str(self.base)), args=self._args(name), keep=settings, **_data())
