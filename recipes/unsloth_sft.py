@@ -41,7 +41,7 @@ trainer = KeepSFTTrainer(
         logging_steps=1,
         report_to="none",
     ),
-    keep=KeepConfig(lambda_=arguments.lambda_, replay_tokens=arguments.replay_tokens),
+    keep=KeepConfig(lambda_=arguments.lambda_, replay_tokens=arguments.replay_tokens, drift_every=20),
 )
 trainer.train()
 trainer.save_model(f"{arguments.out}/model")

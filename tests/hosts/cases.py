@@ -56,7 +56,9 @@ def axolotl(keep: dict[str, Any] | None, **more: Any) -> Callable[[Path, Path, P
             "tf32": False,
             "special_tokens": {"pad_token": "<|im_end|>"},
             "output_dir": str(out),
-            "dataset_prepared_path": str(out / "prepared"),
+            # One for all runs: Axolotl's order of the rows depends on it.
+            "dataset_prepared_path": str(work / "prepared"),
+            "seed": 1,
         }
         if keep is not None:
             settings |= {"plugins": ["keeptune.integrations.axolotl.KeepPlugin"], "keep": keep}
@@ -67,7 +69,9 @@ def axolotl(keep: dict[str, Any] | None, **more: Any) -> Callable[[Path, Path, P
     return command
 
 
-def swift(keep: dict[str, Any] | None, *more: str, verb: str = "sft") -> Callable[[Path, Path, Path], list[str]]:
+def swift(
+    keep: dict[str, Any] | None, *more: str, verb: str = "sft", data: str = "chats.jsonl"
+) -> Callable[[Path, Path, Path], list[str]]:
     """`swift sft`, with keeptune's plugin where settings are given."""
 
     def command(binaries: Path, work: Path, out: Path) -> list[str]:
@@ -75,7 +79,7 @@ def swift(keep: dict[str, Any] | None, *more: str, verb: str = "sft") -> Callabl
             "model": work / "model",
             "model_type": "llama",
             "template": "chatml",
-            "dataset": work / "chats.jsonl",
+            "dataset": work / data,
             "split_dataset_ratio": 0.125,
             "tuner_type": "full",
             "torch_dtype": "float32",
@@ -175,8 +179,8 @@ CASES: dict[str, list[Case]] = {
         Case(
             "swift rlhf",
             "is refused: replay joins supervised fine-tuning",
-            swift(KEEP, "--rlhf_type", "kto", verb="rlhf"),
-            refused="this run is of the kind 'kto'",
+            swift(KEEP, "--rlhf_type", "orpo", verb="rlhf", data="pairs.jsonl"),
+            refused="this run is of the kind 'orpo'",
         ),
         Case("unknown field", "is refused by name", swift({"lamda": 1.0}), refused="lamda"),
     ],

@@ -78,20 +78,13 @@ def run(mode: str, weight: str | None, chosen: str) -> dict[str, str]:
     """The outcome of each test in a mode."""
     report = HOME / f"{mode.replace(' = ', '')}.xml"
     settings = {} if weight is None else {"KEEPTUNE_LAMBDA": weight}
-    command = [sys.executable, "-m", "pytest", "-q", "--tb=short", "-p", "tests.trl.plugin"]
+    command = [sys.executable, "-m", "pytest", "-v", "--tb=short", "-p", "tests.trl.plugin"]
     command += ["-p", "no:cacheprovider", "--import-mode=importlib", "-c", os.devnull, "--rootdir", str(HOME)]
     command += [f"--junitxml={report}", "tests_of_trl/test_sft_trainer.py", *(["-k", chosen] if chosen else [])]
     paths = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
-    done = subprocess.run(
-        command,
-        cwd=HOME,
-        env={**os.environ, "HF_HUB_OFFLINE": "1", "CUDA_VISIBLE_DEVICES": "", "PYTHONPATH": paths, **settings},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        check=False,
-    )
-    report.with_suffix(".log").write_text(done.stdout, encoding="utf-8")
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "CUDA_VISIBLE_DEVICES": "", "PYTHONPATH": paths, **settings}
+    with report.with_suffix(".log").open("w", encoding="utf-8") as log:
+        subprocess.run(command, cwd=HOME, env=environment, stdout=log, stderr=subprocess.STDOUT, check=False)
     outcomes = {}
     for case in ElementTree.parse(report).iter("testcase"):  # noqa: S314 - our own report
         kinds = {child.tag for child in case}

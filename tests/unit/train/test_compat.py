@@ -12,6 +12,7 @@ from torch import nn
 from keeptune.errors import ConfigError
 from keeptune.train.compat import _ForwardRedirection, require_current_parents, total_train_tokens, trl_parents
 from keeptune.train.mixin import KeepMixin
+from keeptune.train.trainers import KeepSFTTrainer
 from tests.helpers.trainers import KINDS
 
 
@@ -43,15 +44,13 @@ def test_trainers_count_their_tokens(tmp_path: Path) -> None:
     assert total_train_tokens(counted["Trainer"]) == 0
 
 
-def test_a_trainer_whose_parent_trl_no_longer_exports_is_refused(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_trainer_whose_parent_trl_no_longer_exports_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     class Replaced(trl.SFTTrainer):
         """As importing unsloth puts one in the place of TRL's."""
 
     monkeypatch.setattr(trl, "SFTTrainer", Replaced)
     with pytest.raises(ConfigError, match=r"trl\.SFTTrainer was replaced"):
-        KINDS["SFT"].make(tmp_path / "late", None)
+        KeepSFTTrainer("model")
 
     class Early(KeepMixin, Replaced):
         """Defined after the replacement."""
