@@ -45,20 +45,25 @@ def main() -> None:
     make_all(HOME)
     copy_tests(arguments.tests)
     outcomes = {mode: run(mode, weight, arguments.k) for mode, weight in MODES.items()}
+    differences = write(result_of(outcomes, arguments.k))
+    sys.exit(any(difference["reason"] is None for difference in differences))
+
+
+def result_of(outcomes: dict[str, dict[str, str]], chosen: str) -> dict[str, Any]:
+    """All that is written: counts, every outcome, and the tests that pass plainly and not with keeptune."""
     differences = [
         {"test": name, **{mode: outcomes[mode].get(name, "missing") for mode in MODES}, "reason": EXPECTED.get(name)}
         for name, outcome in outcomes["plain"].items()
         if outcome == "passed" and any(outcomes[mode].get(name) != "passed" for mode in MODES)
     ]
-    result = {
+    return {
         "date": datetime.now(UTC).date().isoformat(),
+        "chosen": chosen,
         "versions": {name: version(name) for name in ("trl", "transformers", "peft", "datasets", "torch")},
         "counts": {mode: counts(found) for mode, found in outcomes.items()},
         "differences": differences,
         "outcomes": {name: {mode: outcomes[mode].get(name, "missing") for mode in MODES} for name in outcomes["plain"]},
     }
-    write(result)
-    sys.exit(any(difference["reason"] is None for difference in differences))
 
 
 def copy_tests(source: Path) -> None:
@@ -99,7 +104,7 @@ def counts(outcomes: dict[str, str]) -> dict[str, int]:
     return {state: list(outcomes.values()).count(state) for state in ("passed", "failure", "error", "skipped")}
 
 
-def write(result: dict[str, Any]) -> None:
+def write(result: dict[str, Any]) -> list[dict[str, Any]]:
     """docs/trl-tests.json, and the page that people read."""
     RESULT.write_text(json.dumps(result, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     lines = [
@@ -117,7 +122,8 @@ def write(result: dict[str, Any]) -> None:
         name = "`SFTTrainer`" if mode == "plain" else f"`KeepSFTTrainer`, {mode}"
         lines.append(f"| {name} | {' | '.join(str(number) for number in count.values())} |")
     versions = ", ".join(f"{name} {number}" for name, number in result["versions"].items())
-    lines += ["", f"{result['date']}, {versions}.", ""]
+    part = f" A part of the tests only: `-k '{result['chosen']}'`." if result["chosen"] else ""
+    lines += ["", f"{result['date']}, {versions}.{part}", ""]
     lines.append(
         "Tests that pass with TRL's trainer and not with keeptune's:" if result["differences"] else "No test differs."
     )
@@ -125,6 +131,8 @@ def write(result: dict[str, Any]) -> None:
         test = re.sub(r"trl-internal-testing/", "", row["test"])
         lines.append(f"- `{test}`: λ = 0 {row['λ = 0']}, λ = 1 {row['λ = 1']}. {row['reason'] or 'Unexplained.'}")
     PAGE.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    differences: list[dict[str, Any]] = result["differences"]
+    return differences
 
 
 if __name__ == "__main__":

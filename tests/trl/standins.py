@@ -177,7 +177,7 @@ def _save_gemma3(folder: Path) -> None:
     images = Gemma3ImageProcessor(size={"height": 32, "width": 32})
     template = (_TEMPLATES / "gemma3.jinja").read_text(encoding="utf-8")
     processor = Gemma3Processor(image_processor=images, tokenizer=tokenizer, image_seq_length=4, chat_template=template)
-    vision = {**_clip(), "model_type": "siglip_vision_model"}
+    vision = {**_clip(), "model_type": "siglip_vision_model", "vision_use_head": False}
     text = {"model_type": "gemma3_text", **_BASE, "vocab_size": len(tokenizer), "head_dim": 8}
     ids = {
         "image_token_index": tokenizer.convert_tokens_to_ids("<image_soft_token>"),
