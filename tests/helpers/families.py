@@ -43,6 +43,14 @@ _FAMILIES: dict[str, dict[str, Any]] = {
     "falcon_h1": {**_MAMBA, "mamba_d_ssm": 64},
     "falcon_mamba": {"state_size": 8, "time_step_rank": 4, "intermediate_size": 64},
     "gemma3_text": {"layer_types": ["sliding_attention", "full_attention"], "sliding_window": 18, "head_dim": 8},
+    "gemma4_text": {
+        "layer_types": ["sliding_attention", "full_attention"],
+        "sliding_window": 6,
+        "head_dim": 8,
+        "global_head_dim": 16,
+        "hidden_size_per_layer_input": 8,
+        "vocab_size_per_layer_input": 259,
+    },
     "gpt_neo": {"num_layers": 2, "num_heads": 4, "attention_types": [[["global", "local"], 1]], "window_size": 6},
     "granitemoehybrid": {**_MAMBA, **_EXPERTS, "layer_types": ["mamba", "attention"], "shared_intermediate_size": 16},
     "jamba": {

@@ -77,8 +77,16 @@ def check_length(model: nn.Module, longest: int, rows: str = "rows") -> None:
 def declared_positions(model: nn.Module) -> int | None:
     """The longest row that the model was made for, by its configuration; None if that names none."""
     config = causal_model(model).config.get_text_config()
-    values = [value for name in _DECLARED if isinstance(value := getattr(config, name, None), int) and value > 0]
-    return values[0] if values else None
+    return next((value for name in _DECLARED if (value := whole_number(config, name))), None)
+
+
+def whole_number(config: Any, name: str) -> int | None:
+    """A configuration's value above 0; None if it has none, or another one in each layer."""
+    try:
+        value = getattr(config, name, None)
+    except RuntimeError:  # transformers', for a value that differs by layer
+        return None
+    return value if isinstance(value, int) and value > 0 else None
 
 
 def learned_positions(model: nn.Module) -> int | None:

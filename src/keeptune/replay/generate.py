@@ -143,10 +143,10 @@ def text_pool(
         order = SEED if seed is None else seed
         rows_RT1 = text_rows(texts, tokenizer, tokens=tokens, length=length or ROW_LENGTH, seed=order, start=start)
         name = texts if isinstance(texts, str) else f"{len(texts)} texts"
-    check_sizes(model, tokenizer, rows_RT1.shape[1] - 1)
     settle(model)
     dtype = dtype or training_dtype(model)
     start_token = _start_of(rows_RT1, _vocabulary(model))
+    check_sizes(model, tokenizer, rows_RT1.shape[1] - 1)
     rows_RT1 = rows_RT1.to(torch.int64)
     settings = PoolSettings(
         **_base_settings(model, dtype, predictions, top_k),

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from keeptune.models.guarded import first_line
+from keeptune.models.limits import whole_number
 from keeptune.models.quantized import depends_on_batch
 
 _ROWS, _POSITIONS, _SEGMENT = 4, 16, 4
@@ -99,7 +100,7 @@ def probe_tokens(causal: Any, positions: int) -> Tensor:
 def _positions(causal: Any) -> int:
     """How many positions to compare: past the model's shortest window of attention, if that is not far."""
     config = causal.config.get_text_config()
-    windows = [value for name in _WINDOWS if isinstance(value := getattr(config, name, None), int) and value > 0]
+    windows = [value for name in _WINDOWS if (value := whole_number(config, name))]
     past = min(windows, default=0) + _AFTER_WINDOW
     return past if _POSITIONS < past <= _MOST_POSITIONS else _POSITIONS
 

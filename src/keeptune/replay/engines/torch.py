@@ -6,6 +6,8 @@ Shapes: B rows, C checked rows, G given and T sampled tokens, V vocabulary, K bl
 
 from __future__ import annotations
 
+import contextlib
+import inspect
 from collections.abc import Callable
 from typing import Any
 
@@ -113,15 +115,16 @@ class TorchEngine:
 
 
 def _cache_bytes(causal: Any, positions: int, dtype: torch.dtype) -> int:
-    """Bytes of one row's cache: by the config's heads, or measured on the model's own cache where it has no heads."""
+    """Bytes of one row's cache: by the heads of attention; measured where it is another, or heads differ by layer."""
     config = causal.config.get_text_config()
-    try:
-        heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
-        width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-        return int(2 * config.num_hidden_layers * heads * width * positions * dtype.itemsize)
-    except (AttributeError, RuntimeError, TypeError, ValueError):  # Gemma 4: each layer has a head width of its own
-        at_2, at_3 = (own_cache_bytes(causal, count) for count in (2, 3))
-        return (at_2 + (at_3 - at_2) * max(positions - 2, 0)) * dtype.itemsize // causal.dtype.itemsize
+    if "past_key_values" in inspect.signature(type(causal).forward).parameters:
+        # Gemma 4: each layer has a head width of its own, which is a RuntimeError of transformers.
+        with contextlib.suppress(AttributeError, RuntimeError, TypeError, ValueError):
+            heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
+            width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+            return int(2 * config.num_hidden_layers * heads * width * positions * dtype.itemsize)
+    at_2, at_3 = (own_cache_bytes(causal, count) for count in (2, 3))
+    return int((at_2 + (at_3 - at_2) * max(positions - 2, 0)) * dtype.itemsize // causal.dtype.itemsize)
 
 
 def tempered(logits_BV: Tensor, temperature: float) -> Tensor:

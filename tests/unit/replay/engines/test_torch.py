@@ -13,6 +13,7 @@ from keeptune.errors import ConfigError
 from keeptune.replay.engines import torch as engine
 from keeptune.replay.engines.torch import TorchEngine, draw
 from keeptune.replay.generate import sample_pool
+from tests.helpers.families import FAMILIES, family_model
 from tests.helpers.models import make_model, make_tokenizer
 
 
@@ -140,3 +141,12 @@ def test_rows_follow_from_the_free_memory(tmp_path: Path, monkeypatch: pytest.Mo
     with pytest.raises(ConfigError):
         sample_pool(model, make_tokenizer(), tmp_path / "pool", tokens=100, length=length, dtype=bf16)
     assert not (tmp_path / "pool").exists()
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_rows_fit_whatever_a_cache_is_made_of(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = family_model(name)
+    cache = {length: engine._cache_bytes(model, length, torch.float32) for length in (2, 50)}
+    assert 0 < cache[2] <= cache[50] < 2**20
+    assert (cache[2] == cache[50]) == (name in ("falcon_mamba", "mamba", "mamba2", "xlstm", "rwkv"))
+    assert TorchEngine.rows_that_fit(model, 40, torch.float32) >= 1
