@@ -11,6 +11,7 @@ from torch import nn
 from keeptune.errors import ConfigError
 from keeptune.log import logger
 from keeptune.models.adapters import causal_model, evaluating
+from keeptune.models.anatomy import anatomy_of
 from keeptune.models.guarded import first_line
 from keeptune.models.modeling import hidden_states
 
@@ -96,17 +97,18 @@ def learned_positions(model: nn.Module) -> int | None:
     no positions (OPT's `offset`).
     """
     causal = causal_model(model)
-    tokens = causal.get_input_embeddings()
-    sizes = []
+    tokens, sizes = causal.get_input_embeddings(), {}
     for name, module in causal.named_modules():
         if isinstance(module, nn.Embedding) and module is not tokens and _POSITIONS.search(name):
             before = getattr(module, "offset", 0 if module.padding_idx is None else module.padding_idx + 1)
-            sizes.append(module.num_embeddings - before)
+            sizes[name] = module.num_embeddings - before
     for name, buffer in causal.named_buffers():
         own = name.rpartition(".")[2]
         if buffer.ndim == 2 and buffer.is_floating_point() and _POSITIONS.search(own):
-            sizes.append(buffer.shape[0])
-    return min(sizes, default=None)
+            sizes[name] = buffer.shape[0]
+    # A vision tower's tables are of patches, which text does not run through.
+    idle = tuple(f"{name}." for name in anatomy_of(causal).idle) if sizes else ()
+    return min((size for name, size in sizes.items() if not f"{name}.".startswith(idle)), default=None)
 
 
 @torch.inference_mode()

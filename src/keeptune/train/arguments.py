@@ -24,7 +24,6 @@ def check_arguments(trainer: Any) -> None:
             "auto_find_batch_size starts a run again from weights that are already tuned, when memory ends",
             "leave it out, and lower per_device_train_batch_size",
         )
-    check_task_rows(trainer)
     if trainer.optimizer is None and trainer.optimizer_cls_and_kwargs is None:
         check_optimizer(trainer.args, trainer.model)
     if trainer.lr_scheduler is None:

@@ -22,7 +22,7 @@ from keeptune.models.loading import is_adapter, load_model, load_tokenizer
 from keeptune.models.modeling import head_of
 from keeptune.models.quantized import BASE_QUANTIZATION, loading_quantization
 from keeptune.storage import write_json
-from keeptune.train.arguments import check_arguments
+from keeptune.train.arguments import check_arguments, check_task_rows
 from keeptune.train.base import given_model, require_language_model
 from keeptune.train.budget.callback import BudgetCallback
 from keeptune.train.callbacks.drift import DriftCallback
@@ -81,6 +81,7 @@ class KeepMixin:
         model = trainer.accelerator.unwrap_model(trainer.model)
         try:
             require_language_model(model)
+            check_task_rows(trainer)
             self.context = prepare(model, host_of(trainer), self.keep, given)
         except UnsupportedModel as error:
             if self.keep.lambda_ > 0:

@@ -9,7 +9,7 @@ import pytest
 import torch
 from datasets import Dataset
 from peft import LoraConfig, get_peft_model
-from transformers import CONFIG_MAPPING, AutoModelForCausalLM
+from transformers import CONFIG_MAPPING, AutoModelForCausalLM, LlavaConfig, LlavaForConditionalGeneration
 from trl import SFTConfig
 
 from keeptune.errors import ConfigError
@@ -98,6 +98,16 @@ def test_the_longest_row_of_a_family(name: str, messages: pytest.LogCaptureFixtu
     check_length(model, 4 * POSITIONS)
     declared = declared_positions(model)
     assert ("its predictions there may be poor" in messages.text) == (declared is not None and declared < 96)
+
+
+def test_the_patches_of_a_vision_tower_are_no_positions_of_text() -> None:
+    sizes = {**_SIZES, "vocab_size": 259, "max_position_embeddings": 64}
+    tower = {"model_type": "clip_vision_model", "image_size": 8, "patch_size": 4, **_SIZES}
+    text = {"model_type": "llama", **sizes}
+    model = LlavaForConditionalGeneration(LlavaConfig(text_config=text, vision_config=tower, image_token_index=250))
+    assert "position_embedding" in " ".join(name for name, _ in model.named_modules())
+    assert learned_positions(model.eval()) is None
+    check_length(model, 65)
 
 
 def test_an_adapter_is_looked_through() -> None:
