@@ -21,19 +21,18 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
-from transformers.quantizers.auto import AutoQuantizationConfig
 from transformers.utils import cached_file, has_file
 from transformers.utils.quantization_config import QuantizationConfigMixin
 
-from keeptune.errors import ConfigError, SourceError, SourceNotFound
+from keeptune.errors import SourceError, SourceNotFound
 from keeptune.log import logger
+from keeptune.models import quantized
 from keeptune.models.adapter_files import base_quantization, load_beside, resize_like
 from keeptune.models.adapters import named_base
 from keeptune.models.adapters.merging import load_merged
 from keeptune.models.dtypes import checkpoint_dtype
 from keeptune.models.guarded import first_line, quiet, readable, require_complete
 from keeptune.models.modeling import fingerprint
-from keeptune.models.quantized import BASE_QUANTIZATION, LoadIn, describe, quantization_config, settle
 from keeptune.models.saving import save_model
 from keeptune.models.wheels import SMOLLM2_GGUF_SHA256, SMOLLM2_WHEEL, build_once, cache_folder, fetch_wheel_members
 from keeptune.storage import sha256_file
@@ -84,7 +83,7 @@ def load_model(
     *,
     dtype: torch.dtype = torch.float32,
     attn_implementation: str | None = None,
-    load_in: LoadIn | None = None,
+    load_in: quantized.LoadIn | None = None,
 ) -> PreTrainedModel:
     """Load a causal language model in evaluation mode, by a name as for `resolve_model`.
 
@@ -100,7 +99,7 @@ def load_model(
         SourceError: the model cannot be read: damaged, pickled, incomplete, or of an unknown architecture.
         ConfigError: `load_in` for a model that cannot be quantized so.
     """
-    quantization = None if load_in is None else quantization_config(load_in, dtype)
+    quantization = None if load_in is None else quantized.quantization_config(load_in, dtype)
     return _load(source, _Wanted(dtype=dtype, attention=attn_implementation, quantization=quantization), seen=())
 
 
@@ -153,18 +152,8 @@ def _load(source: str, wanted: _Wanted, seen: tuple[str, ...]) -> PreTrainedMode
     if adapter is not None:
         return _named(_load_adapter(source, name, adapter, wanted, seen), name)
     _require_safetensors(name)
-    kind = _class_of(source, name)
-    with quiet(), readable(source):
-        config = AutoConfig.from_pretrained(name, trust_remote_code=False)
-    method = (getattr(config, "quantization_config", None) or {}).get("quant_method")
-    if wanted.quantization is not None and method is not None:
-        raise ConfigError(f"{source} is quantized already ({method})", "load it as it is, without --load-in-...")
-    how = {} if wanted.quantization is None else {"quantization_config": wanted.quantization}
-    if method in ("gptq", "awq"):  # by default gptqmodel takes a kernel without gradients
-        trainable = {**config.quantization_config, "backend": "auto_trainable"}
-        with readable(source, method):
-            how = {"quantization_config": AutoQuantizationConfig.from_dict(trainable)}
-    with quiet(), readable(source, method):
+    kind, config = _class_of(source, name)
+    with quiet(), readable(source, quantized.quantized_with(config)):
         model, report = kind.from_pretrained(
             name,
             dtype=wanted.dtype,
@@ -172,10 +161,10 @@ def _load(source: str, wanted: _Wanted, seen: tuple[str, ...]) -> PreTrainedMode
             use_safetensors=True,
             trust_remote_code=False,
             output_loading_info=True,
-            **how,
+            **quantized.loading_arguments(source, config, wanted.quantization),
         )
         require_complete(source, report)
-        settle(model.eval())
+        quantized.settle(model.eval())
     return _named(model, name)
 
 
@@ -194,7 +183,7 @@ def _load_adapter(
             f"{source} has no {ADAPTER_WEIGHTS}",
             "save the adapter again with safe_serialization=True: pickled weights are never loaded",
         )
-    if has_file(name, BASE_QUANTIZATION):
+    if has_file(name, quantized.BASE_QUANTIZATION):
         wanted = replace(wanted, quantization=base_quantization(name))
         logger.info(f"{source} was trained on a base that was quantized while loading: the base is quantized again")
     try:
@@ -209,15 +198,15 @@ def _load_adapter(
     with quiet(), readable(source):
         weights = Path(str(cached_file(name, ADAPTER_WEIGHTS)))
         resize_like(base, weights)
-        if (kind := describe(base)) is None:
+        if (kind := quantized.describe(base)) is None:
             return load_merged(base, name)
         adapted = load_beside(base, name, weights)
     logger.info(f"{source}: the adapter stays beside its base, which is quantized ({kind}): merging would round it")
     return adapted
 
 
-def _class_of(source: str, name: str) -> Any:
-    """The class that holds the whole checkpoint: a multimodal one is loaded with its towers, as TRL does.
+def _class_of(source: str, name: str) -> tuple[Any, Any]:
+    """The class that holds the whole checkpoint, and its configuration: a multimodal one is loaded with its towers.
 
     Raises `SourceError` for an encoder-decoder.
     """
@@ -231,7 +220,7 @@ def _class_of(source: str, name: str) -> Any:
         )
     multimodal = MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES.get(config.model_type)
     whole = config.architectures and config.architectures[0] == multimodal
-    return AutoModelForImageTextToText if whole else AutoModelForCausalLM
+    return (AutoModelForImageTextToText if whole else AutoModelForCausalLM), config
 
 
 def _reached(source: str) -> tuple[str, dict[str, Any] | None]:

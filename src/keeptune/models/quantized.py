@@ -17,7 +17,9 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 from transformers import BitsAndBytesConfig
+from transformers.quantizers.auto import AutoQuantizationConfig
 from transformers.utils import is_bitsandbytes_available
+from transformers.utils.quantization_config import QuantizationConfigMixin
 
 from keeptune.errors import ConfigError
 from keeptune.log import logger
@@ -217,6 +219,28 @@ def loading_quantization(model: nn.Module) -> dict[str, Any] | None:
         return None
     settings: dict[str, Any] = causal.config.quantization_config.to_dict()
     return settings
+
+
+def quantized_with(config: Any) -> str | None:
+    """The method of a checkpoint, by its configuration; None if it is not quantized."""
+    method = (getattr(config, "quantization_config", None) or {}).get("quant_method")
+    return None if method is None else str(method)
+
+
+def loading_arguments(source: str, config: Any, wanted: QuantizationConfigMixin | None) -> dict[str, Any]:
+    """Arguments for `from_pretrained`: the quantization that is wanted, or for GPTQ and AWQ a kernel with gradients.
+
+    Raises `ConfigError` if a quantization is wanted of a checkpoint that has one.
+    """
+    method = quantized_with(config)
+    if wanted is not None:
+        if method is not None:
+            raise ConfigError(f"{source} is quantized already ({method})", "load it as it is, without --load-in-...")
+        return {"quantization_config": wanted}
+    if method in ("gptq", "awq"):
+        trainable = {**config.quantization_config, "backend": "auto_trainable"}
+        return {"quantization_config": AutoQuantizationConfig.from_dict(trainable)}
+    return {}
 
 
 def quantization_config(bits: LoadIn, dtype: torch.dtype) -> BitsAndBytesConfig:
