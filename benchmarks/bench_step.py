@@ -97,7 +97,7 @@ def our_model(base: Any, lora: bool = False) -> Any:
 
     model = copy.deepcopy(base)
     select_attention(model, T)
-    return get_peft_model(model, lora_config(16)) if lora else model
+    return get_peft_model(model, lora_config(model, 16)) if lora else model
 
 
 def trainers(base: Any, tokenizer: Any, pool: Any, rows: int, folder: str) -> dict[str, Work]:

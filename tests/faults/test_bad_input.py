@@ -91,7 +91,7 @@ def test_empty_data(tune: Run, tmp_path: Path) -> None:
 def test_every_row_longer_than_the_context(tune: Run, tmp_path: Path) -> None:
     rows = [{"prompt": f"{n} " + "a" * 60, "completion": "b" * 60} for n in range(4)]
     (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    refused(tune(data=tmp_path / "rows.jsonl"), "every row", "max-length")
+    refused(tune(data=tmp_path / "rows.jsonl"), "every training row", "max-length")
 
 
 def save_base(folder: Path, tokenizer: PreTrainedTokenizerFast) -> Path:

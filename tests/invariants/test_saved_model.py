@@ -17,7 +17,8 @@ from keeptune.errors import ConfigError
 from keeptune.laws.readings import read_runs
 from keeptune.replay.generate import sample_pool
 from keeptune.replay.pool import ReplayPool
-from keeptune.runs.run import claim_folder, tune
+from keeptune.runs.folder import claim_folder
+from keeptune.runs.run import tune
 from keeptune.runs.settings import TuneSettings
 from keeptune.runs.trainer import TuneTrainer
 from keeptune.train.evaluation import held_out_loss

@@ -6,7 +6,6 @@ checkpoint-*/ (while it runs), model/ (the tuned model or adapter with its card)
 
 from __future__ import annotations
 
-import dataclasses
 import shutil
 from contextlib import nullcontext
 from pathlib import Path
@@ -25,11 +24,9 @@ from keeptune.data.encode import encode
 from keeptune.data.templates import select_template
 from keeptune.errors import (
     BoundBroken,
-    ConfigError,
     Diverged,
     Interrupted,
     KeeptuneError,
-    OutputExists,
     UnsupportedModel,
 )
 from keeptune.log import logger
@@ -46,7 +43,7 @@ from keeptune.models.vocabulary import document_start
 from keeptune.runs.advice import advise
 from keeptune.runs.base import dtype_to_save, load_base
 from keeptune.runs.card import card
-from keeptune.runs.folder import released_if_it_fails
+from keeptune.runs.folder import check_folder, claim_folder, released_if_it_fails, workspace
 from keeptune.runs.settings import TuneSettings
 from keeptune.runs.sft import refused_by_trl
 from keeptune.runs.trainer import TuneTrainer
@@ -66,15 +63,8 @@ from keeptune.train.context import KeepContext
 from keeptune.train.drift import drift_text_rows
 from keeptune.train.readings import FILE, read_rows
 from keeptune.train.trainers import KeepSFTTrainer
-from keeptune.workspace import Workspace
 
-RUN_FILE = "run.json"
 MODEL = "model"
-# Of no influence on the weights: a resume may change it.
-_CHANGEABLE = ("stop_if_forecast", "laws", "save_dtype")
-# As version 0.1 wrote them.
-_EARLIER_NAMES = {"drift_every": "meter_every", "drift_rows": "meter_rows", "drift_text": "meter_text"}
-_ADDED = {"load_in_4bit": False, "load_in_8bit": False, "append_eos": False}
 
 
 def tune(
@@ -124,7 +114,7 @@ def tune(
     for line in advise(settings, args, len(train_rows)) if with_advice and is_main else ():
         logger.info(f"advice: {line}")
     with storage_errors(out):
-        with released_if_it_fails(workspace(out), resume=resume) if is_main else nullcontext():
+        with released_if_it_fails(out, resume=resume) if is_main else nullcontext():
             if is_main:
                 claim_folder(out, settings, resume=resume)
             PartialState().wait_for_everyone()
@@ -193,36 +183,6 @@ def tune_or_resume(settings: TuneSettings, *, label: str, extra_callbacks: list[
         raise Interrupted(error.what, "run the same command again to continue") from error
 
 
-def workspace(out: Path) -> Workspace:
-    """The folder of a run."""
-    return Workspace(
-        folder=out, marker=RUN_FILE, kind="run", renew="start the run anew (--overwrite), or choose another --out"
-    )
-
-
-def check_folder(out: Path, settings: TuneSettings, *, resume: bool, overwrite: bool) -> None:
-    """Refuse a folder that the run must not write to. Changes nothing."""
-    if not workspace(out).claimed:
-        return
-    if resume:
-        values = dataclasses.asdict(settings)
-        changed = [name for name in workspace(out).changed(values, _EARLIER_NAMES, _ADDED) if name not in _CHANGEABLE]
-        if changed:
-            raise ConfigError(
-                f"the run in {out} was started with another {', '.join(changed)}",
-                "resume with the settings it was started with, or choose another --out",
-            )
-    elif overwrite and settings.replay and Path(settings.replay).resolve().is_relative_to(out.resolve()):
-        raise ConfigError(
-            f"--overwrite would delete the replay pool {settings.replay}", "move the pool out of the run's folder first"
-        )
-    elif not overwrite:
-        raise OutputExists(
-            f"{out} already contains a run",
-            "add --resume to continue it, --overwrite to replace it, or choose another --out",
-        )
-
-
 def check_state(checkpoint: Path) -> None:
     """Refuse a checkpoint whose state no training can go on from.
 
@@ -238,14 +198,6 @@ def check_state(checkpoint: Path) -> None:
     state = checkpoint / TRAINER_STATE_NAME
     with damaged_json(state, f"delete {checkpoint} and run the same command again: it goes on from one before"):
         TrainerState.load_from_json(str(state))
-
-
-def claim_folder(out: Path, settings: TuneSettings, *, resume: bool) -> None:
-    """Make the folder this run's: empty but for run.json, unless the run is resumed."""
-    if resume and workspace(out).claimed:
-        return
-    workspace(out).clear()
-    workspace(out).claim(dataclasses.asdict(settings))
 
 
 class TaskRows(NamedTuple):
