@@ -58,7 +58,7 @@ REFUSED: dict[str, Refusal] = {
     "truncation_mode": Refusal("rows are never longer than --max-length, so nothing is truncated", "leave it out"),
     "dataset_text_field": Refusal(_ENCODED, "name the column of the data text"),
     "dataset_kwargs": Refusal(_ENCODED, "leave it out"),
-    "chat_template_path": Refusal(_ENCODED, "put the template into the tokenizer's folder"),
+    "chat_template_path": Refusal(_ENCODED, "give --chat-template"),
     "eos_token": Refusal(_ENCODED, "set eos_token in the tokenizer's folder"),
     "completion_only_loss": Refusal(
         f"{_ENCODED}: completions and answers bear loss, prompts do not", "give the data in the layout that you mean"
