@@ -24,6 +24,7 @@ from keeptune.data.encode import encode
 from keeptune.data.templates import select_template
 from keeptune.errors import (
     BoundBroken,
+    ConfigError,
     Diverged,
     Interrupted,
     KeeptuneError,

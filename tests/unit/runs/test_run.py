@@ -18,7 +18,8 @@ from keeptune.models.dtypes import checkpoint_dtype
 from keeptune.models.loading import load_model, load_tokenizer
 from keeptune.models.quantized import describe
 from keeptune.runs.base import dtype_to_save
-from keeptune.runs.run import RUN_FILE, check_folder, check_state, claim_folder, lora_config, tune
+from keeptune.runs.folder import RUN_FILE, check_folder, claim_folder
+from keeptune.runs.run import check_state, lora_config, tune
 from keeptune.runs.settings import TuneSettings
 from tests.helpers.models import CHAT_TEMPLATE, make_model, make_tokenizer
 
