@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 import torch
 
-from keeptune import KeepConfig, keep_tuning, load_documents, load_model, load_tokenizer, sample_pool
+from keeptune import KeepConfig, keep_tuning, load_documents, load_model, load_tokenizer, sample_pool, save_model
 
 parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
 parser.add_argument("--model", default="smollm2")
@@ -45,5 +45,4 @@ readings = keep_tuning(
 )
 for reading in readings:
     print(f"step {reading.step:4d}  task {reading.task_loss:.3f}  replay KL {reading.replay_loss:.4f}")
-model.save_pretrained(f"{arguments.out}/model")
-tokenizer.save_pretrained(f"{arguments.out}/model")
+save_model(model, tokenizer, f"{arguments.out}/model")

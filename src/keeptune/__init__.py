@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from keeptune.data.documents import load_documents
     from keeptune.errors import KeeptuneError
     from keeptune.models.loading import load_model, load_tokenizer
+    from keeptune.models.saving import save_model
     from keeptune.replay.generate import sample_pool, text_pool
     from keeptune.replay.pool import ReplayPool
     from keeptune.train.config import KeepConfig
@@ -46,6 +47,7 @@ __all__ = [
     "load_tokenizer",
     "measure",
     "sample_pool",
+    "save_model",
     "text_pool",
 ]
 
@@ -66,6 +68,7 @@ _HOMES = {
     "load_tokenizer": "keeptune.models.loading",
     "measure": "keeptune.audit.meter",
     "sample_pool": "keeptune.replay.generate",
+    "save_model": "keeptune.models.saving",
     "text_pool": "keeptune.replay.generate",
 }
 

@@ -15,7 +15,7 @@ from tests.helpers.models import make_model, make_tokenizer
 PUBLIC = {
     "Drift", "KeepConfig", "KeepDPOTrainer", "KeepGRPOTrainer", "KeepMixin", "KeepSFTTrainer", "KeepTrainer",
     "KeeptuneError", "ReplayPool", "Report", "audit", "keep_tuning", "load_documents", "load_model", "load_tokenizer",
-    "measure", "sample_pool", "text_pool",
+    "measure", "sample_pool", "save_model", "text_pool",
 }  # fmt: skip
 PAGE = (Path(__file__).parents[2] / "docs" / "api.md").read_text(encoding="utf-8")
 EXAMPLES = dict(re.findall(r"^### (\w+)$.*?```python\n(.*?)```", PAGE, re.MULTILINE | re.DOTALL))

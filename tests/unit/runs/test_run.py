@@ -82,7 +82,11 @@ def test_the_template_of_a_run_is_saved_with_its_model(model_folder: Path, tmp_p
             model=str(model_folder), data="rows.jsonl", out=str(tmp_path / f"run{number}"), steps=1, batch_size=2,
             lambda_=0.0, chat_template=name, checkpoint_every=0, drift_rows=2, replay_tokens=64, replay_length=8,
         )  # fmt: skip
-        saved = load_tokenizer(str(tune(run)))
+        folder = tune(run)
+        # The names that transformers 4 knows; tests/unit/models/test_saving.py holds all of them.
+        assert json.loads((folder / "config.json").read_text())["rope_theta"] == 10000.0
+        assert "TokenizersBackend" not in (folder / "tokenizer_config.json").read_text()
+        saved = load_tokenizer(str(folder))
         assert saved.apply_chat_template(said, tokenize=False) == "<|im_start|>user\nhi<|im_end|>"
 
 
