@@ -120,7 +120,7 @@ def _examine(causal: Any) -> Anatomy:
             "use a causal language model",
         )
     check_output_layer(head)
-    _keep_weights(causal)
+    keep_weights(causal)
     tolerance = _TOLERANCE if head.weight.dtype.itemsize > 2 else _TOLERANCE_16_BIT
     row_T = torch.arange(_TOKENS, device=head.weight.device).remainder(len(head.weight))
     input_BT = torch.stack([row_T, row_T])
@@ -144,7 +144,7 @@ def _examine(causal: Any) -> Anatomy:
     )
 
 
-def _keep_weights(causal: Any) -> None:
+def keep_weights(causal: Any) -> None:
     """Keep RWKV from scaling its weights in place, there and back, whenever it changes between training and evaluation.
 
     It computes the same without, but for overflow in fp16. With it a reading of drift would leave scaled weights to be

@@ -30,6 +30,7 @@ from keeptune.models import quantized
 from keeptune.models.adapter_files import base_quantization, load_beside, resize_like
 from keeptune.models.adapters import named_base
 from keeptune.models.adapters.merging import load_merged
+from keeptune.models.anatomy import keep_weights
 from keeptune.models.dtypes import checkpoint_dtype
 from keeptune.models.guarded import first_line, quiet, readable, require_complete
 from keeptune.models.modeling import fingerprint
@@ -165,6 +166,7 @@ def _load(source: str, wanted: _Wanted, seen: tuple[str, ...]) -> PreTrainedMode
         )
         require_complete(source, report)
         quantized.settle(model.eval())
+    keep_weights(model)
     return _named(model, name)
 
 
