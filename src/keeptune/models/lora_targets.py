@@ -75,15 +75,18 @@ def _refused(config: LoraConfig, model: PreTrainedModel, name: str) -> bool:
 
 
 def _return_more(model: PreTrainedModel, layers: dict[str, nn.Module]) -> set[str]:
-    """The layers whose output is no tensor, such as Llama 4's routers: PEFT adds to a tensor."""
+    """The layers of a kind of their own that give more than a vector for each one given, such as routers."""
     more: set[str] = set()
 
-    def see(name: str, output: Any) -> None:
-        if not isinstance(output, Tensor):
+    def see(name: str, layer: Any, hidden: Tensor, output: Any) -> None:
+        if not isinstance(output, Tensor) or output.shape != (*hidden.shape[:-1], layer.out_features):
             more.add(name)
 
     own = [(name, layer) for name, layer in layers.items() if type(layer) not in (nn.Linear, Conv1D)]
-    handles = [m.register_forward_hook(lambda _, __, output, name=name: see(name, output)) for name, m in own]
+    handles = [
+        m.register_forward_hook(lambda layer, inputs, output, name=name: see(name, layer, inputs[0], output))
+        for name, m in own
+    ]
     try:
         if own:
             with evaluating(model), torch.no_grad():

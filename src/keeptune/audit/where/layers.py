@@ -69,11 +69,13 @@ def layer_profile(base: nn.Module, tuned: nn.Module, rows: list[dict[str, Any]],
 def decoder_layers(model: nn.Module) -> nn.ModuleList | None:
     """The decoder's list of layers: the outermost that is as long as the configuration says; None without one."""
     causal = causal_model(model)
-    count = getattr(causal.config.get_text_config(), "num_hidden_layers", None)
+    config = causal.config.get_text_config()
+    # A layer of LongCat counts as two in the first.
+    counts = [getattr(config, name, None) for name in ("num_hidden_layers", "num_layers")]
     idle = tuple(f"{name}." for name in anatomy_of(causal).idle)
     # Parents come before what they contain: a list of experts stands inside a layer. Vision towers have lists too.
     lists = (m for name, m in causal.named_modules() if isinstance(m, nn.ModuleList) and not name.startswith(idle))
-    return next((layers for layers in lists if len(layers) == count), None)
+    return next((layers for layers in lists if len(layers) in counts), None)
 
 
 @contextmanager
