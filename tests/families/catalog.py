@@ -178,7 +178,7 @@ FAMILIES: dict[str, Family] = {
             )
         ),
         # transformers 5.23 sets the embedding of its padding token to zero whenever it loads it.
-        Family("youtu", "mla", "youtu", {**_MLA, "pad_token_id": None}),
+        Family("youtu", "mla", "youtu", {**_MLA, "tie_word_embeddings": False}),
         Family("deepseek_v4", "mla", "deepseek_v4"),
         *_plain("ssm and hybrid", "mamba falcon_mamba lfm2 minimax olmo_hybrid"),
         Family("rwkv", "ssm and hybrid", "rwkv", {"num_hidden_layers": 7}),
