@@ -21,8 +21,6 @@ from tests.families.harness import STAGES, walk
 from tests.families.run import PAGE, TABLE, page
 
 A_DAY = 2
-# PEFT saves the adapters on its shared experts under names that it does not read again, and warns of it on loading.
-KNOWN = {"laguna"}
 
 
 def of_today() -> list[str]:
@@ -55,19 +53,19 @@ def test_a_family_is_what_the_table_says(name: str, tmp_path: Path) -> None:
     assert (result.verdict, result.stages) == (expected["verdict"], expected["stages"]), result.reason
 
 
-def test_the_table_holds_the_whole_catalog_and_no_other_failure() -> None:
+def test_the_table_holds_the_whole_catalog_and_no_failure() -> None:
     walks = committed()
     assert [row["name"] for row in walks] == list(FAMILIES)
     assert {row["group"] for row in walks} == {family.group for family in FAMILIES.values()}
     assert all(row["group"] == FAMILIES[row["name"]].group for row in walks)
     counts = Counter(row["verdict"] for row in walks)
-    assert {row["name"] for row in walks if row["verdict"] == "failed"} == KNOWN
+    assert not counts["failed"]
     assert counts["exact"] >= 75
     assert all(set(row["stages"]) == set(STAGES) for row in walks)
     assert PAGE.read_text(encoding="utf-8") == page(walks)
 
 
-def test_what_is_refused_is_refused_for_one_of_four_reasons() -> None:
+def test_what_is_refused_is_refused_for_one_of_five_reasons() -> None:
     for row in committed():
         if row["verdict"] != "refused":
             continue
@@ -77,5 +75,6 @@ def test_what_is_refused_is_refused_for_one_of_four_reasons() -> None:
             or (group == "not causal" and "change with the tokens after it" in reason)
             or "cannot be sampled: token by token" in reason
             or "cannot answer prompts as it predicts" in reason
+            or "PEFT does not read" in reason
             or (row["trl"] and "TRL's own loss fails" in reason and row["trl"].partition(":")[0] in reason)
         ), row

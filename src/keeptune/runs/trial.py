@@ -12,6 +12,7 @@ from trl import SFTTrainer
 from keeptune.errors import ConfigError
 from keeptune.log import logger
 from keeptune.models.adapters import causal_model
+from keeptune.models.adapters.merging import check_read_back
 
 _TOLERANCE = 0.02
 
@@ -20,11 +21,12 @@ class TriedSFTTrainer(SFTTrainer):
     """`SFTTrainer` that computes its loss once when it is made, and leaves no trace of it.
 
     Raises:
-        ConfigError: TRL cannot compute its loss on this model.
+        ConfigError: TRL cannot compute its loss on this model, or PEFT cannot read its adapter back once it is saved.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        check_read_back(self.model)
         trainer: Any = self
         metrics, tokens = copy.deepcopy(trainer._metrics), trainer._total_train_tokens
         was_training = self.model.training

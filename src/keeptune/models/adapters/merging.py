@@ -6,17 +6,19 @@ import warnings
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import torch
 from peft import PeftConfig, PeftModel
 from peft.mapping import PEFT_TYPE_TO_TUNER_MAPPING
+from peft.utils.save_and_load import get_peft_model_state_dict, set_peft_model_state_dict
 from safetensors import safe_open
 from torch import nn
 from transformers import PreTrainedModel
 from transformers.utils import cached_file
 
-from keeptune.errors import SourceError
+from keeptune.errors import ConfigError, SourceError
 from keeptune.log import logger
 from keeptune.models.adapters.inside import (
     active_configs,
@@ -52,6 +54,11 @@ def load_merged(base: PreTrainedModel, name: str) -> PreTrainedModel:
     with peft_warnings(name):
         _resize(base, name)
         model = PeftModel.from_pretrained(base, name).eval()
+        if lost := unread(model, Path(str(cached_file(name, _WEIGHTS)))):
+            raise SourceError(
+                f"PEFT does not read {len(lost)} tensors of the adapter {name} back, {lost[0]} among them",
+                "the adapter is whole on disk: load it with another version of PEFT, or tune all weights",
+            )
         before = next_token_logits(model)
         kind = describe_adapters(model)
         _unshare(model)
@@ -125,3 +132,24 @@ def _declare_untied(causal: Any) -> None:
     for config in (causal.config, causal.config.get_text_config()):
         config.tie_word_embeddings = False
     causal.all_tied_weights_keys = {}
+
+
+def unread(model: nn.Module, weights: Path) -> list[str]:
+    """Names of the tensors in an adapter's file that loading left out of `model`, by their values."""
+    own = get_peft_model_state_dict(model, save_embedding_layers=False)
+    with safe_open(weights, framework="pt") as file:
+        both = [key for key in tuple(file.keys()) if key in own]
+        return [key for key in both if not torch.equal(file.get_tensor(key).to(own[key].dtype), own[key].cpu())]
+
+
+def check_read_back(model: nn.Module) -> None:
+    """Raise `ConfigError` if PEFT saves a part of the model's adapter under names that it does not read again."""
+    if not isinstance(model, PeftModel):
+        return
+    state = get_peft_model_state_dict(model, save_embedding_layers=False)
+    lost = set_peft_model_state_dict(model, state).unexpected_keys  # the values that it has already
+    if lost:
+        raise ConfigError(
+            f"PEFT does not read {len(lost)} tensors of this adapter back once they are saved, {lost[0]} among them",
+            "tune all weights (leave out --lora), or use another version of PEFT",
+        )

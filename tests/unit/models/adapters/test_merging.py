@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -9,9 +10,13 @@ import pytest
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 
-from keeptune.errors import SourceError
+from keeptune.errors import ConfigError, SourceError
 from keeptune.models.adapters import merging
+from keeptune.models.adapters.merging import check_read_back
 from keeptune.models.loading import load_model
+from keeptune.models.lora_targets import all_linear
+from tests.families import harness
+from tests.families.catalog import FAMILIES
 from tests.helpers.adapters import make_base, make_config, moved
 from tests.helpers.models import make_model, make_tokenizer
 
@@ -100,3 +105,16 @@ def test_a_merged_adapter_reloads_in_peft_too(tmp_path: Path) -> None:
     folder, expected = saved(tmp_path, make_config("LORA", tmp_path))
     again = PeftModel.from_pretrained(load_model(str(tmp_path / "base")), str(folder)).eval()
     torch.testing.assert_close(logits(again), expected)
+
+
+@pytest.mark.parametrize(("family", "lost"), [("laguna", 6), ("llama", 0)])
+def test_an_adapter_that_peft_does_not_read_back_is_refused(family: str, lost: int, tmp_path: Path) -> None:
+    folder = tmp_path / "base"
+    folder.mkdir()
+    base = load_model(str(harness.make_base(FAMILIES[family], folder)))
+    adapted = get_peft_model(base, all_linear(base, r=2, init_lora_weights=False))
+    adapted.save_pretrained(tmp_path / "adapter")
+    with pytest.raises(ConfigError, match=f"does not read {lost} tensors") if lost else nullcontext():
+        check_read_back(adapted)
+    with pytest.raises(SourceError, match=r"does not read \d+ tensors") if lost else nullcontext():
+        load_model(str(tmp_path / "adapter"))
