@@ -17,6 +17,7 @@ from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.fsdp import FSDPModule
 from torch.distributed.tensor import DTensor, Partial
 
 from keeptune.errors import ConfigError
@@ -50,7 +51,7 @@ _KNOWN: WeakKeyDictionary[nn.Module, Anatomy] = WeakKeyDictionary()
 
 
 def anatomy_of(causal: Any) -> Anatomy:
-    """The anatomy of a causal model, found at the first call: before it is sharded, if ever it is.
+    """The anatomy of a causal model, found at the first call.
 
     Raises:
         ConfigError: no language-model head, an encoder-decoder, predictions that see later tokens, or logits that
@@ -59,6 +60,7 @@ def anatomy_of(causal: Any) -> Anatomy:
     found = _KNOWN.get(causal)
     if found is None:
         found = _KNOWN[causal] = _examine(causal)
+        _shard_again(causal)
     return found
 
 
@@ -161,6 +163,13 @@ def keep_weights(causal: Any) -> None:
 
 def _nothing() -> None:
     pass
+
+
+def _shard_again(causal: nn.Module) -> None:
+    """FSDP leaves the outermost modules whole after a forward pass, for a backward pass that does not follow here."""
+    for module in causal.modules():
+        if isinstance(module, FSDPModule):
+            module.reshard()
 
 
 def _candidates(causal: Any, input_BT: Tensor) -> Iterator[tuple[bool, float, float | None]]:
