@@ -9,7 +9,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -47,19 +46,19 @@ def run_here(name: str, out: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def smoke(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Path]]:
+def smoke(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """Each experiment's smoke run, made when it is first asked for."""
 
     class Runs(dict[str, Path]):
         def __missing__(self, name: str) -> Path:
             self[name] = tmp_path_factory.mktemp(name)
-            run_here(name, self[name])
+            with pytest.MonkeyPatch.context() as patch:
+                # The experiments share a cache of their own, not the user's.
+                patch.setenv("KEEPTUNE_CACHE", str(self[name].parent / "cache"))
+                run_here(name, self[name])
             return self[name]
 
-    with pytest.MonkeyPatch.context() as patch:
-        # The experiments share a cache of their own, not the user's.
-        patch.setenv("KEEPTUNE_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
-        yield Runs()
+    return Runs()
 
 
 @pytest.mark.parametrize("name", EXPERIMENTS)
