@@ -1,4 +1,4 @@
-"""Walk every field of TRL's SFTConfig through `keeptune tune` and write docs/sft-config.json and docs/sft-config.md.
+"""Walk every field of TRL's SFTConfig through `keeptune tune` and write docs/sft-config.jsonl and docs/sft-config.md.
 
     make sft-config                                      # all fields, about five minutes on two cores
     python tests/sft_config/run.py report_to optim       # the rows of two
@@ -36,7 +36,7 @@ from keeptune.train.readings import read_rows  # noqa: E402
 from tests.helpers.models import make_model, make_tokenizer  # noqa: E402
 from tests.sft_config.values import VALUES, tables  # noqa: E402
 
-JSON, PAGE = ROOT / "docs" / "sft-config.json", ROOT / "docs" / "sft-config.md"
+JSON, PAGE = ROOT / "docs" / "sft-config.jsonl", ROOT / "docs" / "sft-config.md"
 HEAD = """# The table `[sft]` of a run file
 
 Of the fields of TRL's `SFTConfig`, {works} of {fields} work in a table `[sft]`, with every value tried or with some;

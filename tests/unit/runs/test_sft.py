@@ -15,7 +15,7 @@ from keeptune.errors import ConfigError
 from keeptune.runs.settings import TuneSettings
 
 ROOT = Path(__file__).parents[3]
-ROWS = [json.loads(line) for line in (ROOT / "docs" / "sft-config.json").read_text(encoding="utf-8").splitlines()]
+ROWS = [json.loads(line) for line in (ROOT / "docs" / "sft-config.jsonl").read_text(encoding="utf-8").splitlines()]
 # What depends on the machine, or shows only once the model is there.
 ELSEWHERE = ("package", "install", "GPU", "CPU", "Ampere", "[sft] router_aux", "[sft] pad_token", "[sft] loss_type")
 WINDOW = not trl_version.startswith("1.16")
