@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 from peft import LoraConfig
 from trl import SFTTrainer
@@ -24,6 +26,10 @@ from tests.helpers.models import make_model, make_tokenizer
 from tests.helpers.training import config, largest_gap, task_rows, trained
 
 Load = Callable[[], Any]
+needs_bitsandbytes = pytest.mark.skipif(
+    find_spec("bitsandbytes") is None,
+    reason="make quantization runs it: with bitsandbytes installed, each process that imports PEFT starts 5 s later",
+)
 INPUT_BT = torch.arange(20)[None]
 
 

@@ -17,6 +17,7 @@ import yaml
 from keeptune import cli
 from keeptune.audit.gate import parse_bounds
 from keeptune.audit.texts import named_sources
+from tests.helpers.quantized import needs_bitsandbytes
 
 RECIPES = Path(__file__).parents[2] / "recipes"
 
@@ -32,6 +33,7 @@ def test_recipe(recipe: str, model_folder: Path, tmp_path: Path) -> None:
     assert list((tmp_path / "out" / "model").glob("*.safetensors"))
 
 
+@needs_bitsandbytes
 def test_qlora(model_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """In this process, because the libraries take long to import."""
     for number in range(4):

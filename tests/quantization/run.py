@@ -1,4 +1,4 @@
-"""`make quantization`: the table of quantizations, in an environment of its own.
+"""`make quantization`: the table of quantizations and the tests of bitsandbytes, in an environment of its own.
 
     python tests/quantization/run.py [NAME ...]      # rows of the table; default all
 
@@ -16,12 +16,15 @@ HOME = ROOT / ".quantization"
 # gptqmodel and hqq are built from their sources; gptqmodel serves GPTQ and AWQ.
 PACKAGES = ("bitsandbytes", "torchao", "compressed-tensors", "gptqmodel", "optimum-quanto", "hqq")
 NEEDED_BY_THEM = ("pypcre", "device-smi", "tokenicer", "logbar", "defuser", "termcolor", "loguru", "ninja")
+TESTS = ("tests/unit/models/test_quantized.py", "tests/unit/runs/test_run.py", "tests/invariants/test_recipes.py")
 
 
 def main() -> None:
-    """Run the table in the environment."""
-    command = [str(environment()), "-m", "tests.quantization.table", *sys.argv[1:]]
-    sys.exit(subprocess.run(command, cwd=ROOT, check=False).returncode)
+    """Run the table and the tests of bitsandbytes in the environment."""
+    python = str(environment())
+    table = subprocess.run([python, "-m", "tests.quantization.table", *sys.argv[1:]], cwd=ROOT, check=False).returncode
+    tests = subprocess.run([python, "-m", "pytest", *TESTS, "-k", "quantiz or qlora"], cwd=ROOT, check=False).returncode
+    sys.exit(table or tests)
 
 
 def environment() -> Path:
@@ -30,7 +33,15 @@ def environment() -> Path:
     if not python.is_file():
         subprocess.run([sys.executable, "-m", "venv", str(HOME)], check=True)
         install = [str(python), "-m", "pip", "install", "--quiet"]
-        pinned = ["--constraint", str(ROOT / "constraints.txt"), "--editable", str(ROOT), "pytest>=8", "setuptools>=78"]
+        pinned = [
+            "--constraint",
+            str(ROOT / "constraints.txt"),
+            "--editable",
+            str(ROOT),
+            "pytest>=8",
+            "psutil",
+            "setuptools>=78",
+        ]
         subprocess.run([*install, *pinned], check=True)
         # Without their dependencies, which would replace torch; what does not install is a row that says so.
         for package in (*NEEDED_BY_THEM, *PACKAGES):

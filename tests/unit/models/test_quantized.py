@@ -18,7 +18,7 @@ from keeptune.models.loading import load_model
 from keeptune.models.modeling import fingerprint, hidden_states
 from keeptune.models.quantized import BASE_QUANTIZATION, describe, is_packed, loading_quantization, settle, stored_bytes
 from tests.helpers.models import make_model, make_tokenizer
-from tests.helpers.quantized import INPUT_BT, fingerprints, measured, pool_of
+from tests.helpers.quantized import INPUT_BT, fingerprints, measured, needs_bitsandbytes, pool_of
 
 Build = Callable[[], Any]
 SETTINGS: dict[str, dict[str, Any]] = {
@@ -44,6 +44,7 @@ def quantized(plain: Path, name: str, dtype: torch.dtype = torch.float32) -> Any
     return AutoModelForCausalLM.from_pretrained(plain, quantization_config=how, dtype=dtype).eval()
 
 
+@needs_bitsandbytes
 @pytest.mark.parametrize("name", SETTINGS)
 def test_the_fingerprint_is_that_of_the_stored_weights(plain: Path, tmp_path: Path, name: str) -> None:
     marks = fingerprints(lambda: quantized(plain, name))
@@ -53,6 +54,7 @@ def test_the_fingerprint_is_that_of_the_stored_weights(plain: Path, tmp_path: Pa
     assert marks != {fingerprint(load_model(str(plain)))}
 
 
+@needs_bitsandbytes
 def test_each_quantization_has_its_own_fingerprint(plain: Path) -> None:
     marks = {name: fingerprint(quantized(plain, name)) for name in SETTINGS}
     # The storage dtype and the threshold are no part of the weights; the default type is fp4.
@@ -61,6 +63,7 @@ def test_each_quantization_has_its_own_fingerprint(plain: Path) -> None:
     assert len(set(marks.values())) == len(marks) - 2
 
 
+@needs_bitsandbytes
 @pytest.mark.parametrize(("name", "prepared"), [("double", True), ("int8", False)])
 def test_training_is_exact(plain: Path, tmp_path: Path, name: str, prepared: bool) -> None:
     def load() -> Any:
@@ -76,6 +79,7 @@ def test_training_is_exact(plain: Path, tmp_path: Path, name: str, prepared: boo
     assert result["saved against reloaded"] == 0.0 or prepared
 
 
+@needs_bitsandbytes
 def test_a_forward_pass_before_training_costs_no_gradient(plain: Path) -> None:
     """bitsandbytes repacks 4-bit weights in the first evaluation on some CPUs, and no gradient passes them after."""
     model = quantized(plain, "nf4")
@@ -91,6 +95,7 @@ def test_a_forward_pass_before_training_costs_no_gradient(plain: Path) -> None:
         assert torch.allclose(model(INPUT_BT).logits, before, atol=0.15), "bfloat16 products before, float32 now"
 
 
+@needs_bitsandbytes
 @pytest.mark.parametrize("name", ["double", "int8"])
 def test_an_adapter_stays_beside_a_quantized_base(plain: Path, tmp_path: Path, name: str) -> None:
     quantized(plain, name).save_pretrained(tmp_path / "base")
@@ -105,7 +110,7 @@ def test_an_adapter_stays_beside_a_quantized_base(plain: Path, tmp_path: Path, n
 
 
 @pytest.mark.parametrize("tie", [False, True])
-@pytest.mark.parametrize("load_in", [None, "4bit"])
+@pytest.mark.parametrize("load_in", [None, pytest.param("4bit", marks=needs_bitsandbytes)])
 def test_an_adapter_with_a_larger_vocabulary_loads(tmp_path: Path, tie: bool, load_in: Any) -> None:
     make_model(tie=tie).save_pretrained(tmp_path / "base")
     model = load_model(str(tmp_path / "base"), load_in=load_in)
@@ -128,6 +133,7 @@ def test_an_adapter_that_lost_the_heads_new_rows_is_refused(tmp_path: Path) -> N
         load_model(str(tmp_path / "adapter"))
 
 
+@needs_bitsandbytes
 def test_stored_predictions_of_llm_int8_are_refused(plain: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="depend on the other rows of the batch"):
         pool_of(lambda: quantized(plain, "int8"), tmp_path / "pool")
@@ -135,6 +141,7 @@ def test_stored_predictions_of_llm_int8_are_refused(plain: Path, tmp_path: Path)
     assert pool_of(lambda: quantized(plain, "int8 without outliers"), tmp_path / "own").rows == 4
 
 
+@needs_bitsandbytes
 def test_a_quantized_head_is_refused_in_words(plain: Path, tmp_path: Path) -> None:
     how = BitsAndBytesConfig(load_in_4bit=True, llm_int8_skip_modules=["model.embed_tokens"])
     model = AutoModelForCausalLM.from_pretrained(plain, quantization_config=how, dtype=torch.float32)
@@ -142,12 +149,14 @@ def test_a_quantized_head_is_refused_in_words(plain: Path, tmp_path: Path) -> No
         pool_of(lambda: model, tmp_path / "pool")
 
 
+@needs_bitsandbytes
 def test_a_model_that_was_quantized_already_is_not_quantized_again(plain: Path, tmp_path: Path) -> None:
     quantized(plain, "int8").save_pretrained(tmp_path)
     with pytest.raises(ConfigError, match="is quantized already"):
         load_model(str(tmp_path), load_in="4bit")
 
 
+@needs_bitsandbytes
 def test_what_is_said_of_a_model(plain: Path) -> None:
     dense = load_model(str(plain))
     assert describe(dense) is None

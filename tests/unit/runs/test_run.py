@@ -22,6 +22,7 @@ from keeptune.runs.folder import RUN_FILE, check_folder, claim_folder
 from keeptune.runs.run import check_state, lora_config, tune
 from keeptune.runs.settings import TuneSettings
 from tests.helpers.models import CHAT_TEMPLATE, make_model, make_tokenizer
+from tests.helpers.quantized import needs_bitsandbytes
 
 
 def settings(out: Path, **changed: Any) -> TuneSettings:
@@ -164,6 +165,7 @@ def test_float32_weights_are_saved_as_ever(model_folder: Path) -> None:
     assert dtype_to_save(dataclasses.replace(run, lora=4)) is None
 
 
+@needs_bitsandbytes
 @pytest.mark.parametrize("bits", ["4bit", "8bit"])
 def test_a_base_is_quantized_while_it_is_loaded(model_folder: Path, tmp_path: Path, bits: str) -> None:
     folder = tune(small(model_folder, tmp_path / "run", lora=2, **{f"load_in_{bits}": True}))
@@ -188,6 +190,7 @@ def test_settings_that_quantize_what_is_trained_are_refused(changed: dict[str, A
         settings(Path("out"), **changed)
 
 
+@needs_bitsandbytes
 def test_a_quantized_folder_is_refused_where_its_weights_would_be_trained(model_folder: Path, tmp_path: Path) -> None:
     quantized, tuned = tmp_path / "quantized", tmp_path / "tuned"
     base = load_model(str(model_folder), load_in="8bit")
