@@ -6,20 +6,15 @@ from typing import Any
 
 from common.drawing import format_rate, log_places, panels, whiskers
 from common.grid import Row
-from common.small.curves import Run, by_seed, differences, forgetting, mean_at, runs, values
-from common.stats import Claim, Interval, claim_over_seeds, measured, over_seeds
-from common.tables import format_interval, markdown
+from common.small.curves import by_seed, differences, forgetting, mean_at, values
+from common.small.rates import base_of, old_loss, setting, table_of
+from common.stats import Claim, claim_over_seeds, measured
 from keeptune.plot_style import COLOURS, GREY, MARKS
 
 USUAL = 1e-3
 """Rate of fine-tuning at which rates of pretraining are compared, as in the paper."""
 COMPARED = 3e-3
 """Rate of pretraining at which rates of fine-tuning are compared."""
-
-
-def old_loss(row: Row) -> float:
-    """Loss on held-out old text, nats per token."""
-    return float(row["old_loss"])
 
 
 def figure(rows: list[Row]) -> Any:
@@ -58,27 +53,9 @@ def figure(rows: list[Row]) -> Any:
     return drawn
 
 
-def setting(rows: list[Row], method: str, pretrain_rate: float, rate: float) -> list[Run]:
-    """The runs of a method at a rate of pretraining and one of fine-tuning."""
-    return runs(rows, method=method, pretrain_rate=pretrain_rate, learning_rate=rate)
-
-
-def base_of(rows: list[Row], pretrain_rate: float) -> Interval:
-    """Old loss before fine-tuning, over seeds."""
-    bases = {run[0]["seed"]: run[0]["base_old_loss"] for run in runs(rows, pretrain_rate=pretrain_rate)}
-    return over_seeds(list(bases.values()))
-
-
 def table(rows: list[Row]) -> str:
     """Forgetting of each setting at the target loss."""
-    target, pretrained = rows[0]["target"], values(rows, "pretrain_rate")
-    head = [f"forgetting at a new loss of {target:g}", *(f"pretrained at {format_rate(rate)}" for rate in pretrained)]
-    lines = [["(old loss before)", *(format_interval(base_of(rows, rate), 2) for rate in pretrained)]]
-    for method, name in {"standard": "no replay", "kl_self": "KL, self-replay"}.items():
-        for own in reversed(values(rows, "learning_rate", method=method)):
-            cells = [format_interval(mean_at(setting(rows, method, rate, own), target)) for rate in pretrained]
-            lines.append([f"{name}, fine-tuned at {format_rate(own)}", *cells])
-    return markdown(head, lines)
+    return table_of(rows, {"standard": "no replay", "kl_self": "KL, self-replay"})
 
 
 def claims(rows: list[Row]) -> list[Claim]:
