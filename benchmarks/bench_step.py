@@ -93,7 +93,7 @@ def our_model(base: Any, lora: bool = False) -> Any:
     from peft import get_peft_model
 
     from keeptune.models.modeling import select_attention
-    from keeptune.runs.run import lora_config
+    from keeptune.runs.trainer import lora_config
 
     model = copy.deepcopy(base)
     select_attention(model, T)

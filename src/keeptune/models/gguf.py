@@ -1,0 +1,48 @@
+"""GGUF files, converted to safetensors once and kept in the cache."""
+
+from __future__ import annotations
+
+import io
+from contextlib import redirect_stderr
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from keeptune.log import logger
+from keeptune.models.guarded import quiet, readable, require_complete
+from keeptune.models.saving import save_model
+from keeptune.models.wheels import build_once, cache_folder
+
+
+def gguf_folder(sha256: str) -> Path:
+    """Where the safetensors of the GGUF file with this checksum are kept."""
+    return cache_folder() / "models" / f"gguf-{sha256}"
+
+
+def converted_gguf(gguf: Path, sha256: str) -> str:
+    """The cache folder with a GGUF file's safetensors, which transformers treats like any model, converted once."""
+
+    def convert(folder: Path) -> None:
+        logger.info(f"converting {gguf.name} to safetensors, once (about 15 s per 100 MB)")
+        file: dict[str, Any] = {"gguf_file": gguf.name, "trust_remote_code": False}
+        # transformers draws the bar of this conversion with tqdm directly: no setting turns it off.
+        with quiet(), readable(str(gguf)), redirect_stderr(io.StringIO()):
+            tokenizer = AutoTokenizer.from_pretrained(str(gguf.parent), **file)
+            loaded, report = AutoModelForCausalLM.from_pretrained(
+                str(gguf.parent), **file, dtype=torch.float32, output_loading_info=True
+            )
+            require_complete(str(gguf), report)
+            # transformers refuses to save the loaded model, because it counts as quantized: copy the weights into a
+            # plain model.
+            config = loaded.config
+            del config.quantization_config
+            config._name_or_path = ""
+            model = type(loaded)(config)
+            model.load_state_dict(loaded.state_dict())
+            model.tie_weights()
+        with quiet():
+            save_model(model, tokenizer, folder)
+
+    return str(build_once(gguf_folder(sha256), convert))
