@@ -98,7 +98,7 @@ def alone(home: Path, wait: bool = False) -> Iterator[bool]:
             yield True
 
 
-def once(folder: Path, make: Callable[[Path], None]) -> Path:
+def once(folder: Path, make: Callable[[Path], object]) -> Path:
     """A folder that several cells use, such as a pretrained model. The first that needs it makes it, the others wait.
 
     Args:

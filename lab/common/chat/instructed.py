@@ -104,7 +104,7 @@ def run_cell(cell: Cell, home: Path) -> dict[str, Any]:
     """Tune by the cell's method, unless another experiment has, and read what the model kept."""
     folder = once(_shared(cell, "method"), lambda made: _tune(cell, made))
     rows = read_lines(folder / "run" / "runs.jsonl")
-    base, tokenizer = load_model(_model(cell)), load_tokenizer(_model(cell))
+    base, tokenizer = load_model(base_of(cell)), load_tokenizer(base_of(cell))
     texts = _texts(cell, base, tokenizer)
     tuned = load_model(str(folder / "run" / "model"))
     steps = Steps(folder / "read", cell=cell)
@@ -137,7 +137,8 @@ def _shared(cell: Cell, *axes: str, **more: Any) -> Path:
     return cache_folder() / "lab" / "instructed" / name
 
 
-def _model(cell: Cell) -> str:
+def base_of(cell: Cell) -> str:
+    """The base of the cell: its model, or at size `smoke` an untrained decoder with a chat template."""
     if cell["model"] != "tiny":
         return str(cell["model"])
     return str(once(cache_folder() / "lab" / "instructed" / "tiny-chat", _tiny_chat))
@@ -156,7 +157,7 @@ def _tune(cell: Cell, folder: Path) -> None:
     pool = once(_shared(cell, pool=f"{method.text}-{method.prompts}"), lambda made: _pool(cell, method, made))
     settings = settings_of(
         cell,
-        model=_model(cell),
+        model=base_of(cell),
         out=str(folder / "run"),
         replay=str(pool / "pool"),
         objective=method.objective,
@@ -167,7 +168,7 @@ def _tune(cell: Cell, folder: Path) -> None:
 
 def _pool(cell: Cell, method: Method, folder: Path) -> None:
     """Rows for every step, none used twice, and those that drift is read on, which a run without replay needs too."""
-    base, tokenizer = load_model(_model(cell)), load_tokenizer(_model(cell))
+    base, tokenizer = load_model(base_of(cell)), load_tokenizer(base_of(cell))
     select_attention(base, cell["replay_length"])
     rows = cell["drift_rows"] + (0 if method.text == "none" else cell["steps"] * cell["replay_rows"])
     how: dict[str, Any] = {
@@ -186,7 +187,7 @@ def _pool(cell: Cell, method: Method, folder: Path) -> None:
 
 def _texts(cell: Cell, base: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> dict[str, list[dict[str, Any]]]:
     """Rows of the held-out task, of fresh samples of the base, and of WikiText-2 (without its file, of `pydoc`)."""
-    settings = dataclasses.replace(settings_of(cell, model=_model(cell), out=""), held_out_rows=cell["task_windows"])
+    settings = dataclasses.replace(settings_of(cell, model=base_of(cell), out=""), held_out_rows=cell["task_windows"])
     how: dict[str, Any] = {
         "docs": cell["documents"],
         "length": cell["replay_length"] + 1,
