@@ -20,7 +20,7 @@ from typing import Any, Literal
 import torch
 from peft import IA3Config, LoraConfig, OSFConfig, get_peft_model
 from torch import Tensor, nn
-from transformers import LlamaForCausalLM
+from transformers import LlamaForCausalLM, get_cosine_schedule_with_warmup
 
 from common.grid import LAB, Cell, Row
 from common.runner import once
@@ -187,7 +187,8 @@ def replay_pool(base: LlamaForCausalLM, method: Method, cell: Cell, home: Path) 
 def train(model: nn.Module, pool: ReplayPool, method: Method, cell: Cell, reader: Reader, label: str) -> dict[str, Any]:
     """Readings along the training, each with the processor seconds of the training so far."""
     weights = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    optimizer = torch.optim.AdamW(weights, lr=cell["learning_rate"], betas=(0.9, 0.999), weight_decay=0.0)
+    decay = cell.get("weight_decay", 0.0)
+    optimizer = torch.optim.AdamW(weights, lr=cell["learning_rate"], betas=(0.9, 0.999), weight_decay=decay)
     keep = KeepConfig(
         lambda_=0.0 if method.replay == "none" else cell["lambda_"],
         objective=method.objective,
@@ -221,10 +222,13 @@ def train(model: nn.Module, pool: ReplayPool, method: Method, cell: Cell, reader
 
 
 def schedule(optimizer: torch.optim.Optimizer, method: Method, cell: Cell) -> Any:
-    """FINCH, or warm-up and a constant rate, with which a reading at step N is the end of a run of N steps."""
+    """FINCH, or warm-up and a constant rate, with which a reading at step N is the end of a run of N steps; with the
+    cell's `decay = "cosine"` the rate falls to 0 at the last step."""
     if method.finch:
         recipe = runpy.run_path(str(LAB.parent / "recipes" / "finch.py"))
         return recipe["FinchSchedule"](optimizer, start=cell["finch"], warmup_steps=cell["warmup"])
+    if cell.get("decay") == "cosine":
+        return get_cosine_schedule_with_warmup(optimizer, cell["warmup"], cell["steps"])
     return torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: min((step + 1) / cell["warmup"], 1.0))
 
 
