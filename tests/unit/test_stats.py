@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 import pytest
-from scipy.stats import beta
+from scipy.stats import beta, ttest_1samp
 
 from keeptune.stats import (
     Interval,
@@ -16,7 +16,10 @@ from keeptune.stats import (
     evenly_spaced,
     format_ends,
     format_interval,
+    holm,
     mcnemar,
+    p_apart,
+    p_outside,
     resampled_counts,
     wilson,
 )
@@ -103,6 +106,64 @@ def test_mcnemar_is_the_sum_of_binomial_terms(lost: int, gained: int) -> None:
     tail = sum(math.comb(changed, k) for k in range(fewer + 1)) / 2**changed
     assert mcnemar(lost, gained) == pytest.approx(min(1.0, 2 * tail), rel=1e-9)
     assert mcnemar(lost, gained) == mcnemar(gained, lost)
+
+
+def test_holm_is_that_of_statsmodels_and_r() -> None:
+    # R's multtest, as statsmodels' tests have it: stats/tests/test_multi.py, pval0 and res_multtest1, column Holm.
+    given = [0.838541367553, 0.642193923795, 0.680845947633, 0.967833824309, 0.71626938238]
+    given += [0.177096952723, 5.23656777208e-05, 0.0202732688798, 0.00028140506198, 0.0149877310796]
+    expected = [1, 1, 1, 1, 1, 1, 5.2365677720800005e-04]
+    expected += [1.4191288215860001e-01, 2.5326455578199999e-03, 1.1990184863680001e-01]
+    assert holm(given) == pytest.approx(expected, rel=1e-12)
+    # The same file, res_multtest3: .001 … .005 and .05 … .09.
+    small, large = [0.001, 0.002, 0.003, 0.004, 0.005], [0.05, 0.06, 0.07, 0.08, 0.09]
+    assert holm([*small, *large]) == pytest.approx([0.01, 0.018, 0.024, 0.028, 0.03, *[0.25] * 5])
+
+
+def test_holm_by_hand_and_at_its_ends() -> None:
+    assert holm([0.04, 0.01, 0.03]) == pytest.approx([0.06, 0.03, 0.06])
+    assert holm([0.03]) == [0.03]
+    assert holm([]) == []
+    assert holm([1.0, 0.9]) == [1.0, 1.0]
+    for p in (-0.1, 1.1, math.nan):
+        with pytest.raises(ValueError, match="between 0 and 1"):
+            holm([0.5, p])
+
+
+def interval_of(value: float, low: float | None, high: float | None, documents: int = 20) -> Interval:
+    return Interval(value=value, low=low, high=high, documents=documents)
+
+
+@pytest.mark.parametrize("documents", [3, 12, 400])
+@pytest.mark.parametrize(
+    ("least", "most"), [(-0.1, 0.1), (-math.inf, 0.0), (0.9, math.inf), (-math.inf, 0.3), (0.3, 0.4)]
+)
+def test_a_p_below_a_twentieth_is_an_interval_beyond(documents: int, least: float, most: float) -> None:
+    for value, low, high in [(0.5, 0.2, 0.7), (0.5, -0.01, 2.0), (0.05, 0.0, 0.2), (-0.5, -0.6, 0.1), (0.5, 0.3, 0.6)]:
+        beyond = low > most or high < least
+        assert (p_outside(interval_of(value, low, high, documents), least, most) < 0.05 - 1e-12) == beyond
+
+
+def test_p_of_a_t_interval_is_that_of_the_t_test() -> None:
+    values = np.random.default_rng(5).normal(0.4, 1.0, 25)
+    tested = ttest_1samp(values, 0.1)
+    low, high = tested.confidence_interval(0.95)
+    assert p_outside(interval_of(values.mean(), low, high, 25), most=0.1) == pytest.approx(tested.pvalue)
+    assert p_outside(interval_of(-values.mean(), -high, -low, 25), least=-0.1) == pytest.approx(tested.pvalue)
+
+
+def test_p_without_an_interval_or_a_width() -> None:
+    assert p_outside(interval_of(3.0, None, None, 1), most=0.0) == 1.0
+    assert p_outside(interval_of(3.0, 3.0, 3.0), most=0.0) == 0.0
+    assert p_outside(interval_of(3.0, 3.0, 3.0), most=3.0) == 1.0
+    assert p_apart(interval_of(1.0, None, None), interval_of(2.0, 1.9, 2.1)) == 1.0
+
+
+def test_intervals_that_touch_have_a_p_of_a_twentieth() -> None:
+    first, touching, beyond = interval_of(1.0, 0.5, 1.4), interval_of(2.0, 1.4, 2.1), interval_of(2.0, 1.41, 2.1)
+    assert p_apart(first, touching) == pytest.approx(0.05)
+    assert p_apart(beyond, first) == p_apart(first, beyond) < 0.05
+    assert p_apart(first, first) == 1.0
 
 
 def test_wilson_by_hand_and_at_the_ends() -> None:
