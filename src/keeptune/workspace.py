@@ -7,6 +7,7 @@ import json
 import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from datetime import date
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -80,10 +81,24 @@ class Workspace:
             )
         return True
 
-    def claim(self, settings: Mapping[str, Any]) -> None:
+    @property
+    def day(self) -> date:
+        """When the work was begun; today for new work, and for that of earlier versions, which wrote no date.
+
+        Raises `SourceError` if the marker is damaged.
+        """
+        if not self.claimed:
+            return date.today()
+        marker = self.folder / self.marker
+        with damaged_json(marker, self.renew):
+            claimed = read_json(marker, self.renew)
+            return date.fromisoformat(claimed["day"]) if "day" in claimed else date.today()
+
+    def claim(self, settings: Mapping[str, Any], *, day: date | None = None) -> None:
         """Write the marker, unless work with these settings was begun here. Raises what `check` raises."""
         if not self.check(settings):
-            write_json(self.folder / self.marker, {"versions": versions(), "settings": dict(settings)})
+            begun = (day or date.today()).isoformat()
+            write_json(self.folder / self.marker, {"versions": versions(), "day": begun, "settings": dict(settings)})
 
     def clear(self) -> None:
         """Delete what the folder holds. Raises `OutputExists` if it holds something else."""

@@ -17,7 +17,16 @@ from transformers import PreTrainedTokenizerBase
 
 from keeptune.data.messages import REASONING, TRAIN, Message, unpack
 from keeptune.data.spans import FIX_TEMPLATE, Row, chat_rows, dropped_turn, trains
-from keeptune.data.templates import RENDERING_ERRORS, Form, Renderer, forms, own_template, training_template
+from keeptune.data.templates import (
+    RENDERING_ERRORS,
+    Form,
+    Renderer,
+    current_day,
+    dated,
+    forms,
+    own_template,
+    training_template,
+)
 from keeptune.data.tokens import IGNORED_LABEL, TokenRow, special_tokens
 from keeptune.errors import ConfigError, KeeptuneError, SourceError
 from keeptune.log import logger
@@ -83,8 +92,10 @@ class Chats:
                 f"the chat template rewrites answers once a chat goes on, so that {self._split} of {self._chats} chats "
                 f"are trained as several rows, each with an answer at its end: {self._rows} rows in all"
             )
-        if any("strftime_now" in template for template in self._training):
-            logger.info("the chat template writes today's date into the chats, so another day gives other rows")
+        if any("strftime_now(" in template for template in self._training):
+            kept = not any("strftime_now(" in dated(template) for template in self._training)
+            day = f"{current_day()}; a resumed run keeps it" if kept else "so another day gives other rows"
+            logger.info(f"the chat template writes a date into the chats, {day}")
         for key, count in sorted(self._unread.items()):
             logger.warning(f"the chat template does not read {key}, which {count} of {self._chats} chats give")
 

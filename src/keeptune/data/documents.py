@@ -18,7 +18,7 @@ from keeptune.data.files.jsonrows import BadRow
 from keeptune.data.files.raw import text_of
 from keeptune.data.files.read import GLOB_MARKS, read_file, read_folder, read_pattern
 from keeptune.data.files.walk import files_below
-from keeptune.data.rows import UnreadColumns, accepted_columns, checked
+from keeptune.data.rows import Unread, accepted_columns, checked
 from keeptune.errors import ConfigError, SourceError, SourceNotFound
 from keeptune.log import logger
 from keeptune.models.guarded import first_line
@@ -85,7 +85,7 @@ def read_documents(source: str, *, limit: int | None = None, skip_bad_rows: bool
         raise ConfigError(f"a limit of {limit} documents keeps nothing", "use 1 or more")
     columns: dict[str, list[Any]] = {}
     bad: list[str] = []
-    unread = UnreadColumns()
+    unread = Unread()
     for name, place, row in _read(source):
         try:
             document = {**_checked(row, place), "document": name}

@@ -10,6 +10,7 @@ from keeptune.data.messages import (
     check_messages,
     check_tools,
     check_variables,
+    holds_absent_nulls,
     is_row_flag,
     pack,
     row_trains,
@@ -142,6 +143,11 @@ def unread_columns(row: Columns, read: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(column for column in row if column not in known and given(row, column))
 
 
+def has_absent_nulls(row: Columns, read: tuple[str, ...]) -> bool:
+    """Whether what a layout reads of a row holds a null of a tool that counts as an absent key."""
+    return any(holds_absent_nulls(row[column], _tools(row)) for column in read)
+
+
 def _chat(row: Columns, place: str, turns: Any, column: str) -> Columns:
     checked = check_messages(turns, place, column)
     system = [row[name] for name in SYSTEM if given(row, name)]
@@ -155,12 +161,15 @@ def _chat(row: Columns, place: str, turns: Any, column: str) -> Columns:
     if not row_trains(row, place):
         silent = ({**one, TRAIN: False} if one["role"] == "assistant" else one for one in unpack(checked))
         checked = [pack(message) for message in silent]
-    tools = row.get("tools") if given(row, "tools") else row.get("functions")
     return {
         "messages": checked,
-        "tools": check_tools(tools, place),
+        "tools": check_tools(_tools(row), place),
         VARIABLES: check_variables(row.get(VARIABLES), place),
     }
+
+
+def _tools(row: Columns) -> Any:
+    return row.get("tools") if given(row, "tools") else row.get("functions")
 
 
 def _turns(value: Any, role: str) -> Any:

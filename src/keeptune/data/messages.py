@@ -81,7 +81,9 @@ def check_tools(given: Any, place: str) -> str | None:
         return None
     if not isinstance(tools, list) or not all(isinstance(tool, dict) for tool in tools):
         raise SourceError(f"{place}: tools is not a list of JSON schemas", "give tools as a list, or as a JSON list")
-    whole = [tool if "function" in tool else {"type": "function", "function": tool} for tool in _given(tools)]
+    # In JSON text a null is one that somebody wrote, such as a parameter's default.
+    tools = tools if isinstance(given, str) else _given(tools)
+    whole = [tool if "function" in tool else {"type": "function", "function": tool} for tool in tools]
     return json.dumps(whole, ensure_ascii=False)
 
 
@@ -99,6 +101,18 @@ def check_variables(given: Any, place: str) -> str | None:
                 f"{place}: chat_template_kwargs sets {key}, which keeptune sets itself", f"leave {key} out"
             )
     return json.dumps(variables, ensure_ascii=False, sort_keys=True) if variables else None
+
+
+def holds_absent_nulls(turns: Any, tools: Any) -> bool:
+    """Whether arguments of tool calls or schemas of tools hold a null that is read as an absent key.
+
+    Objects do where they have columns of one type: such a null stands for a key of another row. JSON text is kept.
+    """
+    messages = [turn for turn in turns if isinstance(turn, dict)] if isinstance(turns, list) else []
+    calls = [turn.get("tool_calls") or turn.get("function_call") for turn in messages]
+    whole = [one.get("function", one) for call in calls for one in _listed(call) if isinstance(one, dict)]
+    arguments = [function.get("arguments") for function in whole if isinstance(function, dict)]
+    return any(_given(value) != value for value in (*arguments, tools))
 
 
 def row_trains(row: dict[str, Any], place: str) -> bool:
@@ -199,20 +213,25 @@ def _text_of_parts(parts: list[Any], place: str) -> str:
 
 
 def _tool_calls(given: Any, place: str) -> list[dict[str, Any]]:
-    calls = _parsed(given, f"{place}: tool_calls")
-    calls = [_parsed(call, f"{place}: tool_calls") for call in (calls if isinstance(calls, list) else [calls])]
     whole = []
-    for call in calls:
+    for one in _listed(_parsed(given, f"{place}: tool_calls")):
+        call = _parsed(one, f"{place}: tool_calls")
         function = call.get("function", call) if isinstance(call, dict) else None
         if not isinstance(function, dict) or not isinstance(function.get("name"), str):
             raise SourceError(f"{place}: a tool call lacks the name of its function", "give function.name")
-        arguments = _parsed(function.get("arguments") or {}, f"{place}: the arguments of {function['name']}")
+        told = function.get("arguments")
+        arguments = _parsed(told, f"{place}: the arguments of {function['name']}") or {}
         if not isinstance(arguments, dict):
             raise SourceError(f"{place}: the arguments of {function['name']} are no JSON object", "give an object")
-        named = {"name": function["name"], "arguments": _given(arguments)}
+        if not any(isinstance(value, str) for value in (given, one, told)):
+            arguments = _given(arguments)
         outer = {key: call[key] for key in ("id", "index") if call.get(key) is not None}
-        whole.append({**outer, "type": "function", "function": named})
+        whole.append({**outer, "type": "function", "function": {"name": function["name"], "arguments": arguments}})
     return whole
+
+
+def _listed(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else [value]
 
 
 def _given(value: Any) -> Any:

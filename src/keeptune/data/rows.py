@@ -64,21 +64,28 @@ def checked(row: Any, place: str) -> Columns:
     return layout.check(row, place)
 
 
-class UnreadColumns:
-    """Counts the columns that no layout reads, to say them once."""
+class Unread:
+    """Counts what rows hold and no layout reads, to say it once."""
 
     def __init__(self) -> None:
-        """No column yet."""
+        """Nothing yet."""
         self._rows: Counter[str] = Counter()
+        self._nulls = 0
 
     def add(self, row: Columns) -> None:
-        """Count a row's columns."""
+        """Count a row's columns, and whether it holds a null that is read as an absent key."""
         layout = layout_of(row)
         if layout is not None:
             self._rows.update(layouts.unread_columns(row, layout.columns))
+            self._nulls += layouts.has_absent_nulls(row, layout.columns)
 
     def report(self, source: str) -> None:
-        """Say which columns were not read, and in how many rows."""
+        """Say what was not read, and in how many rows."""
+        if self._nulls:
+            logger.info(
+                f"{source}: a null in the arguments or schema of a tool counts as an absent key ({self._nulls} rows); "
+                "written as JSON text it is kept"
+            )
         if self._rows:
             columns = ", ".join(f"{column} ({count} rows)" for column, count in sorted(self._rows.items()))
             logger.info(f"{source}: columns that are not read: {columns}")

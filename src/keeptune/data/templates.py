@@ -5,7 +5,10 @@ from __future__ import annotations
 import copy
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from datetime import date, datetime, time
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +21,7 @@ from keeptune.errors import ConfigError
 
 _GENERATION_MARK = re.compile(r"\{%-?\s*generation\s*-?%\}")
 _READS_REASONING = re.compile(r"""reasoning_content|(?:\.|\[['"])(?:thinking|reasoning)\b""")
+_CALLS_DATE = re.compile(r"""\bstrftime_now\(\s*(?:format\s*=\s*)?(?P<quote>['"])(?P<form>[^'"]*)(?P=quote)\s*\)""")
 _PART = re.compile(r"""['"]type['"]: ?['"]text['"]""")
 _DEFAULT, _TOOL_USE = "default", "tool_use"
 RENDERING_ERRORS = (TemplateError, TypeError, ValueError, LookupError, AttributeError)
@@ -26,6 +30,28 @@ RENDERING_ERRORS = (TemplateError, TypeError, ValueError, LookupError, Attribute
 _THOUGHT, _SHIELD = "</think>", "</thin\ue0b6>"  # of one length, so that marks stay in place
 
 Form = Callable[[Message], Message]
+_pinned: ContextVar[date | None] = ContextVar("pinned", default=None)
+
+
+@contextmanager
+def on_day(day: date) -> Iterator[None]:
+    """In the block, templates that write today's date write this one, so that a resumed run renders the same rows."""
+    before = _pinned.set(day)
+    try:
+        yield
+    finally:
+        _pinned.reset(before)
+
+
+def current_day() -> date:
+    """The date that templates write."""
+    return _pinned.get() or date.today()
+
+
+def dated(template: str) -> str:
+    """The template with `current_day`, at midnight, in place of its calls for the date and time."""
+    now = datetime.combine(current_day(), time())
+    return _CALLS_DATE.sub(lambda call: json.dumps(now.strftime(call["form"])), template)
 
 
 def select_template(tokenizer: PreTrainedTokenizerBase, name: str) -> None:
@@ -146,7 +172,7 @@ class Renderer:
     def _render(self, messages: list[Message], **options: Any) -> tuple[str, list[tuple[int, int]]]:
         *before, last = messages
         written = [*(self._written(one, shield=False) for one in before), self._written(last, shield=True)]
-        texts, marks = render_jinja_template([written], chat_template=self.template, **self._given, **options)
+        texts, marks = render_jinja_template([written], chat_template=dated(self.template), **self._given, **options)
         if _parts in self._form and _PART.search(texts[0]):
             raise ValueError("it writes content in parts as data")
         return texts[0].replace(_SHIELD, _THOUGHT), [(int(start), int(end)) for start, end in marks[0]] if marks else []

@@ -15,10 +15,13 @@ from keeptune.models.guarded import quiet, readable, require_complete
 from keeptune.models.saving import save_model
 from keeptune.models.wheels import build_once, cache_folder
 
+# Raised where what is saved changes, so that no folder of an earlier version is used. 2: transformers 4 reads it too.
+_FORM = 2
+
 
 def gguf_folder(sha256: str) -> Path:
     """Where the safetensors of the GGUF file with this checksum are kept."""
-    return cache_folder() / "models" / f"gguf-{sha256}"
+    return cache_folder() / "models" / f"gguf-{_FORM}-{sha256}"
 
 
 def converted_gguf(gguf: Path, sha256: str) -> str:

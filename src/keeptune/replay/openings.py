@@ -8,7 +8,7 @@ from typing import Any, Literal
 from jinja2 import TemplateError
 from transformers import PreTrainedTokenizerBase
 
-from keeptune.data.templates import own_template
+from keeptune.data.templates import dated, own_template
 from keeptune.errors import ConfigError
 from keeptune.models.vocabulary import document_start
 
@@ -61,7 +61,7 @@ def chat_opening(tokenizer: PreTrainedTokenizerBase) -> list[int]:
         raise ConfigError("the tokenizer has no chat template to open a chat with", fix)
     turn, template = [{"role": "user", "content": _USER_WORDS}], own_template(tokenizer)
     try:
-        text = str(tokenizer.apply_chat_template(turn, chat_template=template, tokenize=False))
+        text = str(tokenizer.apply_chat_template(turn, chat_template=dated(template), tokenize=False))
     except TemplateError as error:
         raise ConfigError(f"the chat template cannot render a user's turn: {error}", fix) from error
     before, words, _ = text.partition(_USER_WORDS)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import date
 from pathlib import Path
 
 from keeptune.errors import BoundBroken, ConfigError, Diverged, Interrupted, OutputExists
@@ -50,12 +51,12 @@ def check_folder(out: Path, settings: TuneSettings, *, resume: bool, overwrite: 
         )
 
 
-def claim_folder(out: Path, settings: TuneSettings, *, resume: bool) -> None:
-    """Make the folder this run's: empty but for run.json, unless the run is resumed."""
+def claim_folder(out: Path, settings: TuneSettings, *, resume: bool, day: date) -> None:
+    """Make the folder this run's, begun on a day: empty but for run.json, unless the run is resumed."""
     if resume and workspace(out).claimed:
         return
     workspace(out).clear()
-    workspace(out).claim(dataclasses.asdict(settings))
+    workspace(out).claim(dataclasses.asdict(settings), day=day)
 
 
 @contextmanager

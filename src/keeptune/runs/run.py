@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import shutil
 from contextlib import nullcontext
+from datetime import date
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,7 +21,7 @@ from trl import SFTConfig
 
 from keeptune.data.documents import read_documents, split_documents
 from keeptune.data.encode import encode
-from keeptune.data.templates import select_template
+from keeptune.data.templates import on_day, select_template
 from keeptune.errors import (
     BoundBroken,
     ConfigError,
@@ -103,7 +104,9 @@ def tune(
     # TRL switches it on for its loss, and with it `generate` fails on padded prompts.
     flag = getattr(model.config.get_text_config(), "output_router_logits", None)
     select_attention(model, max(settings.max_length, settings.replay_length))
-    train_rows, held_out_rows, bad_rows = task = task_rows(settings, tokenizer)
+    day = workspace(out).day if resume else date.today()
+    with on_day(day):
+        train_rows, held_out_rows, bad_rows = task = task_rows(settings, tokenizer)
     check_sizes(model, tokenizer, task.longest(settings), "task rows")
     # Whatever cannot be read fails here, before --overwrite deletes the run in this folder.
     if settings.drift_text is not None:
@@ -115,7 +118,7 @@ def tune(
     with storage_errors(out):
         with released_if_it_fails(out, resume=resume) if is_main else nullcontext():
             if is_main:
-                claim_folder(out, settings, resume=resume)
+                claim_folder(out, settings, resume=resume, day=day)
             PartialState().wait_for_everyone()
             trainer = build_trainer(settings, args, model, tokenizer, train_rows, held_out_rows)
             train(trainer, out, label=label, resume=resume, extra_callbacks=extra_callbacks or [])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import pytest
 
 from keeptune.data.chat import Chats
 from keeptune.data.rows import checked
-from keeptune.data.templates import own_template, select_template, training_template
+from keeptune.data.templates import dated, on_day, own_template, select_template, training_template
 from keeptune.errors import ConfigError, SourceError
 from tests.helpers.chats import (
     ASK_ONE,
@@ -260,3 +261,29 @@ def test_a_file_that_is_no_template_is_refused(tmp_path: Path, content: bytes | 
         (tmp_path / "there.jinja").write_bytes(content)
     with pytest.raises(ConfigError, match=what):
         select_template(make_tokenizer(), "there.jinja" if content is None else str(tmp_path / "there.jinja"))
+
+
+@pytest.mark.parametrize(
+    ("call", "written"),
+    [
+        ("strftime_now('%Y-%m-%d')", "2024-05-06"),
+        ('strftime_now("%d %b %Y")', "06 May 2024"),
+        ("strftime_now( format='%H:%M' )", "00:00"),
+        ("strftime_now('%Y') + 'x'", "2024x"),
+        ("strftime_now('%d') if strftime_now is defined else ''", "06"),
+    ],
+)
+def test_a_template_writes_the_date_of_the_run(call: str, written: str, capsys: pytest.CaptureFixture[str]) -> None:
+    tokenizer = make_tokenizer("{{ " + call + " }}\n" + CHAT_TEMPLATE)
+    with on_day(date(2024, 5, 6)):
+        (row,) = rows(tokenizer, SINGLE)
+    assert tokenizer.decode(row["input_ids"]).startswith(f"{written}\n<|im_start|>")
+    assert spans(tokenizer, row["labels"]) == spans(tokenizer, rows(make_tokenizer(), SINGLE)[0]["labels"])
+    assert "a date into the chats, 2024-05-06; a resumed run keeps it" in capsys.readouterr().err
+
+
+def test_a_date_whose_form_is_computed_is_said_not_to_be_kept(capsys: pytest.CaptureFixture[str]) -> None:
+    computed = "{% set form = '%Y' %}{{ strftime_now(form) }}\n" + CHAT_TEMPLATE
+    assert dated(computed) == computed
+    rows(make_tokenizer(computed), SINGLE)
+    assert "so another day gives other rows" in capsys.readouterr().err

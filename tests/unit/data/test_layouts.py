@@ -52,6 +52,18 @@ def test_columns_that_are_not_read_are_counted_and_said(tmp_path: Path, capsys: 
     assert "columns that are not read: chosen (1 rows), id (2 rows), score (1 rows)" in said
 
 
+def test_nulls_of_tools_that_count_as_absent_are_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def calling(arguments: Any) -> list[dict[str, Any]]:
+        call = {"role": "assistant", "content": "", "tool_calls": [{"name": "f", "arguments": arguments}]}
+        return [HI[0], call, {"role": "tool", "content": "1"}, *HI]
+
+    written = [{"messages": calling({"a": 1, "b": None})}, {"messages": calling('{"b": null}')}, {"messages": HI}]
+    written.append({"messages": HI, "tools": [{"name": "f", "parameters": {"a": {"type": "string", "enum": None}}}]})
+    (tmp_path / "rows.jsonl").write_text("\n".join(map(json.dumps, written)))
+    load_documents("rows.jsonl")
+    assert "a null in the arguments or schema of a tool counts as an absent key (2 rows)" in capsys.readouterr().err
+
+
 def test_rows_with_and_without_tools_are_one_data_set(tmp_path: Path) -> None:
     written = [{"messages": HI}, {"messages": HI, "tools": [{"name": "f"}], "chat_template_kwargs": {"style": 1}}]
     (tmp_path / "rows.jsonl").write_text("\n".join(map(json.dumps, written)))

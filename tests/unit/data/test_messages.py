@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
 
-from keeptune.data.messages import check_messages, check_tools, check_variables, unpack
+from keeptune.data.messages import check_messages, check_tools, check_variables, holds_absent_nulls, unpack
 from keeptune.errors import SourceError
 
 USER = {"role": "user", "content": "hi"}
@@ -88,8 +89,8 @@ def test_tools_and_variables_come_as_lists_and_objects_or_as_json() -> None:
     whole = '[{"type": "function", "function": {"name": "f"}}]'
     for given in ([{"name": "f"}], '[{"name": "f"}]', whole):
         assert check_tools(given, "row 1") == whole
-    # Arrow writes null where another row has the key.
     assert check_tools([{"name": "f", "parameters": None, "strict": None}], "row 1") == whole
+    assert json.loads(check_tools('[{"name": "f", "strict": null}]', "row 1") or "")[0]["function"]["strict"] is None
     assert check_tools([], "row 1") is check_tools(None, "row 1") is check_tools("", "row 1") is None
     assert check_variables({"enable_thinking": False, "other": None}, "row 1") == '{"enable_thinking": false}'
     for check, given, what in [
@@ -100,3 +101,31 @@ def test_tools_and_variables_come_as_lists_and_objects_or_as_json() -> None:
     ]:
         with pytest.raises(SourceError, match=what):
             check(given, "row 1")
+
+
+@pytest.mark.parametrize(
+    ("turn", "arguments", "counted"),
+    [
+        ({"tool_calls": [{"function": {"name": "f", "arguments": {"a": 1, "b": None}}}]}, {"a": 1}, True),
+        (
+            {"tool_calls": [{"name": "f", "arguments": {"a": {"b": None, "c": [{"d": None}]}}}]},
+            {"a": {"c": [{}]}},
+            True,
+        ),
+        ({"function_call": {"name": "f", "arguments": {"a": None}}}, {}, True),
+        ({"tool_calls": [{"function": {"name": "f", "arguments": {"a": [None, 1]}}}]}, {"a": [None, 1]}, False),
+        ({"tool_calls": [{"function": {"name": "f", "arguments": None}}]}, {}, False),
+        ({"tool_calls": [{"function": {"name": "f", "arguments": "null"}}]}, {}, False),
+        ({"tool_calls": [{"name": "f", "arguments": '{"a": 1, "b": null}'}]}, {"a": 1, "b": None}, False),
+        ({"tool_calls": '[{"name": "f", "arguments": {"b": null}}]'}, {"b": None}, False),
+        ({"tool_calls": ['{"name": "f", "arguments": {"b": null}}']}, {"b": None}, False),
+        ({"function_call": '{"name": "f", "arguments": {"b": null}}'}, {"b": None}, False),
+    ],
+)
+def test_nulls_of_a_call_are_kept_in_json_text_and_count_as_absent_in_objects(
+    turn: dict[str, Any], arguments: dict[str, Any], counted: bool
+) -> None:
+    """Arrow writes null where another row has the key, so that in an object it says nothing."""
+    whole = {"role": "assistant", "content": "", **turn}
+    assert unpack(check_messages([USER, whole], "row 1"))[1]["tool_calls"][0]["function"]["arguments"] == arguments
+    assert holds_absent_nulls([USER, whole], None) is counted

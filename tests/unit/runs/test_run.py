@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,8 @@ from keeptune.runs.trainer import lora_config
 from tests.helpers.models import CHAT_TEMPLATE, make_model, make_tokenizer
 from tests.helpers.quantized import needs_bitsandbytes
 
+DAY = date(2024, 5, 6)
+
 
 def settings(out: Path, **changed: Any) -> TuneSettings:
     return TuneSettings(model="base", data="text", out=str(out), **changed)
@@ -33,21 +36,42 @@ def settings(out: Path, **changed: Any) -> TuneSettings:
 def test_a_folder_is_claimed_once(tmp_path: Path) -> None:
     run = settings(tmp_path / "run")
     check_folder(tmp_path / "run", run, resume=False, overwrite=False)
-    claim_folder(tmp_path / "run", run, resume=False)
+    claim_folder(tmp_path / "run", run, resume=False, day=DAY)
     with pytest.raises(OutputExists, match="already contains a run"):
         check_folder(tmp_path / "run", run, resume=False, overwrite=False)
     check_folder(tmp_path / "run", run, resume=True, overwrite=False)
     (tmp_path / "run" / "left over").touch()
-    claim_folder(tmp_path / "run", run, resume=False)
+    claim_folder(tmp_path / "run", run, resume=False, day=DAY)
     assert [path.name for path in (tmp_path / "run").iterdir()] == [RUN_FILE]
 
 
 def test_a_resume_may_change_what_has_no_influence_on_the_weights(tmp_path: Path) -> None:
-    claim_folder(tmp_path, settings(tmp_path), resume=False)
+    claim_folder(tmp_path, settings(tmp_path), resume=False, day=DAY)
     bound = settings(tmp_path, stop_if_forecast=("kl=0.1",))
     check_folder(tmp_path, bound, resume=True, overwrite=False)
     with pytest.raises(ConfigError, match="started with another lambda_, seed"):
         check_folder(tmp_path, settings(tmp_path, lambda_=2.0, seed=7), resume=True, overwrite=False)
+
+
+def test_a_resumed_run_renders_its_chats_with_the_date_of_its_start(tmp_path: Path) -> None:
+    """Templates of Llama 3.2, gpt-oss and SmolLM3 write the date into the rows."""
+    base, chats = tmp_path / "base", tmp_path / "chats.jsonl"
+    make_model().save_pretrained(base)
+    make_tokenizer("{{ strftime_now('%d %b %Y %H:%M') }}\n" + CHAT_TEMPLATE).save_pretrained(base)
+    turns = [{"role": "user", "content": "What?"}, {"role": "assistant", "content": "That."}]
+    chats.write_text((json.dumps({"messages": turns}) + "\n") * 4)
+    run = dataclasses.replace(small(base, tmp_path / "run", max_length=96), data=str(chats))
+    seen: list[str] = []
+
+    class Look(TrainerCallback):
+        def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+            rows = kwargs["train_dataloader"].dataset
+            seen.append(kwargs["processing_class"].decode(rows[0]["input_ids"]).splitlines()[0])
+
+    claim_folder(tmp_path / "run", run, resume=False, day=DAY)
+    tune(run, resume=True, extra_callbacks=[Look()])
+    tune(run, overwrite=True, extra_callbacks=[Look()])
+    assert seen == ["06 May 2024 00:00", f"{date.today():%d %b %Y} 00:00"]
 
 
 def test_a_run_of_version_0_1_is_resumed(tmp_path: Path) -> None:
@@ -93,7 +117,7 @@ def test_the_template_of_a_run_is_saved_with_its_model(model_folder: Path, tmp_p
 
 
 def test_overwriting_keeps_a_pool_that_the_run_needs(tmp_path: Path) -> None:
-    claim_folder(tmp_path, settings(tmp_path), resume=False)
+    claim_folder(tmp_path, settings(tmp_path), resume=False, day=DAY)
     with pytest.raises(ConfigError, match="would delete the replay pool"):
         check_folder(tmp_path, settings(tmp_path, replay=str(tmp_path / "pool")), resume=False, overwrite=True)
 
