@@ -35,6 +35,10 @@ With --text the pool holds real text instead: documents in random order, cut int
 old data on which the model's predictions should not change.
 
     keeptune replay smollm2 --text "notes/*.txt" --out pool
+
+With a pool's folder, --show describes that pool: how its rows open, and how varied they are.
+
+    keeptune replay smollm2 --show pool
 """,
     "tune": """Fine-tune on new data and keep the old predictions.
 

@@ -1,14 +1,17 @@
 """`keeptune replay`: make a replay pool from the base's own samples or from real text."""
 
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from cyclopts import Parameter
 
 from keeptune.cli.arguments import Base
 from keeptune.data.rows import ROW_LENGTH, SEED
+
+if TYPE_CHECKING:
+    from keeptune.replay.pool import ReplayPool
 
 
 @Parameter(name="*")
@@ -16,7 +19,7 @@ from keeptune.data.rows import ROW_LENGTH, SEED
 class _Flags:
     """What `keeptune replay` can be told. The docstring under a field is its help text."""
 
-    out: Path
+    out: Path | None = None
     """Folder of the pool. An unfinished pool there is resumed, and a smaller one extended."""
     tokens: int = 98_304
     """Tokens in the pool, rounded up to whole rows. A --text with fewer tokens is used whole."""
@@ -46,14 +49,27 @@ class _Flags:
     """Quantize the base to 4 bits while loading, as keeptune tune --load-in-4bit does: a pool for such a run."""
     load_in_8bit: bool = False
     """Quantize the base to 8 bits while loading, as keeptune tune --load-in-8bit does."""
-    show: int = 0
-    """Number of samples to print when done."""
+    show: int | Path = 0
+    """Number of samples to print when done, after the opening of the rows and how varied they are. With a pool's folder
+    instead of a number, and without --out, that pool is described and nothing is written."""
 
 
-def replay(model: Base, *, flags: _Flags) -> None:
+_DEFAULTS = _Flags()
+
+
+def replay(model: Base, *, flags: _Flags = _DEFAULTS) -> None:
     """Write a replay pool; see `keeptune.cli.help`."""
     from keeptune.errors import ConfigError
 
+    if isinstance(flags.show, Path):
+        if flags != replace(_DEFAULTS, show=flags.show):
+            raise ConfigError(
+                f"--show {flags.show} describes an existing pool, and other flags are given",
+                "leave them out, or give --show a number of samples",
+            )
+        return _show_pool(model, flags.show, samples=3)
+    if flags.out is None:
+        raise ConfigError("no folder to write the pool to", "give --out FOLDER, or --show POOL to describe a pool")
     if flags.tokens < 1 or flags.length < 2:
         raise ConfigError(
             f"cannot make a pool of {flags.tokens} tokens in rows of {flags.length}",
@@ -66,10 +82,10 @@ def replay(model: Base, *, flags: _Flags) -> None:
         )
     if flags.chat_template is not None and flags.prompts != "chat":
         raise ConfigError("--chat-template is for rows that start as a chat", "add --prompts chat, or leave it out")
-    _write_pool(model, flags)
+    return _write_pool(model, flags, flags.out)
 
 
-def _write_pool(model: str, flags: _Flags) -> None:
+def _write_pool(model: str, flags: _Flags, out: Path) -> None:
     from keeptune.data.encode import text_rows
     from keeptune.data.templates import select_template
     from keeptune.log import say
@@ -78,7 +94,7 @@ def _write_pool(model: str, flags: _Flags) -> None:
     from keeptune.models.quantized import load_in
     from keeptune.replay.generate import sample_pool, text_pool
 
-    tokenizer, text, out = load_tokenizer(model), flags.text, flags.out
+    tokenizer, text = load_tokenizer(model), flags.text
     if flags.chat_template is not None:
         select_template(tokenizer, flags.chat_template)
     rows: dict[str, Any] = {"tokens": flags.tokens, "length": flags.length, "seed": flags.seed}
@@ -95,6 +111,36 @@ def _write_pool(model: str, flags: _Flags) -> None:
         pool = text_pool(base, tokenizer, out, given, source=text, **stored)
     size = sum(file.stat().st_size for file in out.iterdir())
     say(f"{out}: {pool.rows} rows of {pool.settings.length} tokens, {size / 2**20:.0f} MiB")
-    for row in range(min(flags.show, pool.rows)):
+    if isinstance(flags.show, int) and flags.show > 0:
+        _describe(pool, tokenizer, flags.show)
+
+
+def _show_pool(model: str, folder: Path, *, samples: int) -> None:
+    """Describe a pool that exists, without the model's weights."""
+    from keeptune.errors import ConfigError
+    from keeptune.models.loading import load_tokenizer
+    from keeptune.replay.pool import ReplayPool
+
+    pool, tokenizer = ReplayPool.open(folder), load_tokenizer(model)
+    start, text = pool.settings.start_token, pool.settings.start_text
+    if start >= len(tokenizer) or tokenizer.convert_ids_to_tokens(start) != text:
+        raise ConfigError(
+            f"the rows of {folder} start with token {start}, {text!r}, and {model} has another token there",
+            "name the model that wrote the pool",
+        )
+    _describe(pool, tokenizer, samples)
+
+
+def _describe(pool: "ReplayPool", tokenizer: Any, samples: int) -> None:
+    """The opening of a pool's rows, how varied they are, and some of them, on standard output."""
+    from keeptune.replay.diversity import describe, languages_of, measure_diversity, pool_rows, separators
+
+    rows, settings = pool_rows(pool), pool.settings
+    found = measure_diversity(rows, tokenizer, separators(pool, tokenizer))
+    opening = tokenizer.decode([settings.start_token, *settings.opening])
+    lines = [f"rows open with {opening!r} ({settings.prompts}); {settings.sampling}"]
+    lines += describe(found, languages_of(rows, tokenizer))
+    for row in range(min(samples, pool.rows)):
         tokens_T1 = pool.tokens_of(row)
-        sys.stdout.write(f"── sample {row + 1}\n{tokenizer.decode(tokens_T1[1 + len(pool.settings.opening) :])}\n")
+        lines += [f"── sample {row + 1}", tokenizer.decode(tokens_T1[1 + len(settings.opening) :])]
+    sys.stdout.write("\n".join(lines) + "\n")

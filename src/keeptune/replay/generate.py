@@ -25,6 +25,7 @@ from keeptune.models.adapters import causal_model, evaluating, without_adapter
 from keeptune.models.limits import check_sizes
 from keeptune.models.modeling import check_head, fingerprint, training_dtype
 from keeptune.models.quantized import check_storable, settle
+from keeptune.replay.diversity import check_diversity
 from keeptune.replay.engines import Engine, engine_named
 from keeptune.replay.openings import Prompts, find_openings
 from keeptune.replay.pool import DEFAULT_ENGINE, PoolSettings, Predictions, ReplayPool, describe_sampling, read_manifest
@@ -97,6 +98,7 @@ def sample_pool(
         logger.info(f"rows start with {settings.start_text!r}: {found}")
         with pool.withdrawn_on_failure():
             _sample_rows(pool, model, dtype, engine, temperature)
+        check_diversity(pool, tokenizer)
     return ReplayPool.open(folder)
 
 
@@ -165,6 +167,7 @@ def text_pool(
         track("Computing predictions on the text", pool.rows, "rows") as progress,
     ):
         _append_shards(pool, causal, dtype, lambda rows: rows_RT1[rows.start : rows.stop], progress)
+    check_diversity(pool, tokenizer)
     return ReplayPool.open(folder)
 
 
