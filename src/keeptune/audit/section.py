@@ -1,0 +1,140 @@
+"""The seam: a section of an audit measures one kind of thing, and everything else follows from its findings.
+
+To add one, write a module and add it to `SECTIONS` in `keeptune.audit.settings`:
+
+    @dataclass(frozen=True, kw_only=True)
+    class LengthSettings:                       # its flags: the docstring under a field is the help
+        long_answers: list[str] = field(default_factory=list)
+        \"\"\"NAME=FILE: prompts whose answers are measured.\"\"\"
+
+    register(Measure(name="length", label="change of length", unit="tokens", says="…", bound="rise"))
+
+    class Lengths(Section[LengthSettings]):
+        name, title, bounds = "lengths", "How long its answers are", ("length",)
+
+        @classmethod
+        def names(cls, settings): return [...]  # what --fail-above can name
+        def not_asked(self): return "" if self.settings.long_answers else "no --long-answers is given"
+        def cost(self): return Cost(items=12, written=12 * 64)
+        def measure(self, loaded):              # both models are there; long work goes through `once(loaded.steps, …)`
+            return Measured(findings=[found(self.name, "mine", "length", interval, "prompt", headline=True)])
+
+The terminal, report.json, the page, Markdown, the gate, the sentence at the top and `keeptune compare` are functions of
+the findings. A section that has more to show than numbers puts it into `Measured.details`, a typed value, and draws it
+in a `view` of its own. The constructor reads and checks what the user named, before any model is loaded.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import ClassVar, Generic, TypeVar
+
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from keeptune.audit.texts import Row
+from keeptune.report.document import SectionRecord, Subject
+from keeptune.report.finding import Finding
+from keeptune.report.view import View, default_view
+from keeptune.workspace import Steps
+
+Settings = TypeVar("Settings")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cost:
+    """How much a section is going to do, as far as it is known before a model is loaded."""
+
+    items: int = 0
+    """Documents, questions or prompts."""
+    read: int = 0
+    """Tokens that each model reads, at most."""
+    written: int = 0
+    """Tokens that each model writes, at most."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Loaded:
+    """What every section is measured with."""
+
+    base: PreTrainedModel
+    tuned: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    """The base's."""
+    rows: dict[str, list[Row]]
+    """The rows of each text; empty where no section reads texts."""
+    sources: dict[str, str]
+    """Where each text comes from."""
+    vocabulary: str | None
+    """In words how the vocabularies differ, where they do."""
+    steps: Steps
+    """Bound to both models: `once(loaded.steps.of(given=…), "name", Type, compute)` keeps what `compute` returns."""
+    folder: Path = Path()
+    """Of the audit."""
+
+    @cached_property
+    def models(self) -> dict[str, PreTrainedModel]:
+        """Both by their role."""
+        return {"base": self.base, "tuned": self.tuned}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measured:
+    """What a section found."""
+
+    findings: list[Finding]
+    subjects: list[Subject] = field(default_factory=list)
+    methods: list[str] = field(default_factory=list)
+    """How it was measured, in sentences for the end of the page."""
+    details: object = None
+    """A frozen dataclass that the section's own view shows beside the findings."""
+
+
+class Section(ABC, Generic[Settings]):
+    """One kind of thing that an audit measures; see the module for how to add one."""
+
+    name: ClassVar[str]
+    """What --only and --skip call it, and its key in report.json."""
+    title: ClassVar[str]
+    """Its heading on the page."""
+    reads_texts: ClassVar[bool] = False
+    """Whether `Loaded.rows` has to be there."""
+    bounds: ClassVar[tuple[str, ...]] = ()
+    """The measures of its findings that `--fail-above` can bound."""
+
+    def __init__(self, settings: Settings) -> None:
+        """Read and check what the user named.
+
+        Raises:
+            ConfigError, SourceError: settings that do not fit, or something that cannot be read.
+        """
+        self.settings = settings
+
+    @classmethod
+    def names(cls, settings: Settings) -> Sequence[str]:
+        """The names of its subjects."""
+        return ()
+
+    def not_asked(self) -> str:
+        """Why there is nothing to measure; empty where there is."""
+        return ""
+
+    def cost(self) -> Cost:
+        """How much there is to do."""
+        return Cost()
+
+    @abstractmethod
+    def measure(self, loaded: Loaded) -> Measured:
+        """Measure both models.
+
+        Raises:
+            KeeptuneError: it cannot be measured; the report then says so of this section.
+        """
+
+    @classmethod
+    def view(cls, record: SectionRecord, findings: Sequence[Finding]) -> View:
+        """What the page and the terminal show of it: by default a table and a chart of its headline findings."""
+        return default_view(record, findings)

@@ -1,0 +1,227 @@
+"""A finding: one number with its interval, what it is held against, and its verdict, made where it is measured.
+
+A verdict says on which side of the measure's null (0, no change; for agreement 1) a value surely lies. Its p comes from
+an exact test where there is one (McNemar's), else from the interval: the level at which the interval's near end would
+reach the null, moved by the noise floor. One p below 0.05 means that the whole 95 % interval lies beyond. Then one rule
+for multiple comparisons holds for all judged findings of a report together: Holm's.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from statistics import NormalDist
+from typing import Literal
+
+from keeptune.report.measures import Better, Measure, Verdict, measure_of
+from keeptune.stats import LEVEL, MIN_DOCUMENTS, Interval
+
+SIGNIFICANT = 1 - LEVEL
+UnitOfN = Literal["document", "item", "prompt", "question"]
+_Z = NormalDist().inv_cdf((1 + LEVEL) / 2)
+RULE = (
+    f"A value differs surely where p is below {SIGNIFICANT:g}: exact McNemar for paired items, else the level at which "
+    "the interval's end would reach no change moved by the noise floor. All verdicts of a report hold together (Holm). "
+    f"{Verdict.NO_EVIDENCE}: fewer than {MIN_DOCUMENTS} documents, items or prompts, or no interval."
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Level:
+    """What one model has of something of which a finding is the change."""
+
+    value: float
+    low: float | None = None
+    high: float | None = None
+
+    @classmethod
+    def of(cls, interval: Interval) -> Level:
+        """From an interval."""
+        return cls(value=interval.value, low=interval.low, high=interval.high)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finding:
+    """One number of a report. Made by `found`, which gives it unit, direction and verdict."""
+
+    section: str
+    """The section of the audit that measured it."""
+    subject: str
+    """The text, task, set of prompts, or column."""
+    measure: str
+    """A name of `keeptune.report.measures.MEASURES`."""
+    value: float
+    low: float | None
+    high: float | None
+    """The ends of its 95 % interval; None where there is none."""
+    n: int
+    unit_of_n: UnitOfN
+    """What the interval is over."""
+    unit: str
+    better: Better | None
+    """Which way is better; None where neither is."""
+    part: str = ""
+    """Of the subject: how a task was asked, by which detector, which class of tokens, after which stage."""
+    of: str = ""
+    """What the measure is of, such as `harmful prompts`."""
+    noise_floor: float = 0.0
+    """Changes that small come from rounding alone."""
+    verdict: Verdict | None = None
+    """None for a number that is not judged."""
+    p: float | None = None
+    """Two-sided; None where nothing is judged."""
+    p_together: float | None = None
+    """Corrected by Holm for all judged findings of the report."""
+    base: Level | None = None
+    tuned: Level | None = None
+    """What each model has, where the value is a change."""
+    lost: int | None = None
+    gained: int | None = None
+    """Paired items that only the base, and only the tuned model, has."""
+    headline: bool = False
+    """Whether it stands in the summary, and in the sentence above it."""
+
+    @property
+    def line(self) -> Measure:
+        """Its measure's line of the table."""
+        return measure_of(self.measure)
+
+    @property
+    def label(self) -> str:
+        """The subject with its part: `arc (chat)`."""
+        return f"{self.subject} ({self.part})" if self.part else self.subject
+
+    @property
+    def change(self) -> tuple[float, float | None, float | None]:
+        """Value, low and high less the value at which nothing has changed."""
+        null = self.line.null or 0.0
+        low, high = (None if end is None else end - null for end in (self.low, self.high))
+        return self.value - null, low, high
+
+    @property
+    def interval(self) -> Interval:
+        """The value with its interval."""
+        return Interval(value=self.value, low=self.low, high=self.high, documents=self.n)
+
+    @property
+    def changed(self) -> bool:
+        """Whether it surely differs from no change."""
+        return self.verdict in (Verdict.HIGHER, Verdict.LOWER)
+
+    @property
+    def worse(self) -> bool:
+        """Whether it surely changed the wrong way; of something without a direction, in any way."""
+        return self.changed and (self.better is None or self.better != self.verdict.value)  # type: ignore[union-attr]
+
+    @property
+    def words(self) -> str:
+        """The verdict in words."""
+        return self.line.words(self.verdict) if self.verdict else ""
+
+
+def found(
+    section: str,
+    subject: str,
+    measure: str,
+    interval: Interval,
+    unit_of_n: UnitOfN,
+    *,
+    judged: bool = True,
+    evidence: bool = True,
+    better: Better | None = None,
+    noise_floor: float = 0.0,
+    p: float | None = None,
+    part: str = "",
+    of: str = "",
+    base: Level | None = None,
+    tuned: Level | None = None,
+    lost: int | None = None,
+    gained: int | None = None,
+    headline: bool = False,
+) -> Finding:
+    """A finding with its verdict.
+
+    Args:
+        judged: whether it gets a verdict; a measure without a null gets none.
+        evidence: False where the section knows that there is too little to tell, whatever n is.
+        better: which way is better here, where the measure does not say.
+        p: of an exact test; by default that of the interval.
+    """
+    line = measure_of(measure)
+    finding = Finding(
+        section=section,
+        subject=subject,
+        measure=measure,
+        value=interval.value,
+        low=interval.low,
+        high=interval.high,
+        n=interval.documents,
+        unit_of_n=unit_of_n,
+        unit=line.unit,
+        better=better or line.better,
+        part=part,
+        of=of,
+        noise_floor=noise_floor,
+        base=base,
+        tuned=tuned,
+        lost=lost,
+        gained=gained,
+        headline=headline,
+    )
+    if not judged or line.null is None:
+        return finding
+    if not evidence or interval.low is None or interval.documents < MIN_DOCUMENTS:
+        return replace(finding, verdict=Verdict.NO_EVIDENCE)
+    p = p_of(interval, line.null, noise_floor) if p is None else p
+    return replace(finding, p=p, verdict=_verdict(finding, p))
+
+
+def p_of(interval: Interval, null: float, noise_floor: float = 0.0) -> float:
+    """Two-sided p that a value is no farther from the null than the noise floor, from its 95 % interval.
+
+    The tail beyond the interval's near end is taken for that of a normal distribution with the same end.
+    """
+    near = interval.low if interval.value > null else interval.high
+    beyond = abs(interval.value - null) - noise_floor
+    if beyond <= 0 or near is None:
+        return 1.0
+    width = abs(interval.value - near)
+    return math.erfc(_Z * beyond / width / math.sqrt(2)) if width else 0.0
+
+
+def together(findings: Sequence[Finding]) -> list[Finding]:
+    """The findings of a whole report: verdicts that Holm's rule does not hold are taken back."""
+    places = [place for place, finding in enumerate(findings) if finding.p is not None]
+    corrected = dict(zip(places, holm([findings[place].p or 0.0 for place in places]), strict=True))
+    return [
+        replace(finding, p_together=corrected[place], verdict=_verdict(finding, corrected[place]))
+        if place in corrected
+        else finding
+        for place, finding in enumerate(findings)
+    ]
+
+
+def holm(ps: Sequence[float]) -> list[float]:
+    """Holm's corrected p of each (Holm 1979): hold it against the level that all of them shall have together."""
+    order = sorted(range(len(ps)), key=lambda place: ps[place])
+    corrected, most = [0.0] * len(ps), 0.0
+    for rank, place in enumerate(order):
+        most = max(most, min(1.0, ps[place] * (len(ps) - rank)))
+        corrected[place] = most
+    return corrected
+
+
+def select(findings: Iterable[Finding], section: str = "", **wanted: object) -> list[Finding]:
+    """Those of a section (of any, by default) whose fields are as wanted: `select(findings, "drift", measure="kl")`."""
+    return [
+        finding
+        for finding in findings
+        if section in ("", finding.section) and all(getattr(finding, name) == value for name, value in wanted.items())
+    ]
+
+
+def _verdict(finding: Finding, p: float) -> Verdict:
+    if p >= SIGNIFICANT:
+        return Verdict.NO_CHANGE
+    return Verdict.HIGHER if finding.change[0] > 0 else Verdict.LOWER

@@ -1,0 +1,54 @@
+"""How pages, tables and the terminal show numbers and text."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from keeptune.stats import format_ends, format_interval
+
+# Embeddings, overrides and isolates of Unicode's bidirectional algorithm: text reads as something that it is not.
+_TURNING = re.compile("[\u202a-\u202e\u2066-\u2069]")
+_NAMED = 3
+
+
+def shown_number(value: float | None, form: str = ".4f") -> str:
+    """−0.0211, with a real minus and a thin space before per cent; a zero has no sign; None is a dash."""
+    if value is None:
+        return "–"
+    digits = f"{value:{form}}"
+    if not any(digit in "123456789" for digit in digits.partition("e")[0]):
+        digits = digits.lstrip("+-")
+    return digits.replace("-", "−").replace("%", "\u202f%")
+
+
+def shown_ends(given: Mapping[str, Any], form: str = ".4f") -> str:
+    """`[low, high]`, or nothing for an interval that is missing."""
+    return format_ends(given["low"], given["high"], form, shown_number)
+
+
+def interval_text(given: Mapping[str, Any], form: str = ".4f") -> str:
+    """`0.268 [0.219, 0.317]`."""
+    return format_interval(given, form, number=shown_number)
+
+
+def listed(words: Sequence[str]) -> str:
+    """`a`, `a and b`, `a, b and c`."""
+    return " and ".join([", ".join(words[:-1]), words[-1]] if len(words) > 1 else words)
+
+
+def named(names: Sequence[str], most: int = _NAMED) -> str:
+    """A list of which the end is counted: `a, b, c and 4 more`."""
+    more = len(names) - most
+    return listed([*names[:most], f"{more} more"] if more > 0 else names)
+
+
+def counted(number: int, noun: str) -> str:
+    """`1 document`, `16,321 tokens`."""
+    return f"{number:,} {noun}{'s' * (number != 1)}"
+
+
+def visible(text: str) -> str:
+    """Text in which the characters that turn the order of others around are written out: ⟨U+202E⟩."""
+    return _TURNING.sub(lambda match: f"⟨U+{ord(match[0]):04X}⟩", text)
