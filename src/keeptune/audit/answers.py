@@ -56,8 +56,8 @@ def tokenised(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list[
     return tokenizer(list(texts), add_special_tokens=start, verbose=False)["input_ids"]
 
 
-def shared_prefix(first: list[int], second: list[int]) -> int:
-    """How many tokens two texts begin with alike."""
+def shared_prefix(first: Sequence[object], second: Sequence[object]) -> int:
+    """How many tokens, or characters, two texts begin with alike."""
     return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(first, second, strict=False)))
 
 
