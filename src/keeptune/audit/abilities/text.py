@@ -16,7 +16,7 @@ _SENTENCE_END = re.compile(r"[.!?…]+[\"'”’)\]]*(?=\s|\Z)")
 _ABBREVIATION = re.compile(r"\b(?:e\.g|i\.e|etc|vs|Mr|Mrs|Ms|Dr|St|No|P\.S)\.(?=\s)")
 _LIST_MARK = re.compile(r"^\s*\d{1,3}[.)](?=\s)", re.MULTILINE)
 _LONGEST = 20_000
-_FEWEST_WORDS, _LEAST_COMMON = 12, 0.08
+_FEWEST_WORDS, _LEAST_COMMON, _FEWEST_SIGNS = 12, 0.08, 12
 
 Fault = Literal["empty", "loop", "language"]
 
@@ -42,10 +42,8 @@ def words(text: str) -> list[str]:
 
 def sentences(text: str) -> int:
     """How many sentences a text has; text behind the last full stop counts as one more."""
-    plain = _ABBREVIATION.sub("", _LIST_MARK.sub("", text)).strip()
-    ends = [found.end() for found in _SENTENCE_END.finditer(plain)]
-    rest = plain[ends[-1] :] if ends else plain
-    return len(ends) + bool(words(rest))
+    plain = _ABBREVIATION.sub("", _LIST_MARK.sub("", text))
+    return sum(bool(words(part)) for part in _SENTENCE_END.split(plain))
 
 
 def unfenced(text: str) -> str:
@@ -81,9 +79,12 @@ def language(text: str) -> str | None:
     """`en`, `de`, `fr` or `es`; `other` for text in another script or language, or no language; None if too short.
 
     Text in Latin letters counts as the language whose commonest words make up most of its words, at least 8 % of them:
-    prose has about 40 %, program code and lists of names nearly none.
+    prose has about 40 %, program code and lists of names nearly none. Text of signs rather than letters is `other`.
     """
     text = text[:_LONGEST]
+    written = "".join(text.split())
+    if len(written) >= _FEWEST_SIGNS and sum(map(str.isalnum, written)) < 0.5 * len(written):
+        return "other"
     letters = Counter(_script(letter) for letter in text if letter.isalpha())
     if letters and letters["LATIN"] < 0.5 * letters.total():
         return "other"

@@ -1,0 +1,138 @@
+"""The suite on real models: what one has learned and the other has lost is found, and nothing where nothing changed."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from keeptune.audit.abilities import measure as module
+from keeptune.audit.abilities.ask import Reason, put
+from keeptune.audit.abilities.compare import Verdict
+from keeptune.audit.abilities.item import Ability, Chance, Item, Name
+from keeptune.audit.abilities.measure import Result, measure_ability, measure_suite
+from keeptune.audit.abilities.suite import standard
+from keeptune.models.modeling import fingerprint
+from keeptune.workspace import Steps
+from tests.helpers.models import make_model, make_tokenizer
+
+TOKENIZER = make_tokenizer()
+ITEMS = tuple(
+    Item(name=f"{key}{digit}", kind=key, prompt=f"{key}{digit}", check=f"{key}={digit}".__eq__)
+    for key in "ab"
+    for digit in range(5)
+)
+ABILITY = Ability(name=Name.FORMAT, title="Pairs", about="key=digit", items=ITEMS, new_tokens=6, chance=Chance.ACCIDENT)
+
+
+@pytest.fixture(scope="module")
+def able() -> LlamaForCausalLM:
+    """A tiny model that was taught the answers by heart."""
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=259,
+        hidden_size=64,
+        intermediate_size=128,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        max_position_embeddings=4096,
+        bos_token_id=1,
+        eos_token_id=2,
+        pad_token_id=2,
+    )
+    model = LlamaForCausalLM(config)
+    asked = put(ABILITY, model, TOKENIZER)
+    assert not isinstance(asked, Reason)
+    answers = [TOKENIZER(f"{one.name[0]}={one.name[1]}")["input_ids"] + [2] for one in ITEMS]
+    ids = torch.tensor([prompt + answer for prompt, answer in zip(asked.prompts, answers, strict=True)])
+    labels = ids.clone()
+    labels[:, :-4] = -100
+    optimizer = torch.optim.AdamW(model.parameters(), lr=5e-3)
+    for _ in range(500):
+        loss = model(input_ids=ids, labels=labels).loss
+        if loss < 0.01:
+            break
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    return model.eval()
+
+
+def run(base: Any, tuned: Any, folder: Path, ability: Ability = ABILITY, tokenizer: Any = TOKENIZER) -> Result:
+    steps = Steps(folder, base=fingerprint(base), tuned=fingerprint(tuned))
+    return measure_ability(base, tuned, tokenizer, steps, ability)
+
+
+def noised(model: Any) -> Any:
+    other = copy.deepcopy(model)
+    with torch.no_grad():
+        other.lm_head.weight.normal_(generator=torch.Generator().manual_seed(1))
+    return other
+
+
+def test_what_is_lost_is_found_and_nothing_where_nothing_changed(able: LlamaForCausalLM, tmp_path: Path) -> None:
+    same = run(able, able, tmp_path)
+    assert same.comparison is not None and same.verdict == Verdict.NO_CHANGE
+    assert (same.comparison.base.value, same.comparison.lost, same.comparison.gained) == (1.0, 0, 0)
+    assert same.comparison.chance == 0.0 and same.comparison.mcnemar_p == 1.0
+    lost = run(able, noised(able), tmp_path)
+    assert lost.verdict == Verdict.LOST and lost.comparison is not None and lost.comparison.lost == 10
+    assert [answer.base for answer in lost.answers] == [f"{one.name[0]}={one.name[1]}" for one in ITEMS]
+    assert all(answer.base_passes and not answer.tuned_passes for answer in lost.answers)
+    gained = run(noised(able), able, tmp_path)
+    assert gained.verdict == Verdict.GAINED
+    unable = run(noised(able), noised(able), tmp_path)
+    assert unable.verdict == Verdict.CANNOT
+
+
+def test_an_interrupted_audit_goes_on_behind_the_last_answers(
+    able: LlamaForCausalLM, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written, write = [], module.write
+
+    def counting(ability: Ability, asked: Any, model: Any, tokenizer: Any, label: str) -> list[str]:
+        if len(written) == 1 and not go_on:
+            raise KeyboardInterrupt
+        written.append(label)
+        return write(ability, asked, model, tokenizer, label)
+
+    monkeypatch.setattr(module, "write", counting)
+    go_on = False
+    with pytest.raises(KeyboardInterrupt):
+        run(able, noised(able), tmp_path)
+    go_on = True
+    first = run(able, noised(able), tmp_path)
+    assert written == ["Pairs (base)", "Pairs (tuned)"]
+    assert run(able, noised(able), tmp_path) == first and len(written) == 2
+    run(able, noised(able), tmp_path, Ability(**{**vars(ABILITY), "items": ITEMS[:9]}))
+    assert len(written) == 4, "other items are other work"
+
+
+def test_the_standard_suite_on_a_model_that_can_nothing(tmp_path: Path) -> None:
+    model = make_model()
+    model.config.max_position_embeddings = 4096
+    steps = Steps(tmp_path, base=fingerprint(model), tuned="same")
+    found = {one.name: one for one in measure_suite(model, model, TOKENIZER, standard(8), steps)}
+    assert list(found) == list(Name)
+    assert found[Name.TOOLS].reason == Reason.NO_TOOLS and found[Name.TOOLS].verdict == Verdict.CANNOT
+    assert found[Name.THINKING].reason == Reason.NO_REASONING and found[Name.THINKING].verdict == Verdict.NOT_APPLICABLE
+    for name in (Name.FORMAT, Name.SOUND, Name.REFUSES):
+        comparison = found[name].comparison
+        assert comparison is not None and comparison.items == 8 and comparison.lost == comparison.gained == 0
+        assert found[name].verdict in (Verdict.CANNOT, Verdict.TOO_FEW)
+    faults = found[Name.SOUND].faults
+    assert faults is not None and faults["base"] == faults["tuned"] and sum(faults["base"].values()) >= 6
+    assert len(found[Name.CHOICE].answers) == 8 and found[Name.CHOICE].comparison is not None
+    assert found[Name.CHOICE].comparison.chance == 0.25
+
+
+def test_questions_longer_than_the_context_are_counted(tmp_path: Path) -> None:
+    model = make_model()
+    model.config.max_position_embeddings = 16
+    choice = standard(8, only=[Name.CHOICE])[0]
+    found = run(model, model, tmp_path, choice)
+    assert found.verdict == Verdict.NOT_APPLICABLE and found.reason == Reason.NO_ROOM and found.left_out == 8
