@@ -74,12 +74,6 @@ def write(
     return [str(tokenizer.decode(ids, skip_special_tokens=not ability.markup)) for ids in new]
 
 
-def passed(ability: Ability, asked: Asked, texts: Sequence[str], *, chat: bool) -> list[bool]:
-    """Whether each answer passes its item's check."""
-    shown = checked(ability, asked, texts, chat=chat)
-    return [item.check(text) for item, text in zip(asked.items, shown, strict=True)]
-
-
 def checked(ability: Ability, asked: Asked, texts: Sequence[str], *, chat: bool) -> list[str]:
     """The part of each answer that is checked: without reasoning; of a completion that a line ends, the first line."""
     if ability.name == Name.THINKING:

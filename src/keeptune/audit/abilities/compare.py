@@ -1,115 +1,47 @@
-"""What two models' passes of the same items say of an ability. Pure functions of passes and answers.
-
-Shapes: I items.
-"""
+"""What a base can do at all, so that it could be lost. Pure functions of passes and answers."""
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
 from enum import StrEnum
 
 from keeptune.audit.abilities.item import Item
-from keeptune.audit.paired import difference
-from keeptune.stats import Interval, mcnemar, wilson
+from keeptune.stats import LEVEL, mcnemar
 
-SIGNIFICANT = 0.05
+SIGNIFICANT = 1 - LEVEL
 
 
-class Verdict(StrEnum):
-    """What became of an ability."""
+class Standing(StrEnum):
+    """Whether a base has an ability to lose."""
 
-    LOST = "lost"
-    GAINED = "gained"
-    NO_CHANGE = "no change shown"
+    ABLE = "able"
     CANNOT = "the base cannot do this"
-    TOO_FEW = "not enough evidence"
+    TOO_FEW = "the base passes too few items for a loss to show"
     NOT_APPLICABLE = "not applicable"
 
 
 RULE = (
-    f"{Verdict.LOST}, {Verdict.GAINED}: p of the exact McNemar test below {SIGNIFICANT}. {Verdict.CANNOT}: the base "
-    f"passes no more items than a model that has not read the request (one-sided binomial test at {SIGNIFICANT}), so "
-    f"that nothing can be lost; it does not count as kept. {Verdict.TOO_FEW}: the base passes so few items that "
-    f"losing all of them would not be significant. {Verdict.NO_CHANGE}: otherwise; the interval of the change says how "
-    "large a change may have gone unseen."
+    f"{Standing.CANNOT}: the base passes no more items than a model would that has not read the request (one-sided "
+    f"binomial test at {SIGNIFICANT:g}), so that nothing can be lost; this does not count as kept. "
+    f"{Standing.TOO_FEW}: losing all of them would not be significant by McNemar's exact test. A gain counts all the "
+    "same."
 )
 
 
-@dataclass(frozen=True, kw_only=True)
-class Kind:
-    """Passes of the items of one kind."""
+def standing(base: Sequence[bool], tuned: Sequence[bool], chance: float) -> Standing:
+    """`RULE` for two models' passes of the same items.
 
-    kind: str
-    items: int
-    base: int
-    tuned: int
-
-
-@dataclass(frozen=True, kw_only=True)
-class Comparison:
-    """An ability of two models."""
-
-    items: int
-    base: Interval
-    """Share of items passed, with Wilson's interval; so is `tuned`."""
-    tuned: Interval
-    change: Interval
-    """`tuned` − `base`, paired by item."""
-    lost: int
-    """Items that only the base passes."""
-    gained: int
-    mcnemar_p: float
-    chance: float
-    """Share of items that a model would pass that has not read the request."""
-    verdict: Verdict
-    kinds: tuple[Kind, ...]
-
-
-def compare(kinds: Sequence[str], base: Sequence[bool], tuned: Sequence[bool], chance: float) -> Comparison:
-    """Two models' passes of the same items, [I] each.
-
-    Raises:
-        ValueError: no items, or lengths that differ.
+    Args:
+        chance: the share of items that a model would pass that has not read the request.
     """
-    items = len(kinds)
-    moves = Counter(zip(base, tuned, strict=True))
-    lost, gained = moves[True, False], moves[False, True]
-    if moves.total() != items:
-        raise ValueError(f"{items} kinds for {moves.total()} items")
-    return Comparison(
-        items=items,
-        base=wilson(sum(base), items),
-        tuned=wilson(sum(tuned), items),
-        change=difference(lost, gained, items),
-        lost=lost,
-        gained=gained,
-        mcnemar_p=mcnemar(lost, gained),
-        chance=chance,
-        verdict=verdict(items, sum(base), lost, gained, chance),
-        kinds=tuple(
-            Kind(
-                kind=kind,
-                items=list(kinds).count(kind),
-                base=sum(passed for passed, of in zip(base, kinds, strict=True) if of == kind),
-                tuned=sum(passed for passed, of in zip(tuned, kinds, strict=True) if of == kind),
-            )
-            for kind in dict.fromkeys(kinds)
-        ),
-    )
-
-
-def verdict(items: int, base: int, lost: int, gained: int, chance: float) -> Verdict:
-    """`RULE`, where the base passes `base` of the items."""
-    significant = mcnemar(lost, gained) < SIGNIFICANT
-    if significant and gained > lost:
-        return Verdict.GAINED
-    if not beats_chance(base, items, chance):
-        return Verdict.CANNOT
-    if significant:
-        return Verdict.LOST
-    return Verdict.TOO_FEW if mcnemar(base, 0) >= SIGNIFICANT else Verdict.NO_CHANGE
+    passed = sum(base)
+    lost = sum(was and not now for was, now in zip(base, tuned, strict=True))
+    gained = sum(now and not was for was, now in zip(base, tuned, strict=True))
+    if gained > lost and mcnemar(lost, gained) < SIGNIFICANT:
+        return Standing.ABLE
+    if not beats_chance(passed, len(base), chance):
+        return Standing.CANNOT
+    return Standing.TOO_FEW if mcnemar(passed, 0) >= SIGNIFICANT else Standing.ABLE
 
 
 def beats_chance(passed: int, items: int, chance: float) -> bool:

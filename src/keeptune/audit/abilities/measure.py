@@ -1,4 +1,4 @@
-"""The standard suite put to two models: the same items, the same rules, compared item by item.
+"""The standard suite put to two models: the same items and the same rules.
 
 An interrupted audit resumes behind the last list of items that a model has answered. Answers are kept as text, and
 checked anew each time.
@@ -6,18 +6,15 @@ checked anew each time.
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from keeptune.audit.abilities.ask import Asked, Reason, checked, passed, put, write
+from keeptune.audit.abilities.ask import Reason, checked, put, write
 from keeptune.audit.abilities.choices import kind_of
-from keeptune.audit.abilities.compare import Comparison, Verdict, accident, compare
+from keeptune.audit.abilities.compare import Standing, accident, standing
 from keeptune.audit.abilities.item import Ability, Chance, Name
-from keeptune.audit.abilities.text import fault
 from keeptune.audit.tasks import choose, score_choices
 from keeptune.log import logger
 from keeptune.workspace import Steps
@@ -28,6 +25,7 @@ class Answer:
     """What both models say to an item, and whether it passes."""
 
     item: str
+    kind: str
     prompt: str
     base: str
     tuned: str
@@ -40,24 +38,30 @@ class Result:
     """An ability of two models, or why it was not asked."""
 
     name: Name
-    verdict: Verdict
+    standing: Standing
     reason: Reason | None = None
+    """Why it was not asked."""
     left_out: int = 0
     """Items longer than the context, or without a finite score."""
-    comparison: Comparison | None = None
-    faults: dict[str, dict[str, int]] | None = None
-    """Of answers in prose: how many of each model are empty, a loop, or in another language."""
+    chance: float = 0.0
+    """The share of items that a model would pass that has not read the request."""
     answers: tuple[Answer, ...] = ()
 
+    @property
+    def base(self) -> list[bool]:
+        """For every item whether the base passes it."""
+        return [answer.base_passes for answer in self.answers]
 
-def measure_suite(
-    base: PreTrainedModel,
-    tuned: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerBase,
-    abilities: Sequence[Ability],
-    steps: Steps,
-) -> list[Result]:
-    """Both models' abilities, compared; in the order given.
+    @property
+    def tuned(self) -> list[bool]:
+        """For every item whether the tuned model passes it."""
+        return [answer.tuned_passes for answer in self.answers]
+
+
+def measure_ability(
+    base: PreTrainedModel, tuned: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, ability: Ability, steps: Steps
+) -> Result:
+    """Both models' answers to the items of an ability.
 
     Args:
         tokenizer: the base's; both models are asked in its chat template, or plainly where it has none.
@@ -67,68 +71,37 @@ def measure_suite(
         ConfigError: the chat template cannot render a request, or no way of generating fits a model.
         Diverged: predictions are no numbers.
     """
-    ask = partial(measure_ability, base, tuned, tokenizer, steps)
-    return [ask(ability) for ability in abilities]
-
-
-def measure_ability(
-    base: PreTrainedModel, tuned: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, steps: Steps, ability: Ability
-) -> Result:
-    """One ability of `measure_suite`."""
     if ability.questions:
-        return _choices(ability, base, tuned, tokenizer, steps)
+        return _choices(base, tuned, tokenizer, ability, steps)
     asked = put(ability, base, tokenizer)
     if isinstance(asked, Reason):
-        verdict = Verdict.CANNOT if asked == Reason.NO_TOOLS else Verdict.NOT_APPLICABLE
-        return Result(name=ability.name, verdict=verdict, reason=asked)
+        cannot = Standing.CANNOT if asked == Reason.NO_TOOLS else Standing.NOT_APPLICABLE
+        return Result(name=ability.name, standing=cannot, reason=asked)
     if asked.too_long:
         logger.warning(f"{ability.title}: {asked.too_long} items left out, too long for the context")
     steps = steps.of(prompts=asked.prompts, new_tokens=ability.new_tokens)
-    texts, passes, chat = {}, {}, bool(tokenizer.chat_template)
+    texts, chat = {}, bool(tokenizer.chat_template)
     for which, model in (("base", base), ("tuned", tuned)):
         make = partial(write, ability, asked, model, tokenizer, f"{ability.title} ({which})")
-        said = steps.once(f"ability {ability.name} {which}", make)
-        texts[which] = checked(ability, asked, said, chat=chat)
-        passes[which] = passed(ability, asked, said, chat=chat)
+        texts[which] = checked(ability, asked, steps.once(f"ability {ability.name} {which}", make), chat=chat)
     chance = accident(asked.items, texts["base"]) if ability.chance == Chance.ACCIDENT else 0.0
-    comparison = compare([item.kind for item in asked.items], passes["base"], passes["tuned"], chance)
-    return Result(
-        name=ability.name,
-        verdict=comparison.verdict,
-        left_out=asked.too_long,
-        comparison=comparison,
-        faults=_faults(texts) if ability.name == Name.SOUND else None,
-        answers=_answers(asked, texts, passes, chat=chat),
-    )
-
-
-def _answers(
-    asked: Asked, texts: dict[str, list[str]], passes: dict[str, list[bool]], *, chat: bool
-) -> tuple[Answer, ...]:
-    return tuple(
+    answers = tuple(
         Answer(
             item=item.name,
+            kind=item.kind,
             prompt=item.prompt if chat else item.completion or "",
-            base=texts["base"][place],
-            tuned=texts["tuned"][place],
-            base_passes=passes["base"][place],
-            tuned_passes=passes["tuned"][place],
+            base=before,
+            tuned=after,
+            base_passes=item.check(before),
+            tuned_passes=item.check(after),
         )
-        for place, item in enumerate(asked.items)
+        for item, before, after in zip(asked.items, texts["base"], texts["tuned"], strict=True)
     )
-
-
-def _faults(texts: dict[str, list[str]]) -> dict[str, dict[str, int]]:
-    found = {which: Counter(map(fault, of)) for which, of in texts.items()}
-    return {which: {name: of[name] for name in ("empty", "loop", "language")} for which, of in found.items()}
+    return _result(ability, answers, chance, asked.too_long)
 
 
 def _choices(
-    ability: Ability,
-    base: PreTrainedModel,
-    tuned: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerBase,
-    steps: Steps,
+    base: PreTrainedModel, tuned: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, ability: Ability, steps: Steps
 ) -> Result:
     questions = list(ability.questions)
 
@@ -140,25 +113,25 @@ def _choices(
     chosen = steps.once(f"ability {ability.name}", score)
     scored = [(one, both) for one, both in zip(questions, chosen, strict=True) if both is not None]
     if not scored:
-        return Result(name=ability.name, verdict=Verdict.NOT_APPLICABLE, reason=Reason.NO_ROOM, left_out=len(questions))
-    base_right, tuned_right = ([both[which] == one.right for one, both in scored] for which in (0, 1))
+        nothing, left_out = Standing.NOT_APPLICABLE, len(questions)
+        return Result(name=ability.name, standing=nothing, reason=Reason.NO_ROOM, left_out=left_out)
     chance = sum(1 / len(one.choices) for one, _ in scored) / len(scored)
-    comparison = compare([kind_of(one) for one, _ in scored], base_right, tuned_right, chance)
     answers = tuple(
         Answer(
             item=one.name,
+            kind=kind_of(one),
             prompt=one.question,
-            base=one.choices[both[0]],
-            tuned=one.choices[both[1]],
-            base_passes=both[0] == one.right,
-            tuned_passes=both[1] == one.right,
+            base=one.choices[before],
+            tuned=one.choices[after],
+            base_passes=before == one.right,
+            tuned_passes=after == one.right,
         )
-        for one, both in scored
+        for one, (before, after) in scored
     )
-    return Result(
-        name=ability.name,
-        verdict=comparison.verdict,
-        left_out=len(questions) - len(scored),
-        comparison=comparison,
-        answers=answers,
-    )
+    return _result(ability, answers, chance, len(questions) - len(scored))
+
+
+def _result(ability: Ability, answers: tuple[Answer, ...], chance: float, left_out: int) -> Result:
+    passes = [answer.base_passes for answer in answers], [answer.tuned_passes for answer in answers]
+    found = standing(*passes, chance)
+    return Result(name=ability.name, standing=found, left_out=left_out, chance=chance, answers=answers)

@@ -5,9 +5,10 @@ from __future__ import annotations
 import pytest
 from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
-from keeptune.audit.abilities.ask import Asked, Reason, checked, passed, put
+from keeptune.audit.abilities.ask import Asked, Reason, checked, put
 from keeptune.audit.abilities.item import Ability, Item, Name
 from keeptune.audit.abilities.suite import standard
+from keeptune.audit.abilities.thinking import thought
 from keeptune.errors import ConfigError
 from tests.helpers.chats import published, template_tokenizer
 from tests.helpers.models import make_model, make_tokenizer
@@ -64,11 +65,12 @@ def test_reasoning_that_the_template_opens_is_closed_or_counts_as_the_models(mod
     asked = put(thinking, model, tokenizer)
     assert isinstance(asked, Asked) and set(asked.heads) == {"<think>\n"}
     texts = ["It is easy.\n</think>\n\n5"] + ["5"] * (len(asked.items) - 1)
-    assert passed(thinking, asked, texts, chat=True) == [True] + [False] * (len(asked.items) - 1)
+    whole = checked(thinking, asked, texts, chat=True)
+    assert [thought(text) for text in whole] == [True] + [False] * (len(asked.items) - 1)
     tokenizer = template_tokenizer(published()["qwen3"])
     asked = put(thinking, model, tokenizer)
     assert isinstance(asked, Asked) and set(asked.heads) == {""}
-    assert passed(thinking, asked, ["<think>\nEasy.\n</think>\n5"] * len(asked.items), chat=True)[0]
+    assert all(map(thought, checked(thinking, asked, ["<think>\nEasy.\n</think>\n5"] * len(asked.items), chat=True)))
     assert "</think>" in shown(tokenizer, put(SUITE[Name.FORMAT], model, tokenizer))
 
 

@@ -12,9 +12,9 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from keeptune.audit.abilities import measure as module
 from keeptune.audit.abilities.ask import Reason, put
-from keeptune.audit.abilities.compare import Verdict
+from keeptune.audit.abilities.compare import Standing
 from keeptune.audit.abilities.item import Ability, Chance, Item, Name
-from keeptune.audit.abilities.measure import Result, measure_ability, measure_suite
+from keeptune.audit.abilities.measure import Result, measure_ability
 from keeptune.audit.abilities.suite import standard
 from keeptune.models.modeling import fingerprint
 from keeptune.workspace import Steps
@@ -64,7 +64,7 @@ def able() -> LlamaForCausalLM:
 
 def run(base: Any, tuned: Any, folder: Path, ability: Ability = ABILITY, tokenizer: Any = TOKENIZER) -> Result:
     steps = Steps(folder, base=fingerprint(base), tuned=fingerprint(tuned))
-    return measure_ability(base, tuned, tokenizer, steps, ability)
+    return measure_ability(base, tuned, tokenizer, ability, steps)
 
 
 def noised(model: Any) -> Any:
@@ -76,17 +76,15 @@ def noised(model: Any) -> Any:
 
 def test_what_is_lost_is_found_and_nothing_where_nothing_changed(able: LlamaForCausalLM, tmp_path: Path) -> None:
     same = run(able, able, tmp_path)
-    assert same.comparison is not None and same.verdict == Verdict.NO_CHANGE
-    assert (same.comparison.base.value, same.comparison.lost, same.comparison.gained) == (1.0, 0, 0)
-    assert same.comparison.chance == 0.0 and same.comparison.mcnemar_p == 1.0
+    assert same.standing == Standing.ABLE and same.chance == 0.0
+    assert same.base == same.tuned == [True] * 10
     lost = run(able, noised(able), tmp_path)
-    assert lost.verdict == Verdict.LOST and lost.comparison is not None and lost.comparison.lost == 10
+    assert lost.standing == Standing.ABLE and lost.base == [True] * 10 and lost.tuned == [False] * 10
     assert [answer.base for answer in lost.answers] == [f"{one.name[0]}={one.name[1]}" for one in ITEMS]
-    assert all(answer.base_passes and not answer.tuned_passes for answer in lost.answers)
     gained = run(noised(able), able, tmp_path)
-    assert gained.verdict == Verdict.GAINED
+    assert gained.standing == Standing.ABLE and gained.tuned == [True] * 10
     unable = run(noised(able), noised(able), tmp_path)
-    assert unable.verdict == Verdict.CANNOT
+    assert unable.standing == Standing.CANNOT
 
 
 def test_an_interrupted_audit_goes_on_behind_the_last_answers(
@@ -115,24 +113,20 @@ def test_an_interrupted_audit_goes_on_behind_the_last_answers(
 def test_the_standard_suite_on_a_model_that_can_nothing(tmp_path: Path) -> None:
     model = make_model()
     model.config.max_position_embeddings = 4096
-    steps = Steps(tmp_path, base=fingerprint(model), tuned="same")
-    found = {one.name: one for one in measure_suite(model, model, TOKENIZER, standard(8), steps)}
+    found = {ability.name: run(model, model, tmp_path, ability) for ability in standard(4)}
     assert list(found) == list(Name)
-    assert found[Name.TOOLS].reason == Reason.NO_TOOLS and found[Name.TOOLS].verdict == Verdict.CANNOT
-    assert found[Name.THINKING].reason == Reason.NO_REASONING and found[Name.THINKING].verdict == Verdict.NOT_APPLICABLE
+    assert found[Name.TOOLS].reason == Reason.NO_TOOLS and found[Name.TOOLS].standing == Standing.CANNOT
+    assert found[Name.THINKING].reason == Reason.NO_REASONING
+    assert found[Name.THINKING].standing == Standing.NOT_APPLICABLE
     for name in (Name.FORMAT, Name.SOUND, Name.REFUSES):
-        comparison = found[name].comparison
-        assert comparison is not None and comparison.items == 8 and comparison.lost == comparison.gained == 0
-        assert found[name].verdict in (Verdict.CANNOT, Verdict.TOO_FEW)
-    faults = found[Name.SOUND].faults
-    assert faults is not None and faults["base"] == faults["tuned"] and sum(faults["base"].values()) >= 6
-    assert len(found[Name.CHOICE].answers) == 8 and found[Name.CHOICE].comparison is not None
-    assert found[Name.CHOICE].comparison.chance == 0.25
+        assert len(found[name].answers) == 4 and found[name].base == found[name].tuned
+        assert found[name].standing in (Standing.CANNOT, Standing.TOO_FEW)
+    assert sum(found[Name.SOUND].base) <= 2
+    assert len(found[Name.CHOICE].answers) == 4 and found[Name.CHOICE].chance == 0.25
 
 
 def test_questions_longer_than_the_context_are_counted(tmp_path: Path) -> None:
     model = make_model()
     model.config.max_position_embeddings = 16
-    choice = standard(8, only=[Name.CHOICE])[0]
-    found = run(model, model, tmp_path, choice)
-    assert found.verdict == Verdict.NOT_APPLICABLE and found.reason == Reason.NO_ROOM and found.left_out == 8
+    found = run(model, model, tmp_path, standard(8, only=[Name.CHOICE])[0])
+    assert found.standing == Standing.NOT_APPLICABLE and found.reason == Reason.NO_ROOM and found.left_out == 8
