@@ -26,4 +26,4 @@ def plan(model: Base, data: Task, *, settings: _Flags) -> None:
 
     settings = replace(settings, model=model, data=data)
     print_plan(run(settings))
-    say(f"All of it: {settings.out}/plan.json; the frontier: {settings.out}/frontier.svg")
+    say(f"All of it: {settings.out}/plan.json; the pilot as a figure: {settings.out}/pilot.svg")

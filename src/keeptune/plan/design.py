@@ -1,25 +1,31 @@
-"""The runs of a pilot and their length, for the available time."""
+"""How long things take on this machine, and the screening runs that fit: which rates and ranks, and how many steps."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, NamedTuple
 
 from keeptune.errors import ConfigError
-from keeptune.plan.settings import METER_ROWS, PlanSettings
-from keeptune.train.config import KeepConfig
+from keeptune.plan.settings import HELD_OUT_ROWS, METER_ROWS, PlanSettings, reading_every
+from keeptune.train.config import CERTIFICATE_ROWS, KeepConfig
 
-WEIGHTS = (0.5, 5.0)
-"""λ of the pilot's runs with replay, a decade apart."""
 ROUNDS = 2
-"""How often a replay row is used, in the pilot and in the plan. The pilot cannot tell what more uses would do."""
-LEAST_STEPS = 24
-_READINGS = 4
-# A share of the time for the fits, and for what the probe of three steps misjudged.
-_RESERVE = 0.05
-_LATE = 1.15
+"""How often a replay row is used in the planned run."""
+LEAST_STEPS = 16
+CERTIFICATE_READINGS = CERTIFICATE_ROWS * METER_ROWS / (METER_ROWS + HELD_OUT_ROWS)
+"""What a certificate costs, in readings."""
+PASSES = 3
+"""Most passes over the data in a pilot run or a plan."""
+# Shares of the minutes: for writing the pool, and for the screening runs. Longer runs and repeats take the rest.
+_POOL_SHARE = 0.15
+_SCREENING_SHARE = 0.25
+# Rows of the pilot's pool beside those that drift is read on. A certificate takes at most a quarter of them.
+_LEAST_ROWS, _MOST_ROWS = 64, 4 * CERTIFICATE_ROWS * METER_ROWS
+# As the certificate takes at most a quarter, it has all its rows beside as many as these.
+_PLANNED_ROWS = 3 * CERTIFICATE_ROWS * METER_ROWS
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,11 +33,9 @@ class Pace:
     """The speed of this machine, in seconds."""
 
     step: float
-    """A step without replay."""
-    replay_step: float
     """A step with replay."""
     reading: float
-    """A drift reading."""
+    """A reading of drift and held-out loss."""
     fixed: float
     """The rest of a run: loading, the first reading, saving."""
     token: float
@@ -39,126 +43,146 @@ class Pace:
     spent: float
     """Time spent to measure the pace."""
 
+    def run(self, steps: int) -> float:
+        """Seconds that a run of the pilot will take, by the pace of the probe."""
+        return self.fixed + (readings(steps) + CERTIFICATE_READINGS) * self.reading + steps * self.step
 
-class Cell(NamedTuple):
-    """One run of the pilot."""
+
+class Setting(NamedTuple):
+    """What a pilot compares."""
 
     rank: int
     rate: float
-    lambda_: float
-
-    @property
-    def name(self) -> str:
-        """A name for the folder."""
-        return f"rank{self.rank}-lambda{self.lambda_:g}-rate{self.rate:g}"
 
     def __str__(self) -> str:
-        return f"rank {self.rank}, λ {self.lambda_:g}, learning rate {self.rate:g}"
+        return f"rank {self.rank}, learning rate {self.rate:g}"
+
+
+class Cell(NamedTuple):
+    """One run of the pilot; see `PlanSettings.tune_settings` for the fields."""
+
+    rank: int
+    rate: float
+    steps: int
+    order: int
+    start: float
+
+    @property
+    def setting(self) -> Setting:
+        """Rank and rate."""
+        return Setting(self.rank, self.rate)
+
+    def name(self, budget: float) -> str:
+        """A name for the folder."""
+        parts = f"rank{self.rank}-rate{self.rate:g}-steps{self.steps}-order{self.order}-lambda{self.start:g}"
+        return f"budget{budget:g}-{parts}"
+
+    def __str__(self) -> str:
+        return f"{self.setting}, {self.steps} steps, data order {self.order}, λ from {self.start:g}"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Design:
-    """The pilot: the middle rank at every rate, then the λ and the other ranks at the best rate."""
+    """The screening: the middle rank at every rate, then the other ranks at the best rate, each for `steps` steps."""
 
     steps: int
     rates: tuple[float, ...]
-    weights: tuple[float, ...]
     ranks: tuple[int, ...]
-
-    @property
-    def every(self) -> int:
-        """Steps between readings."""
-        return max(1, self.steps // _READINGS)
+    pool_rows: int
+    """Rows of the replay pool that all runs share."""
 
     @property
     def runs(self) -> int:
-        """Number of runs."""
-        return len(self.rates) + len(self.weights) + len(self.ranks) - 1
-
-    @property
-    def rows(self) -> int:
-        """Rows of the pool for training, if a step uses one row."""
-        return -(-self.steps // ROUNDS) if self.weights else 1
-
-    def at_rates(self) -> list[Cell]:
-        """The runs that compare learning rates."""
-        return [Cell(self.ranks[0], rate, 0.0) for rate in self.rates]
-
-    def at_rate(self, rate: float) -> list[Cell]:
-        """The runs after them. Replay comes before ranks, because it matters more for a plan."""
-        held = [Cell(self.ranks[0], rate, weight) for weight in self.weights]
-        return held + [Cell(rank, rate, 0.0) for rank in self.ranks[1:]]
-
-    def seconds(self, pace: Pace, cell: Cell) -> float:
-        """Seconds that a run will take."""
-        step = pace.replay_step if cell.lambda_ else pace.step
-        return pace.fixed + readings(self.every, self.steps) * pace.reading + self.steps * step
-
-    def total(self, pace: Pace, settings: PlanSettings) -> float:
-        """Seconds that the pilot will take after the probe."""
-        cells = self.at_rates() + self.at_rate(self.rates[0])
-        tokens = (METER_ROWS + self.rows * settings.batch_size) * settings.max_length
-        return sum(self.seconds(pace, cell) for cell in cells) + tokens * pace.token
+        """Number of screening runs. The first one finds λ and is mostly made twice."""
+        return len(self.rates) + len(self.ranks)
 
     def missing(self, settings: PlanSettings) -> list[str]:
-        """What this pilot cannot tell, one note each."""
+        """What these runs do not compare, one note each."""
         notes = []
         if len(self.rates) < 2 and settings.learning_rate is None:
-            notes.append(f"learning rate: not compared, {self.rates[0]:g} is the default")
+            notes.append(f"learning rate: not compared, {self.rates[0]:g} is the default; more --minutes compare two")
         if len(self.ranks) < 2:
-            notes.append(f"rank: not compared, {self.ranks[0]} is the middle rank")
-        if not self.weights:
-            notes.append("λ: no run had replay, so its cost is only bounded; the budget controller will set λ")
+            notes.append(f"rank: not compared, {self.ranks[0]} is the middle rank; more --minutes compare three")
         return notes
 
 
 def design(pace: Pace, settings: PlanSettings, *, most_steps: int) -> Design:
-    """The fullest pilot with at least `LEAST_STEPS` steps per run within the minutes, and as many steps as they allow.
+    """The fullest screening within its share of the minutes, and as many steps as that allows.
 
-    No run makes more than `most_steps`, those of one pass over the data.
+    No run makes more than `most_steps`.
 
     Raises:
-        ConfigError: not even one run fits.
+        ConfigError: not even two runs of `LEAST_STEPS` steps fit into the minutes.
     """
-    left = (1 - _RESERVE) * 60 * settings.minutes - pace.spent
+    left = 60 * settings.minutes - pace.spent
+    least = min(LEAST_STEPS, most_steps)
+    rows = int(_POOL_SHARE * left / (pace.token * settings.max_length))
+    rows = METER_ROWS + min(max(rows, _LEAST_ROWS), _MOST_ROWS)
+    left -= rows * settings.max_length * pace.token
     for kind in _fullest_first(settings):
-        steps = _most(kind, pace, settings, left, max(most_steps, LEAST_STEPS))
-        if steps is not None:
-            return Design(steps=steps, **kind)
-    least = Design(steps=LEAST_STEPS, rates=settings.rates[:1], weights=(), ranks=settings.ranks[:1])
-    needed = (least.total(pace, settings) + pace.spent) / (1 - _RESERVE) / 60
-    takes = f"a step takes {pace.step:.2g} s, everything else {pace.spent + pace.fixed:.0f} s"
-    enough = f"--minutes {max(1, math.ceil(needed * 1.1))} or more"
-    what = f"{settings.minutes:g} minutes are too few for one pilot run of {LEAST_STEPS} steps: {takes}"
+        found = Design(steps=least, pool_rows=rows, **kind)
+        share = _SCREENING_SHARE * left / found.runs
+        if pace.run(least) <= share:
+            steps = _most(partial(_ends_within, pace, share), least, most_steps)
+            return Design(steps=steps, pool_rows=rows, **kind)
+    if found.runs * pace.run(least) <= left:
+        return found
+    needed = (60 * settings.minutes - left + found.runs * pace.run(least)) / 60
+    takes = f"a step takes {pace.step:.2g} s, everything else {60 * needed - found.runs * least * pace.step:.0f} s"
+    enough = f"--minutes {max(1, math.ceil(needed * 1.2))} or more"
+    what = f"{settings.minutes:g} minutes are too few for two pilot runs of {least} steps: {takes}"
     raise ConfigError(what, f"give {enough}, smaller steps (--batch-size, --max-length), or a faster machine")
 
 
-def late(spent: float, to_come: float, settings: PlanSettings) -> bool:
-    """Whether a run would end long after the given minutes."""
-    return spent + to_come > _LATE * 60 * settings.minutes
+def longest(pace: Pace, settings: PlanSettings, pass_steps: int) -> int:
+    """Steps of the longest run that may be planned: `PASSES` passes over the data, or what fits into the hours.
+
+    Raises:
+        ConfigError: no run fits into the hours.
+    """
+    most = PASSES * pass_steps
+    if settings.hours is None:
+        return most
+    hours = 3600 * settings.hours
+    if run_seconds(pace, settings, 1, pace.step) > hours:
+        raise ConfigError(f"no run fits into {settings.hours:g} hours", "give more --hours")
+    return _most(lambda steps: run_seconds(pace, settings, steps, pace.step) <= hours, 1, most)
 
 
-def readings(every: int, steps: int) -> int:
+def replay_tokens(settings: PlanSettings, steps: int) -> int:
+    """Replay tokens of the planned run, beside those that are kept out of training."""
+    return max(-(-steps // ROUNDS) * settings.batch_size, _PLANNED_ROWS) * settings.max_length
+
+
+def run_seconds(pace: Pace, settings: PlanSettings, steps: int, step: float) -> float:
+    """Seconds of the planned run at `step` seconds each, with the text for training, readings and certificate."""
+    kept = METER_ROWS * (1 + CERTIFICATE_ROWS) * settings.max_length
+    return pace.run(steps) + steps * (step - pace.step) + (kept + replay_tokens(settings, steps)) * pace.token
+
+
+def readings(steps: int) -> int:
     """Readings of a run after its first step, by the rule of `KeepConfig`. The last step is always read."""
-    keep = KeepConfig(drift_every=every)
+    keep = KeepConfig(drift_every=reading_every(steps))
     return sum(keep.reads_after(step, steps) for step in range(1, steps)) + 1
 
 
 def _fullest_first(settings: PlanSettings) -> Sequence[dict[str, Any]]:
-    """Rates, λ and ranks. Rates are dropped first, because a default is known; then ranks, which matter less than λ."""
+    """Rates and ranks. Ranks are dropped first: under a budget they matter less than the rate."""
     rates, ranks = settings.rates, settings.ranks
-    one_rate = {"rates": rates[:1], "weights": WEIGHTS, "ranks": ranks}
-    one_rank = {**one_rate, "ranks": ranks[:1]}
-    return {**one_rate, "rates": rates}, one_rate, one_rank, {**one_rank, "weights": ()}
+    one_rank = {"rates": rates, "ranks": ranks[:1]}
+    return {"rates": rates, "ranks": ranks}, one_rank, {**one_rank, "rates": rates[:1]}
 
 
-def _most(kind: dict[str, Any], pace: Pace, settings: PlanSettings, left: float, most: int) -> int | None:
-    """The most steps that end in time, by bisection; None if even `LEAST_STEPS` do not."""
-    low, high = LEAST_STEPS - 1, most
-    while low < high:
-        steps = (low + high + 1) // 2
-        if Design(steps=steps, **kind).total(pace, settings) <= left:
-            low = steps
+def _ends_within(pace: Pace, seconds: float, steps: int) -> bool:
+    return pace.run(steps) <= seconds
+
+
+def _most(fits: Callable[[int], bool], least: int, most: int) -> int:
+    """The most steps that fit, by bisection; `least` if no more do."""
+    while least < most:
+        steps = (least + most + 1) // 2
+        if fits(steps):
+            least = steps
         else:
-            high = steps - 1
-    return low if low >= LEAST_STEPS else None
+            most = steps - 1
+    return least

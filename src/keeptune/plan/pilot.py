@@ -1,4 +1,4 @@
-"""The pilot: short runs of one length on one replay pool, the most informative first. Finished runs are skipped."""
+"""The pilot: probe, replay pool, and the runs that `keeptune.plan.ladder` asks for. Finished runs are skipped."""
 
 from __future__ import annotations
 
@@ -7,28 +7,27 @@ import shutil
 import statistics
 import sys
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import torch
 from transformers import TrainerCallback
 
-from keeptune.errors import ConfigError
 from keeptune.log import duration, logger
 from keeptune.models.limits import check_length, check_sizes
 from keeptune.models.loading import load_model, load_tokenizer
 from keeptune.models.modeling import select_attention
-from keeptune.plan.design import Cell, Design, Pace, design, late
+from keeptune.plan.design import Cell, Design, Pace, design, longest
+from keeptune.plan.ladder import Outcome, Stop, next_cell
 from keeptune.plan.settings import METER_ROWS, PlanSettings
 from keeptune.replay.generate import sample_pool
-from keeptune.replay.pool import read_manifest
 from keeptune.runs.run import MODEL, task_rows, tune_or_resume
 from keeptune.runs.settings import TuneSettings
 from keeptune.storage import damaged_json
+from keeptune.train.budget.certificate import Verdict, read_certificate
 from keeptune.train.readings import FILE, read_rows
 from keeptune.workspace import Steps
 
@@ -38,97 +37,54 @@ _PROBE_ROWS = 16
 
 
 @dataclass(frozen=True, kw_only=True)
-class Run:
-    """A finished run of the pilot."""
-
-    cell: Cell
-    rows: list[dict[str, Any]]
-    """Its readings."""
-    tokens: int
-    """Distinct replay tokens that it sampled from."""
-    wall: float
-    """Seconds from start to end."""
-    memory: int
-    """Peak memory in bytes: of the accelerator, or of the process so far."""
-
-    @property
-    def parameters(self) -> int:
-        """Tuned parameters."""
-        return int(self.rows[-1]["P"])
-
-    @property
-    def step_seconds(self) -> float:
-        """Seconds per step."""
-        return float(self.rows[-1]["seconds"]) / int(self.rows[-1]["N"])
-
-
-@dataclass(frozen=True, kw_only=True)
 class Pilot:
     """Everything that a plan is made from."""
 
-    runs: list[Run]
-    rate: float
-    """The best learning rate."""
-    rate_losses: dict[str, float]
-    """By rate, the lowest task loss within the budget, nats per token; one entry if no rates were compared."""
+    done: list[Outcome]
     design: Design
     pace: Pace
     pass_steps: int
     """Steps in one pass over the data."""
-    missing: list[str]
-    """What the pilot cannot tell, one note each."""
+    limit: int
+    """Steps of the longest run that may be planned."""
+    stop: Stop
+    """Why the pilot made no more runs."""
     seconds: float
-    """How long the pilot took."""
-
-    def at_rate(self) -> list[Run]:
-        """The runs at the best rate."""
-        return [run for run in self.runs if run.cell.rate == self.rate]
+    """How long the pilot took, summed over interrupted commands."""
 
 
 def pilot(settings: PlanSettings) -> Pilot:
-    """Run whatever of the pilot is not done yet.
+    """Run whatever of the pilot is not done yet and fits into the minutes.
 
     Raises:
         OutputExists: the folder holds something else, or a pilot with other settings.
         SourceError: a file of the pilot is damaged, or the model or the data cannot be read.
-        ConfigError: there are too few minutes for one run.
+        ConfigError: there are too few minutes for two runs, or too few hours for any.
         Interrupted, StorageError, Diverged: see `keeptune.errors`.
     """
     settings.workspace.check(settings.identity())
     pace, pass_steps = _pace(settings)
-    plan = design(pace, settings, most_steps=pass_steps)
-    work = _Work(settings=settings, plan=plan, pace=pace, spent=pace.spent + _grow_pool(settings, plan))
-    for cell in plan.at_rates():
+    limit = longest(pace, settings, pass_steps)
+    found = _once(settings, "design", lambda: asdict(design(pace, settings, most_steps=limit)))
+    with damaged_json(Steps(settings.folder).file("design"), _DELETE):
+        plan = Design(**{**found, "rates": tuple(found["rates"]), "ranks": tuple(found["ranks"])})
+    written = _once(settings, "pool-written", lambda: _grow_pool(settings, plan))
+    logger.info(f"Pilot: {duration(pace.spent + written['seconds'])} of {duration(60 * settings.minutes)} used so far")
+    work = _Work(settings=settings, spent=pace.spent + written["seconds"])
+    while isinstance(cell := next_cell(work.done, plan, limit, work.fits, budget=settings.budget), Cell):
         work.do(cell)
-    losses = {f"{run.cell.rate:g}": loss_within(run.rows, settings.budget) for run in work.runs}
-    rate = min(work.runs, key=lambda run: losses[f"{run.cell.rate:g}"]).cell.rate
-    for cell in plan.at_rate(rate):
-        work.do(cell)
-    missing = plan.missing(settings) + [f"no time was left for the run with {cell}" for cell in work.left_out]
     measured: dict[str, Any] = {"pace": pace, "pass_steps": pass_steps, "seconds": work.spent}
-    return Pilot(runs=work.runs, rate=rate, rate_losses=losses, design=plan, missing=missing, **measured)
+    return Pilot(done=work.done, design=plan, limit=limit, stop=cell, **measured)
 
 
-def loss_within(rows: Sequence[dict[str, Any]], budget: float) -> float:
-    """The lowest task loss along a run before its KL exceeds the budget, nats per token.
-
-    The better of two learning rates learns more within the budget: a low rate forgets less per nat learned, and learns
-    less in the same steps.
-    """
-    best = float(rows[0]["L_ft"])
-    for before, row in pairwise(rows):
-        share = min(1.0, (budget - before["KL"]) / max(row["KL"] - before["KL"], 1e-12)) if row["KL"] > budget else 1.0
-        best = min(best, before["L_ft"] + share * (row["L_ft"] - before["L_ft"]))
-        if share < 1.0:
-            break
-    return best
+def _once(settings: PlanSettings, name: str, compute: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    return Steps(settings.folder).once(name, compute, bare=True, refuse_damaged=_DELETE)
 
 
 def _pace(settings: PlanSettings) -> tuple[Pace, int]:
     """The pace of this machine and the steps in one pass over the data, measured once."""
-    steps = Steps(settings.folder)
-    step = steps.once("pace", lambda: _probe(settings), bare=True, refuse_damaged=_DELETE)
-    with damaged_json(steps.file("pace"), _DELETE):
+    step = _once(settings, "pace", lambda: _probe(settings))
+    with damaged_json(Steps(settings.folder).file("pace"), _DELETE):
         return Pace(**step["pace"]), int(step["pass_steps"])
 
 
@@ -137,7 +93,8 @@ def _probe(settings: PlanSettings) -> dict[str, Any]:
     begin = time.monotonic()
     model, tokenizer = load_model(settings.model), load_tokenizer(settings.model)
     rank, rate, probe = settings.ranks[0], settings.rates[0], settings.folder / "probe"
-    run = settings.tune_settings(probe, rank=rank, rate=rate, lambda_=1.0, steps=_PROBE_STEPS, every=0)
+    run = settings.tune_settings(probe, rank=rank, rate=rate, steps=_PROBE_STEPS, order=1, start=1.0)
+    run = replace(run, drift_every=0)
     task = task_rows(run, tokenizer)
     check_sizes(model, tokenizer, task.longest(run), "task rows")
     check_length(model, settings.max_length, "replay rows")
@@ -154,8 +111,7 @@ def _probe(settings: PlanSettings) -> dict[str, Any]:
     clock = Clock()
     wall, _ = timed(run, "Probe", clock)
     shutil.rmtree(probe / MODEL, ignore_errors=True)
-    # A replay row costs as much as a task row, and there are as many.
-    pace = {"step": clock.step / 2, "replay_step": clock.step, "reading": clock.reading, "token": per_token}
+    pace = {"step": clock.step, "reading": clock.reading, "token": per_token}
     pace |= {"fixed": max(wall - clock.inside, 0.0), "spent": time.monotonic() - begin}
     return {"pace": pace, "pass_steps": max(1, len(task.train) // settings.batch_size)}
 
@@ -165,16 +121,12 @@ def _write_pool(settings: PlanSettings, tokens: int, model: Any, tokenizer: Any)
     sample_pool(model, tokenizer, settings.pool, tokens=tokens, length=settings.max_length, seed=settings.seed)
 
 
-def _grow_pool(settings: PlanSettings, plan: Design) -> float:
-    """Write the missing rows of the pool. Returns the seconds."""
-    tokens = (METER_ROWS + plan.rows * settings.batch_size) * settings.max_length
-    standing = read_manifest(settings.pool)
-    if standing is not None and standing.rows_written * settings.max_length >= tokens:
-        return 0.0
+def _grow_pool(settings: PlanSettings, plan: Design) -> dict[str, Any]:
+    """Write the missing rows of the pool."""
     begin = time.monotonic()
     model, tokenizer = load_model(settings.model), load_tokenizer(settings.model)
-    _write_pool(settings, tokens, model, tokenizer)
-    return time.monotonic() - begin
+    _write_pool(settings, plan.pool_rows * settings.max_length, model, tokenizer)
+    return {"seconds": time.monotonic() - begin}
 
 
 @dataclass(kw_only=True)
@@ -182,50 +134,61 @@ class _Work:
     """The state of the pilot while it runs."""
 
     settings: PlanSettings
-    plan: Design
-    pace: Pace
     spent: float
     """Seconds so far, summed over interrupted commands."""
-    runs: list[Run] = field(default_factory=list)
-    left_out: list[Cell] = field(default_factory=list)
+    done: list[Outcome] = field(default_factory=list)
+    since: float = field(default_factory=time.monotonic)
+    """When the run before ended."""
+
+    @property
+    def left(self) -> float:
+        """Seconds left of the minutes."""
+        return max(60 * self.settings.minutes - self.spent, 0.0)
+
+    def fits(self, cell: Cell) -> bool:
+        """Whether the run is done, or will end within the minutes."""
+        return self._steps(cell).file("cell").is_file() or self._expected(cell) <= self.left
 
     def do(self, cell: Cell) -> None:
-        """Do one run, load it if it is done, or leave it out if there is no time left."""
-        plan, place = self.plan, len(self.runs) + len(self.left_out) + 1
-        home = self.settings.folder / "cells" / f"{cell.name}-steps{plan.steps}"
-        steps = Steps(home)
+        """Do one run, or load it if it is done."""
+        steps, label = self._steps(cell), f"Pilot run {len(self.done) + 1}"
         if not steps.file("cell").is_file():
-            to_come = self._expected(cell)
-            if self.runs and late(self.spent, to_come, self.settings):
-                logger.info(f"Pilot run {place} of {plan.runs} left out, no time is left: {cell}")
-                self.left_out.append(cell)
-                return
-            times = f"{duration(to_come)} of {duration(max(60 * self.settings.minutes - self.spent, 0.0))} left"
-            logger.info(f"Pilot run {place} of {plan.runs}: {cell}, {plan.steps} steps, {times}")
-        run = partial(self._run, cell, home, f"Pilot {place}/{plan.runs}")
-        step = steps.once("cell", run, bare=True, refuse_damaged=_DELETE)
+            to_come = f"about {duration(self._expected(cell))} of {duration(self.left)} left" if self.done else "first"
+            logger.info(f"{label}: {cell}; {to_come}")
+        run = steps.once("cell", partial(self._run, cell, steps.folder, label), bare=True, refuse_damaged=_DELETE)
         with damaged_json(steps.file("cell"), _DELETE):
-            self.runs.append(Run(cell=cell, rows=read_rows(home / FILE), **step))
-        self.spent += self.runs[-1].wall
+            rows = read_rows(steps.folder / FILE)
+            last = rows[-1]
+            outcome = Outcome(
+                cell=cell,
+                task_loss=float(last["L_ft"]),
+                kl=float(run["kl"]["value"]),
+                verdict=Verdict(run["verdict"]),
+                lambda_=float(run["lambda"]),
+                step_seconds=float(last["seconds"]) / cell.steps,
+                wall=float(run["wall"]),
+                memory=int(run["memory"]),
+                rows=rows,
+            )
+        self.done.append(outcome)
+        self.spent += outcome.wall
+        self.since = time.monotonic()
 
     def _run(self, cell: Cell, home: Path, label: str) -> dict[str, Any]:
-        tuned = self.settings.tune_settings(home, **cell._asdict(), steps=self.plan.steps, every=self.plan.every)
-        wall, memory = timed(tuned, label)
-        # Only the readings are needed.
+        _, memory = timed(self.settings.tune_settings(home, **cell._asdict()), label)
+        certificate = read_certificate(home)
+        # Only the readings and the certificate are needed.
         shutil.rmtree(home / MODEL, ignore_errors=True)
-        tokens = 0
-        if cell.lambda_:
-            standing = read_manifest(self.settings.pool)
-            if standing is None:
-                what = f"the replay pool {self.settings.pool} is missing"
-                raise ConfigError(what, "delete the plan's folder and start again")
-            tokens = standing.tokens - METER_ROWS * self.settings.max_length
-        return {"wall": wall, "memory": memory, "tokens": tokens}
+        # With what lies between the runs.
+        wall = time.monotonic() - self.since
+        return {"wall": wall, "memory": memory, **{name: certificate[name] for name in ("kl", "verdict", "lambda")}}
+
+    def _steps(self, cell: Cell) -> Steps:
+        return Steps(self.settings.folder / "cells" / cell.name(self.settings.budget))
 
     def _expected(self, cell: Cell) -> float:
-        """Seconds that a run will take: as the latest run of its kind, or else by the probe."""
-        similar = [run.wall for run in self.runs if bool(run.cell.lambda_) == bool(cell.lambda_)]
-        return similar[-1] if similar else self.plan.seconds(self.pace, cell)
+        """Seconds that a run will take, by the latest run."""
+        return self.done[-1].seconds(cell.steps) if self.done else 0.0
 
 
 def timed(run: TuneSettings, label: str, *callbacks: TrainerCallback) -> tuple[float, int]:

@@ -1,4 +1,4 @@
-"""A plan on the terminal, as a run file, as a command, and its frontier as a figure."""
+"""A plan on the terminal, as a run file, as a command, and its pilot as a figure."""
 
 from __future__ import annotations
 
@@ -11,20 +11,24 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from keeptune.log import duration
-from keeptune.plan.law import FARTHEST
-from keeptune.plan.settings import CONSTANT, PlanSettings
-from keeptune.plot_style import BLUE, COLOURS, COLUMN, GREY, MARKS, ORANGE, style
+from keeptune.plan.design import PASSES
+from keeptune.plan.ladder import REPEATS, Stop
+from keeptune.plan.pilot import Pilot
+from keeptune.plan.predict import FARTHEST, WIDEST
+from keeptune.plan.settings import PlanSettings, reading_every
+from keeptune.plot_style import BLUE, COLOURS, MARKS, ORANGE, PAGE, style
 from keeptune.stats import format_interval
 
 RUN = "run.toml"
+FIGURE = "pilot"
+_UNUSED = 0.1
 
 
 def run_file(settings: PlanSettings, steps: int) -> str:
     """The run file of the planned run, as TOML: the settings that pilot and plan share."""
-    shared = {**settings.shared(), "drift_every": max(20, steps // 20)}
-    lines = ["# Written by keeptune plan. A constant learning rate, as in the pilot: the laws describe such runs."]
+    shared = {**settings.shared(), "drift_every": reading_every(steps)}
+    lines = ["# Written by keeptune plan: the settings of the pilot's runs."]
     lines += [f"{name.replace('_', '-')} = {json.dumps(value)}" for name, value in shared.items()]
-    lines += ["", "[sft]", *(f"{name} = {json.dumps(value)}" for name, value in CONSTANT.items())]
     return "\n".join(lines) + "\n"
 
 
@@ -32,9 +36,8 @@ def command(settings: PlanSettings, chosen: dict[str, Any]) -> str:
     """The command of the planned run, quoted for a shell."""
     words = ["keeptune", "tune", settings.model, settings.data, "--out", "run"]
     words += ["--config", str(settings.folder / RUN), "--lora", str(chosen["rank"]), "--steps", str(chosen["steps"])]
-    words += ["--learning-rate", f"{chosen['learning_rate']:g}", "--lambda", f"{chosen['lambda']:.2g}"]
-    if chosen["lambda"]:
-        words += ["--budget", f"{settings.budget:g}", "--replay-tokens", str(chosen["replay_tokens"])]
+    words += ["--learning-rate", f"{chosen['rate']:g}", "--lambda", f"{chosen['lambda']:g}"]
+    words += ["--budget", f"{settings.budget:g}", "--replay-tokens", str(chosen["replay_tokens"])]
     return shlex.join(words)
 
 
@@ -46,83 +49,80 @@ def print_plan(plan: dict[str, Any]) -> None:
 def lines(plan: dict[str, Any]) -> list[str]:
     """The plan in lines; intervals are of 90 %."""
     settings, chosen, pilot = plan["settings"], plan["plan"], plan["pilot"]
-    rows = [
+    broken = f"{chosen['of'] - chosen['kept']} of {chosen['of']} pilot runs at this setting broke the budget"
+    measured = f"{chosen['runs_of_that_length']} of {chosen['longest_run']} steps at this setting"
+    return [
         f"Plan for {settings['model']} on {settings['data']}, KL ≤ {settings['budget']:g} nats per token",
         f"  {plan['command']}",
         f"  task loss    {_number(chosen['task_loss'])}   (base {pilot['base_task_loss']:.3f})",
+        f"  forgetting   KL {_number(chosen['KL'], 4)}; {broken}",
+        f"  takes        about {duration(chosen['seconds'])} on this machine, {pilot['memory'] / 2**30:.1f} GiB "
+        "(the pilot's peak)",
+        f"  pilot        {len(pilot['runs'])} runs, {duration(pilot['seconds'])} of "
+        f"{duration(60 * settings['minutes'])}; the longest: {measured}",
+        *(f"  note         {note}" for note in plan["notes"]),
     ]
-    if "KL" in chosen:
-        rows.append(f"  forgetting   KL {_number(chosen['KL'], 4)}, L_f {_number(chosen['L_f_rise'], 4, '+')}")
-    else:
-        rows.append("  forgetting   not predicted; the budget controller keeps KL within the budget")
-    memory = f"{pilot['memory'] / 2**30:.1f} GiB (the pilot's peak)"
-    rows.append(f"  takes        about {duration(chosen['seconds'])} on this machine, {memory}")
-    line = f"  pilot        {len(pilot['runs'])} runs of {pilot['design']['steps']} steps, {duration(pilot['seconds'])}"
-    if isinstance(off := plan["misses"], dict):
-        miss = f"{off['L_ft']:.1%} in task loss, {off['KL']:.0%} in KL"
-        line += f"; held out, {off['unseen']} was predicted within {miss}"
-    return [*rows, line, *(f"  note         {note}" for note in plan["notes"])]
 
 
-def notes(chosen: dict[str, Any], pilot: dict[str, Any], budget: float) -> list[str]:
-    """Caveats: how far the plan extrapolates from the pilot, and what the pilot lacked."""
+def notes(chosen: dict[str, Any], pilot: Pilot, settings: PlanSettings) -> list[str]:
+    """Caveats: what limits the plan's length, how far it extrapolates, what was not compared, why the pilot ended."""
+    steps, measured = chosen["steps"], chosen["longest_run"]
     caveats = []
-    beyond = chosen["steps"] / pilot["design"]["steps"]
-    if beyond > 1:
-        caveats.append(f"extrapolated: {beyond:.1f} times the pilot's steps (never more than {FARTHEST})")
-    passes = chosen["steps"] / pilot["pass_steps"]
-    if passes > 1:
-        caveats.append(f"{passes:.1f} passes over the data: the pilot has at most one, so watch the task loss")
-    weights = [run["lambda"] for run in pilot["runs"] if run["lambda"]]
-    if weights and chosen["lambda"] and not min(weights) <= chosen["lambda"] <= max(weights):
-        caveats.append(f"extrapolated: λ lies outside the pilot's {min(weights):g} … {max(weights):g}")
-    if chosen["lambda"] == 0.0:
-        caveats.append("no replay is needed: even the upper end of the predicted KL is within the budget")
-    elif "KL" in chosen and chosen["KL"][2] > budget:
-        adjusts = "--budget adjusts λ, and the interval of the task loss allows for that"
-        caveats.append(f"KL may exceed the budget at this λ; {adjusts}")
-    if (few := len(pilot["runs"])) < 10:
-        caveats.append(f"intervals (90 %) rest on {few} runs of one seed: they are wide, and do not cover other seeds")
-    return caveats + pilot["missing"]
+    if steps > measured:
+        caveats.append(
+            f"extrapolated: {steps / measured:.1f} times the pilot's longest run (never more than {FARTHEST})"
+        )
+    if steps < measured:
+        caveats.append(
+            f"no more steps are planned: runs of {measured} steps had a higher task loss than those of {steps}"
+        )
+    elif steps >= pilot.limit:
+        hours = "" if settings.hours is None else f"{settings.hours:g} hours, and "
+        caveats.append(f"the plan has at most {pilot.limit} steps, by {hours}{PASSES} passes over the data")
+    else:
+        caveats.append(
+            f"longer runs are not planned, as their task loss is not known within ±{WIDEST:g} nats; give more --minutes"
+        )
+    half = (chosen["task_loss"][2] - chosen["task_loss"][1]) / 2
+    if half > WIDEST:
+        caveats.append(f"the task loss is known within ±{half:.2f} nats only; give more --minutes")
+    if pilot.stop is Stop.MEASURED:
+        caveats.append(f"the pilot ended early: the planned run has been made {REPEATS} times, in other data orders")
+    elif pilot.seconds < 60 * settings.minutes * (1 - _UNUSED):
+        caveats.append("the pilot ended early: no further run would have ended within the minutes")
+    seed = f"the interval is for the held-out rows of seed {settings.seed}: another seed holds out other documents"
+    return [*caveats, *pilot.design.missing(settings), seed]
 
 
-def _number(values: list[float | None], digits: int = 3, sign: str = "") -> str:
-    """`1.830 [1.790, 1.880]`, or only the ends if there is no value."""
-    value, low, high = values
-    form = f"{sign}.{digits}f"
-    if value is None:
-        return f"between {low:{form}} and {high:{form}}"
-    return format_interval({"value": value, "low": low, "high": high}, form)
+def _number(values: list[float], digits: int = 3) -> str:
+    """`1.830 [1.790, 1.880]`."""
+    return format_interval(dict(zip(("value", "low", "high"), values, strict=True)), f".{digits}f")
 
 
-def frontier_figure(plan: Mapping[str, Any]) -> Figure:
-    """One panel of the content of `plan.json`: forgetting against task loss."""
+def figure(plan: Mapping[str, Any]) -> Figure:
+    """Two panels of the content of `plan.json`: task loss and certified KL of the pilot's runs by their steps, and the
+    plan with its intervals."""
+    chosen, budget = plan["plan"], plan["settings"]["budget"]
     with style():
-        figure = Figure(figsize=(COLUMN * 1.5, 3.4))
-        panel = figure.subplots()
-        for place, run in enumerate(plan["pilot"]["runs"]):
-            rows = [row for row in run["readings"] if row["N"] > 0]
-            look: dict[str, Any] = {"linestyle": ":", "linewidth": 0.8, "markersize": 2.6}
-            look |= {"color": COLOURS[place % len(COLOURS)], "marker": MARKS[place % len(MARKS)]}
-            label = f"pilot: rank {run['rank']}, λ {run['lambda']:g}, rate {run['learning_rate']:g}"
-            panel.plot([row["L_ft"] for row in rows], [row["KL"] for row in rows], label=label, **look)
-        if ahead := plan["frontier"]:
-            task = [point["task_loss"][0] for point in ahead]
-            kl, low, high = zip(*(point["KL"] for point in ahead), strict=True)
-            panel.plot(task, kl, color=GREY, label="frontier, by the law (90 %)")
-            panel.fill_between(task, low, high, color=GREY, alpha=0.18)
-        chosen, budget = plan["plan"], plan["settings"]["budget"]
-        panel.axhline(budget, color=ORANGE, linewidth=0.9, linestyle="--", label=f"budget {budget:g}")
-        if chosen and "KL" in chosen:
-            points = chosen["task_loss"], chosen["KL"]
-            (x, x_error), (y, y_error) = ((value, [[value - low], [high - value]]) for value, low, high in points)
+        drawn = Figure(figsize=(PAGE, 3.0))
+        panels = drawn.subplots(1, 2)
+        runs = [run for run in plan["pilot"]["runs"] if run["counts"]]
+        settings = list(dict.fromkeys((run["rank"], run["rate"]) for run in runs))
+        for panel, name in zip(panels, ("task_loss", "KL"), strict=True):
+            for place, (rank, rate) in enumerate(settings):
+                own = [run for run in runs if (run["rank"], run["rate"]) == (rank, rate)]
+                look: dict[str, Any] = {"color": COLOURS[place % len(COLOURS)], "marker": MARKS[place % len(MARKS)]}
+                label = f"rank {rank}, rate {rate:g}"
+                points = [run["steps"] for run in own], [run[name] for run in own]
+                panel.plot(*points, linestyle="none", markersize=3, label=label, **look)
+            value, low, high = chosen[name]
             star: dict[str, Any] = {"marker": "*", "markersize": 8, "linestyle": "none", "color": BLUE, "zorder": 4}
-            panel.errorbar(x, y, xerr=x_error, yerr=y_error, label="the plan", **star)
-        panel.set(xlabel="task loss (nats per token), better →", ylabel="KL(base‖tuned) (nats per token)")
-        # Linear below the budget, so that 0 has a place; logarithmic above.
-        panel.set_yscale("symlog", linthresh=budget)
-        panel.set_ylim(bottom=0)
-        panel.set_title("Forgetting against learning")
-        panel.invert_xaxis()
-        figure.legend(loc="outside lower center", ncols=2)
-    return figure
+            error = [[value - low], [high - value]]
+            panel.errorbar([chosen["steps"]], [value], yerr=error, label="the plan (90 %)", **star)
+            panel.set_xscale("log", base=2)
+        panels[1].axhline(budget, color=ORANGE, linewidth=0.9, linestyle="--", label=f"budget {budget:g}")
+        panels[0].set(xlabel="steps", ylabel="task loss (nats per token)", title="Learned within the budget")
+        panels[1].set(xlabel="steps", ylabel="certified KL (nats per token)", title="Forgotten")
+        panels[1].set_ylim(bottom=0)
+        drawn.legend(*panels[1].get_legend_handles_labels(), loc="outside lower center", ncols=3)
+    return drawn

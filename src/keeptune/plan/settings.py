@@ -14,11 +14,9 @@ from keeptune.workspace import Workspace
 
 METER_ROWS = 16
 HELD_OUT_ROWS = 16
-WARMUP_STEPS = 4
-# With a constant rate the readings along one run are those of shorter runs, as the laws assume.
-CONSTANT = {"lr_scheduler_type": "constant_with_warmup", "warmup_steps": WARMUP_STEPS}
-_LOWER_RATE = 0.3
+LOWER_RATE = 0.3
 _LEAST_RANK = 16
+_READINGS = 4
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,15 +30,17 @@ class PlanSettings:
     budget: float
     """Largest acceptable KL(base‖tuned) on the base's own text, nats per token."""
     out: str = "plan"
-    """Output folder: pilot runs, plan.json, run.toml, the frontier as a figure. An interrupted plan resumes there."""
+    """Output folder: pilot runs, plan.json, run.toml, the runs as a figure. An interrupted plan resumes there, and one
+    with more minutes goes on from the runs that are done."""
     minutes: float = 20.0
-    """Time for the pilot, including writing its replay text."""
+    """Time for the pilot, including writing its replay text. More minutes give longer runs and repeats of the planned
+    setting, so a longer planned run and a narrower interval."""
     hours: float | None = None
-    """Longest time that the planned run may take on this machine; by default only its steps are bounded."""
+    """Longest time that the planned run may take on this machine; by default three passes over the data bound it."""
     max_rank: int = 64
-    """Highest LoRA rank to plan. The pilot runs this rank, a quarter and a sixteenth of it."""
+    """Highest LoRA rank to plan. The pilot runs a quarter of it, and with enough minutes this rank and a sixteenth."""
     learning_rate: float | None = None
-    """Peak learning rate; by default the pilot compares two."""
+    """Peak learning rate; by default the pilot compares two, and lower ones where these break the budget."""
     batch_size: int = 4
     """Task rows in a step, and as many replay rows, in pilot and plan."""
     max_length: int = ROW_LENGTH
@@ -91,10 +91,10 @@ class PlanSettings:
         """Learning rates to compare, the default first."""
         if self.learning_rate is not None:
             return (self.learning_rate,)
-        return DEFAULT_LR["lora"], _LOWER_RATE * DEFAULT_LR["lora"]
+        return DEFAULT_LR["lora"], LOWER_RATE * DEFAULT_LR["lora"]
 
     def identity(self) -> dict[str, Any]:
-        """The settings that finished pilot runs depend on. Budget, minutes and hours may change in a folder."""
+        """The settings that a folder depends on. Runs of another budget stand beside those of the first."""
         free = ("out", "budget", "minutes", "hours")
         return {name: value for name, value in asdict(self).items() if name not in free}
 
@@ -109,10 +109,19 @@ class PlanSettings:
             "skip_bad_rows": self.skip_bad_rows,
         }
 
-    def tune_settings(
-        self, out: Path, *, rank: int, rate: float, lambda_: float, steps: int, every: int
-    ) -> TuneSettings:
-        """One run of the pilot."""
-        run: dict[str, Any] = {"lora": rank, "learning_rate": rate, "lambda_": lambda_, "steps": steps}
-        run |= {"drift_every": every, "checkpoint_every": 0, "replay": str(self.pool), "sft": dict(CONSTANT)}
+    def tune_settings(self, out: Path, *, rank: int, rate: float, steps: int, order: int, start: float) -> TuneSettings:
+        """One run of the pilot: as `keeptune tune` makes it, with this budget.
+
+        Args:
+            order: number of the order of the task rows. The planned command has order 0, and no run of the pilot has.
+            start: λ at the first step.
+        """
+        run: dict[str, Any] = {"lora": rank, "learning_rate": rate, "lambda_": start, "steps": steps}
+        run |= {"budget": self.budget, "drift_every": reading_every(steps), "checkpoint_every": 0}
+        run |= {"replay": str(self.pool), "sft": {"data_seed": self.seed + order}}
         return TuneSettings(model=self.model, data=self.data, out=str(out), **run, **self.shared())
+
+
+def reading_every(steps: int) -> int:
+    """Steps between the readings of a run, in pilot and plan."""
+    return max(1, steps // _READINGS)

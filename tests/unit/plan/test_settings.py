@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from keeptune.errors import ConfigError
-from keeptune.plan.settings import CONSTANT, PlanSettings
+from keeptune.plan.settings import PlanSettings
 
 SETTINGS = PlanSettings(model="smollm2", data="verilog", budget=0.02, minutes=15.0)
 
@@ -26,11 +26,14 @@ def test_the_middle_rank_and_the_default_rate_come_first() -> None:
     assert replace(SETTINGS, learning_rate=5e-4).rates == (5e-4,)
 
 
-def test_a_pilot_run_has_the_shared_settings_a_constant_rate_and_no_checkpoints() -> None:
-    run = SETTINGS.tune_settings(Path("cell"), rank=4, rate=1e-3, lambda_=0.5, steps=24, every=6)
+def test_a_pilot_run_is_one_of_tune_with_the_budget_and_another_order_of_the_data() -> None:
+    run = SETTINGS.tune_settings(Path("cell"), rank=4, rate=1e-3, steps=24, order=2, start=3.0)
     assert {name: getattr(run, name) for name in SETTINGS.shared()} == SETTINGS.shared()
-    assert (run.lora, run.learning_rate, run.lambda_, run.steps, run.drift_every) == (4, 1e-3, 0.5, 24, 6)
-    assert (run.sft, run.checkpoint_every, run.replay) == (CONSTANT, 0, str(SETTINGS.pool))
+    assert (run.lora, run.learning_rate, run.lambda_, run.steps, run.budget) == (4, 1e-3, 3.0, 24, 0.02)
+    assert (run.checkpoint_every, run.replay) == (0, str(SETTINGS.pool))
+    args = run.sft_config(bf16=False)
+    assert args.data_seed == SETTINGS.seed + 2
+    assert args.seed == SETTINGS.seed
 
 
 @pytest.mark.parametrize(
