@@ -16,11 +16,12 @@ from tests.helpers.processes import finish, start
 QUESTION = {"question": "Which is one?", "choices": ["one", "two", "three"], "answer": 0}
 
 
-@pytest.fixture
-def audit(model_folder: Path, tmp_path: Path) -> list[str | Path]:
-    tuned = tmp_path / "tuned"
-    make_model(seed=1).save_pretrained(tuned)
-    make_tokenizer().save_pretrained(tuned)
+@pytest.fixture(scope="module")
+def audit(tmp_path_factory: pytest.TempPathFactory) -> list[str | Path]:
+    tmp_path = tmp_path_factory.mktemp("audit")
+    for name, seed in (("base", 0), ("tuned", 1)):
+        make_model(seed=seed).save_pretrained(tmp_path / name)
+        make_tokenizer().save_pretrained(tmp_path / name)
     texts = tmp_path / "texts"
     texts.mkdir()
     for number in range(12):
@@ -29,7 +30,7 @@ def audit(model_folder: Path, tmp_path: Path) -> list[str | Path]:
     (tmp_path / "goals.txt").write_text("\n".join(f"Do bad thing {number}." for number in range(12)))
     small: list[str | Path] = ["--docs", "12", "--max-length", "48", "--new-tokens", "4"]
     asked = ["--task", f"ones={tmp_path / 'task.jsonl'}", "--harmful", f"goals={tmp_path / 'goals.txt'}"]
-    return ["audit", model_folder, tuned, "--text", f"mine={texts}", *asked, *small]
+    return ["audit", tmp_path / "base", tmp_path / "tuned", "--text", f"mine={texts}", *asked, *small]
 
 
 def report_of(folder: Path) -> dict[str, Any]:
@@ -39,8 +40,19 @@ def report_of(folder: Path) -> dict[str, Any]:
     return report
 
 
+@pytest.fixture(scope="module")
+def whole(audit: list[str | Path], tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """The report of an audit that nobody stopped."""
+    out = tmp_path_factory.mktemp("whole") / "audit"
+    code, said = finish(start(*audit, "--out", out))
+    assert code == 0, said
+    return report_of(out)
+
+
 @pytest.mark.parametrize("steps_before", [1, 7])
-def test_a_killed_audit_goes_on(audit: list[str | Path], tmp_path: Path, steps_before: int) -> None:
+def test_a_killed_audit_goes_on(
+    audit: list[str | Path], whole: dict[str, Any], tmp_path: Path, steps_before: int
+) -> None:
     out = tmp_path / "stopped"
     killed = start(*audit, "--out", out)
     deadline = time.monotonic() + 300
@@ -55,8 +67,6 @@ def test_a_killed_audit_goes_on(audit: list[str | Path], tmp_path: Path, steps_b
     code, said = finish(start(*audit, "--out", out))
     assert code == 0, said
     assert {file: file.stat().st_mtime_ns for file in kept} == kept, "a finished step was done again"
-    code, said = finish(start(*audit, "--out", tmp_path / "whole"))
-    assert code == 0, said
-    assert report_of(out) == report_of(tmp_path / "whole")
+    assert report_of(out) == whole
     assert {file.name for file in out.iterdir()} == {"report.json", "report.html", "samples", "steps"}
     assert not list(out.glob("steps/.*"))

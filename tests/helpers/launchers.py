@@ -11,6 +11,8 @@ from typing import NamedTuple
 from safetensors.torch import load_file
 from torch import Tensor
 
+from tests.helpers.forked import Forked
+
 SETTINGS = ["--max-length", "32", "--replay-length", "16", "--replay-tokens", "640", "--drift-rows", "4", "--seed", "3"]
 SETTINGS += ["--held-out-rows", "5", "--drift-every", "3", "--steps", "6", "--checkpoint-every", "4"]
 RECIPE = Path(__file__).parents[2] / "recipes" / "fsdp2.yaml"
@@ -49,6 +51,13 @@ def execute(run: Run, out: Path, adapter: list[str], base: Path, texts: Path) ->
     command = [*run.launcher, "tune", base, texts / "*.txt", *SETTINGS, *adapter, "--config", file, "--out", out]
     command += ["--batch-size", rows, "--accumulate", micros]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"}
-    done = subprocess.run([str(part) for part in command], capture_output=True, text=True, env=environment, timeout=600)
-    assert done.returncode == 0, done.stderr[-3000:]
-    return Finished(out, done.stderr)
+    words = [str(part) for part in command]
+    if run.launcher[: len(PYTHON) + len(KEEPTUNE)] == [*PYTHON, *KEEPTUNE]:
+        process = Forked(words[len(PYTHON) :], environment)
+        _, error = process.communicate(timeout=600)
+        code = process.returncode
+    else:
+        done = subprocess.run(words, capture_output=True, text=True, env=environment, timeout=600)
+        code, error = done.returncode, done.stderr
+    assert code == 0, error[-3000:]
+    return Finished(out, error)

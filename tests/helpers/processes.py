@@ -15,6 +15,7 @@ import torch
 from safetensors.torch import load_file
 
 from keeptune.train.readings import read_rows
+from tests.helpers.forked import Forked
 from tests.helpers.models import make_model, make_tokenizer
 
 STEPS = 40
@@ -22,6 +23,7 @@ TUNE = ["--max-length", "32", "--replay-length", "16", "--replay-tokens", "640",
 TUNE += ["--held-out-rows", "4", "--drift-every", "1", "--checkpoint-every", "5", "--steps", str(STEPS)]
 ROOT = Path(__file__).parents[2]
 Task = tuple[Path | str, ...]
+Process = subprocess.Popen[str] | Forked
 PLAIN = ["-m", "keeptune"]
 TORCHRUN = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", *PLAIN]
 FSDP2 = ["-m", "accelerate.commands.launch", "--config_file", str(ROOT / "recipes" / "fsdp2.yaml")]
@@ -33,18 +35,20 @@ def write_texts(folder: Path) -> None:
         (folder / f"{number}.txt").write_text(f"Document {number} speaks of the number {number}. " * 12)
 
 
-def start(*arguments: str | Path, launcher: list[str] = PLAIN) -> subprocess.Popen[str]:
-    command = [sys.executable, *launcher, *map(str, arguments)]
+def start(*arguments: str | Path, launcher: list[str] = PLAIN) -> Process:
+    command = [*launcher, *map(str, arguments)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"}
-    return subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment)
+    if launcher == PLAIN:
+        return Forked(command, environment)
+    return subprocess.Popen([sys.executable, *command], stderr=subprocess.PIPE, text=True, env=environment)
 
 
-def finish(process: subprocess.Popen[str]) -> tuple[int, str]:
+def finish(process: Process) -> tuple[int | None, str]:
     _, error = process.communicate(timeout=300)
     return process.returncode, error
 
 
-def wait_for(path: Path, process: subprocess.Popen[str]) -> None:
+def wait_for(path: Path, process: Process) -> None:
     deadline = time.monotonic() + 300
     while not list(path.parent.glob(path.name)):
         assert process.poll() is None, process.communicate()
@@ -62,7 +66,7 @@ def assert_equal(left: dict[str, torch.Tensor], right: dict[str, torch.Tensor], 
     assert max(float((left[name] - right[name]).abs().max()) for name in left) <= tolerance
 
 
-def killed_at(step: int, run: Path, process: subprocess.Popen[str]) -> None:
+def killed_at(step: int, run: Path, process: Process) -> None:
     """SIGKILL to the launcher and to every worker, in the middle of whatever comes after the reading of `step`."""
     deadline = time.monotonic() + 300
     while not any(row["step"] >= step for row in read_rows(run / "runs.jsonl")):

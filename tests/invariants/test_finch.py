@@ -18,6 +18,7 @@ from keeptune.replay.generate import sample_pool
 from keeptune.replay.pool import ReplayPool
 from keeptune.train.loop import keep_tuning
 from recipes.finch import FinchKeepSFTTrainer, FinchSchedule
+from tests.helpers.forked import Forked
 from tests.helpers.launchers import PYTHON, TORCHRUN
 from tests.helpers.models import make_model, make_tokenizer
 from tests.helpers.training import config, in_trainer_order, keep, largest_gap, task_rows, trained
@@ -128,8 +129,13 @@ def test_two_processes_take_the_steps_of_one(tmp_path: Path) -> None:
     environment["ACCELERATE_USE_CPU"] = "true"
     for launcher, name, rows in ((PYTHON, "one", "4"), (TORCHRUN, "two", "2")):
         command = [*launcher, str(script), str(tmp_path / "pool"), str(tmp_path / name), rows]
-        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
-        assert done.returncode == 0, done.stderr[-3000:]
+        process = (
+            Forked(command[1:], environment)
+            if launcher is PYTHON
+            else subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
+        )
+        _, error = process.communicate(timeout=300)
+        assert process.returncode == 0, error[-3000:]
     one, two = (load_file(tmp_path / name / "model.safetensors") for name in ("one", "two"))
     assert largest_gap(one, two) <= 1e-6
 

@@ -6,7 +6,6 @@ import os
 import runpy
 import shlex
 import subprocess
-import sys
 from pathlib import Path
 from string import Template
 from typing import Any
@@ -17,6 +16,7 @@ import yaml
 from keeptune import cli
 from keeptune.audit.gate import parse_bounds
 from keeptune.audit.texts import named_sources
+from tests.helpers.forked import Forked
 from tests.helpers.quantized import needs_bitsandbytes
 
 RECIPES = Path(__file__).parents[2] / "recipes"
@@ -26,10 +26,11 @@ RECIPES = Path(__file__).parents[2] / "recipes"
 def test_recipe(recipe: str, model_folder: Path, tmp_path: Path) -> None:
     for number in range(8):
         (tmp_path / f"{number}.txt").write_text(f"Text {number} tells of the number {number}. " * 20)
-    command = [sys.executable, str(RECIPES / recipe), "--model", str(model_folder), "--data", str(tmp_path / "*.txt")]
+    command = [str(RECIPES / recipe), "--model", str(model_folder), "--data", str(tmp_path / "*.txt")]
     command += ["--out", str(tmp_path / "out"), "--steps", "2", "--replay-tokens", "4800"]
-    done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
-    assert done.returncode == 0, done.stderr
+    process = Forked(command, {**os.environ, "OMP_NUM_THREADS": "1"})
+    _, error = process.communicate(timeout=300)
+    assert process.returncode == 0, error
     assert list((tmp_path / "out" / "model").glob("*.safetensors"))
 
 

@@ -6,8 +6,6 @@ import json
 import os
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from importlib.util import find_spec
 from pathlib import Path
@@ -19,19 +17,20 @@ import verdicts
 from common.grid import LAB, Grid
 from common.results import read_csv, results
 from common.runner import run_missing, write_results
+from tests.helpers.forked import Forked
 
 EXPERIMENTS = sorted(grid.parent.name for grid in LAB.glob("*/grid.toml"))
 WITH_RESULTS = [name for name in EXPERIMENTS if (LAB / name / "results.csv").is_file()]
 
 
-def start(name: str, out: Path, *arguments: str) -> subprocess.Popen[str]:
-    command = [sys.executable, str(LAB / "run.py"), name, "--size", "smoke", "--out", str(out), *arguments]
+def start(name: str, out: Path, *arguments: str) -> Forked:
+    command = [str(LAB / "run.py"), name, "--size", "smoke", "--out", str(out), *arguments]
     # The experiments share a cache of their own, not the user's.
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "KEEPTUNE_CACHE": str(out.parent / "cache")}
-    return subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment)
+    return Forked(command, environment)
 
 
-def run(name: str, out: Path, *arguments: str) -> tuple[int, str]:
+def run(name: str, out: Path, *arguments: str) -> tuple[int | None, str]:
     process = start(name, out, *arguments)
     _, error = process.communicate(timeout=600)
     return process.returncode, error
@@ -92,9 +91,10 @@ def test_the_figure_draws_from_the_committed_rows(name: str, tmp_path: Path, smo
 
 def test_the_command_draws_from_other_rows(tmp_path: Path) -> None:
     shutil.copy(LAB / "regression_1d" / "results.csv", tmp_path)
-    command = [sys.executable, str(LAB / "figures.py"), "regression_1d", "--rows", str(tmp_path / "results.csv")]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
+    command = [str(LAB / "figures.py"), "regression_1d", "--rows", str(tmp_path / "results.csv")]
+    process = Forked(command, os.environ)
+    _, error = process.communicate(timeout=300)
+    assert process.returncode == 0, error
     check_figure(tmp_path / "figure")
 
 
