@@ -248,7 +248,7 @@ def methods(rows: int, folder: str, *, quick: bool) -> dict[str, Work]:
         kind: sample_pool(base, tokenizer, f"{folder}/{kind}", predictions=kind, **shared)
         for kind in ("hidden", *(() if quick else ("topk",)))
     }
-    tokens = pools["hidden"].batch(torch.arange(replay)).tokens_BT1.to(device)
+    tokens = pools["hidden"].batch(torch.arange(replay)).tokens_BW.to(device)
     found = trainers(base, tokenizer, pools["hidden"], rows, folder)
     found[DENSE] = dense_term(copy.deepcopy(base).train(), base.eval(), tokens[:, :-1])
     found[DISTILLATION] = distillation_term(base, tokenizer, tokens, folder)

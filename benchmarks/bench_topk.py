@@ -31,7 +31,7 @@ def readings(model: Any, pools: dict[Any, Any], base_head: Any, rows: int, step:
     for words, pool in pools.items():
         batch = pool.batch(torch.arange(rows)).to(model.device)
         with torch.no_grad():
-            hidden_ND = hidden_states(model, batch.inputs_BT).flatten(0, 1)
+            hidden_ND = hidden_states(model, batch.inputs_BP).flatten(0, 1)
         hidden_ND.requires_grad_()
         teacher = CachedHidden(base_head) if words == "hidden" else CachedTopK()
         loss = divergence(hidden_ND, head, teacher.target(model, batch))

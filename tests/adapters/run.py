@@ -140,7 +140,7 @@ def kept_as(kind: Any, name: str, folder: Path, parent: dict[str, torch.Tensor])
 @torch.no_grad()
 def true_kl(base: Any, kept: Any) -> float:
     """Mean KL(base‖model) on the run's drift rows, from the logits of PEFT's own forward pass."""
-    inputs_BT = kept.context.drift_rows.inputs_BT
+    inputs_BT = kept.context.drift_rows.inputs_BP
     kept.model.eval()
     tuned = kept.model(input_ids=inputs_BT, use_cache=False).logits[:, -inputs_BT.shape[1] :].log_softmax(-1)
     kept.model.train()

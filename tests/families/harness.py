@@ -135,7 +135,7 @@ class _Walker:
         """The base writes a pool, in its own distribution."""
         model, tokenizer = load_model(str(self.base)), load_tokenizer(str(self.base))
         pool = sample_pool(model, tokenizer, self.folder / "pool", tokens=ROWS * ROW, length=ROW, dtype=torch.float32)
-        z = self.numbers["z"] = sampling_z(model, pool.batch(torch.arange(pool.rows)).tokens_BT1)
+        z = self.numbers["z"] = sampling_z(model, pool.batch(torch.arange(pool.rows)).tokens_BW)
         if not abs(z) < LARGEST_Z:
             raise NotExact(f"sampled from another distribution: z = {z:.1f}")
 
@@ -206,10 +206,10 @@ class _Last(TrainerCallback):
 
 
 @torch.no_grad()
-def sampling_z(model: PreTrainedModel, tokens_BT1: Tensor) -> float:
+def sampling_z(model: PreTrainedModel, tokens_BW: Tensor) -> float:
     """How many standard deviations the sample's log-probability lies off its expectation under the full forward."""
-    log_probs_BTV = model(input_ids=tokens_BT1[:, :-1]).logits.double().log_softmax(dim=-1)
-    sampled_BT = log_probs_BTV.gather(-1, tokens_BT1[:, 1:, None]).squeeze(-1)
+    log_probs_BTV = model(input_ids=tokens_BW[:, :-1]).logits.double().log_softmax(dim=-1)
+    sampled_BT = log_probs_BTV.gather(-1, tokens_BW[:, 1:, None]).squeeze(-1)
     probs_BTV = log_probs_BTV.exp()
     mean_BT = (probs_BTV * log_probs_BTV).sum(dim=-1)
     variance_BT = (probs_BTV * log_probs_BTV**2).sum(dim=-1) - mean_BT**2

@@ -20,7 +20,7 @@ from transformers import (
 
 from keeptune.models.modeling import check_head, hidden_states
 from keeptune.objective import forward_kl
-from keeptune.replay.pool import ReplayBatch
+from keeptune.replay.batch import ReplayBatch
 from keeptune.replay.teachers import LiveCopy
 from keeptune.train.replay_term import replay_sum
 
@@ -57,11 +57,11 @@ def test_the_replay_term_is_the_kl_of_the_models_own_logits(name: str) -> None:
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.add_(torch.randn_like(parameter) * 0.05)
-    tokens_BT1 = torch.randint(1, 97, (3, 12))
-    batch = ReplayBatch(tokens_BT1=tokens_BT1, outputs={"hidden": hidden_states(base, tokens_BT1[:, :-1]).detach()})
+    tokens_BW = torch.randint(1, 97, (3, 12))
+    batch = ReplayBatch(tokens_BW=tokens_BW, outputs={"hidden": hidden_states(base, tokens_BW[:, :-1]).detach()})
     fused = replay_sum(model, batch, LiveCopy(base, torch.float32))
     fused_gradients = gradients(fused, model)
-    own = [m(input_ids=batch.inputs_BT, use_cache=False).logits.flatten(0, 1) for m in (model, base)]
+    own = [m(input_ids=batch.inputs_BP, use_cache=False).logits.flatten(0, 1) for m in (model, base)]
     dense = forward_kl(own[0], own[1].detach())
     assert dense.item() > 0.1
     torch.testing.assert_close(fused, dense, rtol=1e-4, atol=1e-5)

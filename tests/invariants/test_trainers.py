@@ -61,12 +61,12 @@ def first_rows(pool: ReplayPool, count: int) -> Any:
 def dense_gradient(pool: ReplayPool, objective: str) -> dict[str, Tensor]:
     """∇ of the mean replay term of the first step, from the model's own logits."""
     batch, model = first_rows(pool, 4), make_model()
-    logits_NV = model(input_ids=batch.inputs_BT).logits.flatten(0, 1)
+    logits_NV = model(input_ids=batch.inputs_BP).logits.flatten(0, 1)
     if objective == "ntp":
         total = next_token_ce(logits_NV, batch.targets_BT.flatten())
     else:
         with torch.no_grad():
-            teacher_NV = make_model(seed=5)(input_ids=batch.inputs_BT).logits.flatten(0, 1)
+            teacher_NV = make_model(seed=5)(input_ids=batch.inputs_BP).logits.flatten(0, 1)
         total = forward_kl(logits_NV, teacher_NV)
     (total / batch.targets_BT.numel()).backward()
     return {name: parameter.grad for name, parameter in model.named_parameters() if parameter.grad is not None}

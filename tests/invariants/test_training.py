@@ -77,7 +77,7 @@ def test_readings_are_of_forward_kl_whatever_the_objective(tmp_path: Path, pool:
         )  # fmt: skip
         weights.append(trained(trainer))
         last = read_rows(tmp_path / objective / "runs.jsonl")[-1]
-        held_out = pool.batch(torch.arange(16, 20)).inputs_BT
+        held_out = pool.batch(torch.arange(16, 20)).inputs_BP
         tuned_NV, base_NV = (m.eval()(input_ids=held_out).logits.flatten(0, 1) for m in (trainer.model, make_model()))
         assert last["KL"] == pytest.approx(forward_kl(tuned_NV, base_NV).item() / held_out.numel(), rel=1e-4)
         assert last["objective"] == objective
@@ -102,12 +102,12 @@ def test_the_replay_term_changes_the_result(tmp_path: Path, pool: ReplayPool) ->
 def test_cached_teacher_equals_live_teacher(pool: ReplayPool) -> None:
     base, tuned = make_model(), make_model(seed=1)
     batch = pool.batch(torch.arange(5))
-    live_head, live_BTD = head_of(base), hidden_states(base, batch.inputs_BT)
+    live_head, live_BTD = head_of(base), hidden_states(base, batch.inputs_BP)
     torch.testing.assert_close(batch.hidden_BTD, live_BTD, rtol=0, atol=1e-6)
-    student_NV = head_of(tuned).logits(hidden_states(tuned, batch.inputs_BT).flatten(0, 1))
+    student_NV = head_of(tuned).logits(hidden_states(tuned, batch.inputs_BP).flatten(0, 1))
     cached = forward_kl(student_NV, live_head.logits(batch.hidden_BTD.flatten(0, 1)))
     live = forward_kl(student_NV, live_head.logits(live_BTD.flatten(0, 1)))
-    own_logits = forward_kl(student_NV, base(input_ids=batch.inputs_BT).logits.flatten(0, 1))
+    own_logits = forward_kl(student_NV, base(input_ids=batch.inputs_BP).logits.flatten(0, 1))
     torch.testing.assert_close(cached, live, rtol=1e-6, atol=1e-6)
     torch.testing.assert_close(cached, own_logits, rtol=1e-5, atol=1e-5)
 

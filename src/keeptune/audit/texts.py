@@ -97,13 +97,12 @@ def self_rows(
     seed: int,
     prompts: Prompts = "document",
 ) -> list[Row]:
-    """Fresh samples of the base, a document each; the tokens that open a chat are no targets."""
+    """Fresh samples of the base, a document each; what opens a row is no target."""
     size: dict[str, Any] = {"tokens": docs * (length - 1), "length": length - 1, "seed": seed}
     pool = sample_pool(base, tokenizer, folder, **size, prompts=prompts, predictions="none")
-    given = 1 + len(pool.settings.opening)
     rows = []
     for row in range(docs):
-        tokens = pool.tokens_of(row).tolist()
+        tokens, given = pool.tokens_of(row).tolist(), len(pool.settings.opening_of(row))
         labels = [IGNORED_LABEL] * given + tokens[given:]
         rows.append({"input_ids": tokens, "labels": labels, "document": f"sample {row}"})
     return rows

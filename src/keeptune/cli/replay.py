@@ -34,6 +34,10 @@ class _Flags:
     first such row is an error."""
     document_start: str | None = None
     """Token that starts a document. Give it if the detected one is wrong."""
+    opening: Literal["auto", "start", "twice", "newline", "text", "start-text"] = "auto"
+    """What stands before a row, as context: start, the token that starts a document; that token twice; a newline and
+    that token; a newline, a short text of the base's own and that token; or start-text. auto takes the first after
+    which the base's predictions are varied and hardly depend on rounding, and prints the numbers."""
     prompts: Literal["document", "chat"] = "document"
     """Start rows as a document, or as a chat, whose user turns the model writes too."""
     chat_template: str | None = None
@@ -99,7 +103,7 @@ def _write_pool(model: str, flags: _Flags, out: Path) -> None:
         select_template(tokenizer, flags.chat_template)
     rows: dict[str, Any] = {"tokens": flags.tokens, "length": flags.length, "seed": flags.seed}
     rows["start"] = flags.document_start
-    stored: dict[str, Any] = {"predictions": flags.predictions, "top_k": flags.top_k}
+    stored: dict[str, Any] = {"predictions": flags.predictions, "top_k": flags.top_k, "opening": flags.opening}
     # Real text is cut before the model is loaded, so that a wrong name is reported at once.
     given = None if text is None else text_rows(text, tokenizer, **rows, skip_bad_rows=flags.skip_bad_rows)
     base = load_model(model, load_in=load_in(flags.load_in_4bit, flags.load_in_8bit))
@@ -133,14 +137,15 @@ def _show_pool(model: str, folder: Path, *, samples: int) -> None:
 
 def _describe(pool: "ReplayPool", tokenizer: Any, samples: int) -> None:
     """The opening of a pool's rows, how varied they are, and some of them, on standard output."""
+    from keeptune.replay import openings
     from keeptune.replay.diversity import describe, languages_of, measure_diversity, pool_rows, separators
 
     rows, settings = pool_rows(pool), pool.settings
     found = measure_diversity(rows, tokenizer, separators(pool, tokenizer))
-    opening = tokenizer.decode([settings.start_token, *settings.opening])
-    lines = [f"rows open with {opening!r} ({settings.prompts}); {settings.sampling}"]
+    opened = openings.describe(settings.opening, settings.openings, settings.probe, tokenizer)
+    lines = [opened, f"prompts: {settings.prompts}; {settings.sampling}"]
     lines += describe(found, languages_of(rows, tokenizer))
     for row in range(min(samples, pool.rows)):
         tokens_T1 = pool.tokens_of(row)
-        lines += [f"── sample {row + 1}", tokenizer.decode(tokens_T1[1 + len(settings.opening) :])]
+        lines += [f"── sample {row + 1}", tokenizer.decode(tokens_T1[len(settings.opening_of(row)) :])]
     sys.stdout.write("\n".join(lines) + "\n")

@@ -111,12 +111,12 @@ def training_dtype(model: nn.Module) -> torch.dtype:
     Models whose forward pass fails under autocast, because they mix dtypes, stay in fp32.
     """
     parameter = next(p for p in model.parameters() if not is_packed(p))
-    if parameter.dtype == torch.float32 and has_bf16(parameter.device) and _autocasts(causal_model(model)):
+    if parameter.dtype == torch.float32 and has_bf16(parameter.device) and autocasts(causal_model(model)):
         return torch.bfloat16
     return parameter.dtype
 
 
-def _autocasts(causal: Any) -> bool:
+def autocasts(causal: Any) -> bool:
     """Whether a forward pass of the model succeeds under autocast to bfloat16; tried once a model."""
     if causal not in _AUTOCASTS:
         input_BT = torch.zeros(1, 2, dtype=torch.int64, device=causal.device)

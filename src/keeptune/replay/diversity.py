@@ -142,13 +142,13 @@ def flaws(found: Diversity) -> dict[Flaw, float]:
 
 def pool_rows(pool: ReplayPool) -> list[list[int]]:
     """The loss-bearing tokens of at most 2048 rows of a pool, evenly spaced."""
-    first = 1 + len(pool.settings.opening)
-    return [pool.tokens_of(row)[first:].tolist() for row in evenly_spaced(pool.rows, _READ_ROWS)]
+    chosen = evenly_spaced(pool.rows, _READ_ROWS)
+    return [pool.tokens_of(row)[len(pool.settings.opening_of(row)) :].tolist() for row in chosen]
 
 
 def separators(pool: ReplayPool, tokenizer: Any) -> frozenset[int]:
     """The ids that end a document or a turn: the document start, which stands between documents, and the EOS."""
-    found = {pool.settings.start_token, *pool.settings.more_starts, tokenizer.eos_token_id}
+    found = {pool.settings.start_token, *(opening[0] for opening in pool.settings.openings), tokenizer.eos_token_id}
     with suppress(ConfigError):  # the tokenizer has no document start
         found.add(document_start(tokenizer)[0])
     return frozenset(found - {None})

@@ -3,7 +3,7 @@
 Sampled text needs no data. Real text covers what a model shows only when it reads. With the KL objective both protect
 alike: 0.0028 and 0.0029 nats per token of forgetting (Marek et al. 2026, arXiv 2605.26097).
 
-Shapes: R rows, T targets per row.
+Shapes: R rows, T targets per row, W tokens of a row with its opening, N rows of one length of opening.
 """
 
 from __future__ import annotations
@@ -16,26 +16,35 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from keeptune.data.encode import text_rows
 from keeptune.data.rows import ROW_LENGTH, SEED
 from keeptune.errors import ConfigError
 from keeptune.log import Task, logger, track
 from keeptune.models.adapters import causal_model, evaluating, without_adapter
-from keeptune.models.limits import check_sizes
+from keeptune.models.limits import check_length, check_sizes
 from keeptune.models.modeling import check_head, fingerprint, training_dtype
 from keeptune.models.quantized import check_storable, settle
+from keeptune.replay.batch import ReplayBatch, opened_batch
 from keeptune.replay.diversity import check_diversity
 from keeptune.replay.engines import Engine, engine_named
-from keeptune.replay.openings import Prompts, find_openings
-from keeptune.replay.pool import DEFAULT_ENGINE, PoolSettings, Predictions, ReplayPool, describe_sampling, read_manifest
+from keeptune.replay.openings import Opening, Prompts, find_openings, open_rows, recorded_openings
+from keeptune.replay.pool import (
+    DEFAULT_ENGINE,
+    PoolSettings,
+    Predictions,
+    ReplayPool,
+    describe_sampling,
+    read_manifest,
+)
 from keeptune.replay.sampled import check_rows, follows_base
 from keeptune.replay.teachers import teacher_outputs
 from keeptune.system import versions
 
 # Rows of real text that are read and written together; a kill loses at most these.
 _TEXT_ROWS_PER_SHARD = 64
-_RowsOf = Callable[[range], Tensor]
+_RowsOf = Callable[[range], ReplayBatch]
 
 
 @without_adapter
@@ -49,6 +58,7 @@ def sample_pool(
     seed: int = SEED,
     start: str | int | Sequence[str | int] | None = None,
     prompts: Prompts = "document",
+    opening: Opening = "auto",
     temperature: float = 1.0,
     dtype: torch.dtype | None = None,
     predictions: Predictions = "hidden",
@@ -63,8 +73,11 @@ def sample_pool(
     Args:
         model, tokenizer: the base, before any fine-tuning, on its device, and its tokenizer. An adapter is disabled.
         tokens: number of targets, rounded up to whole rows of `length` targets.
-        start: the document-start token, as text or id, if the detected one is wrong. Several are used in turn.
+        length: targets of a row. The opening comes before them: it is context, and no target.
+        start: the document-start token, as text or id, if the detected one is wrong. Several open rows in turn.
         prompts: how rows start: as a `document`, or as a `chat`, with the chat template up to the user's first words.
+        opening: what stands before a document; `auto` chooses by what the base predicts after each candidate, see
+            `keeptune.replay.openings`.
         temperature: divides the logits before sampling. Values below 1 give more typical text, above 1 more varied
             text. Stored predictions are always those at temperature 1. Keep 1 for next-token replay.
         dtype: dtype of sampling and of the stored states; default the dtype in which training multiplies.
@@ -76,26 +89,28 @@ def sample_pool(
         OutputExists: `folder` contains something else.
         PoolError: the engine returned other rows than asked for.
         ConfigError: a tokenizer or rows that the model cannot read (see `check_sizes`), no document start or chat
-            template, an opening as long as a row, an unsupported architecture, a model that has other predictions when
-            it is read token by token, a temperature that is not positive, or too little memory.
+            template, an unsupported architecture, a model that has other predictions when it is read token by token, a
+            temperature that is not positive, or too little memory.
     """
     check_sizes(model, tokenizer, length)
     temperature = _temperature(engine, temperature)
     settle(model)
     dtype = dtype or training_dtype(model)
-    openings, found = find_openings(tokenizer, prompts, start, length)
+    how: dict[str, Any] = {"prompts": prompts, "start": start, "opening": opening, "length": length, "seed": seed}
+    opened = find_openings(model, tokenizer, **how, known=recorded_openings(folder))
+    check_length(model, length + opened.longest - 1)
     settings = PoolSettings(
         **_base_settings(model, dtype, predictions, top_k),
-        **openings,
+        **opened.settings,
         length=length,
-        rows_per_shard=_rows_per_shard(Path(folder), engine, model, length, dtype),
+        rows_per_shard=_rows_per_shard(Path(folder), engine, model, length + opened.longest - 1, dtype),
         seed=seed,
         sampling=describe_sampling(temperature),
         engine=engine if isinstance(engine, str) else engine.name,
     )
     pool = ReplayPool.start(Path(folder), settings, math.ceil(tokens / length))
     if pool.rows_written < pool.rows:
-        logger.info(f"rows start with {settings.start_text!r}: {found}")
+        logger.info(opened.description)
         with pool.withdrawn_on_failure():
             _sample_rows(pool, model, dtype, engine, temperature)
         check_diversity(pool, tokenizer)
@@ -113,6 +128,7 @@ def text_pool(
     length: int | None = None,
     seed: int | None = None,
     start: str | int | None = None,
+    opening: Opening = "auto",
     source: str | None = None,
     dtype: torch.dtype | None = None,
     predictions: Predictions = "hidden",
@@ -127,6 +143,7 @@ def text_pool(
         texts: plain texts, one string a document; or the name of a data set, as for `load_documents`; or rows that
             `keeptune.data.encode.text_rows` cut, integer [R, T + 1].
         tokens, length, seed, start: how to cut texts into rows; see `text_rows`. Default length 128.
+        opening: what stands before a row's targets; see `sample_pool`.
         source: name of the text in the pool's settings and in readings; default the data set's name.
         dtype: dtype of the stored states; default the dtype in which training multiplies.
         predictions, top_k: what to store of the base's predictions; see `sample_pool`.
@@ -147,26 +164,29 @@ def text_pool(
         name = texts if isinstance(texts, str) else f"{len(texts)} texts"
     settle(model)
     dtype = dtype or training_dtype(model)
-    start_token = _start_of(rows_RT1, _vocabulary(model))
-    check_sizes(model, tokenizer, rows_RT1.shape[1] - 1)
+    start_token, rows, length = _start_of(rows_RT1, _vocabulary(model)), len(rows_RT1), rows_RT1.shape[1] - 1
+    how: dict[str, Any] = {"prompts": "document", "start": start_token, "opening": opening, "length": length}
+    opened = find_openings(model, tokenizer, **how, seed=seed or SEED, known=recorded_openings(folder))
+    check_sizes(model, tokenizer, length + opened.longest - 1)
     rows_RT1 = rows_RT1.to(torch.int64)
     settings = PoolSettings(
         **_base_settings(model, dtype, predictions, top_k),
-        start_token=start_token,
-        start_text=tokenizer.convert_ids_to_tokens(start_token),
-        length=rows_RT1.shape[1] - 1,
+        **opened.settings,
+        length=length,
         rows_per_shard=_TEXT_ROWS_PER_SHARD,
         seed=0,
         sampling=f"real text from {source or name}",
         text_sha256=hashlib.sha256(rows_RT1.numpy().tobytes()).hexdigest(),
     )
-    pool, causal = ReplayPool.start(Path(folder), settings, len(rows_RT1)), causal_model(model)
+    pool, causal = ReplayPool.start(Path(folder), settings, rows), causal_model(model)
+    if pool.rows_written < pool.rows:
+        logger.info(opened.description)
     with (
         pool.withdrawn_on_failure(),
         evaluating(causal),
         track("Computing predictions on the text", pool.rows, "rows") as progress,
     ):
-        _append_shards(pool, causal, dtype, lambda rows: rows_RT1[rows.start : rows.stop], progress)
+        _append_shards(pool, causal, dtype, lambda rows: open_rows(rows_RT1, opened.ids, rows), progress)
     check_diversity(pool, tokenizer)
     return ReplayPool.open(folder)
 
@@ -219,10 +239,8 @@ def _sample_rows(
     pool: ReplayPool, model: nn.Module, dtype: torch.dtype, engine: str | Engine, temperature: float
 ) -> None:
     causal, settings = causal_model(model), pool.settings
-    openings = [[start, *settings.opening] for start in (settings.start_token, *settings.more_starts)]
-    sampled = settings.length + 1 - len(openings[0])
     label = "Sampling replay text" if settings.prompts == "document start" else "Sampling chats"
-    with evaluating(causal), track(label, pool.rows * sampled, "tokens") as progress:
+    with evaluating(causal), track(label, pool.tokens, "tokens") as progress:
         if isinstance(engine, str):
             engine = engine_named(engine)(
                 causal, dtype=dtype, rows=settings.rows_per_shard, temperature=temperature, on_token=progress.advance
@@ -230,34 +248,39 @@ def _sample_rows(
         writer: Engine = engine
         first = pool.rows_written
 
-        def sample(rows: range) -> Tensor:
-            shard, generator = len(pool.shards), torch.Generator().manual_seed(settings.seed)
-            seed = int(torch.randint(2**62, (shard + 1,), generator=generator)[shard])
-            opening = [openings[row % len(openings)] for row in rows]
-            tokens_RT1 = writer.sample(len(rows), sampled, opening, seed)
-            check_rows(tokens_RT1, opening, sampled, _vocabulary(causal), writer.name)
-            return tokens_RT1
+        def sample(openings: list[list[int]], seed: int, prove: bool) -> Tensor:
+            tokens_NW = writer.sample(len(openings), settings.length, openings, seed)
+            check_rows(tokens_NW, openings, settings.length, _vocabulary(causal), writer.name)
+            if prove and not follows_base(tokens_NW, causal, dtype, settings.length, writer):
+                return sample(openings, seed, prove)
+            return tokens_NW
 
-        def proven(rows: range) -> Tensor:
-            tokens_RT1 = sample(rows)
-            while rows.start == first and not follows_base(tokens_RT1, causal, dtype, sampled, writer):
-                tokens_RT1 = sample(rows)
-            return tokens_RT1
+        def shard(rows: range) -> ReplayBatch:
+            number, generator = len(pool.shards), torch.Generator().manual_seed(settings.seed)
+            seed = int(torch.randint(2**62, (number + 1,), generator=generator)[number])
+            openings = [settings.opening_of(row) for row in rows]
+            opening_R = torch.tensor([len(opening) for opening in openings])
+            tokens_RW = torch.zeros(len(rows), settings.width, dtype=torch.int64)
+            for group, length in enumerate(opening_R.unique().tolist()):
+                places = (opening_R == length).nonzero()[:, 0].tolist()
+                tokens_NW = sample([openings[place] for place in places], seed + group, prove=rows.start == first)
+                tokens_RW[places, : tokens_NW.shape[1]] = tokens_NW
+            return opened_batch(tokens_RW, opening_R, settings.length)
 
-        _append_shards(pool, causal, dtype, proven, progress, sampled)
+        _append_shards(pool, causal, dtype, shard, progress, settings.length)
 
 
 def _append_shards(
-    pool: ReplayPool, causal: nn.Module, dtype: torch.dtype, rows_of: _RowsOf, progress: Task, units: int = 1
+    pool: ReplayPool, causal: Any, dtype: torch.dtype, rows_of: _RowsOf, progress: Task, units: int = 1
 ) -> None:
-    """Complete the pool with rows [R, T + 1] that `rows_of` gives by their indices; each is `units` of progress."""
+    """Complete the pool with the rows that `rows_of` gives by their indices; each is `units` of progress."""
     settings = pool.settings
     progress.skip(pool.rows_written * units)
     while pool.rows_written < pool.rows:
-        end = min(pool.rows_written + settings.rows_per_shard, pool.rows)
-        tokens_RT1 = rows_of(range(pool.rows_written, end))
-        outputs = teacher_outputs(causal, tokens_RT1[:, :-1], dtype, settings.predictions, settings.top_k)
-        pool.append(tokens_RT1, outputs)
+        batch = rows_of(range(pool.rows_written, min(pool.rows_written + settings.rows_per_shard, pool.rows)))
+        outputs = teacher_outputs(causal, batch, dtype, settings.predictions, settings.top_k)
+        padding = settings.width - batch.tokens_BW.shape[1]
+        pool.append(functional.pad(batch.tokens_BW, (0, padding)), outputs)
         progress.advance(pool.rows_written * units - progress.done)
 
 

@@ -3,9 +3,10 @@
 A folder with `manifest.json` and safetensors shards. A shard is written atomically, and the manifest after it, so a
 kill loses at most the current shard, and the same command resumes.
 
-Shapes: R rows, T targets per row, D width of the model, K tokens of a prediction.
-    tokens_RT1  int32 [R, T + 1]   the opening and the sampled or given tokens; position t predicts token t + 1
-and the stored predictions of the base at positions 0 … T − 1 (`PoolSettings.predictions`):
+Shapes: R rows, T targets of a row, W tokens of the longest opening and T, D width of the model, K tokens of a
+prediction.
+    tokens_RW   int32 [R, W]       the opening, T sampled or given tokens, and padding where the opening is shorter
+and the stored predictions of the base for the T targets of each row (`PoolSettings.predictions`):
     hidden      hidden_RTD  float [R, T, D]          final hidden states: exact
     topk        top_ids_RTK int32 [R, T, K],         the K most likely tokens,
                 top_log_probs_RTK1 fp16 [R, T, K+1]  their log-probabilities and that of the rest of the vocabulary
@@ -29,11 +30,12 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from keeptune.errors import OutputExists, PoolError, PoolMismatch, SourceNotFound
+from keeptune.replay.batch import ReplayBatch, opened_batch
 from keeptune.storage import atomic_file, sha256_file, write_json
 
 Predictions = Literal["hidden", "topk", "none"]
 
-_FORMAT = 1
+_FORMAT = 2
 _MANIFEST = "manifest.json"
 _TENSORS = {"hidden": ("hidden",), "topk": ("top_ids", "top_log_probs"), "none": ()}
 
@@ -56,11 +58,11 @@ class PoolSettings:
     base: str
     """Fingerprint of the base model."""
     start_token: int
-    """Id of the document-start token of every row, or the first one if there are `more_starts`."""
+    """Id of the token that starts a document; of rows that open as a chat, the first one."""
     start_text: str
     """The same token as text."""
     length: int
-    """Tokens in a row after the start token; each is a target."""
+    """Targets of a row: the tokens after its opening."""
     rows_per_shard: int
     """Rows sampled together and written together."""
     seed: int
@@ -73,10 +75,12 @@ class PoolSettings:
     """Versions of keeptune and of its main dependencies."""
     prompts: str = "document start"
     """How a row starts: `document start` or `chat`."""
-    opening: list[int] = field(default_factory=list)
-    """Ids between the start token and the first sampled token of every row: the rest of a chat's opening."""
-    more_starts: list[int] = field(default_factory=list)
-    """Further start tokens: rows use each of them in turn."""
+    opening: str = "start"
+    """How rows open, by the name of a candidate of `keeptune.replay.openings`; or `chat`, or `given`."""
+    openings: list[list[int]] = field(default_factory=list)
+    """Ids that open rows, each in turn: they are context, neither trained on nor read."""
+    probe: dict[str, Any] = field(default_factory=dict)
+    """What the base predicts after each candidate opening; see `keeptune.replay.probe`. Empty if none was probed."""
     sampling: str = SAMPLING
     """How tokens were sampled, or the source of real text."""
     text_sha256: str = ""
@@ -93,34 +97,14 @@ class PoolSettings:
         """Name of the text in readings: `self` for the base's own text, else `sampling`."""
         return "self" if self.sampling == SAMPLING else self.sampling
 
-
-@dataclass(frozen=True, kw_only=True)
-class ReplayBatch:
-    """Some rows of a pool, ready for a loss."""
-
-    tokens_BT1: Tensor  # int64 [B, T + 1]
-    outputs: dict[str, Tensor] = field(default_factory=dict)
-    """Stored teacher outputs by name: `hidden` [B, T, D]; or `top_ids` [B, T, K] and `top_log_probs` [B, T, K + 1]."""
-
     @property
-    def hidden_BTD(self) -> Tensor:
-        """The base's final hidden states, from a pool that stores them."""
-        return self.outputs["hidden"]
+    def width(self) -> int:
+        """Tokens of a stored row: its opening, its targets, and padding."""
+        return max(map(len, self.openings)) + self.length
 
-    @property
-    def inputs_BT(self) -> Tensor:
-        """The model's input ids."""
-        return self.tokens_BT1[:, :-1]
-
-    @property
-    def targets_BT(self) -> Tensor:
-        """The next token at each position."""
-        return self.tokens_BT1[:, 1:]
-
-    def to(self, device: torch.device) -> ReplayBatch:
-        """The same rows on another device."""
-        outputs = {name: tensor.to(device) for name, tensor in self.outputs.items()}
-        return ReplayBatch(tokens_BT1=self.tokens_BT1.to(device), outputs=outputs)
+    def opening_of(self, row: int) -> list[int]:
+        """The ids that open a row."""
+        return self.openings[row % len(self.openings)]
 
 
 @dataclass(kw_only=True)
@@ -207,13 +191,16 @@ class ReplayPool:
         def read(name: str) -> Tensor:
             return torch.cat([shard.get_slice(name)[offset : offset + 1] for shard, offset in located])
 
-        outputs = {name: read(name) for name in _TENSORS[self.settings.predictions]}
-        return ReplayBatch(tokens_BT1=read("tokens").long(), outputs=outputs)
+        # Pools of format 1 hold predictions for the opening too, which come first.
+        outputs = {name: read(name)[:, -self.settings.length :] for name in _TENSORS[self.settings.predictions]}
+        opening_B = torch.tensor([len(self.settings.opening_of(row)) for row in rows.tolist()])
+        return opened_batch(read("tokens").long(), opening_B, self.settings.length, outputs)
 
     def tokens_of(self, row: int) -> Tensor:
-        """The ids of one row, int64 [T + 1]."""
+        """The ids of one row, its opening first: int64 [opening + T]."""
         shard, offset = self._locate(row)
-        return shard.get_slice("tokens")[offset].long()
+        end = len(self.settings.opening_of(row)) + self.settings.length
+        return shard.get_slice("tokens")[offset, :end].long()
 
     def _locate(self, row: int) -> tuple[Any, int]:
         """The memory-mapped shard that holds a row, and the row's place in it."""
@@ -229,13 +216,13 @@ class ReplayPool:
                 ) from error
         return self._open[shard], row - (ends[shard - 1] if shard else 0)
 
-    def append(self, tokens_RT1: Tensor, outputs: dict[str, Tensor]) -> None:
+    def append(self, tokens_RW: Tensor, outputs: dict[str, Tensor]) -> None:
         """Write the next shard, with its teacher outputs, and then the manifest."""
         file = self.folder / f"shard-{len(self.shards):05d}.safetensors"
         with atomic_file(file) as temporary:
-            tensors = {"tokens": tokens_RT1.int(), **outputs}
+            tensors = {"tokens": tokens_RW.int(), **outputs}
             save_file({key: tensor.contiguous() for key, tensor in tensors.items()}, temporary)
-        self.shards.append({"file": file.name, "rows": len(tokens_RT1), "sha256": sha256_file(file)})
+        self.shards.append({"file": file.name, "rows": len(tokens_RW), "sha256": sha256_file(file)})
         self.write_manifest()
 
     @contextmanager
@@ -269,12 +256,12 @@ def read_manifest(folder: Path) -> ReplayPool | None:
         return None
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-        if content["format"] != _FORMAT:
+        if content["format"] not in (1, _FORMAT):
             raise ValueError(f"format {content['format']}")
         for shard in content["shards"]:
             if Path(shard["file"]).name != shard["file"]:
                 raise ValueError(f"shard outside the folder: {shard['file']}")
-        settings = PoolSettings(**content["settings"])
+        settings = PoolSettings(**(_of_format_1 if content["format"] == 1 else dict)(content["settings"]))
         if settings.predictions not in _TENSORS:
             raise ValueError(f"predictions {settings.predictions}")
         return ReplayPool(folder=folder, settings=settings, rows=content["rows"], shards=content["shards"])
@@ -282,3 +269,12 @@ def read_manifest(folder: Path) -> ReplayPool | None:
         raise PoolError(
             f"the replay pool's manifest {path} cannot be read ({error})", f"delete {folder} and make the pool again"
         ) from error
+
+
+def _of_format_1(settings: dict[str, Any]) -> dict[str, Any]:
+    """Settings of version 0.1: each start token and a chat's opening after it, whose tokens counted as targets."""
+    settings = dict(settings)
+    rest, starts = settings.pop("opening", []), [settings["start_token"], *settings.pop("more_starts", [])]
+    name = "chat" if settings.get("prompts") == "chat" else "start" if len(starts) == 1 else "given"
+    openings = [[start, *rest] for start in starts]
+    return {**settings, "length": settings["length"] - len(rest), "opening": name, "openings": openings}

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from keeptune.errors import ConfigError, PoolError
 from keeptune.log import logger
 from keeptune.models.modeling import autocast, head_of
+from keeptune.replay.batch import ReplayBatch
 from keeptune.replay.decoding.proof import OTHER_TEXT
 from keeptune.replay.engines import Engine
 from keeptune.replay.engines.torch import tempered
@@ -142,8 +143,10 @@ def _full_logits(
     """The full forward's logits fp32 [N, V] before, and the ids [N, 1] of, the last `sampled` tokens of each row."""
     head = head_of(model)
     vocabulary, device = len(head.weight_VD), head.weight_VD.device
-    hidden_RTD = teacher_outputs(model, rows_RT1[:, :-1], dtype, "hidden", 0)["hidden"]
-    hidden_ND, drawn_N1 = hidden_RTD[:, -sampled:].flatten(0, 1), rows_RT1[:, -sampled:].reshape(-1, 1)
+    opening_R = torch.full((len(rows_RT1),), rows_RT1.shape[1] - sampled)
+    batch = ReplayBatch(tokens_BW=rows_RT1, opening_B=opening_R)
+    hidden_ND = teacher_outputs(model, batch, dtype, "hidden", 0)["hidden"].flatten(0, 1)
+    drawn_N1 = batch.targets_BT.reshape(-1, 1)
     block = max(1, _LOGITS_AT_ONCE // vocabulary)
     with autocast(device, dtype):
         for some_ND, drawn in zip(hidden_ND.split(block), drawn_N1.split(block), strict=True):

@@ -9,7 +9,7 @@ A teacher is any object with the method of `Teacher`. `TEACHERS` holds those tha
 | adapter | nothing: adapter disabled     | a forward pass on the replay rows                        |
 | live    | nothing: a frozen copy        | the model's memory again, and that forward pass          |
 
-Shapes: B rows, T positions, N = B·T tokens, D width, V vocabulary, K tokens of a prediction.
+Shapes: B rows, P positions, T targets per row, N = B·T targets, D width, V vocabulary, K tokens of a prediction.
 """
 
 from __future__ import annotations
@@ -28,7 +28,8 @@ from keeptune.models.adapters import adapter_off, causal_model, evaluating, has_
 from keeptune.models.modeling import autocast, head_of, hidden_states
 from keeptune.models.quantized import cast, check_storable, is_quantized, stored_bytes
 from keeptune.objective import Head, HiddenTarget, Target, TopKTarget, top_k
-from keeptune.replay.pool import Predictions, ReplayBatch, ReplayPool
+from keeptune.replay.batch import ReplayBatch
+from keeptune.replay.pool import Predictions, ReplayPool
 
 _TEACHER_ROWS = 16
 
@@ -37,7 +38,10 @@ class Teacher(Protocol):
     """The base's predictions on replay rows."""
 
     def target(self, model: nn.Module, batch: ReplayBatch) -> Target:
-        """The predictions at every token of the batch; `model` is the model in training, unwrapped."""
+        """The predictions of every target of the batch; `model` is the model in training, unwrapped.
+
+        What opens a row is context: `ReplayBatch.at_targets` gives the states that predict the targets.
+        """
 
 
 @dataclass(frozen=True)
@@ -66,8 +70,8 @@ class AdapterOff:
 
     def target(self, model: nn.Module, batch: ReplayBatch) -> Target:
         with adapter_off(model), evaluating(model), torch.no_grad():
-            hidden_BTD = hidden_states(model, batch.inputs_BT)
-        return HiddenTarget(hidden_ND=hidden_BTD.flatten(0, 1), head=self.head)
+            hidden_BPD = hidden_states(model, batch.inputs_BP)
+        return HiddenTarget(hidden_ND=batch.at_targets(hidden_BPD), head=self.head)
 
 
 class LiveCopy:
@@ -86,8 +90,8 @@ class LiveCopy:
 
     def target(self, model: nn.Module, batch: ReplayBatch) -> Target:
         with nullcontext() if self.adapter_on else adapter_off(self.copy), torch.no_grad():
-            hidden_BTD = hidden_states(self.copy, batch.inputs_BT)
-        return HiddenTarget(hidden_ND=hidden_BTD.flatten(0, 1), head=head_of(self.copy))
+            hidden_BPD = hidden_states(self.copy, batch.inputs_BP)
+        return HiddenTarget(hidden_ND=batch.at_targets(hidden_BPD), head=head_of(self.copy))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -220,17 +224,18 @@ def frozen_head(model: nn.Module, dtype: torch.dtype) -> Head:
 
 @torch.inference_mode()
 def teacher_outputs(
-    model: nn.Module, inputs_RT: Tensor, dtype: torch.dtype, predictions: Predictions, k: int
+    model: nn.Module, batch: ReplayBatch, dtype: torch.dtype, predictions: Predictions, k: int
 ) -> dict[str, Tensor]:
-    """The tensors that a pool stores of the base's predictions at every position, by name; see `replay.pool`."""
+    """The tensors that a pool stores of the base's predictions of the targets, by name; see `replay.pool`."""
     if predictions == "none":
         return {}
     device = next(model.parameters()).device
     outputs: dict[str, list[Tensor]] = {}
     head = head_of(model)
     with autocast(device, dtype):
-        for chunk_BT in inputs_RT.split(_TEACHER_ROWS):
-            hidden_BTD = hidden_states(model, chunk_BT.to(device))
+        for chunk in batch.split(_TEACHER_ROWS):
+            hidden_ND = chunk.at_targets(hidden_states(model, chunk.inputs_BP.to(device)))
+            hidden_BTD = hidden_ND.unflatten(0, (-1, batch.length))
             if predictions == "hidden":
                 outputs.setdefault("hidden", []).append(hidden_BTD.to("cpu", dtype))
                 continue

@@ -3,10 +3,12 @@
 import math
 from dataclasses import dataclass
 from pathlib import Path
+from typing import get_args
 
 from keeptune.data.rows import ROW_LENGTH
 from keeptune.errors import ConfigError
 from keeptune.objective.divergence import DIVERGENCES
+from keeptune.replay.openings import Opening
 from keeptune.replay.pool import ReplayPool
 from keeptune.replay.teachers import TEACHERS, Teacher
 from keeptune.train.bounds import HIGHEST, LOWEST, parse_bounds
@@ -46,6 +48,10 @@ class KeepConfig:
     """Tokens of each prediction that the topk teacher stores."""
     document_start: str | None = None
     """Token that starts a document, as text; set it where the one that keeptune finds is wrong."""
+    opening: Opening = "auto"
+    """What stands before a row of replay, as context: `start`, the token that starts a document; that token `twice`; a
+    `newline` and that token; a newline, a short `text` of the base's own and that token; or `start-text`. `auto` takes
+    the first after which the base's predictions are varied and hardly depend on rounding, and prints the numbers."""
     drift_every: int | None = None
     """Steps between readings of held-out task loss and drift; 0 reads at the start and the end only. By default 20, and
     no readings with lambda 0."""
@@ -75,6 +81,8 @@ class KeepConfig:
                 raise ConfigError(f"{name.rstrip('_')} is {value}", f"set it to {low:g} or more")
         if isinstance(self.teacher, str) and self.teacher not in ("auto", *TEACHERS):
             raise ConfigError(f"unknown teacher {self.teacher!r}", f"choose one of {', '.join(['auto', *TEACHERS])}")
+        if self.opening not in get_args(Opening):
+            raise ConfigError(f"unknown opening {self.opening!r}", f"choose one of {', '.join(get_args(Opening))}")
         if self.objective != "ntp" and self.objective not in DIVERGENCES:
             names = ", ".join([*DIVERGENCES, "ntp"])
             raise ConfigError(f"unknown objective {self.objective!r}", f"choose one of {names}")

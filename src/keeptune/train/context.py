@@ -17,7 +17,8 @@ from torch import Tensor, nn
 
 from keeptune.errors import Diverged
 from keeptune.objective import Head
-from keeptune.replay.pool import ReplayBatch, ReplayPool
+from keeptune.replay.batch import ReplayBatch
+from keeptune.replay.pool import ReplayPool
 from keeptune.replay.teachers import Teacher
 from keeptune.train.config import KeepConfig
 

@@ -17,7 +17,7 @@ from keeptune.errors import ConfigError
 from keeptune.models.modeling import head_of, hidden_states
 from keeptune.models.vocabulary import document_start
 from keeptune.objective.drift import MEASURES, token_drift
-from keeptune.replay.pool import ReplayBatch
+from keeptune.replay.batch import ReplayBatch
 from keeptune.stats import evenly_spaced
 from keeptune.train.config import KeepConfig
 from keeptune.train.context import KeepContext
@@ -45,19 +45,14 @@ def drift_of_tokens(model: nn.Module, context: KeepContext, batch: ReplayBatch) 
     """The measures at every target of a batch with the base's hidden states, fp64 [N, M], a few rows at a time."""
     device = context.host.device
     head = head_of(model)
-    for inputs_BT, targets_BT, hidden_BTD in zip(
-        batch.inputs_BT.split(_ROWS_AT_ONCE),
-        batch.targets_BT.split(_ROWS_AT_ONCE),
-        batch.hidden_BTD.split(_ROWS_AT_ONCE),
-        strict=True,
-    ):
-        tuned_ND = hidden_states(model, inputs_BT.to(device)).flatten(0, 1).to(hidden_BTD.dtype)
+    for rows in batch.split(_ROWS_AT_ONCE):
+        tuned_ND = rows.at_targets(hidden_states(model, rows.inputs_BP.to(device)))
         yield token_drift(
-            tuned_ND,
+            tuned_ND.to(rows.hidden_BTD.dtype),
             head,
-            hidden_BTD.flatten(0, 1).to(device),
+            rows.hidden_BTD.flatten(0, 1).to(device),
             context.base_head,
-            targets_BT.flatten().to(device),
+            rows.targets_BT.flatten().to(device),
             dtype=context.host.dtype,
         )
 
@@ -84,4 +79,4 @@ def drift_text_rows(source: str, tokenizer: PreTrainedTokenizerBase, keep: KeepC
             "use longer documents, or lower replay_length",
         )
     rows = [long_enough[place] for place in evenly_spaced(len(long_enough), keep.drift_rows)]
-    return ReplayBatch(tokens_BT1=torch.tensor(rows))
+    return ReplayBatch(tokens_BW=torch.tensor(rows))

@@ -21,7 +21,8 @@ from keeptune.data.rows import SEED
 from keeptune.models.modeling import autocast, fingerprint, head_of, hidden_states
 from keeptune.models.quantized import settle
 from keeptune.objective import fused_next_token_ce
-from keeptune.replay.pool import ReplayBatch, ReplayPool
+from keeptune.replay.batch import ReplayBatch
+from keeptune.replay.pool import ReplayPool
 from keeptune.replay.teachers import Teacher, check_holds, make_teacher
 from keeptune.train.budget.controller import LambdaController
 from keeptune.train.config import KeepConfig
@@ -155,7 +156,7 @@ def accumulate_gradients(
 def held_out_kl(model: nn.Module, batch: ReplayBatch, teacher: Teacher | None, dtype: torch.dtype) -> float:
     """Mean KL(base‖model) over rows that are never trained on, nats per token."""
     model.eval()
-    with autocast(batch.inputs_BT.device, dtype):
+    with autocast(batch.inputs_BP.device, dtype):
         total = replay_sum(model, batch, teacher).item()
     model.train()
     return total / batch.targets_BT.numel()

@@ -11,6 +11,7 @@ import hashlib
 import json
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -20,9 +21,11 @@ from keeptune.log import logger
 from keeptune.models.adapters import evaluating
 from keeptune.models.limits import check_length, check_tokenizer
 from keeptune.objective import Head
+from keeptune.replay.batch import ReplayBatch
 from keeptune.replay.choose import TeacherChoice, choose_teacher
 from keeptune.replay.generate import sample_pool
-from keeptune.replay.pool import Predictions, ReplayBatch, ReplayPool, read_manifest
+from keeptune.replay.openings import find_openings, open_rows
+from keeptune.replay.pool import Predictions, ReplayPool, read_manifest
 from keeptune.replay.teachers import LiveCopy, Teacher, TeacherOptions, make_teacher, teacher_outputs
 from keeptune.storage import free_disk
 from keeptune.system import free_bytes, versions
@@ -53,7 +56,7 @@ def prepare(model: nn.Module, host: Host, keep: KeepConfig, given: Given) -> Kee
         ConfigError: settings that do not fit the model.
     """
     pool = open_pool(keep)
-    length = keep.replay_length if pool is None else pool.settings.length
+    length = keep.replay_length if pool is None else pool.settings.width - 1
     check_length(model, length, "replay rows")
     if host.tokenizer is not None:
         check_tokenizer(model, host.tokenizer)
@@ -69,6 +72,7 @@ def prepare(model: nn.Module, host: Host, keep: KeepConfig, given: Given) -> Kee
     if keep.lambda_ and host.is_main and choice is not None:
         logger.info(str(choice))
     split = split_rows(keep, pool)
+    text = None if text is None else open_text(model, host, keep, base, pool, text)
     head = teachers_head(model, host)
     steered_apart = keep.budget is not None and text is not None
     return KeepContext(
@@ -162,6 +166,7 @@ def pool_folder(host: Host, keep: KeepConfig, base: Base) -> Path:
         "next_token": keep.objective == "ntp",
         "seed": host.seed,
         "start": keep.document_start,
+        "opening": keep.opening,
         "teacher": keep.teacher if isinstance(keep.teacher, str) else "object",
         "top_k": keep.top_k,
         "versions": versions(),
@@ -183,6 +188,7 @@ def write_pool(model: nn.Module, host: Host, keep: KeepConfig, base: Base, predi
             length=keep.replay_length,
             seed=host.seed,
             start=keep.document_start,
+            opening=keep.opening,
             dtype=host.dtype,
             predictions=predictions,
             top_k=keep.top_k,
@@ -223,6 +229,19 @@ def build_teacher(
     return teacher
 
 
+def open_text(
+    model: nn.Module, host: Host, keep: KeepConfig, base: Base, pool: ReplayPool | None, text: ReplayBatch
+) -> ReplayBatch:
+    """The rows of a text, which start with one token, opened as the rows of the pool are."""
+    if pool is not None and pool.settings.prompts == "document start":
+        openings = pool.settings.openings
+    else:
+        how: dict[str, Any] = {"start": keep.document_start, "opening": keep.opening, "seed": host.seed}
+        with on_device(model, host.device), base.within(model):
+            openings = find_openings(model, host.tokenizer, length=text.length, **how).ids
+    return open_rows(text.tokens_BW, openings, range(len(text.tokens_BW)))
+
+
 def drift_rows(pool: ReplayPool | None, split: Split) -> ReplayBatch:
     """The pool's rows on which drift is read."""
     if pool is None:
@@ -245,4 +264,4 @@ def with_base_states(model: nn.Module, host: Host, base: Base, batch: ReplayBatc
     if "hidden" in batch.outputs:
         return batch
     with on_device(model, host.device), base.within(model), evaluating(model):
-        return replace(batch, outputs=teacher_outputs(model, batch.inputs_BT, host.dtype, "hidden", 0))
+        return replace(batch, outputs=teacher_outputs(model, batch, host.dtype, "hidden", 0))

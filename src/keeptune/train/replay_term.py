@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from keeptune.models.modeling import head_of, hidden_states
 from keeptune.models.noise import without_noise
 from keeptune.objective import fused_divergence, fused_next_token_ce
-from keeptune.replay.pool import ReplayBatch
+from keeptune.replay.batch import ReplayBatch
 from keeptune.replay.teachers import Teacher
 
 
@@ -41,7 +41,7 @@ def replay_sum(model: nn.Module, batch: ReplayBatch, teacher: Teacher | None, ob
     """
     target = None if teacher is None else teacher.target(model, batch)
     with without_noise(model):
-        student_ND = hidden_states(model, batch.inputs_BT).flatten(0, 1)
+        student_ND = batch.at_targets(hidden_states(model, batch.inputs_BP))
     if target is None:
         return fused_next_token_ce(student_ND, head_of(model), batch.targets_BT.flatten())
     return fused_divergence(student_ND, head_of(model), target, objective)

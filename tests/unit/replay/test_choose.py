@@ -12,8 +12,9 @@ from torch import Tensor, nn
 
 from keeptune.errors import ConfigError
 from keeptune.objective import Target, TopKTarget
+from keeptune.replay.batch import ReplayBatch
 from keeptune.replay.choose import TeacherChoice, choose_teacher
-from keeptune.replay.pool import PoolSettings, Predictions, ReplayBatch, ReplayPool
+from keeptune.replay.pool import PoolSettings, Predictions, ReplayPool
 from keeptune.replay.teachers import TEACHERS, NamedTeacher, TeacherOptions, make_teacher
 from tests.helpers.models import make_model
 
@@ -156,7 +157,7 @@ def test_one_entry_is_a_new_teacher() -> None:
     choice = choose_teacher("uniform", "kl", pool_of("none"), options())
     assert str(choice).startswith("teacher: uniform, every token alike, as asked; disk 0 MiB, memory 0 MiB, no forward")
     assert auto(pool_of("none"), options(memory=0)).kind == "uniform", "nothing before it fits"
-    batch = ReplayBatch(tokens_BT1=torch.arange(6).view(2, 3))
+    batch = ReplayBatch(tokens_BW=torch.arange(6).view(2, 3))
     target = make_teacher("uniform", make_model(), torch.float32).target(make_model(), batch)
     log_probs: Tensor = target.chunk(slice(0, 4)).log_probs(torch.randn(4, 259).log_softmax(-1))
     torch.testing.assert_close(log_probs.exp(), torch.full((4, 259), 1 / 259))

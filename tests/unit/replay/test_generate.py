@@ -59,15 +59,15 @@ def bytes_of(folder: Path) -> dict[str, str]:
 def test_holds_the_rows_and_what_the_base_predicts_on_them(tmp_path: Path, kept: Any) -> None:
     pool = make_pool(tmp_path / "pool", predictions=kept, top_k=5)
     batch = pool.batch(torch.arange(10))
-    assert torch.equal(batch.tokens_BT1, rows())
+    assert torch.equal(batch.tokens_BW, rows())
     assert (pool.rows, pool.settings.length, pool.settings.start_token) == (10, LENGTH, 0)
     assert (pool.settings.start_text, pool.settings.text) == ("<|endoftext|>", "real text from notes")
     pool.check_base(fingerprint(make_model()))
     with pytest.raises(PoolMismatch):
         pool.check_base(fingerprint(make_model(seed=1)))
-    base_BTV = make_model()(input_ids=batch.inputs_BT).logits.log_softmax(-1).detach()
+    base_BTV = make_model()(input_ids=batch.inputs_BP).logits.log_softmax(-1).detach()
     if kept == "hidden":
-        torch.testing.assert_close(batch.hidden_BTD, hidden_states(make_model(), batch.inputs_BT).detach())
+        torch.testing.assert_close(batch.hidden_BTD, hidden_states(make_model(), batch.inputs_BP).detach())
     if kept == "topk":
         torch.testing.assert_close(
             batch.outputs["top_log_probs"][..., :-1].float(), base_BTV.topk(5).values, rtol=2e-3, atol=0

@@ -46,24 +46,24 @@ def test_holds_what_the_base_wrote_and_predicted(tmp_path: Path) -> None:
     pool = make_pool(tmp_path / "pool")
     assert (pool.rows, pool.tokens) == (10, 120)
     batch = pool.batch(torch.tensor([9, 0, 4]))
-    assert batch.tokens_BT1.shape == (3, 13)
-    assert (batch.tokens_BT1[:, 0] == 0).all()
-    assert torch.equal(batch.targets_BT[:, :-1], batch.inputs_BT[:, 1:])
-    torch.testing.assert_close(batch.hidden_BTD, hidden_states(make_model(), batch.inputs_BT).detach())
-    assert torch.equal(batch.tokens_BT1[0], pool.tokens_of(9))
+    assert batch.tokens_BW.shape == (3, 13)
+    assert (batch.tokens_BW[:, 0] == 0).all()
+    assert torch.equal(batch.targets_BT[:, :-1], batch.inputs_BP[:, 1:])
+    torch.testing.assert_close(batch.hidden_BTD, hidden_states(make_model(), batch.inputs_BP).detach())
+    assert torch.equal(batch.tokens_BW[0], pool.tokens_of(9))
     assert len({tuple(pool.tokens_of(row).tolist()) for row in range(10)}) == 10
 
 
 def test_rows_start_with_each_of_several_tokens_in_turn(tmp_path: Path) -> None:
     pool = make_pool(tmp_path / "pool", start=[5, 7, 9])
-    tokens = pool.batch(torch.arange(10)).tokens_BT1
+    tokens = pool.batch(torch.arange(10)).tokens_BW
     assert tokens[:, 0].tolist() == [5, 7, 9, 5, 7, 9, 5, 7, 9, 5]
-    assert (pool.settings.start_token, pool.settings.more_starts) == (5, [7, 9])
+    assert (pool.settings.opening, pool.settings.openings) == ("given", [[5], [7], [9]])
     one = make_pool(tmp_path / "one", start=5)
-    assert torch.equal(tokens[::3], one.batch(torch.arange(0, 10, 3)).tokens_BT1), "draws depend on the row alone"
+    assert torch.equal(tokens[::3], one.batch(torch.arange(0, 10, 3)).tokens_BW), "draws depend on the row alone"
     with pytest.raises(ConfigError, match="list of start tokens is empty"):
         make_pool(tmp_path / "none", start=[])
-    with pytest.raises(OutputExists, match="more_starts"):
+    with pytest.raises(OutputExists, match="openings"):
         make_pool(tmp_path / "pool", start=[5, 9, 7])
 
 
@@ -73,9 +73,9 @@ def test_a_lower_temperature_writes_likelier_text(tmp_path: Path) -> None:
         pool = make_pool(tmp_path / str(temperature), rows=40, temperature=temperature)
         batch = pool.batch(torch.arange(40))
         with torch.no_grad():
-            log_probs_BTV = make_model()(input_ids=batch.inputs_BT).logits.log_softmax(-1)
+            log_probs_BTV = make_model()(input_ids=batch.inputs_BP).logits.log_softmax(-1)
             # What is kept is the base's at temperature 1.
-            torch.testing.assert_close(batch.hidden_BTD, hidden_states(make_model(), batch.inputs_BT))
+            torch.testing.assert_close(batch.hidden_BTD, hidden_states(make_model(), batch.inputs_BP))
         surprisals.append(-log_probs_BTV.gather(-1, batch.targets_BT[..., None]).mean().item())
     assert surprisals[0] < surprisals[1] - 0.3 < surprisals[1] < surprisals[2] - 0.1
     assert "temperature 0.5," in ReplayPool.open(tmp_path / "0.5").settings.text
@@ -217,6 +217,6 @@ def test_an_occupied_folder_is_refused(tmp_path: Path) -> None:
 def test_document_start_can_be_named(tmp_path: Path) -> None:
     pool = make_pool(tmp_path / "pool", start="<|im_start|>")
     assert (pool.settings.start_token, pool.settings.start_text) == (1, "<|im_start|>")
-    assert (pool.batch(torch.arange(3)).tokens_BT1[:, 0] == 1).all()
+    assert (pool.batch(torch.arange(3)).tokens_BW[:, 0] == 1).all()
     with pytest.raises(ConfigError):
         make_pool(tmp_path / "none", start="<nosuchtoken>")

@@ -35,7 +35,7 @@ def pool(model: Any, folder: Path, **settings: Any) -> Any:
 
 
 def z_of(made: Any, model: Any, temperature: float = 1.0) -> float:
-    tokens_RT1 = made.batch(torch.arange(made.rows)).tokens_BT1
+    tokens_RT1 = made.batch(torch.arange(made.rows)).tokens_BW
     return sampling_z(tokens_RT1, model, torch.float32, made.settings.length, temperature)
 
 
@@ -44,7 +44,7 @@ def test_samples_of_every_kind_of_cache_follow_the_base(name: str, tmp_path: Pat
     model = make_model() if name == "llama" else family_model(name)
     made = pool(model, tmp_path / "pool")
     assert abs(z_of(made, model)) < 3
-    shuffled = made.batch(torch.arange(made.rows)).tokens_BT1[:, torch.randperm(LENGTH + 1)]
+    shuffled = made.batch(torch.arange(made.rows)).tokens_BW[:, torch.randperm(LENGTH + 1)]
     assert abs(sampling_z(shuffled, model, torch.float32, LENGTH, 1.0)) > 6, "the test could not tell"
 
 

@@ -87,7 +87,7 @@ def test_of_a_model_that_comes_with_its_adapter_the_configuration_tells(
 
 def test_a_trained_adapter_is_held_to_the_model_without_it(tmp_path: Path) -> None:
     run = trainer(moved(get_peft_model(make_base(), make_config("LORA", tmp_path))), tmp_path / "run")
-    inputs_BT = run.context.drift_rows.inputs_BT
+    inputs_BT = run.context.drift_rows.inputs_BP
     run.model.eval()
     with torch.no_grad():
         reading = read_drift(run.context, run.context.drift_rows)["kl"]

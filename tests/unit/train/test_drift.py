@@ -24,12 +24,12 @@ def texts(tmp_path: Path) -> str:
 
 
 def test_rows_are_the_openings_of_documents_that_are_long_enough(texts: str) -> None:
-    rows_BT1 = drift_text_rows(texts, make_tokenizer(), KeepConfig(drift_rows=3, replay_length=60)).tokens_BT1
+    rows_BT1 = drift_text_rows(texts, make_tokenizer(), KeepConfig(drift_rows=3, replay_length=60)).tokens_BW
     assert rows_BT1.shape == (3, 61)
     tokenizer = make_tokenizer()
     assert [tokenizer.decode(row[1:4]) for row in rows_BT1.tolist()] == ["2: ", "4: ", "6: "]
     assert set(rows_BT1[:, 0].tolist()) == {tokenizer.convert_tokens_to_ids("<|endoftext|>")}
-    assert len(drift_text_rows(texts, tokenizer, KeepConfig(drift_rows=99, replay_length=60)).tokens_BT1) == 7
+    assert len(drift_text_rows(texts, tokenizer, KeepConfig(drift_rows=99, replay_length=60)).tokens_BW) == 7
 
 
 def test_documents_shorter_than_a_row_are_refused(texts: str) -> None:
@@ -51,10 +51,10 @@ def test_readings_are_of_the_text(tmp_path: Path, texts: str, lambda_: float) ->
     trainer.train()
     first, *_, last = read_rows(tmp_path / "run" / "runs.jsonl")
     assert first["KL"] == pytest.approx(0, abs=1e-6)
-    tokens_BT1 = drift_text_rows(texts, make_tokenizer(), keep).tokens_BT1
+    tokens_BW = drift_text_rows(texts, make_tokenizer(), keep).tokens_BW
     with torch.no_grad():
         base_BTV, tuned_BTV = (
-            model(input_ids=tokens_BT1[:, :-1]).logits.log_softmax(-1) for model in (make_model(), trainer.model.eval())
+            model(input_ids=tokens_BW[:, :-1]).logits.log_softmax(-1) for model in (make_model(), trainer.model.eval())
         )
     assert last["KL"] == pytest.approx(float((base_BTV.exp() * (base_BTV - tuned_BTV)).sum(-1).mean()), rel=1e-3)
     favourite_BT1 = base_BTV.argmax(-1, keepdim=True)

@@ -90,9 +90,9 @@ def test_a_run_has_the_rows_the_teacher_and_the_head_of_its_base(host: Host) -> 
 def test_a_budget_has_rows_of_its_own(host: Host) -> None:
     (host.output_dir.parent / "old.txt").write_text("What the model knew before it was tuned. " * 3)
     context = prepared(host, budget=0.1, drift_text=str(host.output_dir.parent / "old.txt"))
-    assert context.certificate_rows.tokens_BT1.shape[0] == context.keep.certificate_rows(context.pool.rows)
-    assert context.budget_rows.tokens_BT1.shape == (2, 17)
-    assert context.drift_rows.tokens_BT1.shape == (1, 17)
+    assert context.certificate_rows.tokens_BW.shape[0] == context.keep.certificate_rows(context.pool.rows)
+    assert context.budget_rows.tokens_BW.shape == (2, 17)
+    assert context.drift_rows.tokens_BW.shape == (1, 17)
 
 
 def test_plain_fine_tuning_on_a_text_writes_no_pool(host: Host) -> None:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from keeptune.objective import forward_kl, jensen_shannon, next_token_ce, reverse_kl
-from keeptune.replay.pool import ReplayBatch
+from keeptune.replay.batch import ReplayBatch
 from keeptune.replay.teachers import LiveCopy
 from keeptune.train.loop import held_out_kl
 from keeptune.train.replay_term import replay_rows, replay_sum
@@ -20,7 +20,7 @@ DENSE: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "reverse_kl": reverse_kl,
     "jensen_shannon": lambda student_NV, teacher_NV: jensen_shannon(student_NV, teacher_NV, 0.5),
 }
-BATCH = ReplayBatch(tokens_BT1=torch.randint(3, 259, (3, 13), generator=torch.Generator().manual_seed(0)))
+BATCH = ReplayBatch(tokens_BW=torch.randint(3, 259, (3, 13), generator=torch.Generator().manual_seed(0)))
 
 
 @pytest.mark.parametrize("objective", [*DENSE, "ntp"])
@@ -28,8 +28,8 @@ def test_the_term_is_the_dense_one_in_value_and_gradients(objective: str) -> Non
     base, student, dense_student = make_model(), make_model(seed=1), make_model(seed=1)
     teacher = None if objective == "ntp" else LiveCopy(base, torch.float32)
     loss = replay_sum(student, BATCH, teacher, objective)
-    student_NV = dense_student(input_ids=BATCH.inputs_BT).logits.flatten(0, 1)
-    base_NV = base(input_ids=BATCH.inputs_BT).logits.flatten(0, 1).detach()
+    student_NV = dense_student(input_ids=BATCH.inputs_BP).logits.flatten(0, 1)
+    base_NV = base(input_ids=BATCH.inputs_BP).logits.flatten(0, 1).detach()
     dense = (
         next_token_ce(student_NV, BATCH.targets_BT.flatten())
         if objective == "ntp"

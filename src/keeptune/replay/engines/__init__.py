@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from keeptune.errors import ConfigError
 from keeptune.replay.engines.torch import TorchEngine
-from keeptune.replay.openings import Opening
+from keeptune.replay.openings import OpeningIds
 
 
 class Engine(Protocol):
@@ -26,7 +26,7 @@ class Engine(Protocol):
     temperature: float
     """Divides the logits; 1 is the base's own distribution. Recorded in the pool's settings."""
 
-    def sample(self, rows: int, length: int, opening: Opening, seed: int) -> Tensor:
+    def sample(self, rows: int, length: int, opening: OpeningIds, seed: int) -> Tensor:
         """Token ids, int64 [rows, opening + length]: the opening of each row, then `length` sampled tokens.
 
         `opening` holds the ids that all rows start with, or one list of ids for each row, all of one length. The same

@@ -19,7 +19,7 @@ from keeptune.models.adapters import causal_model
 from keeptune.models.quantized import is_quantized
 from keeptune.replay.decoding.decoder import make_decoder
 from keeptune.replay.decoding.modules import PrefixDecoder, own_cache_bytes
-from keeptune.replay.openings import Opening
+from keeptune.replay.openings import OpeningIds
 from keeptune.system import free_bytes
 
 # On a CPU twice the rows are 17 % faster (benchmarks/bench_sample.py), but take twice the memory, and a kill loses
@@ -55,7 +55,7 @@ class TorchEngine:
         self.rows, self.temperature, self.on_token = rows, temperature, on_token
 
     @torch.inference_mode()
-    def sample(self, rows: int, length: int, opening: Opening, seed: int) -> Tensor:
+    def sample(self, rows: int, length: int, opening: OpeningIds, seed: int) -> Tensor:
         """See `Engine.sample`. The same seed gives the same rows on the same machine and versions."""
         device = self.device
         generator = torch.Generator().manual_seed(seed)

@@ -49,8 +49,8 @@ def test_a_pool_holds_what_the_engine_wrote_and_the_base_predicts_there(tmp_path
     engine = Counting()
     pool = make_pool(tmp_path / "pool", engine, start=[5, 7])
     batch = pool.batch(torch.arange(10))
-    assert batch.tokens_BT1.tolist() == [[first + step for step in range(7)] for first in [5, 7] * 5]
-    torch.testing.assert_close(batch.hidden_BTD, hidden_states(make_model(), batch.inputs_BT).detach())
+    assert batch.tokens_BW.tolist() == [[first + step for step in range(7)] for first in [5, 7] * 5]
+    torch.testing.assert_close(batch.hidden_BTD, hidden_states(make_model(), batch.inputs_BP).detach())
     assert [rows for rows, _ in engine.calls] == [4, 4, 2]
     assert len({seed for _, seed in engine.calls}) == 3
 
@@ -74,7 +74,7 @@ def test_the_torch_engine_is_not_named_and_its_pools_are_as_before(tmp_path: Pat
     assert pool.shards == of_object.shards and pool.settings == of_object.settings
     assert list(manifest(pool.folder)["settings"]) == [
         "base", "start_token", "start_text", "length", "rows_per_shard", "seed", "sampling_dtype", "hidden_dtype",
-        "versions", "prompts", "opening", "more_starts", "sampling", "text_sha256", "predictions", "top_k",
+        "versions", "prompts", "opening", "openings", "probe", "sampling", "text_sha256", "predictions", "top_k",
     ], "versions without other engines open them"  # fmt: skip
 
 

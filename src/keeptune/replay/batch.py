@@ -1,0 +1,84 @@
+"""Rows of a pool, ready for a loss: what of them is context, and what is a target.
+
+Shapes: B rows, T targets per row, W tokens of the longest opening and T, P = W − 1 positions, N = B·T targets, D width,
+K tokens of a prediction.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReplayBatch:
+    """Some rows of a pool, ready for a loss."""
+
+    tokens_BW: Tensor
+    """int64 [B, W]: each row's opening, its T targets, and padding where other rows have longer openings."""
+    opening_B: Tensor | None = None
+    """int64 [B], on the CPU: tokens of each row's opening; None where every row opens with one token."""
+    outputs: dict[str, Tensor] = field(default_factory=dict)
+    """Stored teacher outputs by name: `hidden` [B, T, D]; or `top_ids` [B, T, K] and `top_log_probs` [B, T, K + 1]."""
+
+    @property
+    def hidden_BTD(self) -> Tensor:
+        """The base's final hidden states, from a pool that stores them."""
+        return self.outputs["hidden"]
+
+    @property
+    def inputs_BP(self) -> Tensor:
+        """The model's input ids. Causal attention does not see the padding on the right."""
+        return self.tokens_BW[:, :-1]
+
+    @property
+    def targets_BT(self) -> Tensor:
+        """The tokens to predict: all after a row's opening."""
+        return self.tokens_BW.gather(1, self._places_BT().to(self.tokens_BW.device) + 1)
+
+    @property
+    def length(self) -> int:
+        """Targets of each row (T)."""
+        return self.tokens_BW.shape[1] - (1 if self.opening_B is None else int(self.opening_B.max()))
+
+    def at_targets(self, states_BPD: Tensor) -> Tensor:
+        """The states at the positions that predict the targets, row by row [N, D]; the rest is context."""
+        states_ND = states_BPD.flatten(0, 1)
+        if self.opening_B is None:
+            return states_ND
+        places_BT = self._places_BT() + states_BPD.shape[1] * torch.arange(len(self.tokens_BW))[:, None]
+        return states_ND.index_select(0, places_BT.flatten().to(states_ND.device))
+
+    def _places_BT(self) -> Tensor:
+        """The positions that predict each row's targets."""
+        return self._lengths_B()[:, None] - 1 + torch.arange(self.length)
+
+    def _lengths_B(self) -> Tensor:
+        return torch.ones(len(self.tokens_BW), dtype=torch.int64) if self.opening_B is None else self.opening_B
+
+    def split(self, rows: int) -> Iterator[ReplayBatch]:
+        """Batches of at most so many rows."""
+        for first in range(0, len(self.tokens_BW), rows):
+            part = slice(first, first + rows)
+            outputs = {name: tensor[part] for name, tensor in self.outputs.items()}
+            yield opened_batch(self.tokens_BW[part], self._lengths_B()[part], self.length, outputs)
+
+    def to(self, device: torch.device) -> ReplayBatch:
+        """The same rows on another device."""
+        outputs = {name: tensor.to(device) for name, tensor in self.outputs.items()}
+        return replace(self, tokens_BW=self.tokens_BW.to(device), outputs=outputs)
+
+
+def opened_batch(
+    tokens_BW: Tensor, opening_B: Tensor, length: int, outputs: dict[str, Tensor] | None = None
+) -> ReplayBatch:
+    """Rows of `length` targets after openings of these lengths, without padding that no row of the batch needs."""
+    longest = int(opening_B.max())
+    return ReplayBatch(
+        tokens_BW=tokens_BW[:, : longest + length],
+        opening_B=None if longest == 1 else opening_B,
+        outputs=outputs or {},
+    )
