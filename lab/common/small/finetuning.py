@@ -10,9 +10,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import runpy
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -20,7 +21,7 @@ from typing import Any, Literal
 import torch
 from peft import IA3Config, LoraConfig, OSFConfig, get_peft_model
 from torch import Tensor, nn
-from transformers import LlamaForCausalLM, get_cosine_schedule_with_warmup
+from transformers import LlamaForCausalLM
 
 from common.grid import LAB, Cell, Row
 from common.runner import once
@@ -72,6 +73,12 @@ METHODS = {
     "reverse_kl_self": Method(replay="self", objective="reverse_kl"),
     "jensen_shannon_self": Method(replay="self", objective="jensen_shannon"),
 }
+FALLS: dict[str, Callable[[float], float]] = {
+    "constant": lambda share: 1.0,
+    "linear": lambda share: 1.0 - share,
+    "cosine": lambda share: 0.5 * (1.0 + math.cos(math.pi * share)),
+}
+"""The learning rate after warm-up, over its peak, by the share of the steps that are done."""
 _SHARES = [share / 20 for share in range(1, 20)]
 
 
@@ -222,14 +229,21 @@ def train(model: nn.Module, pool: ReplayPool, method: Method, cell: Cell, reader
 
 
 def schedule(optimizer: torch.optim.Optimizer, method: Method, cell: Cell) -> Any:
-    """FINCH, or warm-up and a constant rate, with which a reading at step N is the end of a run of N steps; with the
-    cell's `decay = "cosine"` the rate falls to 0 at the last step."""
+    """FINCH, or warm-up and then the cell's `schedule`, `linear` or `cosine`, which falls to 0.
+
+    By default the rate is constant, so that a reading at step N is the end of a run of N steps.
+    """
     if method.finch:
         recipe = runpy.run_path(str(LAB.parent / "recipes" / "finch.py"))
         return recipe["FinchSchedule"](optimizer, start=cell["finch"], warmup_steps=cell["warmup"])
-    if cell.get("decay") == "cosine":
-        return get_cosine_schedule_with_warmup(optimizer, cell["warmup"], cell["steps"])
-    return torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: min((step + 1) / cell["warmup"], 1.0))
+    return torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: rate_at(step, cell))
+
+
+def rate_at(step: int, cell: Cell) -> float:
+    """The learning rate of a step, counted from 0, over its peak."""
+    warmup = cell["warmup"]
+    done = max(step - warmup, 0) / max(cell["steps"] - warmup, 1)
+    return min((step + 1) / warmup, FALLS[cell.get("schedule", "constant")](done))
 
 
 def batches(cell: Cell, method: Method) -> Iterator[dict[str, Tensor]]:
