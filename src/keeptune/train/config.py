@@ -116,9 +116,9 @@ class KeepConfig:
         return self.lambda_ > 0 or self.drift_every is not None or self.drift_text is not None
 
     def reads_after(self, step: int, end: int) -> bool:
-        """Whether drift is read after a step: every `drift_every`, at the powers of two before, and at a tenth."""
+        """Whether drift is read after a step: every `drift_every`, at the powers of two before, and at a quarter."""
         every = DRIFT_EVERY if self.drift_every is None else self.drift_every
         # Laws and forecasts are straight lines in log(steps): the first steps tell as much as all the others.
         early = step < every and step.bit_count() == 1
-        early |= step == -(-end // 10)  # the first forecast is made there
+        early |= step == -(-end // 4)  # the first forecast is made there
         return bool(every) and (early or step % every == 0)

@@ -59,12 +59,12 @@ def test_without_lambda_drift_is_read_only_if_asked(settings: dict[str, Any], ac
     assert KeepConfig(**settings).is_active == active
 
 
-def test_drift_is_read_at_powers_of_two_at_a_tenth_and_then_regularly() -> None:
+def test_drift_is_read_at_powers_of_two_at_a_quarter_and_then_regularly() -> None:
     def steps(every: int | None, end: int) -> list[int]:
         keep = KeepConfig(drift_every=every)
         return [step for step in range(1, end + 1) if keep.reads_after(step, end)]
 
-    assert steps(20, 60) == [1, 2, 4, 6, 8, 16, 20, 40, 60]
+    assert steps(20, 60) == [1, 2, 4, 8, 15, 16, 20, 40, 60]
     assert steps(None, 60) == steps(20, 60)
     assert steps(3, 7) == [1, 2, 3, 6]
     assert steps(0, 60) == []

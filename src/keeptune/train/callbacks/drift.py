@@ -89,7 +89,7 @@ class DriftCallback(TrainerCallback):
             )
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Read every `drift_every` steps, at the powers of two before, and at a tenth of the run."""
+        """Read every `drift_every` steps, at the powers of two before, and at a quarter of the run."""
         window = self.context.window
         if self.context.keep.lambda_ > 0 and window is not None and window.micro < window.micros:
             raise ConfigError(

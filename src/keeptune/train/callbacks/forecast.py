@@ -14,7 +14,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from transformers import TrainerCallback
 
 from keeptune.errors import ConfigError
-from keeptune.laws.forecast.forecast import Measure, Prediction, forecast, forecast_with_law
+from keeptune.laws.forecast.forecast import FIRST_SHARE, Measure, Prediction, forecast, forecast_with_law
 from keeptune.laws.joint.fit import JointFit
 from keeptune.laws.joint.record import read_laws
 from keeptune.log import logger
@@ -111,8 +111,10 @@ def forecast_row(
     if step == 0 or step >= end:
         return None
     found: dict[str, Any] = {"share": round(step / end, 4)}
+    early = f"a forecast needs a quarter of the run, and step {step} of {end} is {step / end:.1%}"
+    why_none = early if step < FIRST_SHARE * end else rates
     for measure in MEASURES:
-        found[measure] = rates if isinstance(rates, str) else _one(rows, measure, end, rates)
+        found[measure] = why_none if isinstance(why_none, str) else _one(rows, measure, end, why_none)
     if law is not None:
         found |= _with_law(law, rows, end)
     if bounds:

@@ -23,7 +23,7 @@ from keeptune.train.readings import read_rows
 from tests.helpers.laws import OPENORCA, readings
 
 END = 100
-STEPS = (1, 2, 4, 8, 10, 20, 30)
+STEPS = (1, 2, 4, 8, 16, 25, 30, 40)
 
 
 def rows(limit: int, **constant: Any) -> list[dict[str, Any]]:
@@ -47,8 +47,10 @@ def told(limit: int, bounds: list[str]) -> dict[str, Any]:
 
 def test_a_row_says_where_the_run_will_end_and_from_when_on() -> None:
     assert forecast_row(rows(0), END, [1.0] * END) is None
-    assert "needs 3 readings" in told(2, [])["kl"]
-    assert "needs a tenth" in told(8, [])["kl"]
+    assert told(16, [])["kl"] == "a forecast needs a quarter of the run, and step 16 of 100 is 16.0%"
+    few = forecast_row([rows(0)[0], *rows(30)[-2:]], END, [1.0] * END)
+    assert few is not None
+    assert "needs 3 readings" in few["kl"]
     said = told(30, [])
     assert said["share"] == 0.3
     rise = 0.2 * (1 - (1 + END / 8) ** -0.5)
@@ -56,7 +58,7 @@ def test_a_row_says_where_the_run_will_end_and_from_when_on() -> None:
         assert said[name]["low"] <= truth <= said[name]["high"]
     assert "stop" not in said
     assert describe(said).startswith(f"→ end: loss {said['l_ft']['value']:.3g} [")
-    assert describe(told(8, [])) == describe(None) == ""
+    assert describe(told(16, [])) == describe(None) == ""
     last = {**rows(30)[-1], "step": END}
     assert forecast_row([*rows(30), last], END, [1.0] * END) is None
 
@@ -70,13 +72,13 @@ def test_a_run_without_task_loss_has_a_forecast_of_the_others() -> None:
 
 
 def test_a_stop_takes_two_readings_surely_beyond_the_same_bound() -> None:
-    low = told(10, [])["kl"]["low"]
-    assert told(10, [f"kl={low / 2}"])["beyond"] == [f"kl ≤ {low / 2:g}"]
-    assert told(10, [f"kl={low / 2}"])["stop"] is None
-    assert "excludes the bound" in told(20, [f"kl={low / 2}", "l_ft=9"])["stop"]
-    value = told(20, [])["kl"]["value"]
-    assert told(20, [f"kl={value * 0.99}"])["stop"] is None
-    assert told(30, ["l_f_rise=5"])["beyond"] == []
+    low = told(25, [])["kl"]["low"]
+    assert told(25, [f"kl={low / 2}"])["beyond"] == [f"kl ≤ {low / 2:g}"]
+    assert told(25, [f"kl={low / 2}"])["stop"] is None
+    assert "excludes the bound" in told(30, [f"kl={low / 2}", "l_ft=9"])["stop"]
+    value = told(30, [])["kl"]["value"]
+    assert told(30, [f"kl={value * 0.99}"])["stop"] is None
+    assert told(40, ["l_f_rise=5"])["beyond"] == []
 
 
 def test_schedules_whose_future_is_known() -> None:
@@ -112,9 +114,9 @@ def test_a_bound_needs_readings() -> None:
         KeepConfig(stop_if_forecast=("kl=0.1",), drift_every=0)
 
 
-def test_readings_are_dense_early_and_one_is_at_a_tenth() -> None:
+def test_readings_are_dense_early_and_one_is_at_a_quarter() -> None:
     keep = KeepConfig(drift_every=20)
-    assert [step for step in range(1, 101) if keep.reads_after(step, 300)] == [1, 2, 4, 8, 16, 20, 30, 40, 60, 80, 100]
+    assert [step for step in range(1, 101) if keep.reads_after(step, 300)] == [1, 2, 4, 8, 16, 20, 40, 60, 75, 80, 100]
     assert not any(KeepConfig(drift_every=0).reads_after(step, 100) for step in range(1, 100))
 
 
@@ -173,7 +175,7 @@ def test_a_law_of_earlier_runs_says_the_end_from_the_first_reading_on(tmp_path: 
     assert said is not None
     assert said["l_ft"]["low"] <= truth.L_ft <= said["l_ft"]["high"]
     assert said["l_f_rise"]["value"] == pytest.approx(float(truth.L_f) - 0.5, abs=0.02)
-    assert "needs a tenth" in said["kl"]
+    assert "needs a quarter" in said["kl"]
     astray = forecast_row(rows(30, P=size * 1e3, L_f=9.0), END, [1.0] * END, (), replace_first(law, 10))
     assert astray is not None
     assert "does not follow the law" in astray["l_f_rise"]
