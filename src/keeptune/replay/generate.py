@@ -29,9 +29,10 @@ from keeptune.models.quantized import check_storable, settle
 from keeptune.replay.batch import ReplayBatch, opened_batch
 from keeptune.replay.diversity import check_diversity
 from keeptune.replay.engines import Engine, engine_named
-from keeptune.replay.openings import Opening, Prompts, find_openings, open_rows, recorded_openings
+from keeptune.replay.openings import Prompts, find_openings, open_rows, recorded_openings
 from keeptune.replay.pool import (
     DEFAULT_ENGINE,
+    Opening,
     PoolSettings,
     Predictions,
     ReplayPool,

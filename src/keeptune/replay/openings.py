@@ -43,11 +43,10 @@ from keeptune.log import logger
 from keeptune.models.limits import learned_positions
 from keeptune.models.vocabulary import document_start
 from keeptune.replay.batch import ReplayBatch, opened_batch
-from keeptune.replay.pool import PoolSettings, read_manifest
+from keeptune.replay.pool import Opening, PoolSettings, read_manifest
 from keeptune.replay.probe import Probe, Prober
 
 Prompts = Literal["document", "chat"]
-Opening = Literal["auto", "start", "twice", "newline", "text", "start-text"]
 OpeningIds = Sequence[int] | Sequence[Sequence[int]]
 _Make = Callable[[], list[list[int]]]
 

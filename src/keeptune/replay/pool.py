@@ -34,6 +34,7 @@ from keeptune.replay.batch import ReplayBatch, opened_batch
 from keeptune.storage import atomic_file, sha256_file, write_json
 
 Predictions = Literal["hidden", "topk", "none"]
+Opening = Literal["auto", "start", "twice", "newline", "text", "start-text"]
 
 _FORMAT = 2
 _MANIFEST = "manifest.json"
