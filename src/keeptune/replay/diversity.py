@@ -148,7 +148,8 @@ def pool_rows(pool: ReplayPool) -> list[list[int]]:
 
 def separators(pool: ReplayPool, tokenizer: Any) -> frozenset[int]:
     """The ids that end a document or a turn: the document start, which stands between documents, and the EOS."""
-    found = {pool.settings.start_token, *(opening[0] for opening in pool.settings.openings), tokenizer.eos_token_id}
+    openings = pool.settings.openings if pool.settings.opening in ("chat", "given") else []  # others begin with text
+    found = {pool.settings.start_token, *(opening[0] for opening in openings), tokenizer.eos_token_id}
     with suppress(ConfigError):  # the tokenizer has no document start
         found.add(document_start(tokenizer)[0])
     return frozenset(found - {None})

@@ -103,20 +103,11 @@ def find_openings(
     """
     if opening not in get_args(Opening):
         raise ConfigError(f"unknown opening {opening!r}", f"choose one of {', '.join(get_args(Opening))}")
-    one = start is None or isinstance(start, str | int)
-    if opening != "auto" and (prompts == "chat" or not one):
-        what = "chats open as the chat template says" if prompts == "chat" else "several start tokens open rows in turn"
-        raise ConfigError(f"{what}, and opening is {opening!r}", "leave opening out, or open rows as documents")
-    if prompts == "chat":
-        return _given(tokenizer, "chat", [chat_opening(tokenizer)], "the chat template up to the user's first words")
-    if not one:
-        firsts = [document_start(tokenizer, override=token)[0] for token in start]  # type: ignore[union-attr]
-        if not firsts:
-            raise ConfigError("the list of start tokens is empty", "give one or more, or leave start out")
-        return _given(tokenizer, "given", [[first] for first in firsts], f"{len(firsts)} tokens as given, in turn")
+    if prompts == "chat" or not (start is None or isinstance(start, str | int)):
+        return _unprobed(tokenizer, prompts, start, opening)
     newline = tokenizer("\n", add_special_tokens=False, verbose=False)["input_ids"]
     try:
-        first, found = document_start(tokenizer, override=start)  # type: ignore[arg-type]
+        first, found = document_start(tokenizer, override=start)
     except ConfigError as error:
         if start is not None or opening not in ("auto", "newline") or not newline:
             raise
@@ -137,6 +128,22 @@ def find_openings(
         candidates = {opening: candidates[opening]}
     name, openings, probes = _choose(candidates, prober)
     return _found(tokenizer, first, name, openings, {n: asdict(p) for n, p in probes.items()}, found)
+
+
+def _unprobed(
+    tokenizer: Any, prompts: Prompts, start: str | int | Sequence[str | int] | None, opening: Opening
+) -> Openings:
+    """A chat's opening, or several start tokens: neither leaves anything to choose."""
+    if opening != "auto":
+        what = "chats open as the chat template says" if prompts == "chat" else "several start tokens open rows in turn"
+        raise ConfigError(f"{what}, and opening is {opening!r}", "leave opening out, or open rows as documents")
+    if prompts == "chat":
+        return _given(tokenizer, "chat", [chat_opening(tokenizer)], "the chat template up to the user's first words")
+    starts = [start] if start is None or isinstance(start, str | int) else start
+    firsts = [document_start(tokenizer, override=token)[0] for token in starts]
+    if not firsts:
+        raise ConfigError("the list of start tokens is empty", "give one or more, or leave start out")
+    return _given(tokenizer, "given", [[first] for first in firsts], f"{len(firsts)} tokens as given, in turn")
 
 
 def _candidates(prober: Prober, first: int, newline: list[int], most: float) -> dict[str, _Make]:

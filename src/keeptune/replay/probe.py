@@ -69,13 +69,15 @@ class Prober:
             several_OG = torch.tensor([list(opening) for opening in openings])
             first_OV = self._log_probs(self._states(several_OG, 1, exact=True))[:, 0]
             p_V = first_OV.exp().mean(dim=0)
-            rows_RG = several_OG.repeat(-(-_ROWS // len(several_OG)), 1)
+            parts = several_OG.repeat(-(-_ROWS // len(several_OG)), 1).split(_ROWS)
+            noise = [self._noise(self.sample(part_RG, POSITIONS - 1)) for part_RG in parts if self.exact is not None]
+            known = [self._known(part_RG) for part_RG in parts if self.known]
             return Probe(
                 entropy=-(first_OV.exp() * first_OV).nan_to_num().sum(dim=-1).mean().item(),
                 top=self.tokenizer.decode([int(p_V.argmax())]),
                 share=p_V.max().item(),
-                noise=self._noise(self.sample(rows_RG, POSITIONS - 1)),
-                known=self._known(rows_RG),
+                noise=torch.cat(noise).mean(dim=0).clamp(min=0.0).tolist() if noise else None,
+                known=torch.cat(known).mean().item() if known else 0.0,
             )
 
     @torch.inference_mode()
@@ -95,20 +97,18 @@ class Prober:
             most_O = self._log_probs(self._states(torch.tensor(openings), 1))[:, 0].amax(dim=-1)
         return [openings[place] for place in sorted(most_O.argsort(stable=True)[:count].tolist())]
 
-    def _noise(self, rows_RP: Tensor) -> list[float] | None:
-        """KL(float32‖16 bit) at the last positions, each a mean over the rows."""
-        if self.exact is None:
-            return None
+    def _noise(self, rows_RP: Tensor) -> Tensor:
+        """KL(float32‖16 bit) at the last positions [R, P]."""
         log_p_RPV = self._log_probs(self._states(rows_RP, POSITIONS, exact=True))
         log_q_RPV = self._log_probs(self._states(rows_RP, POSITIONS))
-        kl_RP = (log_p_RPV.exp() * (log_p_RPV - log_q_RPV)).nan_to_num().sum(dim=-1)
-        return kl_RP.mean(dim=0).clamp(min=0.0).tolist()
+        return (log_p_RPV.exp() * (log_p_RPV - log_q_RPV)).nan_to_num().sum(dim=-1)
 
-    def _known(self, rows_RG: Tensor) -> float:
+    def _known(self, rows_RG: Tensor) -> Tensor:
+        """−log p of known text after the openings [R, K]."""
         known_RK = torch.tensor([self.known[row % len(self.known)] for row in range(len(rows_RG))])
         rows_RP = torch.cat([rows_RG, known_RK], dim=1)[:, :-1]
         log_p_RKV = self._log_probs(self._states(rows_RP, known_RK.shape[1], exact=True))
-        return -log_p_RKV.gather(2, known_RK[..., None].to(log_p_RKV.device)).mean().item()
+        return -log_p_RKV.gather(2, known_RK[..., None].to(log_p_RKV.device))[..., 0]
 
     def _states(self, rows_RP: Tensor, last: int, exact: bool = False) -> Tensor:
         """The final hidden states at the last positions [R, last, D]: exact where they can be, or as trained."""

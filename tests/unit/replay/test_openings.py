@@ -19,11 +19,10 @@ from keeptune.data.templates import select_template
 from keeptune.errors import ConfigError, OutputExists
 from keeptune.log import logger
 from keeptune.models.modeling import hidden_states
-from keeptune.replay import generate
 from keeptune.replay.batch import opened_batch
 from keeptune.replay.engines.torch import TorchEngine
 from keeptune.replay.generate import sample_pool, text_pool
-from keeptune.replay.openings import Openings, best_of, chat_opening, find_openings, open_rows
+from keeptune.replay.openings import best_of, chat_opening, open_rows
 from keeptune.replay.pool import ReplayPool
 from keeptune.replay.probe import Probe
 from keeptune.replay.sampled import sampling_z
@@ -32,6 +31,7 @@ from keeptune.storage import sha256_file
 from keeptune.train.replay_term import replay_sum
 from tests.helpers.families import family_model
 from tests.helpers.models import CHAT_TEMPLATE, make_model, make_tokenizer
+from tests.helpers.openings import RAGGED, ragged_pool
 
 SYSTEM = "<|im_start|>system\nBe kind.<|im_end|>\n"
 USER = "<|im_start|>user\n"
@@ -175,10 +175,8 @@ def test_each_opening_can_be_asked_for(tmp_path: Path, name: Any, length: int, e
         sample_pool(
             make_model(), make_tokenizer(), tmp_path / "pool", opening="twice" if name == "start" else "start", **SIZE
         )
-    again = sample_pool(make_model(), make_tokenizer(), tmp_path / "again", opening=name, **{**SIZE, "tokens": 150})
-    assert {p.name: sha256_file(p) for p in again.folder.iterdir()} == {
-        p.name: sha256_file(p) for p in grown.folder.iterdir() if p.name != "shard-00001.safetensors"
-    } or again.shards != grown.shards, "same seed, same bytes"
+    again = sample_pool(make_model(), make_tokenizer(), tmp_path / "again", opening=name, **SIZE)
+    assert again.shards == grown.shards[:1], "same seed, same bytes"
 
 
 @pytest.mark.parametrize("name", ["llama", "gpt_neo", "mamba", "rwkv", "gemma3_text", "qwen3_next"])
@@ -196,20 +194,8 @@ def test_every_kind_of_cache_reads_an_opening_before_it_samples(name: str, tmp_p
     torch.testing.assert_close(engine.log_probs_CT, own_RT, rtol=0, atol=2e-3)
 
 
-RAGGED = [[0], [9, 8, 0], [5, 0], [7, 6, 5, 4, 3, 0]]
-"""Openings of several lengths."""
-
-
-def ragged_pool(folder: Path, monkeypatch: pytest.MonkeyPatch, **settings: Any) -> ReplayPool:
-    found = find_openings(make_model(), make_tokenizer(), length=12, seed=0)
-    several = Openings(settings={**found.settings, "openings": RAGGED}, description="several lengths")
-    with monkeypatch.context() as patch:
-        patch.setattr(generate, "find_openings", lambda *given, **how: several)
-        return sample_pool(make_model(), make_tokenizer(), folder, **{**SIZE, **settings})
-
-
-def test_rows_whose_openings_differ_in_length(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    pool = ragged_pool(tmp_path / "pool", monkeypatch)
+def test_rows_whose_openings_differ_in_length(tmp_path: Path) -> None:
+    pool = ragged_pool(tmp_path / "pool")
     batch = pool.batch(torch.tensor([3, 0, 6, 1]))
     assert (batch.length, batch.tokens_BW.shape, batch.targets_BT.shape) == (12, (4, 18), (4, 12))
     alone = [pool.batch(torch.tensor([row])) for row in (3, 0, 6, 1)]
@@ -227,12 +213,10 @@ def test_rows_whose_openings_differ_in_length(tmp_path: Path, monkeypatch: pytes
     assert abs(sampling_z(pool.batch(torch.arange(0, 10, 4)).tokens_BW, make_model(), torch.float32, 12, 1.0)) < 4
 
 
-def test_every_teacher_says_the_same_of_openings_of_several_tokens(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_every_teacher_says_the_same_of_openings_of_several_tokens(tmp_path: Path) -> None:
     base, tuned = make_model(), make_model(seed=1)
-    topk = ragged_pool(tmp_path / "topk", monkeypatch, predictions="topk", top_k=258)
-    hidden = ragged_pool(tmp_path / "hidden", monkeypatch)
+    topk = ragged_pool(tmp_path / "topk", predictions="topk", top_k=258)
+    hidden = ragged_pool(tmp_path / "hidden")
     rows = torch.tensor([1, 2, 3, 0, 7])
     batch = hidden.batch(rows)
     assert torch.equal(batch.tokens_BW, topk.batch(rows).tokens_BW)
