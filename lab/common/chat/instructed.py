@@ -34,9 +34,7 @@ from keeptune.audit.texts import self_rows, text_rows
 from keeptune.log import logger
 from keeptune.models.loading import load_model, load_tokenizer
 from keeptune.models.modeling import select_attention
-from keeptune.models.vocabulary import document_start
 from keeptune.models.wheels import cache_folder
-from keeptune.replay.openings import chat_opening
 from keeptune.runs.run import task_rows, tune
 from keeptune.storage import read_lines
 from keeptune.workspace import Steps
@@ -178,9 +176,6 @@ def _pool(cell: Cell, method: Method, folder: Path) -> None:
     }
     if method.text == "foreign":
         text_pool(base, tokenizer, folder / "pool", source_of(cell["foreign"]), source=cell["foreign"], **how)
-    elif method.prompts == "mixed":
-        starts = [document_start(tokenizer)[0], chat_opening(tokenizer)[0]]
-        sample_pool(base, tokenizer, folder / "pool", start=starts, **how)
     else:
         sample_pool(base, tokenizer, folder / "pool", prompts=method.prompts, **how)
 

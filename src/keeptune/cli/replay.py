@@ -38,8 +38,9 @@ class _Flags:
     """What stands before a row, as context: start, the token that starts a document; that token twice; a newline and
     that token; a newline, a short text of the base's own and that token; or start-text. auto takes the first after
     which the base's predictions are varied and hardly depend on rounding, and prints the numbers."""
-    prompts: Literal["document", "chat"] = "document"
-    """Start rows as a document, or as a chat, whose user turns the model writes too."""
+    prompts: Literal["document", "chat", "mixed"] = "document"
+    """Start rows as a document; as a chat, whose user turns the model writes too; or mixed, every second row as a chat.
+    mixed keeps most of a model that is used for both."""
     chat_template: str | None = None
     """Jinja file that renders chats, or one of the tokenizer's templates by name. By default the tokenizer's own."""
     temperature: float = 1.0
@@ -79,13 +80,14 @@ def replay(model: Base, *, flags: _Flags = _DEFAULTS) -> None:
             f"cannot make a pool of {flags.tokens} tokens in rows of {flags.length}",
             "give --tokens 1 or more, --length 2 or more",
         )
-    if flags.text is not None and (flags.prompts == "chat" or flags.temperature != 1.0):
+    if flags.text is not None and (flags.prompts != "document" or flags.temperature != 1.0):
         raise ConfigError(
             "--prompts and --temperature are for sampling, and --text uses real text",
             "leave out --text, or leave out --prompts and --temperature",
         )
-    if flags.chat_template is not None and flags.prompts != "chat":
-        raise ConfigError("--chat-template is for rows that start as a chat", "add --prompts chat, or leave it out")
+    if flags.chat_template is not None and flags.prompts == "document":
+        fix = "add --prompts chat or --prompts mixed, or leave it out"
+        raise ConfigError("--chat-template is for rows that start as a chat", fix)
     return _write_pool(model, flags, flags.out)
 
 
@@ -143,7 +145,8 @@ def _describe(pool: "ReplayPool", tokenizer: Any, samples: int) -> None:
     rows, settings = pool_rows(pool), pool.settings
     found = measure_diversity(rows, tokenizer, separators(pool, tokenizer))
     opened = openings.describe(settings.opening, settings.openings, settings.probe, tokenizer)
-    lines = [opened, f"prompts: {settings.prompts}; {settings.sampling}"]
+    chats = f", every second row as a chat with {tokenizer.decode(settings.opening_of(1))!r}"
+    lines = [opened, f"prompts: {settings.prompts}{chats * (settings.prompts == 'mixed')}; {settings.sampling}"]
     lines += describe(found, languages_of(rows, tokenizer))
     for row in range(min(samples, pool.rows)):
         tokens_T1 = pool.tokens_of(row)

@@ -148,8 +148,12 @@ def pool_rows(pool: ReplayPool) -> list[list[int]]:
 
 def separators(pool: ReplayPool, tokenizer: Any) -> frozenset[int]:
     """The ids that end a document or a turn: the document start, which stands between documents, and the EOS."""
-    openings = pool.settings.openings if pool.settings.opening in ("chat", "given") else []  # others begin with text
-    found = {pool.settings.start_token, *(opening[0] for opening in openings), tokenizer.eos_token_id}
+    settings, begins = pool.settings, list[list[int]]()
+    if settings.prompts == "mixed":
+        begins = settings.openings[1::2]  # of chats; those of documents may begin with text
+    elif settings.opening in ("chat", "given"):
+        begins = settings.openings
+    found = {settings.start_token, *(opening[0] for opening in begins), tokenizer.eos_token_id}
     with suppress(ConfigError):  # the tokenizer has no document start
         found.add(document_start(tokenizer)[0])
     return frozenset(found - {None})

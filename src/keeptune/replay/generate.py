@@ -76,7 +76,8 @@ def sample_pool(
         tokens: number of targets, rounded up to whole rows of `length` targets.
         length: targets of a row. The opening comes before them: it is context, and no target.
         start: the document-start token, as text or id, if the detected one is wrong. Several open rows in turn.
-        prompts: how rows start: as a `document`, or as a `chat`, with the chat template up to the user's first words.
+        prompts: how rows start: as a `document`; as a `chat`, with the chat template up to the user's first words; or
+            `mixed`, as a document and as a chat in turn.
         opening: what stands before a document; `auto` chooses by what the base predicts after each candidate, see
             `keeptune.replay.openings`.
         temperature: divides the logits before sampling. Values below 1 give more typical text, above 1 more varied
@@ -240,7 +241,7 @@ def _sample_rows(
     pool: ReplayPool, model: nn.Module, dtype: torch.dtype, engine: str | Engine, temperature: float
 ) -> None:
     causal, settings = causal_model(model), pool.settings
-    label = "Sampling replay text" if settings.prompts == "document start" else "Sampling chats"
+    label = "Sampling chats" if settings.prompts == "chat" else "Sampling replay text"
     with evaluating(causal), track(label, pool.tokens, "tokens") as progress:
         if isinstance(engine, str):
             engine = engine_named(engine)(

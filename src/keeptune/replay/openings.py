@@ -27,7 +27,7 @@ breaks. Candidates that do not fit the model's positions are left out.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from math import inf
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -46,7 +46,7 @@ from keeptune.replay.batch import ReplayBatch, opened_batch
 from keeptune.replay.pool import Opening, PoolSettings, read_manifest
 from keeptune.replay.probe import Probe, Prober
 
-Prompts = Literal["document", "chat"]
+Prompts = Literal["document", "chat", "mixed"]
 OpeningIds = Sequence[int] | Sequence[Sequence[int]]
 _Make = Callable[[], list[list[int]]]
 
@@ -93,6 +93,7 @@ def find_openings(
 
     Args:
         model: the base, as it is to be probed: without an adapter.
+        prompts: rows start as documents, as chats, or (mixed) as a document and as a chat in turn.
         start: the token that starts a document, where the detected one is wrong. Several open rows in turn, unprobed.
         opening: a name in the table above, or `auto` for the rule.
         seed: of the base's own texts.
@@ -103,6 +104,12 @@ def find_openings(
     """
     if opening not in get_args(Opening):
         raise ConfigError(f"unknown opening {opening!r}", f"choose one of {', '.join(get_args(Opening))}")
+    if prompts == "mixed":
+        chat = chat_opening(tokenizer)
+        if known is not None and known.prompts == "mixed":
+            known = replace(known, prompts="document start", openings=known.openings[::2])
+        how: dict[str, Any] = {"start": start, "opening": opening, "length": length, "seed": seed, "known": known}
+        return _mixed(find_openings(model, tokenizer, **how), chat, tokenizer)
     if prompts == "chat" or not (start is None or isinstance(start, str | int)):
         return _unprobed(tokenizer, prompts, start, opening)
     newline = tokenizer("\n", add_special_tokens=False, verbose=False)["input_ids"]
@@ -144,6 +151,15 @@ def _unprobed(
     if not firsts:
         raise ConfigError("the list of start tokens is empty", "give one or more, or leave start out")
     return _given(tokenizer, "given", [[first] for first in firsts], f"{len(firsts)} tokens as given, in turn")
+
+
+def _mixed(documents: Openings, chat: list[int], tokenizer: Any) -> Openings:
+    """The openings of documents, each followed by a chat's."""
+    openings = [opening for document in documents.ids for opening in (document, chat)]
+    return Openings(
+        settings={**documents.settings, "openings": openings, "prompts": "mixed"},
+        description=f"{documents.description}; every second row opens as a chat, with {tokenizer.decode(chat)!r}",
+    )
 
 
 def _candidates(prober: Prober, first: int, newline: list[int], most: float) -> dict[str, _Make]:

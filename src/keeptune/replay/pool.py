@@ -75,7 +75,7 @@ class PoolSettings:
     versions: dict[str, str]
     """Versions of keeptune and of its main dependencies."""
     prompts: str = "document start"
-    """How a row starts: `document start` or `chat`."""
+    """How a row starts: `document start`, `chat`, or `mixed`, as both in turn."""
     opening: str = "start"
     """How rows open, by the name of a candidate of `keeptune.replay.openings`; or `chat`, or `given`."""
     openings: list[list[int]] = field(default_factory=list)

@@ -81,6 +81,52 @@ def test_a_pool_of_chats(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizer
     assert (short.rows, short.tokens) == (20, 40)
 
 
+BOS_TEMPLATE = "{{ bos_token }}" + CHAT_TEMPLATE.replace("<|im_start|>", "")
+
+
+@pytest.mark.parametrize(
+    ("template", "how"),
+    [
+        (CHAT_TEMPLATE, {}),
+        (CHAT_TEMPLATE, {"start": "<|im_start|>"}),
+        (SYSTEM + CHAT_TEMPLATE, {"opening": "text"}),
+        (BOS_TEMPLATE, {}),
+        (BOS_TEMPLATE, {"start": "<|im_start|>"}),  # documents and chats begin with the same token
+        ("<|endoftext|>" + BOS_TEMPLATE, {"start": ["<|endoftext|>", "a"]}),
+    ],
+)
+def test_a_mixed_pool_holds_documents_and_chats_in_turn(template: str, how: dict[str, Any], tmp_path: Path) -> None:
+    model, tokenizer = make_model(), make_tokenizer(template)
+    chat, rows = chat_opening(tokenizer), 12
+    size: dict[str, Any] = {"tokens": rows * 10, "length": 10, "dtype": torch.float32, **how}
+    pool = sample_pool(model, tokenizer, tmp_path / "mixed", prompts="mixed", **size)
+    documents = sample_pool(model, tokenizer, tmp_path / "documents", **size)
+    assert (pool.rows, pool.tokens, pool.settings.prompts) == (rows, rows * 10, "mixed")
+    for row in range(rows):
+        opening = chat if row % 2 else documents.settings.opening_of(row // 2)
+        tokens = pool.tokens_of(row).tolist()
+        assert tokens[: len(opening)] == opening
+        assert len(tokens) == len(opening) + 10
+        assert pool.batch(torch.tensor([row])).targets_BT[0].tolist() == tokens[len(opening) :]
+    assert len({tuple(pool.tokens_of(row).tolist()) for row in range(rows)}) == rows
+    assert pool.settings.probe == documents.settings.probe
+    again = sample_pool(model, tokenizer, tmp_path / "again", prompts="mixed", **size)
+    assert [shard["sha256"] for shard in again.shards] == [shard["sha256"] for shard in pool.shards]
+    assert sample_pool(model, tokenizer, tmp_path / "mixed", prompts="mixed", **size).settings == pool.settings
+    with pytest.raises(OutputExists, match="prompts"):
+        sample_pool(model, tokenizer, tmp_path / "mixed", **size)
+    # A row's states are those of its text alone: the padding beside shorter openings is not seen.
+    for row in (0, 1):
+        batch = pool.batch(torch.tensor([row]))
+        states = batch.at_targets(hidden_states(model, batch.inputs_BP)).detach()
+        torch.testing.assert_close(states, batch.hidden_BTD[0], rtol=1e-4, atol=1e-5)
+
+
+def test_a_mixed_pool_needs_a_chat_template(model: LlamaForCausalLM, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="no chat template"):
+        sample_pool(model, make_tokenizer(None), tmp_path, tokens=40, length=20, prompts="mixed")
+
+
 def probe(**numbers: Any) -> Probe:
     return Probe(**{"entropy": 5.0, "top": "-", "share": 0.1, "noise": [0.0005] * 3, "known": 4.0, **numbers})
 
