@@ -17,11 +17,10 @@ from keeptune.laws.readings import ReplayRuns
 from keeptune.laws.replay.fit import ReplayFit
 from keeptune.laws.replay.law import Form, Model
 from keeptune.log import track
-from keeptune.stats import bootstrap
+from keeptune.stats import bootstrap_ratio
 from keeptune.storage import damaged_json
 
 FORMS: Sequence[Form] = get_args(Form)
-_RESAMPLES = 10_000
 
 
 class Comparison(TypedDict):
@@ -78,7 +77,7 @@ def leave_cells_out(runs: ReplayRuns, forms: Sequence[Form] = FORMS) -> Comparis
 
 def _mean(values: Floats) -> tuple[float, float, float]:
     """With the ends of its interval."""
-    value, low, high = bootstrap(lambda drawn: values[drawn].mean(), len(values), resamples=_RESAMPLES).ends().values()
+    value, low, high = bootstrap_ratio(values, np.ones(len(values))).ends().values()
     return value, low, high
 
 

@@ -65,7 +65,7 @@ def certify(context: KeepContext, *, step: int) -> dict[str, Any]:
 
     kl_RT = context.host.call(values)[:, MEASURES.index("kl")].double().reshape(batch.targets_BT.shape)
     rows, length = kl_RT.shape
-    kl = bootstrap_ratio(kl_RT.sum(dim=1).numpy(), np.full(rows, float(length)))
+    kl = bootstrap_ratio(kl_RT.sum(dim=1).numpy(), np.full(rows, float(length)), least=0.0)
     return {
         "budget": context.keep.budget,
         "kl": kl.as_dict(),

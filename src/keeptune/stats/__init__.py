@@ -1,0 +1,39 @@
+"""The statistics that everything shares: intervals, exact tests, p-values, and one rule for many comparisons."""
+
+from keeptune.stats.comparisons import holm, p_apart, p_outside
+from keeptune.stats.exact import clopper_pearson, mcnemar, wilson
+from keeptune.stats.interval import (
+    LEVEL,
+    MIN_DOCUMENTS,
+    TAILS,
+    Array,
+    Interval,
+    evenly_spaced,
+    format_ends,
+    format_interval,
+    student,
+)
+from keeptune.stats.resampling import METHOD, RESAMPLES, bootstrap, bootstrap_ratio, resampled_counts
+
+__all__ = [
+    "LEVEL",
+    "METHOD",
+    "MIN_DOCUMENTS",
+    "RESAMPLES",
+    "TAILS",
+    "Array",
+    "Interval",
+    "bootstrap",
+    "bootstrap_ratio",
+    "clopper_pearson",
+    "evenly_spaced",
+    "format_ends",
+    "format_interval",
+    "holm",
+    "mcnemar",
+    "p_apart",
+    "p_outside",
+    "resampled_counts",
+    "student",
+    "wilson",
+]

@@ -1,0 +1,87 @@
+"""A value with its interval, and how it is written."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+Array = npt.NDArray[np.float64]
+
+LEVEL = 0.95
+TAILS = ((1 - LEVEL) / 2, (1 + LEVEL) / 2)
+MIN_DOCUMENTS = 10
+"""Fewer documents are too few for a verdict."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Interval:
+    """A value with its 95 % interval; `low` and `high` are None when one document cannot give an interval."""
+
+    value: float
+    low: float | None
+    high: float | None
+    documents: int  # or items behind it
+
+    @classmethod
+    def of_resamples(
+        cls, value: float, resampled_R: Array, documents: int, method: Literal["linear", "nearest"] = "linear"
+    ) -> Interval:
+        """The percentile interval of a statistic's resampled values, fp64 [R]; `bootstrap` covers better.
+
+        `method` says how `numpy.quantile` interpolates; `nearest` where resampled values may be infinite.
+        """
+        if documents == 1:
+            return cls(value=float(value), low=None, high=None, documents=1)
+        low, high = np.quantile(resampled_R, TAILS, method=method)
+        return cls(value=float(value), low=float(low), high=float(high), documents=documents)
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return asdict(self)
+
+    def ends(self) -> dict[str, Any]:
+        """For JSON, without the number of documents: `value`, `low`, `high`."""
+        return {"value": self.value, "low": self.low, "high": self.high}
+
+
+def student(share: float, freedom: int) -> float:
+    """The quantile of Student's t with so many degrees of freedom."""
+    from scipy.special import stdtrit  # noqa: PLC0415 — slow to import
+
+    return float(stdtrit(freedom, share))
+
+
+def format_ends(
+    low: float | None, high: float | None, form: str = ".4f", number: Callable[[float, str], str] = format
+) -> str:
+    """`[0.027, 0.036]`, or an empty string where there is no interval."""
+    return "" if low is None or high is None else f"[{number(low, form)}, {number(high, form)}]"
+
+
+def format_interval(
+    interval: Mapping[str, Any],
+    form: str = ".4f",
+    *,
+    ends: str | None = None,
+    scale: float = 1,
+    separator: str = " ",
+    number: Callable[[Any, str], str] = format,
+) -> str:
+    """`0.031 [0.027, 0.036]` from `value`, `low` and `high`; the value alone where there is no interval.
+
+    `form` is a Python format, `ends` another one for both ends, and `number` formats a single number. The numbers are
+    multiplied by `scale`: 100 shows shares in per cent.
+    """
+    value, low, high = (None if interval[end] is None else scale * interval[end] for end in ("value", "low", "high"))
+    shown = format_ends(low, high, ends or form, number)
+    return number(value, form) + (separator + shown if shown else "")
+
+
+def evenly_spaced(total: int, count: int) -> list[int]:
+    """At most `count` places, spread evenly over 0 … total − 1."""
+    count = min(total, count)
+    return [place * total // count for place in range(count)]
