@@ -44,8 +44,8 @@ def answers(change: float, p: float) -> dict[str, Any]:
         "wrong_to_right": 1,
         "mcnemar_p": p,
         "agreement": estimate(0.8),
-        "forgetting": {"raw": 0.18, "chance": 0.02, "beyond_chance": 0.16},
-        "backward_transfer": {"raw": 0.02, "chance": 0.02, "beyond_chance": 0.0},
+        "forgetting": {"raw": 0.18, "low": 0.1, "high": 0.31, "chance": 0.02, "beyond_chance": 0.16},
+        "backward_transfer": {"raw": 0.02, "low": 0.0, "high": 0.1, "chance": 0.02, "beyond_chance": 0.0},
         "answers": {"base": "A", "tuned": "B"},
     }
 

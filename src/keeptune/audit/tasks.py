@@ -22,7 +22,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from keeptune.audit.answers import rendered, shared_prefix
 from keeptune.audit.items import Item, read_items
 from keeptune.audit.meter import measure
-from keeptune.audit.paired import compare
+from keeptune.audit.paired import ASSUMPTION, compare
 from keeptune.audit.texts import named_sources
 from keeptune.data.rows import IGNORED_LABEL
 from keeptune.errors import SourceError
@@ -40,13 +40,12 @@ DESCRIPTION = {
     "plain": "Question: …\\nAnswer: and the option",
     "chat": "the same question as a user's turn in the base's chat template, the option as the assistant's answer",
     **SCORINGS,
-    "change": "accuracy of the tuned model − of the base, with Wald's interval for paired answers (where "
-    "none changed, the exact bound on the share that changes)",
+    "change": "accuracy of the tuned model − of the base, with Bonett and Price's interval for paired answers",
     "accuracy_base, accuracy_tuned, agreement": "shares of the items, with Wilson's interval; they agree where both "
     "choose the same option",
     "mcnemar_p": "exact two-sided p of the items that only one model has right",
-    "forgetting, backward_transfer": "share of items right→wrong, wrong→right; chance is what guessing would change "
-    "(arXiv 2510.17776)",
+    "forgetting, backward_transfer": "share of items right→wrong, wrong→right, with Wilson's interval; chance is what "
+    f"guessing would change (arXiv 2510.17776). {ASSUMPTION}",
 }
 _PROMPT = "Question: {question}\nAnswer:"
 _LEFT_OUT = "-"

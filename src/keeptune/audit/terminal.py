@@ -84,7 +84,8 @@ def print_tasks(report: dict[str, Any]) -> None:
             row += [shares(result["accuracy_base"]), shares(result["accuracy_tuned"])]
             row += [_per_cent(result["change"], form=".1f")]
             row += [f"{result['right_to_wrong']}, {result['wrong_to_right']}\np {result['mcnemar_p']:.3f}"]
-            rows.append([*row, shares(result["agreement"]), f"{result['forgetting']['beyond_chance'] * 100:.1f}"])
+            beyond = result["forgetting"]["beyond_chance"]
+            rows.append([*row, shares(result["agreement"]), "–" if beyond is None else f"{beyond * 100:.1f}"])
     title = "Multiple choice, the likeliest option per character; per cent of the items"
     _print(_table(title, {"task": {"no_wrap": True}, **dict.fromkeys(numbers, _RIGHT)}, rows))
 

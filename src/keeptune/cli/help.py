@@ -95,7 +95,8 @@ distinguishable from zero, or not enough evidence (fewer than 10 documents).
 
 For every task, multiple-choice questions from the hub or a file in the layout of ARC, MMLU or CommonsenseQA: how many
 each model has right, plainly and in its chat template, how many were lost and gained and whether that is chance (exact
-McNemar), how often both give the same answer, and forgetting corrected for guessing.
+McNemar), how often both give the same answer, and, where the two models guess
+independently, forgetting corrected for guessing.
 
     keeptune audit smollm2 run/model --task arc=arc-challenge-test.jsonl --items 200
 

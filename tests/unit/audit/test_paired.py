@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from scipy.stats import beta
+from scipy.stats import binomtest
 
-from keeptune.audit.paired import chance_changes, compare, difference
+from keeptune.audit.paired import Guesses, chance_changes, compare, difference, guesses
 from keeptune.stats import Interval, mcnemar
 
 
@@ -22,26 +22,47 @@ def ends(interval: Interval) -> tuple[Any, ...]:
 
 
 def test_published_check_values() -> None:
-    change = difference(45, 20, 500)
-    assert ends(change) == pytest.approx((-0.050, -0.0813, -0.0187), abs=5e-5)
+    # Wald's interval for 45 lost and 20 gained of 500 is −.050 [−.0813, −.0187]; one more of each of 502 is near it.
+    low, high = -25 / 502 - 1.959964 * half_width(67, -25, 502), -25 / 502 + 1.959964 * half_width(67, -25, 502)
+    assert ends(difference(45, 20, 500)) == pytest.approx((-0.050, low, high), abs=1e-6)
+    assert (low, high) == pytest.approx((-0.0813, -0.0187), abs=7e-4)
     assert mcnemar(45, 20) == pytest.approx(0.00263, abs=5e-6)
 
 
-def test_the_paired_interval_covers_the_truth_at_its_level() -> None:
-    generator = np.random.default_rng(0)
-    lost_gained_same = generator.multinomial(200, [0.10, 0.05, 0.85], size=1000)
+def half_width(changed: int, moved: int, items: int) -> float:
+    return math.sqrt(changed / items - (moved / items) ** 2) / math.sqrt(items)
+
+
+@pytest.mark.parametrize("items", [12, 20, 50, 200])
+@pytest.mark.parametrize(("lost", "gained"), [(0.02, 0.02), (0.1, 0.1), (0.2, 0.05), (0.35, 0.02), (0.3, 0.3)])
+def test_the_paired_interval_covers_the_truth_at_its_level(items: int, lost: float, gained: float) -> None:
+    drawn = np.random.default_rng(0).multinomial(items, [lost, gained, 1 - lost - gained], size=2000)
+    counts, times = np.unique(drawn[:, :2], axis=0, return_counts=True)
     covered = 0
-    for lost, gained, _ in lost_gained_same.tolist():
-        _, low, high = ends(difference(lost, gained, 200))
-        covered += low <= -0.05 <= high
-    assert 0.93 <= covered / 1000 <= 0.97
+    for (lost_, gained_), often in zip(counts.tolist(), times, strict=True):
+        _, low, high = ends(difference(lost_, gained_, items))
+        assert -1 <= low <= high <= 1
+        covered += often * (low <= gained - lost <= high)
+    assert covered / 2000 >= 0.93
 
 
 @pytest.mark.parametrize("items", [1, 20, 100])
 def test_no_change_is_not_surely_none(items: int) -> None:
-    # Clopper–Pearson's upper end for none of so many, as a quantile of the beta distribution.
-    bound = float(beta.ppf(0.975, 1, items))
-    assert ends(difference(0, 0, items)) == pytest.approx((0.0, -bound, bound))
+    half = min(1.959964 * half_width(2, 0, items + 2), 1.0)
+    assert ends(difference(0, 0, items)) == pytest.approx((0.0, -half, half), abs=1e-6)
+
+
+@pytest.mark.parametrize("items", [1, 12, 200])
+def test_a_change_stays_within_its_range(items: int) -> None:
+    for lost, gained in ((items, 0), (0, items)):
+        value, low, high = ends(difference(lost, gained, items))
+        assert -1 <= low <= value <= high <= 1
+
+
+@pytest.mark.parametrize(("lost", "gained"), [(0, 0), (1, 0), (6, 0), (45, 20), (3, 3)])
+def test_mcnemar_is_scipys_binomial_test(lost: int, gained: int) -> None:
+    expected = binomtest(lost, lost + gained).pvalue if lost + gained else 1.0
+    assert mcnemar(lost, gained) == pytest.approx(expected)
 
 
 def test_chance_by_hand() -> None:
@@ -55,6 +76,8 @@ def test_guessers_show_no_forgetting_beyond_chance() -> None:
     generator = np.random.default_rng(1)
     right, base, tuned = generator.integers(0, 4, (3, 200_000))
     result = compare(right, base, tuned, np.full(200_000, 4))
+    assert result["correction"]["guesses"] == Guesses.INDEPENDENT
+    assert result["correction"]["by_chance"] == pytest.approx(1 / 3)
     assert result["forgetting"]["raw"] == pytest.approx(3 / 16, abs=0.005)
     assert result["forgetting"]["chance"] == pytest.approx(result["forgetting"]["raw"], abs=0.005)
     assert result["backward_transfer"]["beyond_chance"] < 0.005
@@ -82,13 +105,17 @@ def test_a_comparison_by_hand() -> None:
     assert result["accuracy_base"]["value"] == 5 / 8
     assert result["accuracy_tuned"]["value"] == 4 / 8
     assert result["change"]["value"] == -1 / 8
-    assert result["change"]["high"] == pytest.approx(-1 / 8 + 1.959964 * math.sqrt(3 - 1 / 8) / 8, rel=1e-6)
+    assert result["change"]["high"] == pytest.approx(-1 / 10 + 1.959964 * half_width(5, -1, 10), rel=1e-6)
     assert result["mcnemar_p"] == 1.0
     # Both wrong in items 6 and 7, with the same wrong option in item 6 alone.
     assert result["agreement"]["value"] == 4 / 8
-    chance = (3 / 8) / 4 * (4 / 8)
-    assert result["forgetting"] == pytest.approx({"raw": 2 / 8, "chance": chance, "beyond_chance": 2 / 8 - chance})
-    assert result["backward_transfer"]["beyond_chance"] == pytest.approx(1 / 8 - chance)
+    # Two items that both answer wrongly say nothing of how they guess: the raw shares stand alone.
+    assert result["correction"]["guesses"] == Guesses.UNKNOWN
+    assert (result["correction"]["both_wrong"], result["correction"]["by_chance"]) == (2, 1 / 4)
+    assert (result["forgetting"]["raw"], result["backward_transfer"]["raw"]) == (2 / 8, 1 / 8)
+    for side in ("forgetting", "backward_transfer"):
+        assert result[side]["low"] < result[side]["raw"] < result[side]["high"]
+        assert (result[side]["chance"], result[side]["beyond_chance"]) == (None, None)
 
 
 def test_the_same_answers_change_nothing() -> None:
@@ -97,7 +124,60 @@ def test_the_same_answers_change_nothing() -> None:
     assert result["mcnemar_p"] == 1.0
     assert result["agreement"]["value"] == 1.0
     assert result["agreement"]["low"] < 0.5
-    assert result["forgetting"]["beyond_chance"] == 0.0
+    assert (result["forgetting"]["raw"], result["forgetting"]["beyond_chance"]) == (0.0, None)
+
+
+def likeness(options: int, shared: float, items: int = 4000, known: float = 0.4) -> dict[str, Any]:
+    """Two models that know the same items, and share some of their guesses."""
+    generator = np.random.default_rng(options)
+    right, base, other = generator.integers(0, options, (3, items))
+    knows = generator.random(items) < known
+    tuned = np.where(generator.random(items) < shared, base, other)
+    return guesses(right, np.where(knows, right, base), np.where(knows, right, tuned), np.full(items, options))
+
+
+@pytest.mark.parametrize("options", [3, 4, 5, 10])
+@pytest.mark.parametrize(
+    ("shared", "expected"),
+    [(0.0, Guesses.INDEPENDENT), (0.3, Guesses.ALIKE), (0.9, Guesses.ALIKE), (1.0, Guesses.ALIKE)],
+)
+def test_guesses_that_two_models_share_are_found(options: int, shared: float, expected: Guesses) -> None:
+    result = likeness(options, shared)
+    assert result["guesses"] == expected
+    assert result["by_chance"] == pytest.approx(1 / (options - 1))
+
+
+def test_two_options_leave_nothing_to_test_but_the_changes() -> None:
+    assert likeness(2, 0.0)["guesses"] == Guesses.UNKNOWN
+    assert likeness(2, 1.0)["guesses"] == Guesses.ALIKE
+    assert likeness(2, 1.0)["same_wrong_option"] is None
+
+
+def test_few_items_are_not_called_independent() -> None:
+    assert likeness(4, 0.0, items=60)["guesses"] == Guesses.UNKNOWN
+    assert likeness(4, 0.0, items=4000, known=0.999)["guesses"] == Guesses.UNKNOWN
+
+
+def test_models_that_avoid_each_others_guesses_are_not_independent() -> None:
+    right, base = np.random.default_rng(3).integers(0, 4, (2, 2000))
+    result = guesses(right, base, (base + 1) % 4, np.full(2000, 4))
+    assert result["guesses"] == Guesses.UNLIKE
+    assert result["same_wrong_option"]["value"] == 0.0
+
+
+def test_high_agreement_reports_raw_losses_and_no_correction() -> None:
+    # The case of the issue: of 200 items 7 are lost, agreement is high, and "chance" would be .165: the loss printed 0.
+    right = np.zeros(200, dtype=np.int64)
+    base = np.where(np.arange(200) < 60, 0, 1 + np.arange(200) % 3)
+    tuned = base.copy()
+    tuned[:7] = 1
+    tuned[100:104] = 0
+    result = compare(right, base, tuned, np.full(200, 4))
+    assert chance_changes(60 / 200, 57 / 200, np.full(200, 4)) == pytest.approx(0.165, abs=0.003)
+    assert (result["forgetting"]["raw"], result["right_to_wrong"], result["wrong_to_right"]) == (0.035, 7, 4)
+    assert result["forgetting"]["beyond_chance"] is None
+    assert result["correction"]["guesses"] == Guesses.ALIKE
+    assert result["mcnemar_p"] == pytest.approx(2 * sum(math.comb(11, k) for k in range(5)) / 2**11)
 
 
 def test_what_cannot_be_counted_is_refused() -> None:
