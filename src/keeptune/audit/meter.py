@@ -8,6 +8,7 @@ Shapes: B rows, T positions, N target tokens, D documents, M measures.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -68,7 +69,9 @@ class Drift:
 
     def interval(self, measure: str) -> Interval:
         """Mean per token of a measure (or of `l_f_rise`, `ce_change`), with a bootstrap interval over documents."""
-        return bootstrap_ratio(self.column(measure), self.tokens_D)
+        least = -math.inf if measure in ("l_f_rise", "ce_change") else 0.0
+        most = 1.0 if measure == "agreement" else math.inf
+        return bootstrap_ratio(self.column(measure), self.tokens_D, least=least, most=most)
 
     def summary(self) -> dict[str, Any]:
         """For JSON: the numbers of documents and tokens, and each measure with its interval."""

@@ -28,7 +28,7 @@ from keeptune.models.loading import load_model, load_tokenizer
 from keeptune.models.modeling import fingerprint
 from keeptune.models.vocabulary import Vocabularies, check_vocabularies, share_vocabulary, vocabularies
 from keeptune.replay.openings import chat_opening
-from keeptune.stats import LEVEL, RESAMPLES
+from keeptune.stats import METHOD
 from keeptune.storage import write_json, write_text
 from keeptune.system import commit, provenance, release, versions
 from keeptune.workspace import Steps
@@ -87,7 +87,7 @@ def audit(
         "noise_floor": {"how": how(base), "texts": {name: step["floor"] for name, step in texts.items()}},
         "verdict_rule": RULE,
         "measures": DESCRIPTIONS,
-        "intervals": f"{LEVEL:.0%} percentile bootstrap over documents, {RESAMPLES} resamples",
+        "intervals": f"{METHOD} of documents",
         **({"tasks": tasks, "task_measures": DESCRIPTION} if tasks else {}),
         **measure_harness(*models, settings.lm_eval, settings.items, steps),
         **({"safety": safety} if (safety := measure_safety(*models, prompts, steps, **asked)) else {}),

@@ -33,7 +33,7 @@ from keeptune.models.limits import check_length, check_sizes, check_tokenizer
 from keeptune.models.loading import load_model, load_tokenizer, resolve_model
 from keeptune.models.modeling import fingerprint
 from keeptune.models.vocabulary import check_vocabularies, vocabularies
-from keeptune.stats import LEVEL, RESAMPLES
+from keeptune.stats import METHOD
 from keeptune.storage import write_json, write_text
 from keeptune.system import provenance, versions
 from keeptune.workspace import Steps
@@ -143,8 +143,7 @@ def _numbers(columns: dict[str, list[Column]], named: dict[str, dict[str, str]])
         "R": {kind: cells(columns[kind]) for kind in columns},
         "summary": {kind: summary(columns[kind]) for kind in columns},
         "definitions": DEFINITIONS,
-        "intervals": f"{LEVEL:.0%} percentile bootstrap over a column's documents or items, {RESAMPLES} resamples, "
-        "the same for all checkpoints",
+        "intervals": f"{METHOD} of a column's documents or items, the same for all checkpoints",
     }
 
 

@@ -96,7 +96,7 @@ def test_page_says_what_was_measured(content: dict[str, Any]) -> None:
         "12.3 minutes",
     ):
         assert fact in body
-    assert "95\u202f% percentile bootstrap" in page.all("body")[0]
+    assert "95\u202f% studentised bootstrap" in page.all("body")[0]
     assert "one training run a method" in body
 
 

@@ -58,7 +58,7 @@ def make_report(text: str = "verilog", source: str = "runs/one", quiz: str = "qu
         "R": {kind: cells(of_kind) for kind, of_kind in parts.items()},
         "summary": {kind: summary(of_kind) for kind, of_kind in parts.items()},
         "drift": {"measure": "KL", "texts": [[drift] * 3, [drift] * 3]},
-        "intervals": "95% percentile bootstrap",
+        "intervals": "95% studentised bootstrap",
         "noise_floor": {"how": "the base against itself", "texts": {}},
         "command": f"keeptune audit {source}",
         "seed": 7,
