@@ -2,10 +2,10 @@
 
     task loss after N steps = m − CARRY · s · log2(N / n),    s = (p − m) / log2(n / q)
 
-m is the mean after the longest runs' n steps, p after the next shorter ones' q steps, and s what the last doubling of
-the steps brought. Its variance is that of a new run and of both means, and (`SPREAD` · s · doublings)² for the bend of
-the curve. `CARRY`, `SPREAD` and the priors were set on the runs in benchmarks/results/plan_tuning.json; how often the
-intervals hold the outcome is measured on other data by benchmarks/bench_plan.py.
+m is the mean after the longest runs' n steps, p after the q steps of those two lengths shorter, and s what a doubling
+of the steps brought. The variance is that of a new run and of both means, and (`SPREAD` · s · log2(N / n))² for the bend
+of the curve. `CARRY`, `SPREAD` and the priors were set on the runs in benchmarks/results/plan_tuning.json; how often
+the intervals hold the outcome is measured on other data by benchmarks/bench_plan.py.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ WIDEST = 0.15
 """The longest run is planned whose task loss is foretold within this many nats per token on either side."""
 FARTHEST = 8
 """No plan has more than this multiple of the longest pilot run's steps."""
-CARRY, SPREAD = 0.85, 0.35
+CARRY, SPREAD = 0.9, 0.3
 _NOISE, _NOISE_RUNS = 0.015, 4
 """Prior of the spread of task loss over data orders, nats per token, and its weight in degrees of freedom."""
 _KL, _KL_SPREAD, _KL_RUNS = 0.85, 0.12, 2
@@ -89,10 +89,10 @@ def task_loss(runs: Sequence[Outcome], steps: int) -> Prediction:
     noise, freedom = _noise(list(by_length.values()))
     near = steps if steps in by_length else max(by_length)
     value, variance = mean_loss(by_length[near]), noise**2 * (1 + 1 / len(by_length[near]))
-    shorter = max((length for length in by_length if length < near), default=None)
     if steps > near:
-        if shorter is None:
+        if len(by_length) < 2:
             raise ValueError("runs of one length say nothing of longer ones")
+        shorter = sorted(by_length)[-3:][0]
         doublings = math.log2(steps / near) / math.log2(near / shorter)
         gain = (mean_loss(by_length[shorter]) - value) * doublings
         carry = CARRY * doublings

@@ -79,10 +79,8 @@ def notes(chosen: dict[str, Any], pilot: Pilot, settings: PlanSettings) -> list[
     elif steps >= pilot.limit:
         hours = "" if settings.hours is None else f"{settings.hours:g} hours, and "
         caveats.append(f"the plan has at most {pilot.limit} steps, by {hours}{PASSES} passes over the data")
-    else:
-        caveats.append(
-            f"longer runs are not planned, as their task loss is not known within ±{WIDEST:g} nats; give more --minutes"
-        )
+    elif steps < FARTHEST * measured:
+        caveats.append(f"the task loss of longer runs is not known within ±{WIDEST:g} nats; more --minutes plan them")
     half = (chosen["task_loss"][2] - chosen["task_loss"][1]) / 2
     if half > WIDEST:
         caveats.append(f"the task loss is known within ±{half:.2f} nats only; give more --minutes")

@@ -72,7 +72,7 @@ def test_the_lines_have_every_number_with_its_interval() -> None:
     ("chosen", "pilot", "said"),
     [
         ({}, {}, "3.0 times the pilot's longest run"),
-        ({}, {}, "longer runs are not planned, as their task loss is not known within ±0.15 nats"),
+        ({}, {}, "the task loss of longer runs is not known within ±0.15 nats"),
         ({"steps": 600}, {}, "at most 600 steps, by 3 passes over the data"),
         ({"steps": 50}, {}, "runs of 100 steps had a higher task loss than those of 50"),
         ({"task_loss": [1.8, 1.5, 2.1]}, {}, "known within ±0.30 nats only"),
