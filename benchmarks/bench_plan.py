@@ -6,8 +6,9 @@ python benchmarks/bench_plan.py --table            # the rows so far, as Markdow
 
 Each case is a base, a task and a budget. The bases are decoders that lab/pretraining_rate pretrains on English, with
 the seeds 1 and 2; the constants of `keeptune.plan.predict` were set on seed 0 and other texts. The planned run has an
-order of the data that no run of its pilot had, and mostly more steps. Each finished case is a file in --work, and a
-second call goes on. The bounds below were committed before the runs.
+order of the data that no run of its pilot had, and mostly more steps. Minutes are those of the processor, so that other
+work on the machine changes no plan. Each finished case is a file in --work, and a second call goes on. The bounds below
+were committed before the runs.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import json
 import shlex
 import sys
 import sysconfig
+import time
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -57,7 +59,7 @@ def cases(which: str) -> list[Case]:
         wanted = [("verilog", 0.02), ("pydoc", 0.05), ("verilog", 0.05), ("pydoc", 0.02)]
         flags = {"max_length": 64, "batch_size": 2}
         return [
-            Case(f"smollm2-{place}-{task}", "smollm2", task, budget, flags, 30.0)
+            Case(f"smollm2-{place}-{task}", "smollm2", task, budget, flags, 12.0)
             for place, (task, budget) in enumerate(wanted)
         ]
     tasks, count = (TUNING, 8) if which == "tuning" else (TASKS, 20)
@@ -68,7 +70,7 @@ def cases(which: str) -> list[Case]:
         if which == "tuning":
             budget = BUDGETS[(place + place // 4) % 4]
         base = f"standard-1e-3-pretrain_rate{rate}-seed{seed}"
-        found.append(Case(f"{which}-{place:02d}-{task}", base, task, budget, {"max_length": 64}, 3.0))
+        found.append(Case(f"{which}-{place:02d}-{task}", base, task, budget, {"max_length": 64}, 1.0))
     return found
 
 
@@ -207,6 +209,7 @@ def main() -> None:
         kept = json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))
         print("\n".join(table(kept["rows"])))
         return
+    time.monotonic = time.process_time  # type: ignore[assignment]
     import torch
 
     from keeptune.log import log_to_terminal

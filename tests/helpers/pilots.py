@@ -34,6 +34,7 @@ class World:
     def __post_init__(self) -> None:
         self.generator = np.random.default_rng(self.seed)
         self.made: list[Cell] = []
+        self.kept: dict[Cell, Outcome] = {}
 
     def loss(self, steps: int, setting: Setting) -> float:
         """Mean task loss. Other settings than the best learn less."""
@@ -41,10 +42,12 @@ class World:
         return self.floor + worse + self.gain * (1 + steps / self.delay) ** -self.power
 
     def run(self, cell: Cell) -> Outcome:
-        """One run."""
+        """One run, or what an earlier one of the same cell came to."""
+        if cell in self.kept:
+            return self.kept[cell]
         self.made.append(cell)
         broken = self.breaks(cell)
-        return Outcome(
+        self.kept[cell] = Outcome(
             cell=cell,
             task_loss=self.loss(cell.steps, cell.setting) + self.noise * self.generator.standard_normal(),
             kl=BUDGET * (1.5 if broken else 0.85 * math.exp(0.05 * self.generator.standard_normal())),
@@ -55,13 +58,14 @@ class World:
             memory=1,
             rows=[{"L_ft": self.floor + self.gain}, {"N": cell.steps}],
         )
+        return self.kept[cell]
 
     def pilot(self, seconds: float, limit: int, design: Design = DESIGN) -> tuple[list[Outcome], Stop]:
         """All runs of a pilot that has so many seconds."""
         done: list[Outcome] = []
 
         def fits(cell: Cell) -> bool:
-            return sum(run.wall for run in done) + PACE.fixed + cell.steps <= seconds
+            return cell in self.kept or sum(run.wall for run in done) + PACE.fixed + cell.steps <= seconds
 
         while isinstance(found := next_cell(done, design, limit, fits, budget=BUDGET), Cell):
             done.append(self.run(found))

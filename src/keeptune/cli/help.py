@@ -57,16 +57,17 @@ training nor λ saw, in OUT/certificate.json: kept, broken, or inconclusive.
 
     keeptune tune smollm2 verilog --out run --config run.toml
 """,
-    "plan": """Which run to make: rank, steps, learning rate, λ and replay tokens for a budget of forgetting.
+    "plan": """Which run to make for a budget of forgetting: rank, learning rate, steps and the λ to start from.
 
-Makes a few short runs in the time given by --minutes, fits the laws of forgetting to them, and answers with a
-`keeptune tune` command: of all runs within reach the one that learns most while KL(base‖tuned) stays within --budget,
-with the task loss and the forgetting to expect (90 % intervals), what it takes, and what the pilot could not tell.
+Makes real runs under the budget in the time given by --minutes: short ones compare learning rates and ranks, the best
+setting is run longer and longer, and repeats with other orders of the data tell how much runs vary. The answer is a
+`keeptune tune` command with the task loss and the KL to expect (90 % intervals), what it takes, what bounds its length,
+and why the pilot ended. KL is not left to a forecast: the command steers λ by the budget and certifies the model.
 
-Writes OUT/plan.json, OUT/run.toml and OUT/frontier.svg. An interrupted plan resumes where it stopped; with another
---budget the same pilot answers again.
+Writes OUT/plan.json, OUT/run.toml and OUT/pilot.svg. An interrupted plan resumes where it stopped; with more --minutes
+it goes on from the runs that are done.
 
-    keeptune plan smollm2 verilog --budget 0.02 --minutes 20
+    keeptune plan smollm2 verilog --budget 0.02 --minutes 30
 """,
     "capacity": """Before a run: can the model learn the task without moving its old predictions?
 

@@ -198,10 +198,10 @@ def _lower_rate(done: Sequence[Outcome], design: Design, fits: Callable[[Cell], 
 
 
 def _cell(done: Sequence[Outcome], setting: Setting, steps: int, order: int) -> Cell:
-    """A run whose λ starts where the nearest finished run's ended, to two digits.
+    """A run whose λ starts where that of the longest run before it ended that is no longer, to two digits.
 
     Not below 1: a short run may keep the budget without replay, and a longer one from there would break it.
     """
-    near = of(done, setting) or list(done)[-1:]
+    near = [run for run in of(done, setting) if run.cell.steps <= steps] or list(done)[-1:]
     start = float(f"{max(near[-1].lambda_, 1.0):.2g}") if near else 1.0
     return Cell(*setting, steps, order, start)

@@ -3,9 +3,9 @@
     task loss after N steps = m − CARRY · s · log2(N / n),    s = (p − m) / log2(n / q)
 
 m is the mean after the longest runs' n steps, p after the q steps of those two lengths shorter, and s what a doubling
-of the steps brought. The variance is that of a new run and of both means, and (`SPREAD` · s · log2(N / n))² for the bend
-of the curve. `CARRY`, `SPREAD` and the priors were set on the runs in benchmarks/results/plan_tuning.json; how often
-the intervals hold the outcome is measured on other data by benchmarks/bench_plan.py.
+of the steps brought. The variance is that of a new run and of both means, and (`SPREAD` · s · log2(N / n))² for the
+bend of the curve. `CARRY`, `SPREAD` and the priors were set on the runs in benchmarks/results/plan_tuning.json; how
+often the intervals hold the outcome is measured on other data by benchmarks/bench_plan.py.
 """
 
 from __future__ import annotations

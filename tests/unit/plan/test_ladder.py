@@ -7,8 +7,8 @@ from dataclasses import replace
 import pytest
 
 from keeptune.plan.design import Cell, Setting
-from keeptune.plan.ladder import LOWER_RATES, REPEATS, Outcome, Stop, best, breaks, lengths, next_cell, of, valid
-from tests.helpers.pilots import BUDGET, DESIGN, PACE, World
+from keeptune.plan.ladder import LOWER_RATES, REPEATS, Stop, best, breaks, lengths, of, valid
+from tests.helpers.pilots import DESIGN, World
 
 
 @pytest.mark.parametrize("seconds", [150.0, 300.0, 700.0, 2000.0, 9000.0])
@@ -81,20 +81,24 @@ def test_a_setting_that_breaks_the_budget_in_longer_runs_is_left_for_another() -
     assert lengths(done, best(done))[-1] > 100
 
 
-def test_an_interrupted_pilot_makes_the_same_decisions_again() -> None:
+@pytest.mark.parametrize("ended", [1, 3, 5, 7])
+def test_an_interrupted_pilot_makes_the_same_decisions_again(ended: int) -> None:
     done, stop = World(seed=7).pilot(900.0, 100_000)
-    stored = {run.cell: run for run in done}
-    again: list[Outcome] = []
-
-    def fits(cell: Cell) -> bool:
-        return cell in stored or sum(run.wall for run in again) + PACE.fixed + cell.steps <= 900.0
-
-    while len(again) < len(done):
-        found = next_cell(again, DESIGN, 100_000, fits, budget=BUDGET)
-        assert isinstance(found, Cell)
-        again.append(stored[found])
-    assert again == done
+    world = World(seed=7)
+    world.kept = {run.cell: run for run in done[:ended]}
+    again, _ = world.pilot(900.0, 100_000)
+    assert [run.cell for run in again] == [run.cell for run in done]
+    assert world.made == [run.cell for run in done[ended:]]
     assert stop is Stop.TIME
+
+
+def test_more_minutes_go_on_from_the_runs_that_are_done() -> None:
+    world = World(seed=9)
+    first, _ = world.pilot(500.0, 100_000)
+    second, _ = world.pilot(3000.0, 100_000)
+    assert lengths(second, best(second))[-1] > lengths(first, best(first))[-1]
+    unused = {run.cell for run in first} - {run.cell for run in second}
+    assert len(unused) <= 1
 
 
 def test_with_one_rate_and_rank_there_is_one_setting() -> None:
