@@ -3,9 +3,11 @@
     python benchmarks/bench_openings.py --quick            # a few rows, prints one JSON line last
     python benchmarks/bench_openings.py                    # SmolLM2; writes results/bench_openings_smollm2.json
     python benchmarks/bench_openings.py --model BASE.gguf --name gemma3_270m
+    python benchmarks/bench_openings.py --tables           # the tables of docs/openings.md from the raw results
 
 The noise is KL(float32‖bfloat16) of the same float32 weights, bfloat16 by autocast, in nats per token; both under the
-float32 head. Intervals of means are bootstrapped over rows or documents; of shares they are Wilson's.
+float32 head, as keeptune reads drift. `noise_of_logits` is that of the model's own logits, which autocast rounds to
+bfloat16 too. Intervals of means are bootstrapped over rows or documents; of shares they are Wilson's.
 
 - `probes`: every candidate opening, and which one the rule takes.
 - `own_text`: rows that the base samples after its opening, and after the start token alone, as rows began before.
@@ -16,13 +18,14 @@ float32 head. Intervals of means are bootstrapped over rows or documents; of sha
 from __future__ import annotations
 
 import argparse
+import json
 import tempfile
 from collections import Counter
 from collections.abc import Callable
 from functools import partial
 from typing import Any, get_args
 
-from shared import finish, use_device
+from shared import RESULTS, finish, use_device
 
 SEED = 0
 TARGET_NOISE, TARGET_SHARE = 0.0015, 0.25
@@ -59,7 +62,7 @@ def floor(model: Any, rows: list[dict[str, Any]]) -> dict[str, Any]:
     }
 
 
-def own_text(model: Any, tokenizer: Any, opening: Any, rows: int, length: int) -> dict[str, Any]:
+def own_text(model: Any, tokenizer: Any, rows: int, length: int, **opening: Any) -> dict[str, Any]:
     """Rows that the base samples in bfloat16 after an opening."""
     import torch
 
@@ -68,7 +71,7 @@ def own_text(model: Any, tokenizer: Any, opening: Any, rows: int, length: int) -
 
     how: dict[str, Any] = {"tokens": rows * length, "length": length, "seed": SEED, "predictions": "none"}
     with tempfile.TemporaryDirectory() as name:
-        pool = sample_pool(model, tokenizer, name, opening=opening, dtype=torch.bfloat16, **how)
+        pool = sample_pool(model, tokenizer, name, dtype=torch.bfloat16, **how, **opening)
         given = [len(pool.settings.opening_of(row)) for row in range(pool.rows)]
         tokens = [pool.tokens_of(row).tolist() for row in range(pool.rows)]
         settings = pool.settings
@@ -77,7 +80,33 @@ def own_text(model: Any, tokenizer: Any, opening: Any, rows: int, length: int) -
         for place, (ids, g) in enumerate(zip(tokens, given, strict=True))
     ]
     of_audit = noise_floor(model, encoded)["measures"]["kl"]
-    return {"opening": settings.opening, **floor(model, encoded), "noise_floor_of_an_audit": of_audit}
+    logits = noise_of_logits(model, encoded)
+    return {
+        "opening": settings.opening,
+        **floor(model, encoded),
+        "noise_of_logits": logits,
+        "noise_floor_of_an_audit": of_audit,
+    }
+
+
+def noise_of_logits(model: Any, rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """KL(float32‖bfloat16) of the model's own logits at the targets of rows of one length, with its interval."""
+    import numpy as np
+    import torch
+
+    from keeptune.models.modeling import autocast
+    from keeptune.stats import bootstrap_ratio
+
+    sums = []
+    with torch.inference_mode():
+        for row in rows:
+            ids, first = torch.tensor([row["input_ids"]], device=model.device), row["labels"].count(-100) - 1
+            exact_TV = model(input_ids=ids[:, :-1]).logits[0, first:].log_softmax(-1)
+            with autocast(model.device, torch.bfloat16):
+                rounded_TV = model(input_ids=ids[:, :-1]).logits[0, first:].float().log_softmax(-1)
+            sums.append((exact_TV.exp() * (exact_TV - rounded_TV)).sum().item())
+    targets = [len(row["labels"]) - row["labels"].count(-100) for row in rows]
+    return bootstrap_ratio(np.array(sums), np.array(targets, dtype=float)).as_dict()
 
 
 def first_tokens(model: Any, tokenizer: Any, openings: list[list[int]], rows: int) -> dict[str, Any]:
@@ -132,6 +161,37 @@ def windows(tokenizer: Any, openings: list[list[int]], start: int, documents: in
     }
 
 
+def tables() -> str:
+    """The tables of docs/openings.md, from the raw results."""
+    results = [json.loads(file.read_text(encoding="utf-8")) for file in sorted(RESULTS.glob("bench_openings_*.json"))]
+
+    def interval(found: dict[str, Any] | None, digits: int = 5) -> str:
+        return "{value:.{n}f} [{low:.{n}f}, {high:.{n}f}]".format(n=digits, **found) if found else "—"
+
+    def row(*cells: str) -> str:
+        return f"| {' | '.join(cells)} |"
+
+    names = [result["model"] for result in results]
+    lines = [row("", *names), "|---" * (1 + len(names)) + "|", row("chosen", *(result["chosen"] for result in results))]
+    for part in ("chosen opening", "start token alone", "chat"):
+        own = [result["own_text"].get(part, {}) for result in results]
+        lines.append(row(f"noise on own text, {part}", *(interval(one.get("noise")) for one in own)))
+        logits = (interval(one.get("noise_of_logits")) for one in own)
+        lines.append(row(f"the same of the model's own logits, {part}", *logits))
+        audit = (interval(one.get("noise_floor_of_an_audit")) for one in own)
+        lines.append(row(f"the same as an audit reads it, {part}", *audit))
+    for part in ("chosen opening", "start token alone"):
+        firsts = [result["first_tokens"][part] for result in results]
+        shares = (f"{interval(one['share'], 2)} {one['top']!r}" for one in firsts)
+        lines.append(row(f"share of the most common first token, {part}", *shares))
+    lines += ["", row("window", *names), "|---" * (1 + len(names)) + "|"]
+    for name in results[0]["windows"]:
+        found = [result["windows"][name] for result in results]
+        cells = (f"{one['noise']['value']:.5f} ({one['noise_by_position'][0]:.5f})" for one in found)
+        lines.append(row(name, *cells))
+    return "\n".join(lines)
+
+
 def main() -> None:
     """Measure, and write the raw result."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -139,7 +199,13 @@ def main() -> None:
     parser.add_argument("--model", default="smollm2")
     parser.add_argument("--name", default="smollm2", help="of the model, in the result's file name")
     parser.add_argument("--device", choices=["cpu", "cuda"], help="default: the GPU where there is one")
+    parser.add_argument(
+        "--tables", action="store_true", help="print the tables of the raw results, and measure nothing"
+    )
     arguments = parser.parse_args()
+    if arguments.tables:
+        print(tables())
+        return
     device = use_device(arguments.device)
 
     from keeptune.models.loading import load_model, load_tokenizer
@@ -161,8 +227,9 @@ def main() -> None:
         "openings": [tokenizer.decode(opening) for opening in settings["openings"][:8]],
         "probes": probes,
         "own_text": {
-            "chosen opening": own_text(model, tokenizer, "auto", rows, length),
-            "start token alone": own_text(model, tokenizer, "start", rows, length),
+            "chosen opening": own_text(model, tokenizer, rows, length),
+            "start token alone": own_text(model, tokenizer, rows, length, opening="start"),
+            **({"chat": own_text(model, tokenizer, rows, length, prompts="chat")} if tokenizer.chat_template else {}),
         },
         "first_tokens": {
             "chosen opening": first_tokens(model, tokenizer, settings["openings"], firsts),

@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from keeptune.audit.texts import self_rows
+from keeptune.audit.texts import rows_of, self_rows
 from keeptune.replay.batch import ReplayBatch
+from keeptune.replay.generate import sample_pool
 from keeptune.replay.pool import ReplayPool
 from keeptune.train.budget.certificate import FILE
 from keeptune.train.loop import keep_tuning
@@ -80,3 +81,17 @@ def test_an_audit_of_own_text_counts_no_opening(tmp_path: Path) -> None:
     for row in rows:
         opening = [label for label in row["labels"] if label == -100]
         assert len(row["input_ids"]) - len(opening) == 12 and row["labels"][len(opening) :] == row["input_ids"][-12:]
+
+
+def test_the_texts_of_an_audit_begin_as_its_own_text_does(tmp_path: Path) -> None:
+    (tmp_path / "text.txt").write_text("An old text of one hundred characters, which nobody should ever forget. " * 2)
+    size = {"tokens": 3 * 19, "length": 19, "seed": 0, "predictions": "none"}
+    pool = sample_pool(make_model(), make_tokenizer(), tmp_path / "self", opening="text", **size)
+    sources = {"self": "self", "old": str(tmp_path / "text.txt")}
+    amount = {"docs": 3, "length": 20, "windows": 2, "seed": 0}
+    rows = rows_of(sources, make_model(), make_tokenizer(), tmp_path, **amount)
+    first, later = rows["old"]
+    opening = pool.settings.openings[0]
+    assert first["input_ids"][:6] == rows["self"][0]["input_ids"][:6] == opening
+    assert first["labels"][:7] == [-100] * 6 + make_tokenizer()("A")["input_ids"]
+    assert len(first["input_ids"]) == len(rows["self"][0]["input_ids"]) == 25 and len(later["input_ids"]) == 20

@@ -21,13 +21,14 @@ from transformers import PreTrainedTokenizerBase
 
 from keeptune.data.documents import text_documents
 from keeptune.data.encode import encode
-from keeptune.data.rows import MAX_LENGTH
+from keeptune.data.rows import MAX_LENGTH, SEED
 from keeptune.errors import ConfigError
 from keeptune.log import track
 from keeptune.models.modeling import autocast, head_of, hidden_states, training_dtype
 from keeptune.models.quantized import settle
 from keeptune.models.vocabulary import document_start
 from keeptune.objective.drift import MEASURES, token_drift
+from keeptune.replay.openings import find_openings, open_windows
 from keeptune.stats import Array, Interval, bootstrap_ratio
 
 __all__ = ["DESCRIPTIONS", "MEASURES", "Drift", "measure", "token_drift"]
@@ -118,7 +119,8 @@ def measure(
         texts: plain texts, one string a document, or encoded rows as from `keeptune.data.encode`: `input_ids`, `labels`
             (−100: no target), `document`.
         tokenizer: the base's tokenizer; needed for plain texts.
-        max_length: plain texts are cut into windows of at most this many tokens.
+        max_length: plain texts are cut into windows of at most this many tokens. The first window of a text begins
+            after an opening, which is context; see `keeptune.replay.openings`.
         dtype: dtype of the matrix products; default the dtype in which training multiplies. Logits and all sums are
             fp32 or wider.
         label: shown beside the progress.
@@ -130,7 +132,7 @@ def measure(
         ConfigError: plain texts without a tokenizer.
         ValueError: no row has a target, or the vocabularies differ in size.
     """
-    batches = batched(_encoded(texts, tokenizer, max_length), lambda row: len(row["input_ids"]), _BATCH_TOKENS)
+    batches = batched(_encoded(base, texts, tokenizer, max_length), lambda row: len(row["input_ids"]), _BATCH_TOKENS)
     for model in (base, tuned):
         settle(model.eval())
     names = list(dict.fromkeys(row["document"] for batch in batches for row in batch))
@@ -168,9 +170,12 @@ def _values(
 
 
 def _encoded(
-    texts: Iterable[dict[str, Any]] | Sequence[str], tokenizer: PreTrainedTokenizerBase | None, max_length: int
+    base: nn.Module,
+    texts: Iterable[dict[str, Any]] | Sequence[str],
+    tokenizer: PreTrainedTokenizerBase | None,
+    max_length: int,
 ) -> list[dict[str, Any]]:
-    """Encoded rows as they are; plain texts encoded."""
+    """Encoded rows as they are; plain texts encoded, each after an opening of the base."""
     if isinstance(texts, str):
         raise ConfigError("texts is one string, not a list of texts", "give a list: texts=[text]")
     given: list[Any] = list(texts)
@@ -180,7 +185,8 @@ def _encoded(
         raise ConfigError("plain texts need a tokenizer", "give the base's: tokenizer=keeptune.load_tokenizer(MODEL)")
     start, _ = document_start(tokenizer)
     documents = text_documents(given)
-    return list(encode(documents, tokenizer, max_length=max_length, document_start=start, append_eos=False))
+    rows = list(encode(documents, tokenizer, max_length=max_length, document_start=start, append_eos=False))
+    return open_windows(rows, start, find_openings(base, tokenizer, length=max_length - 1, seed=SEED).ids)
 
 
 def batched(rows: Iterable[Row], length: Callable[[Row], int], tokens: int) -> list[list[Row]]:

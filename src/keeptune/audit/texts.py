@@ -15,7 +15,7 @@ from keeptune.data.rows import IGNORED_LABEL
 from keeptune.errors import ConfigError
 from keeptune.models.vocabulary import document_start
 from keeptune.replay.generate import sample_pool
-from keeptune.replay.openings import Prompts
+from keeptune.replay.openings import Prompts, open_windows, recorded_openings
 from keeptune.stats import evenly_spaced
 
 SELF = "self"
@@ -84,6 +84,9 @@ def rows_of(sources: dict[str, str], *given: Any, **amount: Any) -> dict[str, li
     """The rows of each text by name. What the user names is read first, so that it fails before the base samples."""
     named_first = sorted(sources, key=lambda name: sources[name] in FRESH)
     rows = {name: text_rows(sources[name], *given, **amount) for name in named_first}
+    own = recorded_openings(given[2] / SELF)
+    if own is not None:  # a text's documents begin as those of the base's own text do
+        rows = {name: open_windows(rows[name], own.start_token, own.openings) for name in rows}
     return {name: rows[name] for name in sources}
 
 

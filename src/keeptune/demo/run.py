@@ -16,7 +16,7 @@ from transformers import PreTrainedTokenizerBase as Tokenizer
 from keeptune.audit.answers import answer
 from keeptune.audit.meter import Drift, measure
 from keeptune.audit.page.demo import demo_page
-from keeptune.audit.texts import self_rows, text_rows
+from keeptune.audit.texts import SELF, rows_of
 from keeptune.demo.plan import LENGTH, REPLAY_ROWS, TASK_ROWS, DemoPlan
 from keeptune.log import logger
 from keeptune.models.limits import check_sizes
@@ -33,7 +33,6 @@ from keeptune.workspace import Steps
 
 FRESH_SEED = 1_000
 EQUAL_WITHIN = 0.01  # nats per token: task losses closer than this count as equal
-SELF = "self"
 READINGS = "readings"
 MODELS = {"plain": "plain/model", "replay_matched": "replay/model-matched", "replay": "replay/model"}
 PROMPTS = (
@@ -127,10 +126,8 @@ def measure_drift(plan: DemoPlan, base: PreTrainedModel, tokenizer: Tokenizer) -
     """Drift of each tuned model on fresh samples of the base and on the old text, each computed once."""
     fresh = plan.folder / "fresh-samples"
     shared: dict[str, Any] = {"docs": plan.documents, "length": LENGTH + 1, "seed": plan.seed + FRESH_SEED}
-    texts = {
-        SELF: self_rows(base, tokenizer, fresh, **shared),
-        plan.text: text_rows(plan.text, base, tokenizer, fresh, windows=1, **shared, skip_bad_rows=plan.skip_bad_rows),
-    }
+    sources = {SELF: SELF, plan.text: plan.text}
+    texts = rows_of(sources, base, tokenizer, fresh, windows=1, **shared, skip_bad_rows=plan.skip_bad_rows)
     steps = Steps(plan.folder / READINGS)
 
     def read(tuned: Callable[[], PreTrainedModel], name: str, text: str) -> dict[str, Any]:

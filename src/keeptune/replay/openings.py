@@ -28,6 +28,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
+from itertools import cycle
 from math import inf
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -251,6 +252,22 @@ def open_rows(rows_RT1: Tensor, openings: list[list[int]], rows: range) -> Repla
         whole = torch.cat([torch.tensor(opening), rows_RT1[row, 1:]])
         tokens_BW[place, : len(whole)] = whole
     return opened_batch(tokens_BW, torch.tensor([len(opening) for opening in opened]), rows_RT1.shape[1] - 1)
+
+
+def open_windows(rows: list[dict[str, Any]], start: int, openings: list[list[int]]) -> list[dict[str, Any]]:
+    """Encoded rows with an opening in place of the start token of plain text, as context; the others as they are.
+
+    A later window of a document begins with the last token of the window before, and needs none.
+    """
+    if openings == [[start]]:
+        return rows
+    opened = []
+    for row, opening in zip(rows, cycle(openings), strict=False):
+        ids, labels = row["input_ids"], row["labels"]
+        if ids[0] == labels[0] == start:
+            row = {**row, "input_ids": [*opening, *ids[1:]], "labels": [-100] * len(opening) + labels[1:]}
+        opened.append(row)
+    return opened
 
 
 def describe(opening: str, openings: list[list[int]], probe: dict[str, Any], tokenizer: Any) -> str:

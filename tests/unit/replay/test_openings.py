@@ -22,7 +22,7 @@ from keeptune.models.modeling import hidden_states
 from keeptune.replay.batch import opened_batch
 from keeptune.replay.engines.torch import TorchEngine
 from keeptune.replay.generate import sample_pool, text_pool
-from keeptune.replay.openings import best_of, chat_opening, open_rows
+from keeptune.replay.openings import best_of, chat_opening, open_rows, open_windows
 from keeptune.replay.pool import ReplayPool
 from keeptune.replay.probe import Probe
 from keeptune.replay.sampled import sampling_z
@@ -372,3 +372,18 @@ def test_padding_is_never_read() -> None:
     batch = opened_batch(tokens_BW, torch.tensor([1, 3]), 3)
     assert batch.targets_BT.tolist() == [[2, 3, 4]] * 2
     assert batch.at_targets(torch.arange(10).view(2, 5, 1)).flatten().tolist() == [0, 1, 2, 7, 8, 9]
+
+
+@pytest.mark.parametrize(
+    ("ids", "labels", "opened"),
+    [
+        ([0, 5, 6], [0, 5, 6], ([9, 8, 0, 5, 6], [-100, -100, -100, 5, 6])),  # a text's first window
+        ([4, 5, 6], [4, 5, 6], None),  # a later window
+        ([0, 5, 6], [-100, -100, 6], None),  # a completion after a prompt, or a chat
+    ],
+)
+def test_only_what_begins_a_text_is_opened(ids: list[int], labels: list[int], opened: Any) -> None:
+    row = {"input_ids": ids, "labels": labels, "document": "d"}
+    assert open_windows([row], 0, [[0]]) == [row]
+    wanted = row if opened is None else {"input_ids": opened[0], "labels": opened[1], "document": "d"}
+    assert open_windows([row] * 3, 0, [[9, 8, 0]]) == [wanted] * 3
