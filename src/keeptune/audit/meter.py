@@ -28,7 +28,8 @@ from keeptune.models.modeling import autocast, head_of, hidden_states, training_
 from keeptune.models.quantized import settle
 from keeptune.models.vocabulary import document_start
 from keeptune.objective.drift import MEASURES, token_drift
-from keeptune.replay.openings import find_openings, open_windows
+from keeptune.replay.batch import open_windows
+from keeptune.replay.openings import find_openings
 from keeptune.stats import Array, Interval, bootstrap_ratio
 
 __all__ = ["DESCRIPTIONS", "MEASURES", "Drift", "measure", "token_drift"]

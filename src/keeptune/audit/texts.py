@@ -14,8 +14,9 @@ from keeptune.data.encode import encode
 from keeptune.data.rows import IGNORED_LABEL
 from keeptune.errors import ConfigError
 from keeptune.models.vocabulary import document_start
+from keeptune.replay.batch import open_windows
 from keeptune.replay.generate import sample_pool
-from keeptune.replay.openings import Prompts, open_windows, recorded_openings
+from keeptune.replay.openings import Prompts, recorded_openings
 from keeptune.stats import evenly_spaced
 
 SELF = "self"

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
+from itertools import cycle
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -82,3 +84,30 @@ def opened_batch(
         opening_B=None if longest == 1 else opening_B,
         outputs=outputs or {},
     )
+
+
+def open_rows(rows_RT1: Tensor, openings: list[list[int]], rows: range) -> ReplayBatch:
+    """Some rows of text, int64 [R, T + 1], with their openings in place of the first token."""
+    opened = [openings[row % len(openings)] for row in rows]
+    width = max(map(len, opened)) + rows_RT1.shape[1] - 1
+    tokens_BW = torch.zeros(len(rows), width, dtype=torch.int64)
+    for place, (row, opening) in enumerate(zip(rows, opened, strict=True)):
+        whole = torch.cat([torch.tensor(opening), rows_RT1[row, 1:]])
+        tokens_BW[place, : len(whole)] = whole
+    return opened_batch(tokens_BW, torch.tensor([len(opening) for opening in opened]), rows_RT1.shape[1] - 1)
+
+
+def open_windows(rows: list[dict[str, Any]], start: int, openings: list[list[int]]) -> list[dict[str, Any]]:
+    """Encoded rows with an opening in place of the start token of plain text, as context; the others as they are.
+
+    A later window of a document begins with the last token of the window before, and needs none.
+    """
+    if openings == [[start]]:
+        return rows
+    opened = []
+    for row, opening in zip(rows, cycle(openings), strict=False):
+        ids, labels = row["input_ids"], row["labels"]
+        if ids[0] == labels[0] == start:
+            row = {**row, "input_ids": [*opening, *ids[1:]], "labels": [-100] * len(opening) + labels[1:]}
+        opened.append(row)
+    return opened

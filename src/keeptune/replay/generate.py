@@ -26,10 +26,10 @@ from keeptune.models.adapters import causal_model, evaluating, without_adapter
 from keeptune.models.limits import check_length, check_sizes
 from keeptune.models.modeling import check_head, fingerprint, training_dtype
 from keeptune.models.quantized import check_storable, settle
-from keeptune.replay.batch import ReplayBatch, opened_batch
+from keeptune.replay.batch import ReplayBatch, open_rows, opened_batch
 from keeptune.replay.diversity import check_diversity
 from keeptune.replay.engines import Engine, engine_named
-from keeptune.replay.openings import Prompts, find_openings, open_rows, recorded_openings
+from keeptune.replay.openings import Prompts, find_openings, recorded_openings
 from keeptune.replay.pool import (
     DEFAULT_ENGINE,
     Opening,

@@ -28,14 +28,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
-from itertools import cycle
 from math import inf
 from pathlib import Path
 from typing import Any, Literal, get_args
 
 import torch
 from jinja2 import TemplateError
-from torch import Tensor, nn
+from torch import nn
 from transformers import PreTrainedTokenizerBase
 
 from keeptune.data.templates import dated, own_template
@@ -43,7 +42,6 @@ from keeptune.errors import ConfigError
 from keeptune.log import logger
 from keeptune.models.limits import learned_positions
 from keeptune.models.vocabulary import document_start
-from keeptune.replay.batch import ReplayBatch, opened_batch
 from keeptune.replay.pool import Opening, PoolSettings, read_manifest
 from keeptune.replay.probe import Probe, Prober
 
@@ -241,33 +239,6 @@ def recorded_openings(folder: str | Path) -> PoolSettings | None:
     """The settings of the pool in `folder`, finished or not; None if there is none."""
     pool = read_manifest(Path(folder))
     return None if pool is None else pool.settings
-
-
-def open_rows(rows_RT1: Tensor, openings: list[list[int]], rows: range) -> ReplayBatch:
-    """Some rows of text, int64 [R, T + 1], with their openings in place of the first token."""
-    opened = [openings[row % len(openings)] for row in rows]
-    width = max(map(len, opened)) + rows_RT1.shape[1] - 1
-    tokens_BW = torch.zeros(len(rows), width, dtype=torch.int64)
-    for place, (row, opening) in enumerate(zip(rows, opened, strict=True)):
-        whole = torch.cat([torch.tensor(opening), rows_RT1[row, 1:]])
-        tokens_BW[place, : len(whole)] = whole
-    return opened_batch(tokens_BW, torch.tensor([len(opening) for opening in opened]), rows_RT1.shape[1] - 1)
-
-
-def open_windows(rows: list[dict[str, Any]], start: int, openings: list[list[int]]) -> list[dict[str, Any]]:
-    """Encoded rows with an opening in place of the start token of plain text, as context; the others as they are.
-
-    A later window of a document begins with the last token of the window before, and needs none.
-    """
-    if openings == [[start]]:
-        return rows
-    opened = []
-    for row, opening in zip(rows, cycle(openings), strict=False):
-        ids, labels = row["input_ids"], row["labels"]
-        if ids[0] == labels[0] == start:
-            row = {**row, "input_ids": [*opening, *ids[1:]], "labels": [-100] * len(opening) + labels[1:]}
-        opened.append(row)
-    return opened
 
 
 def describe(opening: str, openings: list[list[int]], probe: dict[str, Any], tokenizer: Any) -> str:

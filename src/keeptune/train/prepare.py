@@ -21,10 +21,10 @@ from keeptune.log import logger
 from keeptune.models.adapters import evaluating
 from keeptune.models.limits import check_length, check_tokenizer
 from keeptune.objective import Head
-from keeptune.replay.batch import ReplayBatch
+from keeptune.replay.batch import ReplayBatch, open_rows
 from keeptune.replay.choose import TeacherChoice, choose_teacher
 from keeptune.replay.generate import sample_pool
-from keeptune.replay.openings import find_openings, open_rows
+from keeptune.replay.openings import find_openings
 from keeptune.replay.pool import Predictions, ReplayPool, read_manifest
 from keeptune.replay.teachers import LiveCopy, Teacher, TeacherOptions, make_teacher, teacher_outputs
 from keeptune.storage import free_disk

@@ -19,10 +19,10 @@ from keeptune.data.templates import select_template
 from keeptune.errors import ConfigError, OutputExists
 from keeptune.log import logger
 from keeptune.models.modeling import hidden_states
-from keeptune.replay.batch import opened_batch
+from keeptune.replay.batch import open_rows, open_windows, opened_batch
 from keeptune.replay.engines.torch import TorchEngine
 from keeptune.replay.generate import sample_pool, text_pool
-from keeptune.replay.openings import best_of, chat_opening, open_rows, open_windows
+from keeptune.replay.openings import best_of, chat_opening
 from keeptune.replay.pool import ReplayPool
 from keeptune.replay.probe import Probe
 from keeptune.replay.sampled import sampling_z
