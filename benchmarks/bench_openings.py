@@ -181,13 +181,13 @@ def tables() -> str:
         audit = (interval(one.get("noise_floor_of_an_audit")) for one in own)
         lines.append(row(f"the same as an audit reads it, {part}", *audit))
     for part in ("chosen opening", "start token alone"):
-        firsts = [result["first_tokens"][part] for result in results]
-        shares = (f"{interval(one['share'], 2)} {one['top']!r}" for one in firsts)
+        firsts = [result["first_tokens"].get(part) for result in results]
+        shares = (f"{interval(one['share'], 2)} {one['top']!r}" if one else "—" for one in firsts)
         lines.append(row(f"share of the most common first token, {part}", *shares))
     lines += ["", row("window", *names), "|---" * (1 + len(names)) + "|"]
-    for name in results[0]["windows"]:
-        found = [result["windows"][name] for result in results]
-        cells = (f"{one['noise']['value']:.5f} ({one['noise_by_position'][0]:.5f})" for one in found)
+    for name in max((result["windows"] for result in results), key=len):
+        found = [result["windows"].get(name) for result in results]
+        cells = (f"{one['noise']['value']:.5f} ({one['noise_by_position'][0]:.5f})" if one else "—" for one in found)
         lines.append(row(name, *cells))
     return "\n".join(lines)
 
@@ -213,34 +213,32 @@ def main() -> None:
     from keeptune.replay.pool import Opening
 
     tokenizer, model = load_tokenizer(arguments.model), load_model(arguments.model).to(device)
-    rows, length, firsts, documents = (8, 24, 64, 6) if arguments.quick else (64, 64, 512, 32)
+    rows, length, firsts, documents = (8, 24, 64, 6) if arguments.quick else (40, 64, 512, 12)
     chosen = find_openings(model, tokenizer, length=length, seed=SEED)
     settings = chosen.settings
     print(chosen.description, flush=True)
     probes = dict(settings["probe"])
     for name in [one for one in get_args(Opening)[1:] if one not in probes]:
         probes |= find_openings(model, tokenizer, opening=name, length=length, seed=SEED).settings["probe"]
+    # Where the rule takes the start token alone, both are one measurement.
+    others = {} if settings["opening"] == "start" else {"start token alone": {"opening": "start"}}
+    chats = {"chat": {"prompts": "chat"}} if tokenizer.chat_template else {}
+    asked = {"chosen opening": {}, **others, **chats}
+    firsts_of = {"chosen opening": settings["openings"], **{name: [[settings["start_token"]]] for name in others}}
+    read = windows(tokenizer, settings["openings"], settings["start_token"], documents, length)
+    if settings["opening"] == "start":
+        read = {name: of_window for name, of_window in read.items() if "the opening before" not in name}
     result: dict[str, Any] = {
         "model": arguments.name,
         "targets": {"noise": TARGET_NOISE, "share": TARGET_SHARE},
         "chosen": settings["opening"],
         "openings": [tokenizer.decode(opening) for opening in settings["openings"][:8]],
         "probes": probes,
-        "own_text": {
-            "chosen opening": own_text(model, tokenizer, rows, length),
-            "start token alone": own_text(model, tokenizer, rows, length, opening="start"),
-            **({"chat": own_text(model, tokenizer, rows, length, prompts="chat")} if tokenizer.chat_template else {}),
-        },
         "first_tokens": {
-            "chosen opening": first_tokens(model, tokenizer, settings["openings"], firsts),
-            "start token alone": first_tokens(model, tokenizer, [[settings["start_token"]]], firsts),
+            name: first_tokens(model, tokenizer, openings, firsts) for name, openings in firsts_of.items()
         },
-        "windows": {
-            name: floor(model, encoded)
-            for name, encoded in windows(
-                tokenizer, settings["openings"], settings["start_token"], documents, length
-            ).items()
-        },
+        "own_text": {name: own_text(model, tokenizer, rows, length, **how) for name, how in asked.items()},
+        "windows": {name: floor(model, encoded) for name, encoded in read.items()},
     }
     noise, share = (result[part]["chosen opening"] for part in ("own_text", "first_tokens"))
     result["kept"] = {
