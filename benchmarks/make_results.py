@@ -97,6 +97,30 @@ def top_k(results: list[dict[str, Any]]) -> list[str]:
     return ["", "## What a topk teacher cannot see", "", text, "", *table(head, rows)]
 
 
+def coverage(results: list[dict[str, Any]]) -> list[str]:
+    found = [result for result in results if result["benchmark"] == "bench_coverage"]
+    if not found:
+        return []
+    result, cells = found[0], found[0]["cells"]
+    numbers = sorted({cell["documents"] for cell in cells})
+    by_kind = {cell["kind"]: {} for cell in cells}
+    for cell in cells:
+        by_kind[cell["kind"]][cell["documents"]] = cell
+    worst, fewest = result["worst"], result["least_documents"]
+    text = (
+        f"How often the 95 % interval of a mean per token holds the truth, in {cells[0]['replications']} draws of"
+        f" documents (sd {result['sd_of_coverage']}). Bound, set before the run: {result['bound']} for {fewest} or more"
+        f" documents, of every kind but the last two; the least is {worst['covered']} ({worst['kind']},"
+        f" {worst['documents']} documents). In brackets the percentile interval that keeptune had before."
+        " [raw](results/bench_coverage.json), with BCa, Student's t, widths, p-values and intervals of shares."
+    )
+    rows = [
+        (kind, *(f"{of[number]['covered']:.3f} ({of[number]['percentile']:.3f})" for number in numbers))
+        for kind, of in by_kind.items()
+    ]
+    return ["", "## What intervals cover", "", text, "", *table(("documents", *map(str, numbers)), rows)]
+
+
 def profiles() -> list[str]:
     lines: list[str] = []
     for path in sorted((HERE / "results").glob("profile_*.json")):
@@ -120,7 +144,7 @@ def main() -> None:
         "| what | measured | aim | met | rounds | machine | |",
         "|---|---|---|---|---|---|---|",
     ]
-    text = [*header, *ratios(results), *memory(results), *top_k(results), *profiles()]
+    text = [*header, *ratios(results), *memory(results), *top_k(results), *coverage(results), *profiles()]
     (HERE / "RESULTS.md").write_text("\n".join(text) + "\n")
 
 

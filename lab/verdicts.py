@@ -14,7 +14,7 @@ from typing import Any
 
 from common.grid import LAB
 from common.results import results
-from common.stats import RULE
+from common.stats import RULE, Verdict, judged
 from keeptune.errors import ConfigError
 from keeptune.log import log_to_terminal, logger
 from keeptune.storage import write_json, write_text
@@ -30,8 +30,8 @@ def collect() -> tuple[list[dict[str, Any]], dict[Path, str]]:
     for table in sorted(LAB.glob("*/results.csv")):
         folder = table.parent
         plot, rows = import_module(f"{folder.name}.plot"), results(folder, table)
-        for claim in plot.claims(rows):
-            claims.append({"experiment": folder.name, **claim.as_dict(), "rows": f"{folder.name}/{table.name}"})
+        for line in judged(plot.claims(rows)):
+            claims.append({"experiment": folder.name, **line, "rows": f"{folder.name}/{table.name}"})
         if hasattr(plot, "table"):
             tables[folder / "README.md"] = plot.table(rows)
     return claims, tables
@@ -47,7 +47,23 @@ def as_table(verdicts: list[dict[str, Any]]) -> str:
     lines += ["", "## Our own findings", ""]
     lines += ["| experiment | finding | measured, 95 % interval | runs | verdict | rows |", "|" + "---|" * 6]
     lines += [as_row(line, "") for line in our_own]
-    return "\n".join([*lines, "", RULE])
+    return "\n".join([*lines, "", RULE, "", compared(verdicts)])
+
+
+def compared(verdicts: list[dict[str, Any]]) -> str:
+    """How many comparisons were made, and how many verdicts the adjustment for them took away."""
+    numbers = {line["experiment"]: line["comparisons"] for line in verdicts if line["p"] is not None}
+    by_experiment = ", ".join(f"{name} {number}" for name, number in numbers.items())
+    lost = sum(undecided_by_holm(line) for line in verdicts)
+    return (
+        f"{sum(numbers.values())} comparisons were made: {by_experiment}. "
+        f"{lost} of them would have a verdict by their interval alone, and have none after Holm's adjustment."
+    )
+
+
+def undecided_by_holm(line: dict[str, Any]) -> bool:
+    """Whether the interval decides the claim and the adjusted p does not."""
+    return line["verdict"] == Verdict.NOT_DECIDED and line["p"] is not None and line["p"] < 0.05 <= line["p_holm"]
 
 
 def as_row(line: dict[str, Any], paper: str) -> str:
@@ -56,6 +72,8 @@ def as_row(line: dict[str, Any], paper: str) -> str:
     between = "" if ours["low"] is None else f" [{number(ours['low'])}, {number(ours['high'])}]"
     bound = f"> {number(line['above'])}" if line["above"] is not None else f"< {number(line['below'])}"
     why = f"; {line['untested']}" if line["untested"] else ""
+    if undecided_by_holm(line):
+        why += f"; p {number(line['p_holm'])} after Holm's adjustment for {line['comparisons']}"
     return (
         f"| [{name}]({name}/README.md) | {line['claim']} |{paper} "
         f"{line['measure']}: {number(ours['value'])}{between} (claim: {bound}){why} | {line['runs']} "

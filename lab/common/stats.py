@@ -12,22 +12,25 @@ from enum import StrEnum
 from typing import Any, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 from scipy.stats import t
 
-LEVEL = 0.95
+from keeptune import stats
+from keeptune.stats import LEVEL, MIN_DOCUMENTS, holm, p_outside
+
+Array = npt.NDArray[np.float64]
 LEAST_RUNS = 3
-RESAMPLES = 2000
 
 
 class Verdict(StrEnum):
     """What the measurements say of a claim. The value is the word in tables and in verdicts.json."""
 
     CONFIRMED = "confirmed"
-    """The whole interval lies on the claim's side of the bound."""
+    """The whole interval lies on the claim's side of the bound, also after Holm's adjustment (`judged`)."""
     CONTRADICTED = "contradicted"
-    """The whole interval lies on the other side."""
+    """The whole interval lies on the other side, also after Holm's adjustment."""
     NOT_DECIDED = "not decided"
-    """The interval contains the bound, or there are only two training runs."""
+    """The interval contains the bound, or may by chance, or there are only two training runs or no interval."""
     ONE_RUN = "one run"
     """One training run: an interval over documents or items says nothing about other runs."""
     NOT_TESTED = "not tested"
@@ -35,11 +38,14 @@ class Verdict(StrEnum):
 
 
 RULE = (
-    "Intervals are 95 %: Student's t over seeds, unless the line says otherwise. Runs is the number of independent "
-    "training runs behind the number. A claim is **confirmed** if the whole interval lies on the claim's side of its "
-    "bound, and **contradicted** if the whole interval lies on the other side. It is **not decided** if the interval "
-    "contains the bound, or if there are only two runs. **One run** means a single training run, and no verdict. "
-    "**Not tested** means that our set-up differs from the paper's in what the claim is about."
+    "Intervals are 95 %: Student's t over seeds, unless the line says otherwise. A bootstrap is studentised, and over "
+    f"fewer than {MIN_DOCUMENTS} units it has no interval. Runs is the number of independent training runs behind the "
+    "number. A claim is **confirmed** if the whole interval lies on the claim's side of its bound, and "
+    "**contradicted** if the whole interval lies on the other side. Both need p < .05 after Holm's adjustment of the "
+    "p-values of one experiment; p inverts the interval. A claim is **not decided** if the interval contains the "
+    "bound, if p is .05 or more after the adjustment (the line says so), or if there are only two runs. **One run** "
+    "means a single training run, and no verdict. **Not tested** means that our set-up differs from the paper's in "
+    "what the claim is about."
 )
 
 
@@ -70,16 +76,26 @@ def over_seeds(values: Sequence[float], least: float = -math.inf, most: float = 
     return Interval(mean, max(mean - half, least), min(mean + half, most), units)
 
 
-def bootstrap(statistic: Any, units: int, seed: int = 0) -> Interval:
-    """A statistic of an ensemble's members, with the percentile interval of 2 000 resamples of the members.
+def over_units(found: stats.Interval) -> Interval:
+    """An interval of keeptune's bootstrap over documents, items or members; without ends if they are too few."""
+    if found.documents < MIN_DOCUMENTS:
+        return Interval(found.value, None, None, found.documents)
+    return Interval(found.value, found.low, found.high, found.documents)
+
+
+def bootstrap(statistic: Any, units: int) -> Interval:
+    """Any smooth statistic of an ensemble's members, by the bootstrap of the members' influence on it.
+
+    The influence of a member is what the jackknife says. For a ratio of sums `keeptune.stats.bootstrap_ratio` covers
+    better, since it follows the ratio in every resample.
 
     Args:
-        statistic: from the indices of members, which may repeat, int64 [units], to a float.
+        statistic: from the indices of members, int64, to a float.
     """
-    rng = np.random.default_rng(seed)
-    drawn = [statistic(rng.integers(units, size=units)) for _ in range(RESAMPLES)]
-    low, high = np.quantile(drawn, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-    return Interval(float(statistic(np.arange(units))), float(low), float(high), units)
+    members = np.arange(units)
+    value, without = statistic(members), np.array([statistic(np.delete(members, place)) for place in members])
+    influence = (units - 1) * (without.mean() - without)
+    return over_units(stats.bootstrap_ratio(value + influence, np.ones(units)))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,10 +128,24 @@ class Claim:
             raise ValueError(f"a claim has one bound: {self.claim}")
 
     @property
-    def verdict(self) -> Verdict:
-        """The verdict, by the rules in `Verdict`."""
+    def p(self) -> float | None:
+        """Two-sided p of the bound, by inverting the interval; None where no verdict is possible."""
         _, low, high, units = self.ours
-        runs = units if self.runs is None else self.runs
+        if self.verdict in (Verdict.NOT_TESTED, Verdict.ONE_RUN) or self.counted_runs < LEAST_RUNS or low is None:
+            return None
+        bound = self.above if self.above is not None else self.below or 0.0
+        return p_outside(stats.Interval(value=self.ours.value, low=low, high=high, documents=units), bound, bound)
+
+    @property
+    def counted_runs(self) -> int:
+        """Independent training runs behind the number."""
+        return self.ours.units if self.runs is None else self.runs
+
+    @property
+    def verdict(self) -> Verdict:
+        """The verdict by the interval of this claim alone; `judged` adjusts it for the number of claims."""
+        _, low, high, _ = self.ours
+        runs = self.counted_runs
         if self.untested is not None:
             return Verdict.NOT_TESTED
         if runs < 2:
@@ -129,8 +159,24 @@ class Claim:
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""
-        runs = self.ours.units if self.runs is None else self.runs
-        return {**asdict(self), "ours": self.ours._asdict(), "runs": runs, "verdict": self.verdict}
+        return {**asdict(self), "ours": self.ours._asdict(), "runs": self.counted_runs, "verdict": self.verdict}
+
+
+def judged(claims: Sequence[Claim]) -> list[dict[str, Any]]:
+    """The claims of one experiment with their verdicts, for JSON.
+
+    `p` is None where no verdict is possible. `p_holm` is p adjusted for the number of the others, `comparisons`. What
+    the interval alone would decide needs `p_holm` below .05.
+    """
+    tested = [claim.p for claim in claims if claim.p is not None]
+    adjusted = iter(holm(tested))
+    lines = []
+    for claim in claims:
+        line = {**claim.as_dict(), "p": claim.p, "p_holm": None if claim.p is None else next(adjusted)}
+        if line["p_holm"] is not None and line["p_holm"] >= 1 - LEVEL:
+            line["verdict"] = Verdict.NOT_DECIDED
+        lines.append({**line, "comparisons": len(tested)})
+    return lines
 
 
 def claim_over_seeds(claim: str, measure: str, values: Sequence[float], **given: Any) -> Claim | None:

@@ -9,13 +9,13 @@ from matplotlib.figure import Figure
 
 from common.fits import late, readings
 from common.grid import Row
-from common.stats import Claim, Interval, bootstrap
+from common.stats import Claim, Interval, over_units
 from keeptune.laws.figures import drawing, laws_panels, legend
 from keeptune.laws.joint.fit import JointFit, LineFit
 from keeptune.laws.joint.record import fit_laws
 from keeptune.laws.readings import Runs
-from keeptune.laws.robust import r_squared
 from keeptune.plot_style import PAGE
+from keeptune.stats import bootstrap
 
 
 def domains(rows: list[Row]) -> dict[str, Runs]:
@@ -62,14 +62,15 @@ def claims(rows: list[Row]) -> list[Claim]:
 
 
 def r2(runs: Runs, predicted: Any) -> Interval:
-    """R² of the predicted L_f, over resampled runs."""
-    places = [np.flatnonzero(runs.run == run) for run in sorted(set(runs.run.tolist()))]
+    """R² of the predicted L_f, by a bootstrap of the runs."""
+    of_readings = np.stack([(runs.L_f - predicted) ** 2, runs.L_f**2, runs.L_f, np.ones(len(runs.L_f))], axis=1)
+    of_runs = np.stack([of_readings[runs.run == run].sum(axis=0) for run in np.unique(runs.run)])
 
-    def statistic(drawn: Any) -> float:
-        chosen = np.concatenate([places[run] for run in drawn])
-        return r_squared(runs.L_f[chosen], predicted[chosen])
+    def statistic(sums: Any) -> Any:
+        left, squares, total, readings = np.moveaxis(sums, -1, 0)
+        return 1 - left / (squares - total**2 / readings)
 
-    return bootstrap(statistic, len(places))
+    return over_units(bootstrap(statistic, of_runs, most=1.0))
 
 
 def record(rows: list[Row]) -> dict[str, Any]:

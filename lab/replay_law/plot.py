@@ -11,7 +11,8 @@ from common.drawing import legend_below
 from common.fits import replay_readings
 from common.grid import Row
 from common.small.curves import values
-from common.stats import Claim, Interval
+from common.stats import Claim, Interval, over_units
+from keeptune import stats
 from keeptune.laws.readings import ReplayRuns
 from keeptune.laws.replay.fit import ReplayFit
 from keeptune.laws.replay.record import fit_replay_law, leave_cells_out
@@ -65,11 +66,16 @@ def figure(rows: list[Row]) -> Figure:
 def claims(rows: list[Row]) -> list[Claim]:
     """Our own findings: the law predicts cells that it has not seen better than each simpler one."""
     errors = leave_cells_out(fitted(rows))
+
+    def lead(rival: str) -> Interval:
+        value, low, high = errors["against"][rival]
+        return over_units(stats.Interval(value=value, low=low, high=high, documents=len(errors["cells"])))
+
     return [
         Claim(
             claim=f"the replay law foretells L_f of unseen λ and pools better than {words}",
             measure="mean error less the law's, nats per token, bootstrap over cells",
-            ours=Interval(*errors["against"][rival], len(errors["cells"])),
+            ours=lead(rival),
             runs=len(values(rows, "seed")),
             above=0.0,
         )

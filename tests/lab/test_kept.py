@@ -21,14 +21,20 @@ def row(method: str, reading: str, unit: int, **values: Any) -> dict[str, Any]:
     return {"method": method, "seed": 0, "reading": reading, "unit": unit, **values}
 
 
+# Unit, tokens and drift of ten documents.
+TEXTS = [(unit, 300 if unit % 2 else 100, 0.3 if unit % 2 else 0.1) for unit in range(10)]
+
+
 def test_drifts_are_compared_by_tokens_whatever_the_order_of_rows() -> None:
-    rows = [row("plain", "chat", unit, tokens=tokens, kl=kl) for unit, tokens, kl in ((0, 100, 0.1), (1, 300, 0.3))]
-    rows += [row("kl", "chat", unit, tokens=tokens, kl=kl) for unit, tokens, kl in ((1, 300, 0.03), (0, 100, 0.01))]
+    rows = [row("plain", "chat", unit, tokens=tokens, kl=kl) for unit, tokens, kl in TEXTS]
+    rows += [row("kl", "chat", unit, tokens=tokens, kl=kl / 10) for unit, tokens, kl in reversed(TEXTS)]
     assert kept.mean(rows, "plain", "chat", "kl").value == pytest.approx(0.25)
     ours = kept.ratio(rows, "kl", "plain", "chat")
     # A tenth in every document: whatever is drawn, so is the ratio.
     assert ours[:3] == pytest.approx((0.1, 0.1, 0.1))
-    assert ours.units == 2
+    assert ours.units == 10
+    few = kept.ratio([one for one in rows if one["unit"] < 9], "kl", "plain", "chat")
+    assert few[1:] == (None, None, 9)
 
 
 def test_with_several_seeds_intervals_are_over_seeds() -> None:
@@ -52,7 +58,7 @@ def test_answers_are_compared_item_by_item() -> None:
         for unit, chosen in enumerate(letters)
     ]
     assert kept.difference(rows, "kl", "plain", "arc", kept.same_answer).value == 0.25
-    assert kept.difference(rows, "kl", "plain", "arc", kept.right_answer)[:3] == (0.0, 0.0, 0.0)
+    assert kept.difference(rows, "kl", "plain", "arc", kept.right_answer).value == 0.0
     shares = kept.counted(rows, "plain", kept.same_answer)
     assert shares is not None
     assert shares.value == 0.75

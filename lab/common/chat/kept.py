@@ -18,10 +18,10 @@ import numpy.typing as npt
 from common.drawing import logarithmic, panels
 from common.grid import Row
 from common.small.curves import values
-from common.stats import Claim, Interval, bootstrap, over_seeds
+from common.stats import Claim, Interval, over_seeds, over_units
 from common.tables import format_interval, markdown
 from keeptune.plot_style import BLUE, GREEN, GREY, MARKS, ORANGE
-from keeptune.stats import wilson
+from keeptune.stats import bootstrap_ratio, wilson
 
 Array = npt.NDArray[np.float64]
 Value = Callable[[Row], float]
@@ -49,13 +49,13 @@ def real_text(rows: list[Row]) -> str:
     return "wikitext" if any(row["reading"] == "wikitext" for row in rows) else "pydoc"
 
 
-def estimate(own: list[Row], statistic: Callable[[Any], float]) -> Interval:
-    """A statistic of units, given their indices: over seeds, or with one seed over resampled units."""
+def estimate(own: list[Row], numerator_U: Array, denominator_U: Array) -> Interval:
+    """Σ numerator / Σ denominator over units: over seeds, or with one seed by a bootstrap of the units."""
     seeds = np.array([row["seed"] for row in own])
-    each = np.unique(seeds)
+    each = [seeds == seed for seed in np.unique(seeds)]
     if len(each) > 1:
-        return over_seeds([float(statistic(np.flatnonzero(seeds == seed))) for seed in each])
-    return bootstrap(statistic, len(own))
+        return over_seeds([float(numerator_U[mine].sum() / denominator_U[mine].sum()) for mine in each])
+    return over_units(bootstrap_ratio(numerator_U, denominator_U))
 
 
 def drift_of(row: Row) -> float:
@@ -88,21 +88,21 @@ def mean(rows: list[Row], method: str, reading: str, column: str) -> Interval:
     own = of(rows, method, reading)
     tokens_U = array(own, lambda row: row["tokens"])
     value_U = array(own, lambda row: row[column]) * tokens_U
-    return estimate(own, lambda drawn: value_U[drawn].sum() / tokens_U[drawn].sum())
+    return estimate(own, value_U, tokens_U)
 
 
 def ratio(rows: list[Row], first: str, second: str, reading: str, value: Value = drift_of) -> Interval:
     """A value summed over the first method's units, as a multiple of the sum over the second's."""
     own = of(rows, first, reading)
     first_U, second_U = array(own, value), array(of(rows, second, reading), value)
-    return estimate(own, lambda drawn: first_U[drawn].sum() / second_U[drawn].sum())
+    return estimate(own, first_U, second_U)
 
 
 def difference(rows: list[Row], first: str, second: str, reading: str, value: Value) -> Interval:
     """Mean of a value over the first method's items minus that over the second's, paired by item."""
     own = of(rows, first, reading)
     gap_U = array(own, value) - array(of(rows, second, reading), value)
-    return estimate(own, lambda drawn: gap_U[drawn].mean())
+    return estimate(own, gap_U, np.ones(len(own)))
 
 
 def counted(rows: list[Row], method: str, value: Value) -> Interval | None:
@@ -112,7 +112,7 @@ def counted(rows: list[Row], method: str, value: Value) -> Interval | None:
         return None
     if len(values(own, "seed")) > 1:
         value_U = array(own, value)
-        return estimate(own, lambda drawn: value_U[drawn].mean())
+        return estimate(own, value_U, np.ones(len(own)))
     found = wilson(int(array(own, value).sum()), len(own))
     return Interval(found.value, found.low, found.high, len(own))
 
@@ -122,7 +122,7 @@ def odds_change(rows: list[Row], method: str) -> tuple[str, Interval]:
     reading = "refusals" if of(rows, method, "refusals") else "harmless"
     own = of(rows, method, reading)
     gap_U = array(own, lambda row: row["log_odds"] - row["base_log_odds"])
-    return reading, estimate(own, lambda drawn: gap_U[drawn].mean())
+    return reading, estimate(own, gap_U, np.ones(len(own)))
 
 
 def claim(rows: list[Row], text: str, measure: str, ours: Interval, **given: Any) -> Claim:

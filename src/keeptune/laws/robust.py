@@ -143,15 +143,16 @@ def band(value: Floats, draws: Sequence[Floats], residuals: Floats, interval: fl
     if interval is None or len(draws) == 0:
         return Band(value)
     low, high = ends(value, np.array(draws), interval, freedom)
-    below, above = np.quantile(residuals, [(1 - interval) / 2, (1 + interval) / 2])
+    below, above = np.quantile(residuals, [(1 - interval) / 2, (1 + interval) / 2], method="weibull")
     # Both errors are independent: half-widths add in squares.
     reading_low = value - np.hypot(np.maximum(value - low, 0), below)
     return Band(value, low, high, reading_low, value + np.hypot(np.maximum(high - value, 0), above))
 
 
 def r_squared(observed: Floats, predicted: Floats) -> float:
-    """The coefficient of determination R²."""
-    return float(1 - np.sum((observed - predicted) ** 2) / np.sum((observed - observed.mean()) ** 2))
+    """The coefficient of determination R², at most 1. For constant observations 1 or 0, as scikit-learn has it."""
+    left, whole = np.sum((observed - predicted) ** 2), np.sum((observed - observed.mean()) ** 2)
+    return float(1 - left / whole) if whole > 0 else float(left == 0)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

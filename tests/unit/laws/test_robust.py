@@ -43,8 +43,10 @@ def test_few_degrees_of_freedom_widen_the_ends() -> None:
 def test_a_new_reading_adds_its_noise_in_squares() -> None:
     value, freedom = np.array([1.0]), np.array([1e6])
     draws = [value + step for step in np.linspace(-1, 1, 201)]
-    whole = band(value, draws, np.linspace(-2, 2, 401), 0.5, freedom)
-    half, noise = float(whole.high[0] - 1.0), 1.0
+    residuals = np.linspace(-2, 2, 401)
+    whole = band(value, draws, residuals, 0.5, freedom)
+    # The i-th of K sorted residuals stands for the quantile i/(K + 1): .75 is between the 301st and the 302nd.
+    half, noise = float(whole.high[0] - 1.0), residuals[300] + 0.5 * (residuals[301] - residuals[300])
     assert whole.reading_high[0] - 1.0 == pytest.approx(np.hypot(half, noise), rel=1e-3)
     assert band(value, [], np.zeros(3), 0.5, freedom).low is None
     assert band(value, draws, np.zeros(3), None, freedom).low is None
@@ -54,6 +56,8 @@ def test_the_rest() -> None:
     observed = np.array([1.0, 2.0, 3.0])
     assert r_squared(observed, observed) == 1.0
     assert r_squared(observed, np.full(3, 2.0)) == 0.0
+    assert r_squared(np.full(3, 2.0), np.full(3, 2.0)) == 1.0
+    assert r_squared(np.full(3, 2.0), observed) == 0.0
     assert thinned(10, 4).tolist() == [0, 3, 6, 9]
     assert thinned(3, 10).tolist() == [0, 1, 2]
     for wrong in (0.0, 1.0, 90.0):
