@@ -70,7 +70,7 @@ def cases(which: str) -> list[Case]:
         if which == "tuning":
             budget = BUDGETS[(place + place // 4) % 4]
         base = f"standard-1e-3-pretrain_rate{rate}-seed{seed}"
-        found.append(Case(f"{which}-{place:02d}-{task}", base, task, budget, {"max_length": 64}, 1.0))
+        found.append(Case(f"{which}-{place:02d}-{task}", base, task, budget, {"max_length": 64}, 0.75))
     return found
 
 

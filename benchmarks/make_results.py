@@ -7,6 +7,8 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+import bench_plan
+
 HERE = Path(__file__).parent
 # (benchmark, key) -> what it says, the bound, and whether smaller is better
 ASKED = {
@@ -121,6 +123,19 @@ def coverage(results: list[dict[str, Any]]) -> list[str]:
     return ["", "## What intervals cover", "", text, "", *table(("documents", *map(str, numbers)), rows)]
 
 
+def plans() -> list[str]:
+    path = HERE / "results" / "bench_plan.json"
+    if not path.is_file():
+        return []
+    result = json.loads(path.read_text())
+    counts = (f"{name} {at['count']} of {at['of']} (bound {at['bound']})" for name, at in result["bounds"].items())
+    text = (
+        "Cases planned with `keeptune plan` and run with its command ([raw](results/bench_plan.json)), 90 % intervals."
+        f" {'; '.join(counts)}."
+    )
+    return ["", "## Plans and what came of them", "", text, "", *bench_plan.table(result["rows"])]
+
+
 def profiles() -> list[str]:
     lines: list[str] = []
     for path in sorted((HERE / "results").glob("profile_*.json")):
@@ -144,7 +159,7 @@ def main() -> None:
         "| what | measured | aim | met | rounds | machine | |",
         "|---|---|---|---|---|---|---|",
     ]
-    text = [*header, *ratios(results), *memory(results), *top_k(results), *coverage(results), *profiles()]
+    text = [*header, *ratios(results), *memory(results), *top_k(results), *coverage(results), *plans(), *profiles()]
     (HERE / "RESULTS.md").write_text("\n".join(text) + "\n")
 
 

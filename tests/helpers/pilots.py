@@ -9,10 +9,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from keeptune.plan.design import Cell, Design, Pace, Setting
-from keeptune.plan.ladder import Outcome, Stop, next_cell
+from keeptune.plan.ladder import TARGET, Outcome, Stop, next_cell
 from keeptune.train.budget.certificate import Verdict
 
 BUDGET = 0.02
+RIGHT = 8.0
+"""λ that meets the budget. KL falls as 1/λ, and every run ends at this one."""
 PACE = Pace(step=1.0, reading=0.0, fixed=10.0, token=0.0, spent=0.0)
 BEST = Setting(16, 1e-3)
 DESIGN = Design(steps=16, rates=(1e-3, 3e-4), ranks=(16, 4, 64), pool_rows=528)
@@ -32,7 +34,6 @@ class World:
     breaks: Callable[[Cell], bool] = lambda cell: False
 
     def __post_init__(self) -> None:
-        self.generator = np.random.default_rng(self.seed)
         self.made: list[Cell] = []
         self.kept: dict[Cell, Outcome] = {}
 
@@ -46,13 +47,15 @@ class World:
         if cell in self.kept:
             return self.kept[cell]
         self.made.append(cell)
-        broken = self.breaks(cell)
+        draws = np.random.default_rng([self.seed, cell.steps, cell.order, cell.rank, round(1e6 * cell.rate)])
+        kl = TARGET * BUDGET * math.sqrt(RIGHT / cell.start) * math.exp(0.05 * draws.standard_normal())
+        kl = max(kl, 1.5 * BUDGET) if self.breaks(cell) else kl
         self.kept[cell] = Outcome(
             cell=cell,
-            task_loss=self.loss(cell.steps, cell.setting) + self.noise * self.generator.standard_normal(),
-            kl=BUDGET * (1.5 if broken else 0.85 * math.exp(0.05 * self.generator.standard_normal())),
-            verdict=Verdict.BROKEN if broken else Verdict.KEPT,
-            lambda_=8.0,
+            task_loss=self.loss(cell.steps, cell.setting) + self.noise * draws.standard_normal(),
+            kl=kl,
+            verdict=Verdict.BROKEN if kl > BUDGET else Verdict.KEPT,
+            lambda_=RIGHT,
             step_seconds=PACE.step,
             wall=PACE.fixed + cell.steps,
             memory=1,

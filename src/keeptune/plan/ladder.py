@@ -17,14 +17,17 @@ from typing import Any
 
 from keeptune.plan.design import Cell, Design, Setting
 from keeptune.plan.settings import LOWER_RATE
+from keeptune.train.bounds import HIGHEST
 from keeptune.train.budget.certificate import Verdict
 
 REPEATS = 4
 """Most runs of one setting and length, each with another order of the data."""
 LOWER_RATES = 2
 """How often the rate is lowered if no setting keeps the budget."""
-# A run whose λ moved by more than this, and whose KL missed the budget by more than this, says where λ must start.
-_MOVED, _MISSED = math.log(2.0), math.log(1.3)
+TARGET = 0.85
+"""Certified KL of a run whose λ was right, as a share of the budget."""
+# A first run whose KL missed that by more than this factor says where λ must start, and little else.
+_MISSED = 1.35
 
 
 class Stop(StrEnum):
@@ -58,6 +61,13 @@ class Outcome:
     def broken(self) -> bool:
         """Whether the certificate says so."""
         return self.verdict is Verdict.BROKEN
+
+    def right_lambda(self, budget: float) -> float:
+        """λ from which such a run would have met the budget, at least 1: KL falls about as 1/λ.
+
+        Not below 1: a short run may keep the budget without replay, and a longer one from there would break it.
+        """
+        return max(math.sqrt(self.cell.start * self.lambda_) * self.kl / (TARGET * budget), 1.0)
 
     def seconds(self, steps: int) -> float:
         """Seconds that such a run of other length will take."""
@@ -126,37 +136,33 @@ def next_cell(
     if cell := _screening(done, design, fits, budget):
         return cell
     if all(breaks(done, setting) for setting in {run.cell.setting for run in done}):
-        return _lower_rate(done, design, fits)
+        return _lower_rate(done, design, fits, budget)
     setting = best(done)
-    for cell in _climb(done, design, setting, limit):
-        if fits(cell):
+    for plan in _climb(done, setting, limit):
+        if fits(cell := _cell(done, *plan, budget=budget)):
             return cell
     top = lengths(done, setting)[-1]
     return Stop.MEASURED if top >= limit and len(of(done, setting, top)) >= REPEATS else Stop.TIME
 
 
-def _climb(done: Sequence[Outcome], design: Design, setting: Setting, limit: int) -> list[Cell]:
-    """Runs to make of the best setting, the most useful first.
+def _climb(done: Sequence[Outcome], setting: Setting, limit: int) -> list[tuple[Setting, int, int]]:
+    """Setting, steps and order of runs to make of the best setting, the most useful first.
 
     A second short run tells the noise, a longer one what more steps bring. Then repeats of the longest narrow the
     interval, and the next best setting at the same length tells whether the choice was right.
     """
     steps = lengths(done, setting)
     top = steps[-1]
-    cells = [] if len(of(done, setting, steps[0])) > 1 else [_cell(done, setting, steps[0], 2)]
+    orders = {length: len(of(done, setting, length)) for length in steps}
+    cells = [(setting, steps[0], 2)] if orders[steps[0]] < 2 else []
     if top < limit:
         # A last doubling that would fall just short of the limit goes up to it.
-        cells.append(_cell(done, setting, limit if 2.5 * top > limit else 2 * top, 1))
-    repeats = [_repeat(done, setting, length) for length in reversed(steps)]
-    cells += [cell for cell in repeats[:1] if cell and cell.order == 2]
+        cells.append((setting, limit if 2.5 * top > limit else 2 * top, 1))
+    if orders[top] < 2:
+        cells.append((setting, top, 2))
     if other := _runner_up(done, setting):
-        cells.append(_cell(done, other, top, 1))
-    return cells + [cell for cell in repeats if cell]
-
-
-def _repeat(done: Sequence[Outcome], setting: Setting, steps: int) -> Cell | None:
-    orders = len(of(done, setting, steps))
-    return _cell(done, setting, steps, orders + 1) if orders < REPEATS else None
+        cells.append((other, top, 1))
+    return cells + [(setting, length, orders[length] + 1) for length in reversed(steps) if orders[length] < REPEATS]
 
 
 def _runner_up(done: Sequence[Outcome], setting: Setting) -> Setting | None:
@@ -175,33 +181,29 @@ def _screening(done: Sequence[Outcome], design: Design, fits: Callable[[Cell], b
             rate = best([run for run in done if run.cell.steps == design.steps and run.cell.setting in settings]).rate
             settings += [Setting(rank, rate) for rank in design.ranks[1:]]
         tries = [run for run in done if run.cell[:4] == (*settings[place], design.steps, 1)]
-        cell = _cell(done, settings[place], design.steps, 1)
-        wanted = not tries or (len(tries) == 1 and _unsettled(tries[0], budget) and cell.start != tries[0].cell.start)
-        if wanted and (not done or fits(cell)):
+        cell = _cell(done, settings[place], design.steps, 1, budget=budget)
+        again = len(tries) == 1 and _far(tries[0].kl, TARGET * budget) and _far(cell.start, tries[0].cell.start)
+        if (not tries or again) and (not done or fits(cell)):
             return cell
     return None
 
 
-def _unsettled(run: Outcome, budget: float) -> bool:
-    moved = abs(math.log(run.lambda_ / run.cell.start))
-    return moved > _MOVED and (run.broken or run.kl < budget / math.exp(_MISSED))
+def _far(one: float, other: float) -> bool:
+    return max(one / other, other / max(one, 1e-9)) > _MISSED
 
 
-def _lower_rate(done: Sequence[Outcome], design: Design, fits: Callable[[Cell], bool]) -> Cell | Stop:
+def _lower_rate(done: Sequence[Outcome], design: Design, fits: Callable[[Cell], bool], budget: float) -> Cell | Stop:
     """No setting keeps the budget: the same at a lower learning rate, whose steps shake KL up less."""
     rate = min(run.cell.rate for run in done)
     if rate < min(design.rates) * LOWER_RATE ** (LOWER_RATES - 0.5):
         return Stop.MEASURED
     steps = max(run.cell.steps for run in done)
-    cell = _cell(done, Setting(design.ranks[0], float(f"{rate * LOWER_RATE:.2g}")), steps, 1)
+    cell = _cell(done, Setting(design.ranks[0], float(f"{rate * LOWER_RATE:.2g}")), steps, 1, budget=budget)
     return cell if fits(cell) else Stop.TIME
 
 
-def _cell(done: Sequence[Outcome], setting: Setting, steps: int, order: int) -> Cell:
-    """A run whose λ starts where that of the longest run before it ended that is no longer, to two digits.
-
-    Not below 1: a short run may keep the budget without replay, and a longer one from there would break it.
-    """
+def _cell(done: Sequence[Outcome], setting: Setting, steps: int, order: int, *, budget: float) -> Cell:
+    """A run that starts from the λ that was right for the longest run before it that is no longer, to two digits."""
     near = [run for run in of(done, setting) if run.cell.steps <= steps] or list(done)[-1:]
-    start = float(f"{max(near[-1].lambda_, 1.0):.2g}") if near else 1.0
+    start = float(f"{min(near[-1].right_lambda(budget), HIGHEST):.2g}") if near else 1.0
     return Cell(*setting, steps, order, start)

@@ -17,18 +17,18 @@ from typing import NamedTuple
 
 from keeptune.errors import ConfigError
 from keeptune.plan.design import Setting
-from keeptune.plan.ladder import Outcome, best, breaks, lengths, mean_loss, of
+from keeptune.plan.ladder import TARGET, Outcome, best, breaks, lengths, mean_loss, of
 
 INTERVAL = 0.9
 WIDEST = 0.15
 """The longest run is planned whose task loss is foretold within this many nats per token on either side."""
-FARTHEST = 8
+FARTHEST = 4
 """No plan has more than this multiple of the longest pilot run's steps."""
 CARRY, SPREAD = 0.9, 0.3
 _NOISE, _NOISE_RUNS = 0.015, 4
 """Prior of the spread of task loss over data orders, nats per token, and its weight in degrees of freedom."""
-_KL, _KL_SPREAD, _KL_RUNS = 0.85, 0.12, 2
-"""Prior of KL as a share of the budget, its spread as a logarithm, and its weight in runs."""
+_KL_SPREAD, _KL_RUNS = 0.12, 2
+"""Prior of the spread of log KL about `TARGET`, and its weight in runs."""
 _STEPS_A_DOUBLING = 4
 
 
@@ -66,7 +66,7 @@ def plan_from(done: Sequence[Outcome], limit: int, budget: float) -> Plan:
     if breaks(done, setting):
         least = min(run.kl for run in of(done, setting))
         what = f"no run of the pilot kept KL ≤ {budget:g} nats per token; the nearest, {setting}, reached {least:.3g}"
-        raise ConfigError(what, f"give --budget {_up(least / _KL):g}, more --minutes, or a lower --learning-rate")
+        raise ConfigError(what, f"give --budget {_up(least / TARGET):g}, more --minutes, or a lower --learning-rate")
     runs, measured = of(done, setting), lengths(done, setting)
     steps = min(measured, key=lambda length: mean_loss(of(done, setting, length)))
     if steps == measured[-1] and len(measured) > 1:
@@ -107,8 +107,8 @@ def certified_kl(runs: Sequence[Outcome], budget: float) -> Prediction:
     """Certified KL of a new run with the budget: as a share of it, what it was in these runs, of any length."""
     logs = [math.log(max(run.kl, 1e-9) / budget) for run in runs]
     count = _KL_RUNS + len(logs)
-    centre = (_KL_RUNS * math.log(_KL) + sum(logs)) / count
-    squares = _KL_RUNS * (_KL_SPREAD**2 + (math.log(_KL) - centre) ** 2) + sum((log - centre) ** 2 for log in logs)
+    centre = (_KL_RUNS * math.log(TARGET) + sum(logs)) / count
+    squares = _KL_RUNS * (_KL_SPREAD**2 + (math.log(TARGET) - centre) ** 2) + sum((log - centre) ** 2 for log in logs)
     half = _quantile(count - 1) * math.sqrt(squares / (count - 1) * (1 + 1 / count))
     return Prediction(*(budget * math.exp(centre + shift) for shift in (0.0, -half, half)))
 

@@ -15,6 +15,7 @@ from keeptune.plan.settings import PlanSettings
 from keeptune.plot_style import save
 from keeptune.storage import write_json, write_text
 from keeptune.system import provenance
+from keeptune.train.bounds import HIGHEST
 
 
 def plan(settings: PlanSettings) -> dict[str, Any]:
@@ -40,11 +41,12 @@ def plan(settings: PlanSettings) -> dict[str, Any]:
 def _as_dict(settings: PlanSettings, finished: Pilot, chosen: Plan) -> dict[str, Any]:
     setting, steps, task_loss, kl = chosen
     longest = of(finished.done, setting, lengths(finished.done, setting)[-1])
+    rights = [run.right_lambda(settings.budget) for run in longest]
     step = statistics.fmean(run.step_seconds for run in longest)
     return {
         **setting._asdict(),
         "steps": steps,
-        "lambda": float(f"{max(statistics.geometric_mean(run.lambda_ for run in longest), 1.0):.2g}"),
+        "lambda": float(f"{min(statistics.geometric_mean(rights), HIGHEST):.2g}"),
         "replay_tokens": replay_tokens(settings, steps),
         "seconds": run_seconds(finished.pace, settings, steps, step),
         "task_loss": list(task_loss),

@@ -7,8 +7,8 @@ from dataclasses import replace
 import pytest
 
 from keeptune.plan.design import Cell, Setting
-from keeptune.plan.ladder import LOWER_RATES, REPEATS, Stop, best, breaks, lengths, of, valid
-from tests.helpers.pilots import DESIGN, World
+from keeptune.plan.ladder import LOWER_RATES, REPEATS, TARGET, Stop, best, breaks, lengths, of, valid
+from tests.helpers.pilots import BUDGET, DESIGN, RIGHT, World
 
 
 @pytest.mark.parametrize("seconds", [150.0, 300.0, 700.0, 2000.0, 9000.0])
@@ -50,18 +50,20 @@ def test_the_runner_up_is_tried_at_full_length_before_the_repeats() -> None:
 
 
 def test_a_first_run_that_only_found_lambda_is_made_again_from_there() -> None:
-    world = World(seed=4, breaks=lambda cell: cell.start == 1.0)
+    world = World(seed=4)
     done, _ = world.pilot(400.0, 100_000)
     assert done[0].cell == Cell(16, 1e-3, 16, 1, 1.0)
-    assert done[1].cell == Cell(16, 1e-3, 16, 1, 8.0)
+    assert done[1].cell[:4] == (16, 1e-3, 16, 1)
+    assert done[1].cell.start == pytest.approx(RIGHT, rel=0.15)
     assert done[0] not in valid(done)
-    assert sum(cell.start == 1.0 for cell in world.made) == 1
+    assert [run for run in valid(done) if run.kl > BUDGET or run.kl < 0.7 * BUDGET] == []
+    assert len({cell[:4] for cell in world.made}) == len(world.made) - 1
 
 
-def test_a_run_that_kept_the_budget_is_not_made_again() -> None:
-    world = World(seed=4)
-    world.pilot(400.0, 100_000)
-    assert len({cell[:4] for cell in world.made}) == len(world.made)
+def test_lambda_starts_at_one_or_more_though_a_short_run_needs_none() -> None:
+    short = replace(World(seed=0).run(Cell(16, 1e-3, 16, 1, 1.0)), kl=0.1 * BUDGET, lambda_=0.01)
+    assert short.right_lambda(BUDGET) == 1.0
+    assert replace(short, kl=2 * TARGET * BUDGET, lambda_=4.0).right_lambda(BUDGET) == pytest.approx(4.0)
 
 
 @pytest.mark.parametrize("highest", [3e-4, 1e-4, 1e-5])
