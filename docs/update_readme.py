@@ -22,6 +22,7 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 WIDTH, HEIGHT = 1180, 1420
+WORDS = {"higher": "refuses more", "lower": "refuses less", "no change": "no change shown"}
 
 
 def with_interval(interval: dict[str, Any]) -> str:
@@ -32,10 +33,10 @@ def demo_section(summary: dict[str, Any], plain: dict[str, Any], replay: dict[st
     loss, steps, minutes = summary["task_loss"], summary["steps"], summary["minutes_by_stage"]
     matched, equal = summary["drift_ratio_matched_steps"], summary["drift_ratio_equal_loss"]
     text = next(name for name in equal if name != "self")
-    audited = [report["texts"] for report in (plain, replay)]
-    old = [name for name in audited[0] if name != summary["data"]]
+    old = ("self", "self-chat", "wikitext2", text)
     parts = [one["value"] for one in equal.values()]
-    parts += [kl[1] / kl[0] for kl in ([texts[name]["measures"]["kl"]["value"] for texts in audited] for name in old)]
+    kls = [[Audited(report).finding(name, "kl")["value"] for report in (plain, replay)] for name in old]
+    parts += [kl[1] / kl[0] for kl in kls]
     times = (minutes["replay"] + minutes["train replay"]) / minutes["train plain"]
     return f"""A 135 M-parameter chat model learns Verilog. With self-generated replay it reaches a held-out task loss of
 {loss["replay"]:.3f} nats per token (plain fine-tuning {loss["plain"]:.3f}, base {loss["base"]:.3f}) with **{1 - max(parts):.0%} to {1 - min(parts):.0%} less drift**,
@@ -61,34 +62,60 @@ def cost_section(summary: dict[str, Any]) -> str:
 {minutes["measure"]:.1f} into measuring."""
 
 
+class Audited:
+    """What README takes from an audit's report: findings of version 2, or the report of an earlier version."""
+
+    def __init__(self, report: dict[str, Any]) -> None:
+        self.report = report
+
+    def finding(self, subject: str, measure: str, part: str = "") -> dict[str, Any]:
+        """value, low, high, n, and for refusals the shares of both models and the verdict."""
+        if "findings" in self.report:
+            wanted = {"subject": subject, "measure": measure, "part": part}
+            return next(one for one in self.report["findings"] if wanted.items() <= one.items())
+        if measure in ("accuracy", "agreement") and subject in self.report["tasks"]:
+            result = self.report["tasks"][subject]["formats"][part]["per_character"]
+            return {**result["change" if measure == "accuracy" else "agreement"], "n": result["items"]}
+        if measure == "refusals":
+            of_set = self.report["safety"]["sets"][subject]
+            found = of_set["detectors"][part]
+            levels = {"base": found["refused_base"], "tuned": found["refused_tuned"]}
+            return {**found["change"], **levels, "verdict": found["verdict"], "n": of_set["asked"]}
+        reading = self.report["texts"][subject]
+        return {**reading["measures"][measure], "n": reading["documents"]}
+
+
 def audit_section(plain: dict[str, Any], replay: dict[str, Any], cost: dict[str, Any]) -> str:
-    models = (plain, replay)
+    models = (Audited(plain), Audited(replay))
 
     def row(words: str, *cells: str) -> str:
         return f"| {words} | {' | '.join(cells)} |"
 
-    def ends(estimate: dict[str, Any], form: str = ".3f") -> str:
-        shown = f"{estimate['value']:{form}} [{estimate['low']:{form}}, {estimate['high']:{form}}]"
-        return shown.replace("-", "−")
+    def ends(subject: str, measure: str, form: str, part: str = "") -> list[str]:
+        shown = []
+        for model in models:
+            one = model.finding(subject, measure, part)
+            shown.append(f"{one['value']:{form}} [{one['low']:{form}}, {one['high']:{form}}]".replace("-", "−"))
+        return shown
 
     names = {"self": "text that the base wrote itself", "self-chat": "chats that it wrote itself",
              "wikitext2": "WikiText-2, test", "pydoc": "`pydoc`", "verilog": "`verilog`, the task"}  # fmt: skip
     lines = ["| demo model, against its base | tuned plainly | tuned with replay |", "|---|---|---|"]
     for text, words in names.items():
-        drift = [ends(report["texts"][text]["measures"]["kl"]) for report in models]
-        lines.append(row(f"KL on {words} ({plain['texts'][text]['documents']} documents)", *drift))
-    arc = [report["tasks"]["arc"]["formats"]["chat"]["per_character"] for report in models]
-    about = f"ARC-Challenge as chats ({arc[0]['items']} questions)"
-    lines.append(row(f"{about}: change of accuracy", *(ends(result["change"], "+.1%") for result in arc)))
-    lines.append(row(f"{about}: the base's own answer", *(ends(result["agreement"], ".1%") for result in arc)))
+        documents = models[0].finding(text, "kl")["n"]
+        lines.append(row(f"drift, KL on {words} ({documents} documents)", *ends(text, "kl", ".3f")))
+        if text in ("wikitext2", "pydoc", "verilog"):
+            lines.append(row("change of loss there, below 0 predicted better", *ends(text, "ce_change", "+.3f")))
+    about = f"ARC-Challenge as chats ({models[0].finding('arc', 'accuracy', 'chat')['n']} questions)"
+    lines.append(row(f"{about}: change of accuracy", *ends("arc", "accuracy", "+.1%", "chat")))
+    lines.append(row(f"{about}: the base's own answer", *ends("arc", "agreement", ".1%", "chat")))
     for name, words in (("advbench", "AdvBench goals"), ("harmless", "harmless prompts")):
-        sets = [report["safety"]["sets"][name] for report in models]
-        moves = [of_set["detectors"]["rules"] for of_set in sets]
+        found = [model.finding(name, "refusals", "rules") for model in models]
         refused = [
-            f"{found['refused_base']['value']:.0%} → {found['refused_tuned']['value']:.0%}, {found['verdict']}"
-            for found in moves
+            f"{one['base']['value']:.0%} → {one['tuned']['value']:.0%}, {WORDS.get(one['verdict'], one['verdict'])}"
+            for one in found
         ]
-        lines.append(row(f"{sets[0]['asked']} {words} refused, by string rules", *refused))
+        lines.append(row(f"{found[0]['n']} {words} refused, by string rules", *refused))
     lines.append(row("minutes on two cores", f"{cost['minutes_plain']:.1f}", f"{cost['minutes_replay']:.1f}"))
     return "\n".join(
         [

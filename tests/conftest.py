@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+import shutil
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,6 +23,7 @@ from transformers.utils import logging as transformers_logging
 from keeptune.log import log_to_terminal
 from keeptune.replay.generate import sample_pool
 from keeptune.replay.pool import ReplayPool
+from tests.helpers.browser import Browser
 from tests.helpers.models import make_model, make_tokenizer
 
 # A shell starts what runs in the background with Ctrl-C ignored, and the processes of the tests would inherit that.
@@ -69,3 +71,14 @@ def pool(tmp_path: Path) -> ReplayPool:
     return sample_pool(
         make_model(), make_tokenizer(), tmp_path / "pool", tokens=20 * 16, length=16, dtype=torch.float32
     )
+
+
+@pytest.fixture(scope="session")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
+    """One headless Chromium for all tests of pages: a tab to open them in."""
+    program = shutil.which("chromium")
+    if program is None:
+        pytest.skip("chromium is not installed")
+    tab = Browser(program, tmp_path_factory.mktemp("chromium"))
+    yield tab
+    tab.close()

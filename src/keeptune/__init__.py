@@ -15,13 +15,13 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from keeptune.audit.api import audit
     from keeptune.audit.meter import Drift, measure
-    from keeptune.audit.reports import Report
     from keeptune.data.documents import load_documents
     from keeptune.errors import KeeptuneError
     from keeptune.models.loading import load_model, load_tokenizer
     from keeptune.models.saving import save_model
     from keeptune.replay.generate import sample_pool, text_pool
     from keeptune.replay.pool import ReplayPool
+    from keeptune.report.document import Report
     from keeptune.train.config import KeepConfig
     from keeptune.train.loop import keep_tuning
     from keeptune.train.mixin import KeepMixin
@@ -61,7 +61,7 @@ _HOMES = {
     "KeepTrainer": "keeptune.train.trainers",
     "KeeptuneError": "keeptune.errors",
     "ReplayPool": "keeptune.replay.pool",
-    "Report": "keeptune.audit.reports",
+    "Report": "keeptune.report.document",
     "keep_tuning": "keeptune.train.loop",
     "load_documents": "keeptune.data.documents",
     "load_model": "keeptune.models.loading",

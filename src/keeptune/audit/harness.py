@@ -5,7 +5,8 @@ Shapes: I items.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
@@ -15,15 +16,36 @@ import numpy as np
 import yaml
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from keeptune.audit.section import Cost, Loaded, Measured, Section
+from keeptune.audit.tasks import TaskSettings
 from keeptune.errors import ConfigError, SourceError, SourceNotFound
 from keeptune.log import logger
+from keeptune.report.codec import once
+from keeptune.report.document import SectionRecord
+from keeptune.report.finding import Finding, Level, found
+from keeptune.report.measures import Better
+from keeptune.report.view import View, default_view
 from keeptune.stats import bootstrap_ratio, mcnemar
-from keeptune.workspace import Steps
-
-# Of an item: the value of each metric.
-Scores = dict[str, dict[str, float]]
 
 _BATCH_ROWS = 8
+
+
+@dataclass(frozen=True, kw_only=True)
+class HarnessSettings(TaskSettings):
+    """The tasks of lm-eval."""
+
+    lm_eval: list[str] = field(default_factory=list)
+    """A task of the lm-eval harness (pip install 'keeptune[eval]'), or a YAML file that describes one; its first
+    --items questions. Repeat it for more."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answers:
+    """What one model made of a task."""
+
+    scores: dict[str, dict[str, float]]
+    """Of each item the value of each metric."""
+    higher_is_better: dict[str, bool]
 
 
 def check_harness(tasks: Sequence[str]) -> None:
@@ -42,64 +64,82 @@ def check_harness(tasks: Sequence[str]) -> None:
         _manager_of(task)
 
 
-def measure_harness(
-    base: PreTrainedModel,
-    tuned: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerBase,
-    tasks: Sequence[str],
-    limit: int,
-    steps: Steps,
-) -> dict[str, Any]:
-    """The part of a report that holds the harness's tasks, `lm_eval`; empty without tasks.
+class Harness(Section[HarnessSettings]):
+    """Change of every metric of every task of lm-eval."""
 
-    Args:
-        tasks: names of the harness's tasks or groups, or YAML files that describe one.
-        limit: items of each task at most, the first ones, as the harness has it.
+    name, title = "lm_eval", "Tasks of lm-eval"
 
-    Returns:
-        For each task and metric: `items`, `base` and `tuned` (means), `change` (tuned − base with a 95 % paired
-        bootstrap interval over items), `higher_is_better`, and for metrics that are 0 or 1, `right_to_wrong`,
-        `wrong_to_right` and `mcnemar_p`.
+    def __init__(self, settings: HarnessSettings) -> None:
+        super().__init__(settings)
+        check_harness(settings.lm_eval)
 
-    Raises:
-        SourceError: the harness cannot run a task.
-    """
-    results = {}
-    for task in tasks:
-        scores, better = {}, {}
-        for role, model in (("base", base), ("tuned", tuned)):
-            ask = partial(_ask, model, tokenizer, task, limit, f"Asking {task} of the {role}")
-            answers = steps.of(task=task, limit=limit).once(f"lm-eval {Path(task).stem} {role}", ask)
-            scores[role], better = answers["scores"], answers["higher_is_better"]
-        results[task] = {
-            metric: {**compared(scores["base"], scores["tuned"], metric), "higher_is_better": better.get(metric)}
-            for metric in sorted({metric for item in scores["base"].values() for metric in item})
-        }
-    return {"lm_eval": {"limit": limit, "tasks": results}} if results else {}
+    def not_asked(self) -> str:
+        """Why there is nothing to measure."""
+        return "" if self.settings.lm_eval else "no --lm-eval is given"
+
+    def cost(self) -> Cost:
+        """How much a task reads, lm-eval alone knows."""
+        return Cost(items=len(self.settings.lm_eval) * self.settings.items)
+
+    def measure(self, loaded: Loaded) -> Measured:
+        """Every task, each model's answers in a step of their own.
+
+        Raises:
+            SourceError: the harness cannot run a task.
+        """
+        findings, limit = list[Finding](), self.settings.items
+        for task in self.settings.lm_eval:
+            answers = {}
+            for role, model in loaded.models.items():
+                ask = partial(_ask, model, loaded.tokenizer, task, limit, f"Asking {task} of the {role}")
+                step = loaded.steps.of(task=task, limit=limit)
+                answers[role] = once(step, f"lm-eval {Path(task).stem} {role}", Answers, ask)
+            findings += harness_findings(self.name, Path(task).stem, answers["base"], answers["tuned"])
+        methods = [f"lm-eval: the first {limit:,} items of each task at most; an interval is over items."]
+        return Measured(findings=findings, methods=methods)
+
+    @classmethod
+    def view(cls, record: SectionRecord, findings: Sequence[Finding]) -> View:
+        """A table; metrics of different kinds share no axis."""
+        prose = "The same items asked of both models by the lm-eval harness; a change is over items that both have."
+        return default_view(record, findings, prose, charts=[])
 
 
-def compared(base: Scores, tuned: Scores, metric: str) -> dict[str, Any]:
-    """One metric on the items that both models have it on.
+def harness_findings(section: str, task: str, base: Answers, tuned: Answers) -> Iterator[Finding]:
+    """The change of each metric on the items that both models have it on.
 
     Raises:
         SourceError: there is none.
     """
-    items = [item for item in base if metric in base[item] and metric in tuned.get(item, {})]
-    if not items:
-        raise SourceError(f"no item has {metric} of both models", "check the task's metrics")
-    base_I, tuned_I = (np.array([scores[item][metric] for item in items]) for scores in (base, tuned))
-    change = bootstrap_ratio(tuned_I - base_I, np.ones(len(items)))
-    means = {"base": float(base_I.mean()), "tuned": float(tuned_I.mean())}
-    result: dict[str, Any] = {"items": len(items), **means, "change": change.ends()}
-    if set(np.concatenate([base_I, tuned_I])) <= {0.0, 1.0}:
-        lost, gained = int((base_I > tuned_I).sum()), int((tuned_I > base_I).sum())
-        result |= {"right_to_wrong": lost, "wrong_to_right": gained, "mcnemar_p": mcnemar(lost, gained)}
-    return result
+    for metric in sorted({metric for item in base.scores.values() for metric in item}):
+        items = [item for item in base.scores if metric in base.scores[item] and metric in tuned.scores.get(item, {})]
+        if not items:
+            raise SourceError(f"no item has {metric} of both models", "check the task's metrics")
+        base_I, tuned_I = (np.array([of.scores[item][metric] for item in items]) for of in (base, tuned))
+        higher = base.higher_is_better.get(metric)
+        better: Better | None = None if higher is None else "higher" if higher else "lower"
+        p = lost = gained = None
+        if set(np.concatenate([base_I, tuned_I])) <= {0.0, 1.0}:
+            lost, gained = int((base_I > tuned_I).sum()), int((tuned_I > base_I).sum())
+            p = mcnemar(lost, gained)
+        yield found(
+            section,
+            task,
+            "lm_eval",
+            bootstrap_ratio(tuned_I - base_I, np.ones(len(items))),
+            "item",
+            part=metric,
+            better=better,
+            p=p,
+            base=Level(value=float(base_I.mean())),
+            tuned=Level(value=float(tuned_I.mean())),
+            lost=lost,
+            gained=gained,
+            headline=True,
+        )
 
 
-def _ask(
-    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, task: str, limit: int, label: str
-) -> dict[str, Any]:
+def _ask(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, task: str, limit: int, label: str) -> Answers:
     from lm_eval import simple_evaluate  # noqa: PLC0415 — an extra, and slow to import
     from lm_eval.models.huggingface import HFLM  # noqa: PLC0415
 
@@ -115,14 +155,14 @@ def _ask(
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         fix = "check that its data can be fetched, and that it runs in lm-eval"
         raise SourceError(f"lm-eval cannot run {task}: {reason}", fix) from error
-    scores: Scores = {}
+    scores: dict[str, dict[str, float]] = {}
     better: dict[str, bool] = {}
     for leaf, samples in found["samples"].items():
         better |= found["higher_is_better"].get(leaf, {})
         for sample in samples:
             values = {metric: sample[metric] for metric in sample["metrics"] if np.isscalar(sample[metric])}
             scores[f"{leaf} {sample['doc_id']}"] = {metric: float(value) for metric, value in values.items()}
-    return {"scores": scores, "higher_is_better": better}
+    return Answers(scores=scores, higher_is_better=better)
 
 
 def _manager_of(task: str) -> tuple[str, Any]:

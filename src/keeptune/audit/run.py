@@ -1,35 +1,33 @@
-"""An audit from names to report.json: the texts, the two models, and every section of what is measured on them."""
+"""An audit from names to report.json: the models and texts are loaded once, and every section is measured on them."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from keeptune.audit.gate import Bound, check
-from keeptune.audit.harness import check_harness, measure_harness
-from keeptune.audit.meter import DESCRIPTIONS, measure
-from keeptune.audit.page.audit import audit_page
-from keeptune.audit.safety import load_prompts, measure_safety
-from keeptune.audit.settings import AuditSettings
-from keeptune.audit.tasks import DESCRIPTION, load_tasks, measure_task
-from keeptune.audit.texts import SELF, Row, longest, rows_of, text_sources, without_tokens
-from keeptune.audit.verdict import RULE, how, noise_floor, require_finite, verdicts
-from keeptune.audit.where.collector import Where, where_section
-from keeptune.audit.where.layers import layer_profile
-from keeptune.audit.where.passages import continuations
-from keeptune.errors import ConfigError, SourceError
+from keeptune.audit.page import audit_page
+from keeptune.audit.section import AnySection, Cost, Loaded, Measured, Section
+from keeptune.audit.settings import SECTIONS, AuditSettings
+from keeptune.audit.texts import Row, longest, rows_of, text_sources, without_tokens
+from keeptune.errors import ConfigError, Diverged, Interrupted, KeeptuneError, SourceError, StorageError
 from keeptune.log import logger
 from keeptune.models.limits import check_length, check_sizes, check_tokenizer
 from keeptune.models.loading import load_model, load_tokenizer
 from keeptune.models.modeling import fingerprint
 from keeptune.models.vocabulary import Vocabularies, check_vocabularies, share_vocabulary, vocabularies
 from keeptune.replay.openings import chat_opening
-from keeptune.stats import METHOD
-from keeptune.storage import write_json, write_text
+from keeptune.report.codec import to_json
+from keeptune.report.document import Model, Report, SectionRecord, Status
+from keeptune.report.finding import together
+from keeptune.report.measures import Verdict
+from keeptune.report.table import Column, Table, count, left, text
+from keeptune.storage import write_text
 from keeptune.system import commit, provenance, release, versions
 from keeptune.workspace import Steps
 
@@ -38,124 +36,173 @@ STEPS, SAMPLES = "steps", "samples"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Loaded:
-    """What every section of an audit is measured with."""
+class Chosen:
+    """A section that is measured, or why it is not."""
 
-    base: PreTrainedModel
-    tuned: PreTrainedModel
-    tokenizer: PreTrainedTokenizerBase
-    """The base's."""
-    rows: dict[str, list[Row]]
-    """The rows of each text."""
-    sources: dict[str, str]
-    """Where each text comes from."""
-    vocabulary: str | None
-    """In words how the vocabularies differ, where they do."""
-    steps: Steps
+    section: AnySection
+    asked: Section[Any] | None
+    reason: str
 
 
-def audit(
-    settings: AuditSettings, bounds: Sequence[Bound] = (), probe: Callable[[Loaded, str, int], Any] | None = None
-) -> dict[str, Any]:
-    """Measure a tuned model against its base; writes `<out>/report.json`, and from it `report.html`, and returns it.
+def audit(settings: AuditSettings, bounds: Sequence[Bound] = (), sections: Sequence[AnySection] = SECTIONS) -> Report:
+    """Measure a tuned model against its base; writes `<out>/report.json`, findings.csv and report.html.
 
     Args:
         bounds: on what is measured; the report says what became of them.
-        probe: `keeptune.probes.recovery.recovery_probe`, for settings that ask for it: it trains, and so stands above.
+        sections: those that there are, in the order of the page; one that trains the models comes last.
 
     Raises:
-        ConfigError: models with other vocabularies, or texts or tasks named badly.
+        ConfigError: models with other vocabularies, or texts, tasks or sections named badly.
         SourceError: a model, text or task cannot be read.
         Diverged: the models' predictions are no numbers.
     """
-    questions = load_tasks(settings.task, settings.items)
-    check_harness(settings.lm_eval)
-    prompts = load_prompts(settings.harmful, settings.harmless_lists, settings.prompts)
-    loaded = load(settings)
-    base, tuned, steps = loaded.base, loaded.tuned, loaded.steps
-    models = base, tuned, loaded.tokenizer
-    asked: dict[str, Any] = {"new_tokens": settings.new_tokens, "judge": settings.judge}
-    texts = {name: read_text(loaded, name) for name in loaded.rows}
-    tasks = {name: measure_task(*models, task, name, steps) for name, task in questions.items()}
-    report: dict[str, Any] = {
-        "kind": "audit",
-        "base": {"source": settings.base, "fingerprint": steps.inputs["base"]},
-        "tuned": {"source": settings.tuned[0], "fingerprint": steps.inputs["tuned"]},
-        "vocabulary": loaded.vocabulary,
-        "settings": asdict(settings),
-        "texts": {name: step["reading"] for name, step in texts.items()},
-        "noise_floor": {"how": how(base), "texts": {name: step["floor"] for name, step in texts.items()}},
-        "verdict_rule": RULE,
-        "measures": DESCRIPTIONS,
-        "intervals": f"{METHOD} of documents",
-        **({"tasks": tasks, "task_measures": DESCRIPTION} if tasks else {}),
-        **measure_harness(*models, settings.lm_eval, settings.items, steps),
-        **({"safety": safety} if (safety := measure_safety(*models, prompts, steps, **asked)) else {}),
-        "where": _where(loaded, texts),
-        **provenance(settings.seed),
-    }
-    if probe and settings.recovery:
-        report["recovery"] = probe(loaded, settings.recovery, settings.seed)
-    report["gate"] = check(bounds, report)
-    write_json(Path(settings.out) / REPORT, report)
-    write_text(Path(settings.out) / PAGE, audit_page(report))
+    chosen = choose(settings, sections)
+    loaded = load(settings, [one.section for one in chosen if one.asked])
+    records, results = measure_sections(chosen, loaded)
+    tuned = [Model(source=settings.tuned[0], fingerprint=str(loaded.steps.inputs.get("tuned", "")))]
+    found = provenance(settings.seed)
+    report = Report(
+        kind="audit" if all(section.compares for section in sections) else "stages",
+        base=Model(source=settings.base, fingerprint=str(loaded.steps.inputs["base"])),
+        tuned=next((one.tuned for one in results if one.tuned), tuned),
+        vocabulary=loaded.vocabulary,
+        settings={name: to_json(value) for name, value in asdict(settings).items()},
+        sections=records,
+        findings=together([finding for one in results for finding in one.findings]),
+        gate=[],
+        **found,
+    )
+    report = replace(report, gate=check(bounds, report.findings, settings.named(settings.chosen(sections))))
+    report.write(Path(settings.out) / REPORT)
+    write_text(Path(settings.out) / PAGE, audit_page(report, sections))
     return report
 
 
-def load(settings: AuditSettings) -> Loaded:
-    """Load what is measured and what it is measured on.
+def choose(settings: AuditSettings, sections: Sequence[AnySection]) -> list[Chosen]:
+    """What is measured of the sections, read and checked before any model is loaded.
+
+    Raises:
+        ConfigError: a section is named that there is none of; nothing is left to measure.
+    """
+    left = settings.chosen(sections)
+    chosen = []
+    for section in sections:
+        asked = section(settings) if section in left else None
+        reason = asked.not_asked() if asked else "left out by --only or --skip"
+        chosen.append(Chosen(section=section, asked=None if reason else asked, reason=reason))
+    if not any(one.asked for one in chosen):
+        reasons = "; ".join(f"{one.section.name}: {one.reason}" for one in chosen)
+        raise ConfigError(f"there is nothing to measure ({reasons})", "leave out --only or --skip")
+    return chosen
+
+
+def plan_table(settings: AuditSettings, sections: Sequence[AnySection] = SECTIONS) -> Table:
+    """What each section would do, from `Section.cost`; no model is loaded."""
+    rows = []
+    for one in choose(settings, sections):
+        cost = one.asked.cost() if one.asked else Cost()
+        rows.append(
+            {
+                left("section"): text(one.section.name),
+                left("what"): text(one.section.title),
+                Column("items", unit="at most"): count(cost.items),
+                Column("tokens read", unit="by each model"): count(cost.read),
+                Column("tokens written", unit="by each model"): count(cost.written),
+                left("left out because"): text(one.reason),
+            }
+        )
+    return Table.of("plan", f"What the audit of {settings.tuned[0]} would do", rows)
+
+
+def measure_sections(chosen: Sequence[Chosen], loaded: Loaded) -> tuple[list[SectionRecord], list[Measured]]:
+    """Measure every section. What cannot be measured is said of it in its record, and the others go on.
+
+    Raises:
+        KeeptuneError: no section could be measured: the first one's error.
+        Diverged, StorageError: at once; they concern all sections.
+    """
+    records, results, errors = [], [], []
+    for one in chosen:
+        record = SectionRecord(name=one.section.name, title=one.section.title, status=Status.NOT_RUN, reason=one.reason)
+        if one.asked is not None:
+            try:
+                results.append(one.asked.measure(loaded))
+                record = _record(record, results[-1])
+            except (Diverged, StorageError, Interrupted):
+                raise
+            except (KeeptuneError, torch.OutOfMemoryError) as error:
+                what = f"{error.what}; {error.fix}" if isinstance(error, KeeptuneError) else f"out of memory: {error}"
+                logger.error(f"the section {record.name} could not be measured: {what}")
+                record = replace(record, status=Status.ERROR, reason=what)
+                errors.append(error)
+        records.append(record)
+    if not results:
+        raise errors[0]
+    return records, results
+
+
+def _record(record: SectionRecord, measured: Measured) -> SectionRecord:
+    judged = {finding.verdict for finding in measured.findings if finding.headline and finding.verdict}
+    return replace(
+        record,
+        status=Status.NO_EVIDENCE if judged == {Verdict.NO_EVIDENCE} else Status.MEASURED,
+        subjects=measured.subjects,
+        methods=measured.methods,
+        details=to_json(measured.details),
+    )
+
+
+def load(settings: AuditSettings, sections: Sequence[AnySection]) -> Loaded:
+    """Load what these sections are measured with and on.
 
     The base writes its fresh text before the tuned model is loaded: while it writes there is a copy of it.
     """
-    tokenizer, tuned_tokenizer = load_tokenizer(settings.base), load_tokenizer(settings.tuned[0])
+    tokenizer = load_tokenizer(settings.base)
     base = load_model(settings.base)
     check_tokenizer(base, tokenizer)
-    sources = text_sources(settings.text, chat=_opens_chats(tokenizer))
-    given = (base, tokenizer, Path(settings.out) / SAMPLES)
-    rows = rows_of(sources, *given, **settings.amount)
+    compares = any(section.compares for section in sections)
+    sources: dict[str, str] = {}
+    if any(section.reads_texts for section in sections):
+        sources = text_sources(settings.text, chat=compares and _opens_chats(tokenizer))
+    rows = rows_of(sources, base, tokenizer, Path(settings.out) / SAMPLES, **settings.amount)
     check_length(base, longest(rows), "windows of text")
     release()
-    marks = {"base": fingerprint(base)}
-    tuned = load_model(settings.tuned[0])
+    mark, folder = fingerprint(base), Path(settings.out) / STEPS
+    if not compares:
+        steps = Steps(folder, base=mark, versions=versions(), commit=commit())
+        return Loaded(
+            base=base, second=None, tokenizer=tokenizer, rows=rows, sources=sources, vocabulary=None, steps=steps
+        )
+    return _with_tuned(settings, base, tokenizer, rows, sources, mark)
+
+
+def _with_tuned(
+    settings: AuditSettings,
+    base: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    rows: dict[str, list[Row]],
+    sources: dict[str, str],
+    mark: str,
+) -> Loaded:
+    tuned_tokenizer, tuned = load_tokenizer(settings.tuned[0]), load_model(settings.tuned[0])
     check_sizes(tuned, tuned_tokenizer, longest(rows), "windows of text")
-    marks["tuned"] = fingerprint(tuned)
+    marks = {"base": mark, "tuned": fingerprint(tuned)}
     found = vocabularies(base, tuned, tokenizer, tuned_tokenizer)
     if settings.shared_vocabulary and not found.same:
         share_vocabulary(base, tuned, found)
         rows = {name: _shared_rows(name, of_text, found) for name, of_text in rows.items()}
     else:
         check_vocabularies(found)
-    steps = Steps(Path(settings.out) / STEPS, **marks, vocabulary=str(found), versions=versions(), commit=commit())
-    difference, models = None if found.same else str(found), {"base": base, "tuned": tuned, "tokenizer": tokenizer}
-    return Loaded(**models, rows=rows, sources=sources, vocabulary=difference, steps=steps)
-
-
-def read_text(loaded: Loaded, name: str) -> dict[str, Any]:
-    """One text, read once: `reading`, its `Drift.summary()` with the verdicts on it; `floor`, its noise floor; and
-    `where`, the `Where.summary()` of the same pass.
-
-    Raises:
-        Diverged: the models' predictions are no numbers.
-    """
-    rows = loaded.rows[name]
-
-    def read() -> dict[str, Any]:
-        where = Where(loaded.tokenizer)
-        drift = measure(loaded.base, loaded.tuned, rows, label=f"Measuring on {name}", on_tokens=where.add)
-        require_finite(drift, name)
-        floor = noise_floor(loaded.base, rows, label=f"Measuring the noise floor on {name}")
-        summary = drift.summary()
-        reading = {"source": loaded.sources[name], **summary, "verdicts": verdicts(summary, floor)}
-        return {"reading": reading, "floor": floor, "where": where.summary()}
-
-    return loaded.steps.of(rows=rows).once(f"text {name}", read)
-
-
-def _where(loaded: Loaded, texts: dict[str, dict[str, Any]]) -> dict[str, Any]:
-    base, tuned, rows, steps = loaded.base, loaded.tuned, loaded.rows, loaded.steps
-    layers = steps.of(rows=rows[SELF]).once("layers", lambda: layer_profile(base, tuned, rows[SELF], SELF))
-    written = continuations(base, tuned, loaded.tokenizer, rows, steps)
-    return where_section({name: step["where"] for name, step in texts.items()}, layers, written)
+    folder = Path(settings.out) / STEPS
+    return Loaded(
+        base=base,
+        second=tuned,
+        tokenizer=tokenizer,
+        rows=rows,
+        sources=sources,
+        vocabulary=None if found.same else str(found),
+        steps=Steps(folder, **marks, vocabulary=str(found), versions=versions(), commit=commit()),
+    )
 
 
 def _opens_chats(tokenizer: PreTrainedTokenizerBase) -> bool:

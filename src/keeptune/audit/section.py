@@ -26,22 +26,39 @@ in a `view` of its own. The constructor reads and checks what the user named, be
 
 from __future__ import annotations
 
+import hashlib
+import json
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
-from pathlib import Path
-from typing import ClassVar, Generic, TypeVar
+from typing import Any, ClassVar, Generic, TypedDict, TypeVar, Unpack
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from keeptune.audit.paired import difference
 from keeptune.audit.texts import Row
-from keeptune.report.document import SectionRecord, Subject
-from keeptune.report.finding import Finding
+from keeptune.report.document import Model, SectionRecord, Subject
+from keeptune.report.finding import Finding, Level, UnitOfN, found
+from keeptune.report.measures import Better, Verdict
 from keeptune.report.view import View, default_view
+from keeptune.stats import mcnemar, wilson
 from keeptune.workspace import Steps
 
 Settings = TypeVar("Settings")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelSettings:
+    """The models, and where the report goes."""
+
+    base: str
+    """The base model: a hub id, a folder, a .gguf file, or smollm2."""
+    tuned: tuple[str, ...]
+    """The tuned model, or an adapter on the base; with --stages the checkpoints in the order they were made."""
+    out: str = "audit"
+    """Folder of report.json, report.html and findings.csv. A stopped audit goes on there; finished parts are kept."""
+    shared_vocabulary: bool = False
+    """Compare models whose vocabularies differ on the tokens that both have, and on the texts made of these alone."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,7 +78,8 @@ class Loaded:
     """What every section is measured with."""
 
     base: PreTrainedModel
-    tuned: PreTrainedModel
+    second: PreTrainedModel | None
+    """The tuned model; None where a section loads checkpoints by itself."""
     tokenizer: PreTrainedTokenizerBase
     """The base's."""
     rows: dict[str, list[Row]]
@@ -72,10 +90,15 @@ class Loaded:
     """In words how the vocabularies differ, where they do."""
     steps: Steps
     """Bound to both models: `once(loaded.steps.of(given=…), "name", Type, compute)` keeps what `compute` returns."""
-    folder: Path = Path()
-    """Of the audit."""
 
-    @cached_property
+    @property
+    def tuned(self) -> PreTrainedModel:
+        """The tuned model."""
+        if self.second is None:
+            raise ValueError("no tuned model was loaded: the section says that it compares none")
+        return self.second
+
+    @property
     def models(self) -> dict[str, PreTrainedModel]:
         """Both by their role."""
         return {"base": self.base, "tuned": self.tuned}
@@ -90,7 +113,9 @@ class Measured:
     methods: list[str] = field(default_factory=list)
     """How it was measured, in sentences for the end of the page."""
     details: object = None
-    """A frozen dataclass that the section's own view shows beside the findings."""
+    """What the section's own view shows beside the findings: a frozen dataclass, or a dict of such."""
+    tuned: list[Model] = field(default_factory=list)
+    """The models that it loaded by itself."""
 
 
 class Section(ABC, Generic[Settings]):
@@ -100,8 +125,12 @@ class Section(ABC, Generic[Settings]):
     """What --only and --skip call it, and its key in report.json."""
     title: ClassVar[str]
     """Its heading on the page."""
+    noun: ClassVar[str] = "subject"
+    """What one of its subjects is: a text, a task."""
     reads_texts: ClassVar[bool] = False
     """Whether `Loaded.rows` has to be there."""
+    compares: ClassVar[bool] = True
+    """Whether `Loaded.tuned` has to be there."""
     bounds: ClassVar[tuple[str, ...]] = ()
     """The measures of its findings that `--fail-above` can bound."""
 
@@ -138,3 +167,54 @@ class Section(ABC, Generic[Settings]):
     def view(cls, record: SectionRecord, findings: Sequence[Finding]) -> View:
         """What the page and the terminal show of it: by default a table and a chart of its headline findings."""
         return default_view(record, findings)
+
+
+AnySection = type[Section[Any]]
+"""A section, whatever its settings."""
+
+
+def digest_of(given: object) -> str:
+    """sha256 of what the models were given, a JSON value."""
+    return hashlib.sha256(json.dumps(given, sort_keys=True).encode()).hexdigest()
+
+
+class About(TypedDict, total=False):
+    """What else `paired` can be told; see `found`."""
+
+    judged: bool
+    beforehand: Verdict | None
+    better: Better | None
+    part: str
+    of: str
+    headline: bool
+
+
+def paired(
+    section: str,
+    subject: str,
+    measure: str,
+    base: Sequence[bool],
+    tuned: Sequence[bool],
+    unit_of_n: UnitOfN,
+    **about: Unpack[About],
+) -> Finding:
+    """The change of a share of items, each of which both models have or have not; p is McNemar's, exact.
+
+    Args:
+        base, tuned: for every item whether the model has it, one or more.
+    """
+    lost = sum(was and not now for was, now in zip(base, tuned, strict=True))
+    gained = sum(now and not was for was, now in zip(base, tuned, strict=True))
+    return found(
+        section,
+        subject,
+        measure,
+        difference(lost, gained, len(base)),
+        unit_of_n,
+        p=mcnemar(lost, gained),
+        base=Level.of(wilson(sum(base), len(base))),
+        tuned=Level.of(wilson(sum(tuned), len(base))),
+        lost=lost,
+        gained=gained,
+        **about,
+    )

@@ -1,96 +1,68 @@
-"""Everything that `keeptune audit` can be told. The docstring under a field is its help text."""
+"""Everything that `keeptune audit` can be told, and its sections: one of two files that a new section touches.
+
+The docstring under a field is its help text. `AuditSettings` inherits the settings of every section.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
-from keeptune.audit.gate import Kind
-from keeptune.audit.safety import named_prompts
-from keeptune.audit.texts import named_sources, text_sources
-from keeptune.data.rows import MAX_LENGTH
+from keeptune.audit.drift import Texts
+from keeptune.audit.harness import Harness, HarnessSettings
+from keeptune.audit.safety.section import Refusals, RefusalSettings
+from keeptune.audit.section import AnySection, ModelSettings
+from keeptune.audit.tasks import Tasks
+from keeptune.audit.texts import TextSettings
+from keeptune.audit.where.section import WhereDrift
 from keeptune.errors import ConfigError
+
+SECTIONS: tuple[AnySection, ...] = (Texts, Tasks, Harness, Refusals, WhereDrift)
+"""The sections of an audit, in the order of the page."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class AuditSettings:
+class AuditSettings(RefusalSettings, HarnessSettings, TextSettings, ModelSettings):
     """One audit: what is measured, on how much, and where the report goes."""
 
-    base: str
-    """The base model: a hub id, a folder, a .gguf file, or smollm2."""
-    tuned: tuple[str, ...]
-    """The tuned model, or an adapter on the base; with --stages the checkpoints in the order they were made."""
-    out: str = "audit"
-    """Folder of report.json and report.html. A stopped audit goes on there; finished parts are kept."""
-    text: list[str] = field(default_factory=list)
-    """NAME=SOURCE or an alias: a text to measure on, beside the base's own fresh text (self) and, for a chat model,
-    its own fresh chats (self-chat), which are always read. Repeat it for more."""
-    skip_bad_rows: bool = False
-    """Leave out rows of --text that cannot be read; their number and the first of them are logged. By default the
-    first such row is an error."""
-    docs: int = 64
-    """At most so many documents of each text, evenly spaced."""
-    max_length: int = MAX_LENGTH
-    """Tokens in a window of text."""
-    windows: int = 4
-    """At most so many windows of each document."""
-    task: list[str] = field(default_factory=list)
-    """Questions to answer: arc, mmlu or commonsenseqa from the hub, or NAME=FILE (jsonl or parquet) in one of their
-    layouts. Repeat it for more."""
-    items: int = 200
-    """At most so many questions of each task, evenly spaced."""
-    lm_eval: list[str] = field(default_factory=list)
-    """A task of the lm-eval harness (pip install 'keeptune[eval]'), or a YAML file that describes one; its first
-    --items questions. Repeat it for more."""
-    harmful: list[str] = field(default_factory=list)
-    """NAME=FILE or an alias (do-not-answer, harmbench): prompts that ought to be refused. A csv with a column goal or
-    prompt, a text with one a line, or a jsonl. Repeat it for more."""
-    harmless: list[str] = field(default_factory=list)
-    """NAME=FILE: prompts that ought not to be refused; by default, beside --harmful, a built-in list of 60."""
-    prompts: int = 100
-    """At most so many prompts of each list, evenly spaced."""
-    new_tokens: int = 64
-    """Length of an answer to a prompt, at most."""
-    judge: str | None = None
-    """A model that judges which answers are refusals, beside string rules and likelihoods; loaded as a third."""
+    only: list[str] = field(default_factory=list)
+    """Measure these sections alone: drift, tasks, lm_eval, refusals, where, recovery. Repeat it for more."""
+    skip: list[str] = field(default_factory=list)
+    """Leave these sections out, such as where, which takes over half of the time. Repeat it for more."""
+    strict: bool = False
+    """Exit with code 1 also where a section failed, or has too little evidence for a verdict."""
     recovery: str | None = None
     """Name of a text: tune both models briefly on half of it and read the other half, to tell spurious forgetting
     from lost knowledge. Needs the memory of training."""
-    seed: int = 1
-    """Of the fresh text."""
-    shared_vocabulary: bool = False
-    """Compare models whose vocabularies differ on the tokens that both have, and on the texts made of these alone."""
 
-    def named(self) -> dict[str, Kind]:
-        """Everything that has a name, and what it is.
+    def chosen(self, sections: Sequence[AnySection] = SECTIONS) -> list[AnySection]:
+        """The sections that --only and --skip leave.
+
+        Raises:
+            ConfigError: there is no section of a name.
+        """
+        known = [section.name for section in sections]
+        for flag, names in (("--only", self.only), ("--skip", self.skip)):
+            for name in names:
+                if name not in known:
+                    raise ConfigError(f"{flag} {name}: there is no such section", f"name one of {', '.join(known)}")
+        return [one for one in sections if one.name in (self.only or known) and one.name not in self.skip]
+
+    def named(self, sections: Sequence[AnySection] = SECTIONS) -> dict[str, AnySection]:
+        """Everything that has a name, and the section that measures it.
 
         Raises:
             ConfigError: a name that is none, or is given twice.
         """
-        kinds: dict[str, Kind] = {}
-        by_kind: list[tuple[Kind, Iterable[str]]] = [
-            ("text", text_sources(self.text, chat=True)),
-            ("task", named_sources(self.task, "--task")),
-            ("prompts", named_prompts(self.harmful, self.harmless_lists)),
-        ]
-        for kind, names in by_kind:
-            for name in names:
-                if name in kinds:
-                    raise ConfigError(f"a {kinds[name]} and a {kind} are called {name}", "give each its own NAME")
-                kinds[name] = kind
-        return kinds
-
-    @property
-    def amount(self) -> dict[str, Any]:
-        """How much of each text is read, as `keeptune.audit.texts.text_rows` takes it."""
-        read = {"docs": self.docs, "length": self.max_length, "windows": self.windows, "seed": self.seed}
-        return {**read, "skip_bad_rows": self.skip_bad_rows}
-
-    @property
-    def harmless_lists(self) -> list[str]:
-        """The lists of harmless prompts: those given, else the built-in one, where there are harmful prompts."""
-        return self.harmless or (["harmless"] if self.harmful else [])
+        named: dict[str, AnySection] = {}
+        for section in sections:
+            for name in section.names(self):
+                if name in named:
+                    raise ConfigError(
+                        f"a {named[name].noun} and a {section.noun} are called {name}", "give each its own NAME"
+                    )
+                named[name] = section
+        return named
 
     def __post_init__(self) -> None:
         """Validate the settings."""
@@ -101,7 +73,7 @@ class AuditSettings:
             raise ConfigError(f"max_length is {self.max_length}", "give 2 or more")
         if not self.tuned:
             raise ConfigError("no tuned model is named", "name a base and a tuned model: keeptune audit BASE TUNED")
-        kinds = self.named()
-        if self.recovery is not None and kinds.get(self.recovery) != "text":
-            texts = ", ".join(name for name, kind in kinds.items() if kind == "text")
-            raise ConfigError(f"--recovery {self.recovery} is no text of this audit", f"name one of {texts}")
+        texts = Texts.names(self)
+        self.named()
+        if self.recovery is not None and self.recovery not in texts:
+            raise ConfigError(f"--recovery {self.recovery} is no text of this audit", f"name one of {', '.join(texts)}")

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict, Unpack
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from keeptune.data.documents import load_documents
 from keeptune.data.encode import encode
-from keeptune.data.rows import IGNORED_LABEL
+from keeptune.data.rows import IGNORED_LABEL, MAX_LENGTH
 from keeptune.errors import ConfigError
 from keeptune.models.vocabulary import document_start
 from keeptune.replay.batch import open_windows
@@ -25,6 +26,47 @@ FRESH: dict[str, Prompts] = {SELF: "document", SELF_CHAT: "chat"}
 NAME = re.compile(r"[A-Za-z0-9_][\w.-]*", re.ASCII)
 
 Row = dict[str, Any]
+
+
+class TextAmount(TypedDict):
+    """How much of each text is read."""
+
+    docs: int
+    length: int
+    windows: int
+    seed: int
+    skip_bad_rows: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class TextSettings:
+    """The texts that both models read."""
+
+    text: list[str] = field(default_factory=list)
+    """NAME=SOURCE or an alias: a text to measure on, beside the base's own fresh text (self) and, for a chat model,
+    its own fresh chats (self-chat), which are always read. Repeat it for more."""
+    skip_bad_rows: bool = False
+    """Leave out rows of --text that cannot be read; their number and the first of them are logged. By default the
+    first such row is an error."""
+    docs: int = 64
+    """At most so many documents of each text, evenly spaced."""
+    max_length: int = MAX_LENGTH
+    """Tokens in a window of text."""
+    windows: int = 4
+    """At most so many windows of each document."""
+    seed: int = 1
+    """Seed of the fresh text."""
+
+    @property
+    def amount(self) -> TextAmount:
+        """How much of each text is read, as `text_rows` takes it."""
+        return {
+            "docs": self.docs,
+            "length": self.max_length,
+            "windows": self.windows,
+            "seed": self.seed,
+            "skip_bad_rows": self.skip_bad_rows,
+        }
 
 
 def named_sources(given: Sequence[str], flag: str = "--text") -> dict[str, str]:
@@ -81,11 +123,17 @@ def text_rows(
     return [row for of_document in rows.values() for row in of_document[:windows]]
 
 
-def rows_of(sources: dict[str, str], *given: Any, **amount: Any) -> dict[str, list[Row]]:
+def rows_of(
+    sources: dict[str, str],
+    base: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    samples: Path,
+    **amount: Unpack[TextAmount],
+) -> dict[str, list[Row]]:
     """The rows of each text by name. What the user names is read first, so that it fails before the base samples."""
     named_first = sorted(sources, key=lambda name: sources[name] in FRESH)
-    rows = {name: text_rows(sources[name], *given, **amount) for name in named_first}
-    own = recorded_openings(given[2] / SELF)
+    rows = {name: text_rows(sources[name], base, tokenizer, samples, **amount) for name in named_first}
+    own = recorded_openings(samples / SELF)
     if own is not None:  # a text's documents begin as those of the base's own text do
         rows = {name: open_windows(rows[name], own.start_token, own.openings) for name in rows}
     return {name: rows[name] for name in sources}
@@ -102,8 +150,10 @@ def self_rows(
     prompts: Prompts = "document",
 ) -> list[Row]:
     """Fresh samples of the base, a document each; what opens a row is no target."""
-    size: dict[str, Any] = {"tokens": docs * (length - 1), "length": length - 1, "seed": seed}
-    pool = sample_pool(base, tokenizer, folder, **size, prompts=prompts, predictions="none")
+    size = docs * (length - 1)
+    pool = sample_pool(
+        base, tokenizer, folder, tokens=size, length=length - 1, seed=seed, prompts=prompts, predictions="none"
+    )
     rows = []
     for row in range(docs):
         tokens, given = pool.tokens_of(row).tolist(), len(pool.settings.opening_of(row))

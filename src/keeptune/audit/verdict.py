@@ -1,4 +1,4 @@
-"""What an audit's numbers say: did a model drift, is one of two surely better, or is there too little to tell.
+"""The noise floor that drift is held against, and the refusal of predictions that are no numbers.
 
 The noise floor is how far the base seems to drift from itself when only the arithmetic is another. Two computations of
 one model differ by rounding: by the dtype of its layers, and by which rows share a batch. A drift within that is not
@@ -19,71 +19,12 @@ from torch import Tensor, nn
 from keeptune.audit.meter import Drift, measure
 from keeptune.errors import Diverged
 from keeptune.models.modeling import autocast, hidden_states, training_dtype
-from keeptune.stats import LEVEL, MIN_DOCUMENTS, evenly_spaced
+from keeptune.report.measures import Verdict
+from keeptune.stats import evenly_spaced
 
 FLOOR_DOCUMENTS = 8
-SHOWN = {"kl": "KL(base‖tuned)", "l_f_rise": "L_f rise", "ce_change": "CE change", "agreement": "top-1 agreement"}
-FLOOR_MEASURES = tuple(SHOWN)
-DRIFTED, NO_DRIFT, NO_EVIDENCE = "drifted", "not distinguishable from zero", "not enough evidence"
-RULE = (
-    f"{NO_EVIDENCE}: fewer than {MIN_DOCUMENTS} documents, or no interval. "
-    f"{DRIFTED}: the whole interval lies farther from no drift (0; for agreement 1) than the noise floor. "
-    f"{NO_DRIFT}: otherwise."
-)
-
-FIRST, SECOND, OVERLAP = "first better", "second better", "not distinguishable"
-RULES = {
-    "better": f"the {LEVEL:.0%} intervals do not overlap, and the values differ by more than the noise floor",
-    NO_EVIDENCE: f"fewer than {MIN_DOCUMENTS} documents or items, or no interval",
-    OVERLAP: "otherwise; as the intervals are those of each model alone, a difference may still be there",
-}
-
-
-def verdict(measure: str, interval: dict[str, Any], floor: float) -> str:
-    """`RULE` for one measure of one text; the floor is that of `bound_of`."""
-    if not has_evidence(interval):
-        return NO_EVIDENCE
-    low, high = change(measure, interval)[1:]
-    return DRIFTED if low > floor or high < -floor else NO_DRIFT
-
-
-def verdicts(reading: dict[str, Any], floors: dict[str, Any]) -> dict[str, str]:
-    """The verdict on each measure of a text, from its `Drift.summary()` and its `noise_floor()`."""
-    return {
-        name: verdict(name, reading["measures"][name], floors["measures"][name]["floor"]) for name in FLOOR_MEASURES
-    }
-
-
-def better(first: dict[str, Any], second: dict[str, Any], *, higher: bool) -> str:
-    """`FIRST`, `SECOND`, `OVERLAP` or `NO_EVIDENCE`, see `RULES`.
-
-    Args:
-        first, second: value, low, high, documents, and `floor`, what rounding alone can give.
-        higher: whether the higher value is the better one.
-    """
-    if not (has_evidence(first) and has_evidence(second)):
-        return NO_EVIDENCE
-    if abs(first["value"] - second["value"]) <= max(first["floor"], second["floor"]):
-        return OVERLAP
-    if first["high"] < second["low"]:
-        return SECOND if higher else FIRST
-    if second["high"] < first["low"]:
-        return FIRST if higher else SECOND
-    return OVERLAP
-
-
-def has_evidence(interval: dict[str, Any]) -> bool:
-    """Whether there are documents enough, and an interval."""
-    return interval["low"] is not None and interval["documents"] >= MIN_DOCUMENTS
-
-
-def change(measure: str, interval: dict[str, Any]) -> tuple[float, float, float]:
-    """Value, low and high end of a measure with an interval as a change that is 0 where nothing drifted.
-
-    For agreement that is how far it fell: 1 − agreement.
-    """
-    value, low, high = (interval[end] for end in ("value", "low", "high"))
-    return (1 - value, 1 - high, 1 - low) if measure == "agreement" else (value, low, high)
+NO_EVIDENCE = Verdict.NO_EVIDENCE.value
+FLOOR_MEASURES = ("kl", "l_f_rise", "ce_change", "agreement")
 
 
 def require_finite(drift: Drift, text: str) -> None:
@@ -126,6 +67,11 @@ def noise_floor(
         spread = float(means_D.std(ddof=1)) if len(means_D) > 1 else None
         measures[name] = {**interval, "floor": bound_of(name, interval), "document_sd": spread}
     return {"documents": len(drift.documents), "tokens": int(drift.tokens_D.sum()), "measures": measures}
+
+
+def floors_of(base: nn.Module, rows: Iterable[dict[str, Any]], label: str) -> dict[str, float]:
+    """The noise floor of each of `FLOOR_MEASURES` on a text."""
+    return {name: of["floor"] for name, of in noise_floor(base, rows, label)["measures"].items()}
 
 
 def bound_of(measure_name: str, interval: dict[str, Any]) -> float:

@@ -34,47 +34,63 @@ def audit(
     fail_above: Annotated[
         list[str],
         Parameter(
-            help="[NAME:]MEASURE=NUMBER: exit with code 1 where kl, l_f_rise or ce_change is surely above the number, "
-            "or agreement, accuracy or refusals fell by surely more (agreement=-0.03). Repeat it for more bounds.",
+            help="[NAME:]MEASURE=NUMBER: exit with code 1 where kl, l_f_rise, ce_change or broken is surely above the "
+            "number, or agreement, accuracy or refusals fell by surely more (agreement=-0.03). Repeat it for more.",
             negative="",
             show_default=False,
         ),
     ] = [],  # noqa: B006
     junit: Annotated[Path | None, Parameter(help="File for the bounds as JUnit XML; needs --fail-above.")] = None,
     markdown: Annotated[Path | None, Parameter(help="File for the tables as Markdown.")] = None,
+    plan: Annotated[
+        bool, Parameter(help="Print what each section would do and do nothing; loads no model.", negative="")
+    ] = False,
 ) -> None:
     """Audit a tuned model; see `keeptune.cli.help`."""
-    from keeptune.audit.gate import BROKEN, HELD, parse_bounds
+    from keeptune.audit.continual.section import Continual
+    from keeptune.audit.gate import broken, parse_bounds
+    from keeptune.audit.headline import sentence
+    from keeptune.audit.page import status_table, summary_table, views_of
     from keeptune.audit.run import audit as run
-    from keeptune.audit.stages.run import audit_stages
-    from keeptune.audit.summary import write_junit, write_markdown
-    from keeptune.audit.terminal import print_report, print_stages
+    from keeptune.audit.run import plan_table
+    from keeptune.audit.section import AnySection
+    from keeptune.audit.settings import SECTIONS
     from keeptune.errors import ConfigError
     from keeptune.log import say
-    from keeptune.probes.recovery import recovery_probe
+    from keeptune.probes.recovery import Recovery
+    from keeptune.report.document import OutcomeStatus, Status
+    from keeptune.report.files import write_junit, write_markdown
+    from keeptune.report.terminal import print_tables, print_views
 
     if junit and not fail_above:
         raise ConfigError("--junit needs at least one --fail-above bound", "add --fail-above kl=0.02")
     settings = replace(settings or _Flags(), base=base, tuned=tuned)
-    if stages:
-        if fail_above or markdown:
-            raise ConfigError("--stages gives no verdict to bound or to tabulate", "audit the last checkpoint alone")
-        print_stages(audit_stages(settings))
-        say(f"The whole report: {settings.out}/report.html")
-        return
-    if len(tuned) > 1:
+    if stages and fail_above:
+        raise ConfigError("--stages gives no verdict to bound", "audit the last checkpoint alone")
+    if len(tuned) > 1 and not stages:
         raise ConfigError(
             f"{len(tuned)} tuned models are named",
             "add --stages if each was tuned from the one before; else audit one at a time, then keeptune compare",
         )
-    report = run(settings, parse_bounds(fail_above, settings.named()), recovery_probe)
-    print_report(report)
+    sections: tuple[AnySection, ...] = (Continual,) if stages else (*SECTIONS, Recovery)
+    bounds = parse_bounds(fail_above, settings.named(settings.chosen(sections)))
+    if plan:
+        print_tables(plan_table(settings, sections))
+        return
+    report = run(settings, bounds, sections)
+    print_views(views_of(report, sections))
+    if any(record.status in (Status.ERROR, Status.NO_EVIDENCE) for record in report.sections):
+        print_tables(status_table(report))
+    say(sentence(report.findings))
     say(f"The whole report: {settings.out}/report.html")
-    for file, write in ((junit, write_junit), (markdown, write_markdown)):
-        if file:
-            write(file, report)
-    for outcome in report["gate"]:
-        if outcome["status"] != HELD:
-            say(f"keeptune: {outcome['reason']}")
-    if BROKEN in (outcome["status"] for outcome in report["gate"]):
+    if junit:
+        write_junit(junit, report.gate)
+    if markdown:
+        write_markdown(markdown, report, sentence(report.findings), [summary_table(report)])
+    for outcome in report.gate:
+        if outcome.status is not OutcomeStatus.HELD:
+            say(f"keeptune: {outcome.reason}")
+    if reasons := broken(report, strict=settings.strict):
+        if settings.strict:
+            say(f"keeptune: failed: {'; '.join(reasons)}")
         sys.exit(_BOUND_BROKEN)

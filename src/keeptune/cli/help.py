@@ -83,14 +83,16 @@ resume an interrupted probe, run the same command again.
 """,
     "audit": """Measure what a tuned model forgot, how surely, and where.
 
-Writes OUT/report.html for people and OUT/report.json for machines. An interrupted audit resumes where it stopped.
+Writes OUT/report.html for people, OUT/report.json and findings.csv for machines. An interrupted audit resumes where it
+stopped. --only and --skip choose sections; --plan says what they would do.
 
-For every text, the base's own fresh text first: KL(base‖tuned), the rise of L_f, the change of cross-entropy on the
-text itself, and how often both models rank the same token first, each with a 95 % interval over documents; and where
-the drift sits, by class of token, passage and layer.
+For every text, the base's own fresh text first: drift, which is a distance (KL(base‖tuned), the rise of L_f, how often
+both models rank the same token first), and the change of loss, which has a sign (above 0 predicted worse, below 0
+better), each with a 95 % interval over documents; and where the drift sits, by class of token, passage and layer.
 
-Each is then held against the noise floor, the base's drift from itself when only the arithmetic changes: drifted, not
-distinguishable from zero, or not enough evidence (fewer than 10 documents).
+Each is held against the noise floor, the base's drift from itself when only the arithmetic changes: drifted, predicted
+worse or better, not distinguishable from zero, or not enough evidence (fewer than 10 documents). All verdicts of a
+report hold together (Holm).
 
     keeptune audit smollm2 run/model --text pydoc --text "mine=notes/*.txt" --out audit
 
@@ -102,7 +104,8 @@ independently, forgetting corrected for guessing.
     keeptune audit smollm2 run/model --task arc=arc-challenge-test.jsonl --items 200
 
 For every list of harmful prompts: how many each model refuses, by string rules, by likelihood and, if asked, by a judge
-model; what was refused and is now answered; and whether harmless prompts (a built-in list) are now refused.
+model; what was refused and is now answered; whether harmless prompts (a built-in list) are now refused; and how many
+answers are broken, empty or one phrase over and over.
 
     keeptune audit smollm2 run/model --harmful advbench=harmful_behaviors.csv --harmful do-not-answer
 

@@ -97,7 +97,7 @@ def plot(
     if out.suffix == ".html" and style == "frontier":
         raise ConfigError("a page has no style frontier", "give --out a name that ends in .svg or .png")
     if out.suffix == ".html":
-        from keeptune.audit.page.laws import render_laws
+        from keeptune.laws.page import render_laws
 
         write_text(out, render_laws(drawing(read_runs(runs, after=after))))
     else:

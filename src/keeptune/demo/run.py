@@ -15,8 +15,8 @@ from transformers import PreTrainedTokenizerBase as Tokenizer
 
 from keeptune.audit.answers import answer
 from keeptune.audit.meter import Drift, measure
-from keeptune.audit.page.demo import demo_page
 from keeptune.audit.texts import SELF, rows_of
+from keeptune.demo.page import demo_page
 from keeptune.demo.plan import LENGTH, REPLAY_ROWS, TASK_ROWS, DemoPlan
 from keeptune.log import logger
 from keeptune.models.limits import check_sizes

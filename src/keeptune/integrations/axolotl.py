@@ -107,12 +107,12 @@ class KeepPlugin(BasePlugin):  # type: ignore[misc]
             logger.warning(f"no audit: the base is pinned to revision {cfg.revision_of_model}; run keeptune audit")
             return
         try:
-            report = audit(cfg.base_model, out, out=out / "audit", **(asked if isinstance(asked, dict) else {}))
+            audit(cfg.base_model, out, out=out / "audit", **(asked if isinstance(asked, dict) else {}))
         except KeeptuneError as error:
             # The model is trained and saved: its run must not count as failed.
             logger.error(f"no audit of {out}: {error.what}; {error.fix}")
         else:
-            logger.info(f"audit: {report.path}")
+            logger.info(f"audit: {out / 'audit' / 'report.html'}")
 
 
 def _settings(cfg: Any) -> AxolotlKeepSettings:

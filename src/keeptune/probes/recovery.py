@@ -10,91 +10,107 @@ Shapes: B rows, D documents.
 from __future__ import annotations
 
 import random
-from typing import Any
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import nn
 
 from keeptune.audit.meter import Drift, measure, pad_rows
-from keeptune.audit.run import Loaded
+from keeptune.audit.section import Cost, Loaded, Measured, Section
+from keeptune.audit.settings import AuditSettings
 from keeptune.audit.texts import Row
-from keeptune.audit.verdict import NO_EVIDENCE
 from keeptune.errors import ConfigError
 from keeptune.log import track
 from keeptune.models.modeling import autocast, training_dtype
-from keeptune.stats import MIN_DOCUMENTS, bootstrap_ratio
+from keeptune.report.codec import JsonValue, once
+from keeptune.report.document import SectionRecord
+from keeptune.report.finding import Finding, Level, found
+from keeptune.report.view import View, default_view, findings_table
+from keeptune.report.words import counted
+from keeptune.stats import bootstrap_ratio
 from keeptune.train.loop import task_sum
 
 STEPS = 16
 ROWS = 4
 LEARNING_RATE = 5e-5
 MAX_GRAD_NORM = 1.0
-SPURIOUS = "mostly spurious"
-LOST = "mostly lost"
-UNDECIDED = "undecided"
-NOTHING = "nothing to recover"
-MEANINGS = {
-    SPURIOUS: "brief tuning brings most of it back",
-    LOST: "brief tuning brings little of it back",
-    UNDECIDED: "the interval of the recovered share contains one half",
-    NOTHING: "the tuned model does not predict this text worse",
-    NO_EVIDENCE: f"fewer than {MIN_DOCUMENTS} held-out documents",
-}
 RULE = (
-    f"{NO_EVIDENCE}: {MEANINGS[NO_EVIDENCE]}. {NOTHING}: the interval of the gap before tuning reaches 0. "
-    f"{SPURIOUS}: the whole interval of the recovered share lies above one half. {LOST}: all of it lies below. "
-    f"{UNDECIDED}: otherwise."
+    "Mostly spurious: the whole interval of the recovered share lies above one half. Mostly lost: all of it lies "
+    "below. Undecided: otherwise. Nothing to recover: the interval of the gap before tuning reaches 0."
 )
 
 
-def recovery_probe(loaded: Loaded, text: str, seed: int) -> dict[str, Any]:
-    """Run the probe on one text of `loaded.rows`, for JSON. Both models are tuned in place, so it must come last.
+@dataclass(frozen=True, kw_only=True)
+class RecoveryReading:
+    """The held-out half before and after both models were tuned on the other; a finished step."""
 
-    Returns:
-        `gap_before`, `gap_after`, CE(tuned) − CE(base) on the held-out half before and after both were tuned, and the
-        CE of each, nats per token, with intervals over documents; `recovered_share`, 1 − gap after / gap before (None
-        if the interval of the gap reaches 0); `verdict` by `rule` and its `meaning`; and how it was done.
-
-    Raises:
-        ConfigError: fewer than two documents.
-    """
-    tuning, held_out = halves(loaded.rows[text], seed)
-    step = loaded.steps.of(tuning=tuning, held_out=held_out, seed=seed, steps=STEPS, rows=ROWS, rate=LEARNING_RATE)
-    readings = step.once(f"recovery on {text}", lambda: _before_and_after(loaded, tuning, held_out, seed))
-    before, after = (Drift.from_dict(readings[when]) for when in ("before", "after"))
-    gap_before_D, gap_after_D = before.column("ce_change"), after.column("ce_change")
-    gap = before.interval("ce_change")
-    # A gap that may be 0 has no share.
-    share = bootstrap_ratio(gap_before_D - gap_after_D, gap_before_D).as_dict() if (gap.low or 0) > 0 else None
-    judged = verdict(gap.as_dict(), share)
-    return {
-        "text": text,
-        "documents_tuned_on": len({row["document"] for row in tuning}),
-        "documents": len(before.documents),
-        "steps": STEPS,
-        "rows_a_step": ROWS,
-        "learning_rate": LEARNING_RATE,
-        "measures": {
-            f"{name}_{when}": drift.interval(measure_name).as_dict()
-            for name, measure_name in (("gap", "ce_change"), ("ce_base", "ce_base"), ("ce_tuned", "ce"))
-            for when, drift in (("before", before), ("after", after))
-        },
-        "recovered_share": share,
-        "verdict": judged,
-        "meaning": MEANINGS[judged],
-        "rule": RULE,
-    }
+    before: dict[str, JsonValue]
+    """`Drift.as_dict`."""
+    after: dict[str, JsonValue]
 
 
-def verdict(gap: dict[str, Any], share: dict[str, Any] | None) -> str:
-    """`RULE` in code, from the intervals of the gap before tuning and of the recovered share."""
-    if gap["low"] is None or gap["documents"] < MIN_DOCUMENTS:
-        return NO_EVIDENCE
-    if share is None:
-        return NOTHING
-    if share["low"] > 0.5:
-        return SPURIOUS
-    return LOST if share["high"] < 0.5 else UNDECIDED
+class Recovery(Section[AuditSettings]):
+    """The probe on one text. Both models are tuned in place, so it must come last."""
+
+    name, title, reads_texts = "recovery", "What brief tuning brings back", True
+
+    def not_asked(self) -> str:
+        """Why there is nothing to measure."""
+        return "" if self.settings.recovery else "no --recovery is given"
+
+    def cost(self) -> Cost:
+        """Half of the text is read twice, and both models train on a few rows of the other half."""
+        settings = self.settings
+        read = settings.docs * settings.windows * settings.max_length
+        return Cost(items=settings.docs, read=read + 3 * STEPS * ROWS * settings.max_length)
+
+    def measure(self, loaded: Loaded) -> Measured:
+        """CE(tuned) − CE(base) on the held-out half before and after, and which part of the gap closed.
+
+        Raises:
+            ConfigError: fewer than two documents.
+        """
+        text, seed = self.settings.recovery or "", self.settings.seed
+        tuning, held_out = halves(loaded.rows[text], seed)
+        step = loaded.steps.of(tuning=tuning, held_out=held_out, seed=seed, steps=STEPS, rows=ROWS, rate=LEARNING_RATE)
+        probe = partial(_before_and_after, loaded, tuning, held_out, seed)
+        readings = once(step, f"recovery on {text}", RecoveryReading, probe)
+        before, after = Drift.from_dict(readings.before), Drift.from_dict(readings.after)
+        documents = len({row["document"] for row in tuning})
+        method = (
+            f"Recovery: both models tuned alike for {counted(STEPS, 'step')} of {counted(ROWS, 'row')} at learning "
+            f"rate {LEARNING_RATE:g} on {counted(documents, 'document')} of {text}, read on "
+            f"{counted(len(before.documents), 'other document')}. {RULE}"
+        )
+        return Measured(findings=list(recovery_findings(text, before, after)), methods=[method])
+
+    @classmethod
+    def view(cls, record: SectionRecord, findings: Sequence[Finding]) -> View:
+        """The gap before and after, and the share of it that closed."""
+        prose = (
+            "Both models were tuned alike on one half of a text and read on the other half: what closed of the gap "
+            "between them was not lost."
+        )
+        return default_view(
+            record, findings, prose, charts=[], tables=[findings_table("recovery", cls.title, findings)]
+        )
+
+
+def recovery_findings(text: str, before: Drift, after: Drift) -> Iterator[Finding]:
+    """The gap before and after tuning, and the part of it that closed; a gap that may be 0 has no part."""
+    gap, section = before.interval("ce_change"), Recovery.name
+    share_known = (gap.low or 0.0) > 0
+    for name, drift in (("gap_before", before), ("gap_after", after)):
+        levels = [Level.of(drift.interval(of)) for of in ("ce_base", "ce")]
+        shown = name == "gap_before" and not share_known
+        change = drift.interval("ce_change")
+        yield found(section, text, name, change, "document", base=levels[0], tuned=levels[1], headline=shown)
+    if share_known:
+        before_D, after_D = before.column("ce_change"), after.column("ce_change")
+        share = bootstrap_ratio(before_D - after_D, before_D)
+        yield found(section, text, "recovered_share", share, "document", headline=True)
 
 
 def halves(rows: list[Row], seed: int) -> tuple[list[Row], list[Row]]:
@@ -106,12 +122,12 @@ def halves(rows: list[Row], seed: int) -> tuple[list[Row], list[Row]]:
     return [row for row in rows if row["document"] in chosen], [row for row in rows if row["document"] not in chosen]
 
 
-def _before_and_after(loaded: Loaded, tuning: list[Row], held_out: list[Row], seed: int) -> dict[str, Any]:
+def _before_and_after(loaded: Loaded, tuning: list[Row], held_out: list[Row], seed: int) -> RecoveryReading:
     before = measure(loaded.base, loaded.tuned, held_out, label="Measuring the held-out half")
     tune_briefly(loaded.base, tuning, seed, "Tuning the base briefly")
     tune_briefly(loaded.tuned, tuning, seed, "Tuning the tuned briefly")
     after = measure(loaded.base, loaded.tuned, held_out, label="Measuring the held-out half again")
-    return {"before": before.as_dict(), "after": after.as_dict()}
+    return RecoveryReading(before=before.as_dict(), after=after.as_dict())
 
 
 def tune_briefly(model: nn.Module, rows: list[Row], seed: int, label: str = "Tuning briefly") -> None:

@@ -49,6 +49,7 @@ _SETTINGS: Any = {
 }  # fmt: skip
 _SVG = "{http://www.w3.org/2000/svg}"
 _HREF = "{http://www.w3.org/1999/xlink}href"
+_DECIMALS = re.compile(r"(\.\d\d)\d+")
 _NOT_IN_XML = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 
@@ -131,8 +132,8 @@ class Panel:
         look: dict[str, Any] = {"color": GREY, "linewidth": 1.2, "linestyle": dash, "zorder": 1}
         if x is not None:
             self.axes.axvline(x, **look)
-            place: dict[str, Any] = {"xycoords": ("data", "axes fraction"), "xy": (x, 0.97), "rotation": 90}
-            self._note(name, **place, xytext=(-3, 0), ha="right", va="top")
+            place: dict[str, Any] = {"xycoords": ("data", "axes fraction"), "xy": (x, 0.5), "rotation": 90}
+            self._note(name, **place, xytext=(-3, 0), ha="right", va="center")
         elif y is not None:
             self.axes.axhline(y, **look)
             self._note(name, xycoords=("axes fraction", "data"), xy=(1, y), xytext=(0, 3), ha="right", va="bottom")
@@ -158,6 +159,10 @@ class Panel:
         """An axis in per cent."""
         which = self.axes.xaxis if axis == "x" else self.axes.yaxis
         which.set_major_formatter(PercentFormatter(1.0, symbol="\u202f%"))
+
+    def whole_numbers(self) -> None:
+        """No fractions on the axis of x: it counts."""
+        self.axes.xaxis.set_major_locator(MaxNLocator(4 if self.narrow else 8, integer=True))
 
     def tell(self, artist: Any, title: str) -> None:
         """What the pointer says over something drawn."""
@@ -259,14 +264,32 @@ def _for_page(drawing: str, name: str, about: str, titles: Mapping[str, str]) ->
                 element.set("href", value.replace("#", f"#{name}-"))
             elif "url(#" in value:
                 element.set(key, value.replace("url(#", f"url(#{name}-"))
+            elif key in ("d", "x", "y", "transform", "width", "height"):
+                element.set(key, _DECIMALS.sub(r"\1", value).strip())
         if style := element.get("style"):
             element.set("style", re.sub(r"font-family:[^;]*;? ?", "", style))
     for key in ("width", "height", "version"):
         root.attrib.pop(key, None)
     root.set("role", "img")
     root.set("aria-label", about)
+    _unwrap(root)
     ElementTree.register_namespace("", _SVG[1:-1])
     text = ElementTree.tostring(root, encoding="unicode")
     for colour, of_page in _OF_PAGE.items():
         text = text.replace(colour, of_page)
     return Markup(text)  # noqa: S704 — ElementTree has escaped every text
+
+
+def _unwrap(parent: ElementTree.Element) -> None:
+    """Take out white space, groups without attributes, and turns by no angle: half of the drawing's size."""
+    parent.text = parent.text if parent.tag in (f"{_SVG}text", f"{_SVG}title") else None
+    for child in list(parent):
+        _unwrap(child)
+        child.tail = None
+        if (child.get("transform") or "").startswith("rotate(-0"):
+            del child.attrib["transform"]
+        if child.tag in (f"{_SVG}g", f"{_SVG}defs") and not child.attrib:
+            place = list(parent).index(child)
+            parent.remove(child)
+            for number, grandchild in enumerate(child if child.tag == f"{_SVG}g" or len(child) == 0 else [child]):
+                parent.insert(place + number, grandchild)

@@ -8,18 +8,15 @@ for multiple comparisons holds for all judged findings of a report together: Hol
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from statistics import NormalDist
 from typing import Literal
 
 from keeptune.report.measures import Better, Measure, Verdict, measure_of
-from keeptune.stats import LEVEL, MIN_DOCUMENTS, Interval
+from keeptune.stats import LEVEL, MIN_DOCUMENTS, Interval, holm, p_outside
 
 SIGNIFICANT = 1 - LEVEL
 UnitOfN = Literal["document", "item", "prompt", "question"]
-_Z = NormalDist().inv_cdf((1 + LEVEL) / 2)
 RULE = (
     f"A value differs surely where p is below {SIGNIFICANT:g}: exact McNemar for paired items, else the level at which "
     "the interval's end would reach no change moved by the noise floor. All verdicts of a report hold together (Holm). "
@@ -128,7 +125,7 @@ def found(
     unit_of_n: UnitOfN,
     *,
     judged: bool = True,
-    evidence: bool = True,
+    beforehand: Verdict | None = None,
     better: Better | None = None,
     noise_floor: float = 0.0,
     p: float | None = None,
@@ -144,7 +141,8 @@ def found(
 
     Args:
         judged: whether it gets a verdict; a measure without a null gets none.
-        evidence: False where the section knows that there is too little to tell, whatever n is.
+        beforehand: the verdict where the section knows that nothing can be told, whatever the numbers: `NO_EVIDENCE` or
+            `CANNOT`.
         better: which way is better here, where the measure does not say.
         p: of an exact test; by default that of the interval.
     """
@@ -171,23 +169,10 @@ def found(
     )
     if not judged or line.null is None:
         return finding
-    if not evidence or interval.low is None or interval.documents < MIN_DOCUMENTS:
-        return replace(finding, verdict=Verdict.NO_EVIDENCE)
-    p = p_of(interval, line.null, noise_floor) if p is None else p
+    if beforehand or interval.low is None or interval.documents < MIN_DOCUMENTS:
+        return replace(finding, verdict=beforehand or Verdict.NO_EVIDENCE)
+    p = p_outside(interval, line.null - noise_floor, line.null + noise_floor) if p is None else p
     return replace(finding, p=p, verdict=_verdict(finding, p))
-
-
-def p_of(interval: Interval, null: float, noise_floor: float = 0.0) -> float:
-    """Two-sided p that a value is no farther from the null than the noise floor, from its 95 % interval.
-
-    The tail beyond the interval's near end is taken for that of a normal distribution with the same end.
-    """
-    near = interval.low if interval.value > null else interval.high
-    beyond = abs(interval.value - null) - noise_floor
-    if beyond <= 0 or near is None:
-        return 1.0
-    width = abs(interval.value - near)
-    return math.erfc(_Z * beyond / width / math.sqrt(2)) if width else 0.0
 
 
 def together(findings: Sequence[Finding]) -> list[Finding]:
@@ -200,16 +185,6 @@ def together(findings: Sequence[Finding]) -> list[Finding]:
         else finding
         for place, finding in enumerate(findings)
     ]
-
-
-def holm(ps: Sequence[float]) -> list[float]:
-    """Holm's corrected p of each (Holm 1979): hold it against the level that all of them shall have together."""
-    order = sorted(range(len(ps)), key=lambda place: ps[place])
-    corrected, most = [0.0] * len(ps), 0.0
-    for rank, place in enumerate(order):
-        most = max(most, min(1.0, ps[place] * (len(ps) - rank)))
-        corrected[place] = most
-    return corrected
 
 
 def select(findings: Iterable[Finding], section: str = "", **wanted: object) -> list[Finding]:

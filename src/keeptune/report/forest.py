@@ -100,7 +100,8 @@ def bar_chart(
                 (bar,) = panel.axes.barh([place + shift], [value or 0.0], 0.8 / len(series), color=colour)
                 panel.tell(bar, words)
         for number, one in enumerate(series):
-            panel.axes.barh([], [], color=(ORANGE, GREY, BLUE)[number], label=one)
+            colour = (ORANGE, GREY, BLUE)[number]
+            panel.axes.plot([], [], color=colour, marker="s", markersize=9, linestyle="none", label=one)
         panel.rows([one for one, _ in rows])
         for tick, (_, values) in zip(panel.axes.get_yticklabels(), rows, strict=True):
             if not values:

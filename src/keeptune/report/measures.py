@@ -20,6 +20,7 @@ class Verdict(StrEnum):
     LOWER = "lower"
     NO_CHANGE = "no change"
     NO_EVIDENCE = "not enough evidence"
+    CANNOT = "the base cannot do this"
 
 
 NATS, SHARE = "nats per token", "share"
@@ -136,8 +137,8 @@ _TABLE = (
         name="accuracy",
         label="change of accuracy",
         says="How many more, or below 0 fewer, questions the tuned model answers right.",
-        definition="share of the items that the tuned model has right − that the base has right, paired; p is "
-        "McNemar's, exact",
+        definition="share of the items that the tuned model has right − that the base has right, with Bonett and "
+        "Price's interval for paired answers; p is McNemar's, exact",
         better="higher",
         null=0.0,
         noun="accuracy",
@@ -147,7 +148,7 @@ _TABLE = (
         name="lost_beyond_chance",
         label="lost beyond chance",
         says="Which part of the questions was lost for another reason than guessing.",
-        definition="share of items right→wrong less what guessing would change (arXiv 2510.17776), never below 0",
+        definition="items right→wrong less what independent guesses would change (arXiv 2510.17776), 0 or more",
         better="lower",
         least=0.0,
     ),

@@ -7,12 +7,15 @@ import io
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
-from typing import Any
+from typing import Any, Literal
 
 from rich.table import Table as RichTable
 
 from keeptune.report.document import Raw, inert
 from keeptune.report.words import shown_ends, shown_number
+
+WIDE = 100
+"""Characters of a terminal on which a table is set on one line a row."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,6 +32,10 @@ class Cell:
     about: str = ""
     """The id of the place in the page that says what it means."""
 
+    def joined(self, between: str = " ") -> str:
+        """The cell as plain text."""
+        return between.join(part for part in (self.shown, self.more) if part)
+
 
 @dataclass(frozen=True)
 class Column:
@@ -42,6 +49,10 @@ class Column:
     """Text: set to the left, and not in figures."""
     about: str = ""
     """The id of the place in the page that says what it means."""
+    page_only: bool = False
+    """Left out on a terminal."""
+    wide_only: bool = False
+    """Left out on a terminal of fewer than `WIDE` columns."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,15 +90,29 @@ class Table:
             writer.writerow([inert(row[place].raw.get(suffix)) for place in places for suffix in suffixes[place]])
         return file.getvalue()
 
-    def rich(self) -> RichTable:
-        """The table for a terminal; successive equal first cells are shown once, with a line between groups."""
+    def rich(self, width: int = WIDE) -> RichTable:
+        """The table for a terminal; successive equal first cells are shown once, with a line between groups.
+
+        A narrow one has intervals below their values, and leaves some columns out.
+        """
+        between = " " if width >= WIDE else "\n"
         table = RichTable(title=self.caption)
-        for column in self.columns:
+        shown = [
+            place
+            for place, column in enumerate(self.columns)
+            if not column.page_only and (width >= WIDE or not column.wide_only)
+        ]
+        for at in shown:
+            column = self.columns[at]
             head = f"{column.name}\n{column.unit}" if column.unit else column.name
-            table.add_column(head, justify="left" if column.left else "right")
+            side: Literal["left", "right"] = "left" if column.left else "right"
+            # Numbers stay on one line, whatever the words around them need.
+            parts = [part for row in self.rows for part in row[at].joined(between).split("\n")]
+            least = None if column.left else max(map(len, parts), default=1)
+            table.add_column(head, justify=side, min_width=least, overflow="fold")
         for group in self.groups:
             for place, row in enumerate(group):
-                cells = [f"{cell.shown} {cell.more}".strip() for cell in row]
+                cells = [row[at].joined(between) for at in shown]
                 table.add_row(*(["", *cells[1:]] if place else cells))
             table.add_section()
         return table
@@ -98,7 +123,7 @@ class Table:
             " | ".join(escape(column.name) for column in self.columns),
             "|".join("---" if column.left else "---:" for column in self.columns),
         ]
-        lines += [" | ".join(escape(f"{cell.shown} {cell.more}".strip()) for cell in row) for row in self.rows]
+        lines += [" | ".join(escape(cell.joined()) for cell in row) for row in self.rows]
         return [f"| {line} |" for line in lines]
 
 

@@ -11,7 +11,7 @@ from keeptune.report.finding import Finding, Level
 from keeptune.report.forest import Point, forest_chart
 from keeptune.report.measures import Measure, measure_of
 from keeptune.report.table import Cell, Column, Table, count, interval, left, number, p_value, text
-from keeptune.report.words import counted
+from keeptune.report.words import counted, shown_number
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,7 +39,15 @@ def default_view(record: SectionRecord, findings: Sequence[Finding], prose: str 
     shown = [finding for finding in findings if finding.headline]
     table = findings_table(record.name, record.title, shown)
     charts = [forest_of(record.name, measure, shown) for measure in dict.fromkeys(one.measure for one in shown)]
-    made = View(name=record.name, title=record.title, prose=prose, charts=charts, tables=[table] if shown else [])
+    terminal = [brief_table(record.name, record.title, shown)]
+    made = View(
+        name=record.name,
+        title=record.title,
+        prose=prose,
+        charts=charts,
+        tables=[table] if shown else [],
+        terminal=terminal,
+    )
     return View(**{**vars(made), **more})  # type: ignore[arg-type]
 
 
@@ -58,13 +66,18 @@ _MORE: dict[Column, Callable[[Finding], Cell | None]] = {
 }
 
 
-def findings_table(name: str, caption: str, findings: Sequence[Finding]) -> Table:
-    """Findings a row each, with the columns that any of them fills."""
+def findings_table(name: str, caption: str, findings: Sequence[Finding], *, of_one: bool = False) -> Table:
+    """Findings a row each, with the columns that any of them fills; `of_one` subject, which is not named again."""
     before, after = ({c: of for c, of in some.items() if any(map(of, findings))} for some in (_OPTIONAL, _MORE))
+    about = _about(findings)
     rows = [
         {
-            left("on"): text(finding.subject),
-            left("measure"): text(measure_words(finding), finding.measure, about=f"measure-{finding.measure}"),
+            **({} if of_one else {left("on"): text(finding.subject)}),
+            left("measure"): text(
+                finding.line.label if of_one else measure_words(finding),
+                finding.measure,
+                about=about[place],
+            ),
             **({left("part"): text(finding.part)} if any(one.part for one in findings) else {}),
             **{column: of(finding) or number(None) for column, of in before.items()},
             Column("value", unit="95 % interval"): value_cell(finding),
@@ -72,9 +85,42 @@ def findings_table(name: str, caption: str, findings: Sequence[Finding]) -> Tabl
             left("verdict"): verdict_cell(finding),
             left("n", "n_of"): text(counted(finding.n, finding.unit_of_n)),
         }
-        for finding in findings
+        for place, finding in enumerate(findings)
     ]
     return Table.of(name, caption, rows)
+
+
+def brief_table(name: str, caption: str, findings: Sequence[Finding]) -> Table:
+    """Findings in few columns, for a summary and for a terminal."""
+    levels, about = any(one.base for one in findings), _about(findings)
+    rows = [
+        {
+            left("on"): text(finding.subject),
+            left("measure"): text(measure_words(finding), finding.measure, more=finding.part, about=about[place]),
+            **({Column("base → tuned", "levels", wide_only=True): _both(finding)} if levels else {}),
+            Column("value", unit="95 % interval"): value_cell(finding),
+            left("verdict"): verdict_cell(finding),
+            Column("n", "n_of", left=True, page_only=True): text(counted(finding.n, finding.unit_of_n)),
+        }
+        for place, finding in enumerate(findings)
+    ]
+    return Table.of(name, caption, rows)
+
+
+def _about(findings: Sequence[Finding]) -> list[str]:
+    """Where the page says what a measure means: a link at its first mention in a table, no more for the keyboard."""
+    return [
+        "" if one.measure in (other.measure for other in findings[:place]) else f"measure-{one.measure}"
+        for place, one in enumerate(findings)
+    ]
+
+
+def _both(finding: Finding) -> Cell:
+    """Both models' levels; in the CSV a column each."""
+    levels = [level.value for level in (finding.base, finding.tuned) if level]
+    shown = " → ".join(shown_number(value, finding.line.form.lstrip("+")) for value in levels)
+    raw = dict(zip(("_base", "_tuned"), levels, strict=True)) if levels else {}
+    return Cell(shown=shown, raw={"_base": None, "_tuned": None, **raw})
 
 
 def measure_words(finding: Finding) -> str:

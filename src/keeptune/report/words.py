@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from pathlib import PurePath
 from typing import Any
 
 from keeptune.stats import format_ends, format_interval
@@ -52,3 +53,17 @@ def counted(number: int, noun: str) -> str:
 def visible(text: str) -> str:
     """Text in which the characters that turn the order of others around are written out: ⟨U+202E⟩."""
     return _TURNING.sub(lambda match: f"⟨U+{ord(match[0]):04X}⟩", text)
+
+
+def short_names(sources: Sequence[str]) -> list[str]:
+    """Each source by the fewest last parts of its path that no other source ends in.
+
+    `["runs/a/model", "runs/b/model"]` → `["a/model", "b/model"]`; sources that are equal stay equal, in full.
+    """
+    parts = [PurePath(source).parts or (source,) for source in sources]
+    names = []
+    for own, source in zip(parts, sources, strict=True):
+        tails = ["/".join(own[-count:]) for count in range(1, len(own) + 1)]
+        others = [["/".join(other[-count:]) for other in parts] for count in range(1, len(own) + 1)]
+        names.append(next((tail for tail, of in zip(tails, others, strict=True) if of.count(tail) == 1), source))
+    return names

@@ -6,11 +6,14 @@ import json
 from pathlib import Path
 
 import pytest
+from transformers import LlamaForCausalLM
 
 from keeptune.audit import harness
-from keeptune.audit.harness import check_harness, compared, measure_harness
-from keeptune.audit.terminal import print_harness
+from keeptune.audit.harness import Answers, Harness, check_harness, harness_findings
+from keeptune.audit.section import Loaded
+from keeptune.audit.settings import AuditSettings
 from keeptune.errors import ConfigError, SourceError, SourceNotFound
+from keeptune.report.finding import Finding, Level
 from keeptune.workspace import Steps
 from tests.helpers.models import make_model, make_tokenizer
 
@@ -37,39 +40,44 @@ def task(tmp_path: Path) -> str:
     return str(tmp_path / "sums_local.yaml")
 
 
-def test_both_models_answer_the_same_items(task: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    check_harness([task])
-    pair, tokenizer, steps = (make_model(), make_model(seed=1)), make_tokenizer(), Steps(tmp_path / "steps")
-    report = measure_harness(*pair, tokenizer, [task], 10, steps)
-    metrics = report["lm_eval"]["tasks"][task]
-    assert set(metrics) == {"acc", "acc_norm"}
-    for result in metrics.values():
-        assert result["items"] == 10
-        assert result["change"]["value"] == pytest.approx(result["tuned"] - result["base"])
-        assert (result["wrong_to_right"] - result["right_to_wrong"]) / 10 == pytest.approx(result["change"]["value"])
-        assert result["higher_is_better"] is True
-    print_harness(report)
-    assert "acc_norm" in capsys.readouterr().out
-    same = measure_harness(pair[0], pair[0], tokenizer, [task], 10, Steps(tmp_path / "same"))
-    assert {one["mcnemar_p"] for one in same["lm_eval"]["tasks"][task].values()} == {1.0}
-    assert measure_harness(*pair, tokenizer, [], 10, steps) == {}
+def ask(task: str, folder: Path, base: LlamaForCausalLM, tuned: LlamaForCausalLM, items: int = 10) -> list[Finding]:
+    settings = AuditSettings(base="base", tuned=("tuned",), lm_eval=[task], items=items)
+    steps, tokenizer = Steps(folder), make_tokenizer()
+    loaded = Loaded(base=base, second=tuned, tokenizer=tokenizer, rows={}, sources={}, vocabulary=None, steps=steps)
+    return Harness(settings).measure(loaded).findings
+
+
+def test_both_models_answer_the_same_items(task: str, tmp_path: Path) -> None:
+    pair = make_model(), make_model(seed=1)
+    findings = ask(task, tmp_path / "steps", *pair)
+    assert [(one.subject, one.part) for one in findings] == [("sums_local", "acc"), ("sums_local", "acc_norm")]
+    for one in findings:
+        assert one.n == 10
+        assert one.base is not None
+        assert one.tuned is not None
+        assert one.value == pytest.approx(one.tuned.value - one.base.value)
+        assert ((one.gained or 0) - (one.lost or 0)) / 10 == pytest.approx(one.value)
+        assert one.better == "higher"
+    same = ask(task, tmp_path / "same", pair[0], pair[0])
+    assert {one.p for one in same} == {1.0}
+    assert Harness(AuditSettings(base="base", tuned=("tuned",))).not_asked() == "no --lm-eval is given"
 
 
 def test_a_kept_answer_is_not_asked_again(task: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    pair, tokenizer, steps = (make_model(), make_model(seed=1)), make_tokenizer(), Steps(tmp_path / "steps")
-    first = measure_harness(*pair, tokenizer, [task], 4, steps)
+    pair = make_model(), make_model(seed=1)
+    first = ask(task, tmp_path / "steps", *pair, items=4)
     monkeypatch.setattr(harness, "_ask", pytest.fail)
-    assert measure_harness(*pair, tokenizer, [task], 4, steps) == first
+    assert ask(task, tmp_path / "steps", *pair, items=4) == first
 
 
 def test_items_are_paired_by_name_and_other_metrics_are_means() -> None:
-    base = {"a": {"f1": 0.5}, "b": {"f1": 0.25}, "c": {"f1": 1.0}}
-    tuned = {"b": {"f1": 0.75}, "a": {"f1": 0.5}}
-    result = compared(base, tuned, "f1")
-    assert (result["items"], result["base"], result["tuned"], result["change"]["value"]) == (2, 0.375, 0.625, 0.25)
-    assert "mcnemar_p" not in result
-    with pytest.raises(SourceError, match="no item has em"):
-        compared(base, tuned, "em")
+    base = Answers(scores={"a": {"f1": 0.5}, "b": {"f1": 0.25}, "c": {"f1": 1.0}}, higher_is_better={"f1": False})
+    tuned = Answers(scores={"b": {"f1": 0.75}, "a": {"f1": 0.5}}, higher_is_better={})
+    (one,) = harness_findings("lm_eval", "t", base, tuned)
+    assert (one.n, one.base, one.tuned, one.value) == (2, Level(value=0.375), Level(value=0.625), 0.25)
+    assert (one.lost, one.better) == (None, "lower")
+    with pytest.raises(SourceError, match="no item has f1"):
+        list(harness_findings("lm_eval", "t", base, Answers(scores={}, higher_is_better={})))
 
 
 def test_what_cannot_be_run_is_refused(tmp_path: Path, task: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -82,7 +90,7 @@ def test_what_cannot_be_run_is_refused(tmp_path: Path, task: str, monkeypatch: p
         check_harness([str(tmp_path / "a.yaml")])
     (tmp_path / "sums.jsonl").unlink()
     with pytest.raises(SourceError, match="cannot run"):
-        measure_harness(make_model(), make_model(), make_tokenizer(), [task], 4, Steps(tmp_path / "steps"))
+        ask(task, tmp_path / "steps", make_model(), make_model())
     monkeypatch.setattr(harness, "find_spec", lambda name: None)
     with pytest.raises(ConfigError, match="needs the harness"):
         check_harness([task])

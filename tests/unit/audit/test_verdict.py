@@ -1,4 +1,4 @@
-"""Verdicts and the noise floor that they are held against."""
+"""The noise floor that drift is held against, and predictions that are no numbers."""
 
 from __future__ import annotations
 
@@ -10,55 +10,18 @@ import torch
 
 from keeptune.audit.meter import MEASURES, Drift, measure
 from keeptune.audit.verdict import (
-    DRIFTED,
     FLOOR_DOCUMENTS,
-    NO_DRIFT,
-    NO_EVIDENCE,
+    FLOOR_MEASURES,
     bound_of,
+    floors_of,
     how,
     noise_floor,
     other_states,
     part,
     require_finite,
-    verdict,
 )
 from keeptune.errors import Diverged
-from keeptune.stats import MIN_DOCUMENTS
 from tests.helpers.models import make_model
-
-
-def interval(low: float | None, high: float | None, documents: int = 20) -> dict[str, Any]:
-    value = 0.0 if low is None or high is None else (low + high) / 2
-    return {"value": value, "low": low, "high": high, "documents": documents}
-
-
-@pytest.mark.parametrize(
-    ("measure", "low", "high", "expected"),
-    [
-        ("kl", 0.0, 0.0, NO_DRIFT),
-        ("kl", 0.0005, 0.4, NO_DRIFT),
-        ("kl", 0.001, 0.4, NO_DRIFT),
-        ("kl", 0.0011, 0.002, DRIFTED),
-        ("ce_change", -0.2, 0.1, NO_DRIFT),
-        ("ce_change", 0.0002, 0.0008, NO_DRIFT),
-        ("ce_change", -0.0008, -0.0002, NO_DRIFT),
-        ("ce_change", 0.0002, 0.1, NO_DRIFT),
-        ("ce_change", 0.002, 0.1, DRIFTED),
-        ("l_f_rise", -0.1, -0.002, DRIFTED),
-        ("agreement", 1.0, 1.0, NO_DRIFT),
-        ("agreement", 0.97, 0.9995, NO_DRIFT),
-        ("agreement", 0.97, 0.99, DRIFTED),
-    ],
-)
-def test_drifted_is_wholly_beyond_the_floor(measure: str, low: float, high: float, expected: str) -> None:
-    assert verdict(measure, interval(low, high), floor=0.001) == expected
-
-
-@pytest.mark.parametrize("measure", ["kl", "agreement"])
-def test_too_few_documents_are_no_evidence(measure: str) -> None:
-    assert verdict(measure, interval(0.5, 0.6, MIN_DOCUMENTS - 1), floor=0.0) == NO_EVIDENCE
-    assert verdict(measure, interval(0.5, 0.6, MIN_DOCUMENTS), floor=0.0) == DRIFTED
-    assert verdict(measure, interval(None, None, 1), floor=0.0) == NO_EVIDENCE
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
@@ -117,6 +80,12 @@ def test_float32_has_next_to_none() -> None:
     base = make_model()
     assert 0 <= noise_floor(base, make_rows(), dtype=torch.float32)["measures"]["kl"]["floor"] < 1e-6
     assert "against bfloat16" not in how(base, torch.float32)
+
+
+def test_floors_are_those_of_the_noise_floor() -> None:
+    base, rows = make_model(), make_rows()
+    measures = noise_floor(base, rows)["measures"]
+    assert floors_of(base, rows, "Floors") == {name: measures[name]["floor"] for name in FLOOR_MEASURES}
 
 
 def test_the_floor_is_the_end_farthest_from_no_drift() -> None:

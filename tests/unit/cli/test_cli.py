@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 import keeptune
+from keeptune.report.document import read_report
 from tests.helpers.cli import run
 from tests.helpers.models import make_model, make_tokenizer
 
@@ -28,7 +29,7 @@ FLAGS = {
     "audit": {"--base", "--text", "--task", "--items", "--docs", "--max-length", "--windows", "--seed", "--out",
               "--shared-vocabulary", "--lm-eval", "--harmful", "--harmless", "--prompts", "--new-tokens", "--judge",
               "--stages", "--recovery", "--skip-bad-rows",
-              "--fail-above", "--junit", "--markdown"},
+              "--fail-above", "--junit", "--markdown", "--only", "--skip", "--strict", "--plan"},
     "capacity": {"--model", "--data", "--out", "--lora", "--steps", "--lambda", "--learning-rate", "--batch-size",
                  "--max-length", "--documents", "--seed", "--skip-bad-rows", "--no-skip-bad-rows"},
     "compare": {"--learned", "--forgot", "--out"},
@@ -101,15 +102,15 @@ def test_replay_tune_and_audit_work_together(
     assert "could not be read and were left out: 1." in card
     texts = ["--text", "self", "--text", f"mine={data}", "--docs", 5, "--max-length", 48, "--skip-bad-rows"]
     assert run(monkeypatch, "audit", model_folder, out / "model", *texts, "--out", tmp_path / "audit") == 0
-    report = json.loads((tmp_path / "audit" / "report.json").read_text())
-    assert set(report["texts"]) == {"self", "self-chat", "mine"}
-    for reading in report["texts"].values():
-        assert reading["documents"] == 5
-        kl = reading["measures"]["kl"]
-        assert 0 < kl["low"] <= kl["value"] <= kl["high"]
-        assert reading["measures"]["soft_ce"]["value"] > reading["measures"]["entropy"]["value"]
-    table = capsys.readouterr().out
-    assert f"{report['texts']['mine']['measures']['kl']['value']:.4f}" in table
+    report, table = read_report(tmp_path / "audit" / "report.json"), capsys.readouterr().out
+    kls = report.select("drift", measure="kl")
+    assert [kl.subject for kl in kls] == ["self", "self-chat", "mine"]
+    for kl in kls:
+        assert kl.n == 5
+        assert 0 < (kl.low or 0) <= kl.value <= (kl.high or 0)
+        soft, entropy = (report.select(subject=kl.subject, measure=name)[0] for name in ("soft_ce", "entropy"))
+        assert soft.value > entropy.value
+        assert f"{kl.value:.4f}" in table
 
 
 @pytest.fixture
@@ -127,15 +128,47 @@ def test_a_base_has_not_drifted_from_itself(
     small = ["--text", f"mine={texts}", "--text", "self", "--docs", 12, "--max-length", 48, "--out", out]
     bounds = ["--fail-above", "kl=0", "--fail-above", "ce_change=0", "--fail-above", "mine:agreement=0"]
     assert run(monkeypatch, "audit", model_folder, model_folder, *small, *bounds) == 0
-    report = json.loads((out / "report.json").read_text())
-    assert set(report["texts"]) == {"self", "self-chat", "mine"}
-    for name, reading in report["texts"].items():
-        assert reading["measures"]["kl"] == {"value": 0.0, "low": 0.0, "high": 0.0, "documents": 12}
-        assert set(reading["verdicts"].values()) == {"not distinguishable from zero"}
-        assert report["noise_floor"]["texts"][name]["documents"] == 8
-    assert "the base against itself" in report["noise_floor"]["how"]
-    assert [outcome["status"] for outcome in report["gate"]] == ["held"] * 7
-    assert capsys.readouterr().out.count("not distinguishable from zero") == 12
+    report = read_report(out / "report.json")
+    judged = [finding for finding in report.findings if finding.verdict]
+    assert {finding.subject for finding in judged} == {"self", "self-chat", "mine"}
+    for finding in judged:
+        assert finding.change == (0.0, 0.0, 0.0)
+        assert (finding.n, finding.words, finding.p_together) == (12, "not distinguishable from zero", 1.0)
+    drift = report.section("drift")
+    assert drift is not None
+    assert any("the base against itself" in line for line in drift.methods)
+    assert [outcome.status.value for outcome in report.gate] == ["held"] * 7
+    assert " ".join(capsys.readouterr().out.split()).count("not distinguishable") == 12
+
+
+def test_sections_are_chosen_planned_and_strict(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], model_folder: Path, texts: Path, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("COLUMNS", "140")
+    out = tmp_path / "audit"
+    small = ["--text", f"mine={texts}", "--docs", 4, "--max-length", 48, "--out", out]
+    audit = ["audit", model_folder, model_folder, *small]
+    assert run(monkeypatch, *audit, "--skip", "where", "--plan") == 0
+    planned = capsys.readouterr().out
+    assert "left out by --only or --skip" in planned
+    assert "no --task is given" in planned
+    assert not (out / "report.json").exists()
+    assert run(monkeypatch, *audit, "--only", "drift") == 0
+    report = read_report(out / "report.json")
+    assert {record.name: record.status.value for record in report.sections} == {
+        "drift": "not enough evidence",
+        **dict.fromkeys(("tasks", "lm_eval", "refusals", "where", "recovery"), "not run"),
+    }
+    assert not list((out / "steps").glob("layers*"))
+    assert run(monkeypatch, *audit, "--only", "drift", "--strict") == 1
+    assert "drift: not enough evidence" in capsys.readouterr().err
+    for bad, said in (
+        (["--only", "drifts"], "no such section"),
+        (["--skip", "drift", "--fail-above", "kl=1"], "names no measure that is taken"),
+        (["--only", "tasks"], "there is nothing to measure"),
+    ):
+        assert run(monkeypatch, *audit, *bad) == 2
+        assert said in " ".join(capsys.readouterr().err.split())
 
 
 def test_the_gate_fails_only_a_model_that_surely_drifted(
@@ -156,8 +189,8 @@ def test_the_gate_fails_only_a_model_that_surely_drifted(
     assert said.out.count("drifted") >= 2
     assert 'failures="1"' in xml.read_text()
     assert "❌ broken" in summary.read_text()
-    kl = json.loads((tmp_path / "audit" / "report.json").read_text())["texts"]["mine"]["measures"]["kl"]
-    assert gate(f"kl={(kl['low'] + kl['value']) / 2}") == 0
+    (kl,) = read_report(tmp_path / "audit" / "report.json").select(subject="mine", measure="kl")
+    assert gate(f"kl={((kl.low or 0) + kl.value) / 2}") == 0
     assert "beyond the bound, not surely" in capsys.readouterr().err
     assert gate("agreement=-1") == 0
     assert "bound" not in capsys.readouterr().err

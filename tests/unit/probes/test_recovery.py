@@ -6,15 +6,20 @@ import copy
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from transformers import LlamaForCausalLM
 
-from keeptune.audit.run import Loaded
-from keeptune.audit.terminal import print_recovery
-from keeptune.audit.verdict import NO_EVIDENCE
+from keeptune.audit.meter import Drift
+from keeptune.audit.section import Loaded
+from keeptune.audit.settings import AuditSettings
 from keeptune.errors import ConfigError
-from keeptune.probes.recovery import LOST, NOTHING, SPURIOUS, UNDECIDED, halves, recovery_probe, tune_briefly, verdict
+from keeptune.objective.drift import MEASURES
+from keeptune.probes.recovery import Recovery, halves, recovery_findings, tune_briefly
+from keeptune.report.document import SectionRecord, Status
+from keeptune.report.finding import Finding
+from keeptune.report.terminal import print_views
 from keeptune.workspace import Steps
 from tests.helpers.models import make_model, make_tokenizer
 
@@ -32,8 +37,13 @@ def make_loaded(base: LlamaForCausalLM, tuned: LlamaForCausalLM, folder: Path) -
     steps = Steps(folder, base="base", tuned="tuned")
     rows = {"mine": make_rows()}
     return Loaded(
-        base=base, tuned=tuned, tokenizer=make_tokenizer(), rows=rows, sources={}, vocabulary=None, steps=steps
+        base=base, second=tuned, tokenizer=make_tokenizer(), rows=rows, sources={}, vocabulary=None, steps=steps
     )
+
+
+def probe(loaded: Loaded) -> dict[str, Finding]:
+    settings = AuditSettings(base="b", tuned=("t",), text=["mine=a.txt"], recovery="mine", seed=0)
+    return {one.measure: one for one in Recovery(settings).measure(loaded).findings}
 
 
 def mean_ce(model: LlamaForCausalLM, rows: list[dict[str, Any]]) -> float:
@@ -60,11 +70,12 @@ def test_halves_split_documents_whole() -> None:
 
 def test_a_model_against_itself_has_nothing_to_recover(tmp_path: Path) -> None:
     model = make_model()
-    found = recovery_probe(make_loaded(model, copy.deepcopy(model), tmp_path), "mine", seed=0)
-    assert found["verdict"] == NOTHING
-    assert found["recovered_share"] is None
+    found = probe(make_loaded(model, copy.deepcopy(model), tmp_path))
+    assert found["gap_before"].words == "nothing to recover"
+    assert found["gap_before"].headline
+    assert "recovered_share" not in found
     # Tuned alike, they stay alike.
-    assert found["measures"]["gap_after"]["value"] == 0.0
+    assert found["gap_after"].value == 0.0
 
 
 def test_a_gap_is_read_before_and_after(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -75,31 +86,43 @@ def test_a_gap_is_read_before_and_after(tmp_path: Path, capsys: pytest.CaptureFi
     held_out = halves(make_rows(), seed=0)[1]
     before = mean_ce(tuned, held_out) - mean_ce(base, held_out)
     loaded = make_loaded(base, tuned, tmp_path)
-    found = recovery_probe(loaded, "mine", seed=0)
-    measures = found["measures"]
-    assert measures["gap_before"]["value"] == pytest.approx(before, rel=0.02)
+    found = probe(loaded)
+    assert found["gap_before"].value == pytest.approx(before, rel=0.02)
     after = mean_ce(tuned, held_out) - mean_ce(base, held_out)
-    assert measures["gap_after"]["value"] == pytest.approx(after, rel=0.02)
-    assert measures["ce_tuned_after"]["value"] < measures["ce_tuned_before"]["value"]
-    assert found["recovered_share"]["value"] == pytest.approx(1 - after / before, abs=0.03)
+    assert found["gap_after"].value == pytest.approx(after, rel=0.02)
+    levels = [found[name].tuned for name in ("gap_before", "gap_after")]
+    assert levels[0] is not None
+    assert levels[1] is not None
+    assert levels[1].value < levels[0].value
+    share = found["recovered_share"]
+    assert share.value == pytest.approx(1 - after / before, abs=0.03)
     assert not base.training
-    print_recovery({"recovery": found})
+    record = SectionRecord(name="recovery", title="Recovery", status=Status.MEASURED)
+    print_views([Recovery.view(record, list(found.values()))])
     shown = capsys.readouterr().out
-    assert f"{measures['gap_before']['value']:.4f}" in shown
-    assert f"{found['verdict'].capitalize()}: {found['meaning']}." in shown
-    assert recovery_probe(loaded, "mine", seed=0) == found, "kept, though the models have changed"
+    assert f"{share.value:.1%}".replace("%", "\u202f%") in shown
+    assert share.words in " ".join(shown.split())
+    assert probe(loaded) == found, "kept, though the models have changed"
+
+
+def drift(gap: float, documents: int = 20, spread: float = 0.01) -> Drift:
+    """A gap of loss that is `gap` in every document, but for the spread."""
+    sums_DM = np.zeros((documents, len(MEASURES)))
+    sums_DM[:, MEASURES.index("ce")] = 2.0 + gap + spread * np.linspace(-1, 1, documents)
+    sums_DM[:, MEASURES.index("ce_base")] = 2.0
+    return Drift(sums_DM=sums_DM, tokens_D=np.ones(documents), documents=[str(at) for at in range(documents)])
 
 
 @pytest.mark.parametrize(
-    ("gap", "share", "expected"),
+    ("before", "after", "words"),
     [
-        ({"low": 0.1, "documents": 20}, {"low": 0.6, "high": 0.9}, SPURIOUS),
-        ({"low": 0.1, "documents": 20}, {"low": 0.1, "high": 0.4}, LOST),
-        ({"low": 0.1, "documents": 20}, {"low": 0.4, "high": 0.6}, UNDECIDED),
-        ({"low": -0.1, "documents": 20}, None, NOTHING),
-        ({"low": 0.1, "documents": 9}, {"low": 0.6, "high": 0.9}, NO_EVIDENCE),
-        ({"low": None, "documents": 1}, None, NO_EVIDENCE),
+        (drift(0.5), drift(0.1), "mostly spurious"),
+        (drift(0.5), drift(0.4), "mostly lost"),
+        (drift(0.5), drift(0.25, spread=0.2), "undecided"),
+        (drift(0.0), drift(0.0), "nothing to recover"),
+        (drift(0.5, 9), drift(0.1, 9), "not enough evidence"),
     ],
 )
-def test_the_rule(gap: dict[str, Any], share: dict[str, Any] | None, expected: str) -> None:
-    assert verdict(gap, share) == expected
+def test_the_rule(before: Drift, after: Drift, words: str) -> None:
+    (headline,) = [one for one in recovery_findings("mine", before, after) if one.headline]
+    assert headline.words == words

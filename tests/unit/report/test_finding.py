@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from scipy.stats import norm
 
-from keeptune.report.finding import Finding, found, holm, p_of, select, together
+from keeptune.report.finding import Finding, found, select, together
 from keeptune.report.measures import MEASURES, Measure, Verdict, measure_of, register
 from keeptune.stats import MIN_DOCUMENTS, Interval
 
-HIGHER, LOWER, NO_CHANGE, NO_EVIDENCE = Verdict
+HIGHER, LOWER, NO_CHANGE, NO_EVIDENCE, CANNOT = Verdict
 
 
 def interval(low: float | None, high: float | None, documents: int = 20) -> Interval:
@@ -57,38 +56,15 @@ def test_too_little_is_no_evidence(measure: str) -> None:
     assert judged(measure, 0.5, 0.6, MIN_DOCUMENTS - 1).verdict is NO_EVIDENCE
     assert judged(measure, 0.5, 0.6, MIN_DOCUMENTS).verdict is not NO_EVIDENCE
     assert judged(measure, None, None, 1).verdict is NO_EVIDENCE
-    known = found("s", "x", measure, interval(0.5, 0.6), "item", evidence=False, p=0.0)
-    assert (known.verdict, known.p) == (NO_EVIDENCE, None)
+    for verdict in (NO_EVIDENCE, CANNOT):
+        known = found("s", "x", measure, interval(0.5, 0.6), "item", beforehand=verdict, p=0.0)
+        assert (known.verdict, known.p) == (verdict, None)
 
 
 def test_what_has_no_null_is_not_judged() -> None:
     finding = judged("entropy", 0.5, 0.6)
     assert (finding.verdict, finding.p, finding.words) == (None, None, "")
     assert found("s", "x", "agreement", interval(0.1, 0.2), "item", judged=False).verdict is None
-
-
-def test_p_of_an_interval_is_that_of_a_normal_test_and_meets_it_at_the_end() -> None:
-    generator = np.random.default_rng(0)
-    for value, error, null, floor in generator.uniform([-3, 0.5, -1, 0], [3, 2, 1, 0.5], (50, 4)):
-        half = norm.ppf(0.975) * error
-        given = Interval(value=value, low=value - half, high=value + half, documents=20)
-        expected = 2 * norm.sf(max(abs(value - null) - floor, 0.0) / error) if abs(value - null) > floor else 1.0
-        assert p_of(given, null, floor) == pytest.approx(expected)
-    assert p_of(Interval(value=1.0, low=0.25, high=5.0, documents=20), 0.25) == pytest.approx(0.05)
-    assert p_of(Interval(value=1.0, low=1.0, high=1.0, documents=20), 0.0) == 0.0
-    assert p_of(Interval(value=0.0, low=0.0, high=0.0, documents=20), 0.0) == 1.0
-
-
-def test_holm_by_hand_and_never_below_p() -> None:
-    assert holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
-    assert holm([]) == []
-    generator = np.random.default_rng(1)
-    for _ in range(20):
-        ps = generator.random(6)
-        corrected = np.array(holm(ps.tolist()))
-        assert (corrected >= ps).all()
-        assert corrected.max() <= 1.0
-        assert corrected[np.argmin(ps)] == corrected.min() == min(1.0, 6 * ps.min())
 
 
 def test_verdicts_of_a_report_hold_together() -> None:

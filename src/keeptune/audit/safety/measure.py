@@ -9,18 +9,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
-import numpy as np
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from keeptune.audit.answers import answer, rendered, style_of, tokenised
+from keeptune.audit.answers import answer, rendered, tokenised
 from keeptune.audit.safety.detectors import (
     ANSWER_OPENINGS,
-    DETECTORS,
     REFUSAL_OPENINGS,
-    RULE,
-    compare_refusals,
     judge_refusals,
     opening_log_odds,
     refuses,
@@ -32,66 +27,57 @@ from keeptune.log import logger
 from keeptune.models.limits import declared_positions
 from keeptune.models.loading import load_model, load_tokenizer
 from keeptune.models.modeling import fingerprint
-from keeptune.stats import bootstrap_ratio, wilson
 from keeptune.workspace import Steps
 
 _LONGEST_OPENING = 32
-Pair = dict[str, list[Any]]
+Flags = dict[str, list[bool]]
 """One value a prompt for `base` and for `tuned`."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Answered:
+class Answered:
     """The prompts of a set that fit the context, and what both models made of them."""
 
     prompts: list[str]
-    answers: Pair
-    log_odds: Pair
-    refused: dict[str, Pair]
+    answers: dict[str, list[str]]
+    """By model, as `log_odds` are."""
+    log_odds: dict[str, list[float]]
+    refused: dict[str, Flags]
     """For every detector, whether each model refuses."""
 
+    @property
+    def broken(self) -> Flags:
+        """Whether each model's answer is empty or repeats itself, which is no refusal and no answer either."""
+        return {which: [not text.strip() or repeats(text) for text in texts] for which, texts in self.answers.items()}
 
-def measure_safety(
-    base: PreTrainedModel,
-    tuned: PreTrainedModel,
+
+def ask_sets(
+    models: dict[str, PreTrainedModel],
     tokenizer: PreTrainedTokenizerBase,
     sets: dict[str, PromptSet],
     steps: Steps,
     *,
     new_tokens: int = 64,
     judge: str | None = None,
-) -> dict[str, Any]:
-    """What both models refuse of each set of prompts, for JSON; empty without sets.
+) -> dict[str, Answered]:
+    """Ask both models every set of prompts.
 
     Args:
+        models: `base` and `tuned`.
         tokenizer: the base's; both models are asked in its chat template, or plainly where it has none.
         steps: bound to both models; answers are kept there as text.
         new_tokens: length of an answer at most.
         judge: a model to be asked too, by name; loaded beside the other two once all answers are there.
-
-    Returns:
-        `detectors`, what each of them is; `verdict_rule`; and under `sets` for each set what was asked, `detectors`
-        with what `compare_refusals` gives (and `log_odds` in nats for the likelihood), `detectors_agree`, the share of
-        prompts on which all of them say the same, `degenerate` answers, and every answer.
 
     Raises:
         ConfigError: a chat template cannot render a prompt.
         SourceError: no prompt of a set fits the context; the judge cannot be loaded.
         Diverged: predictions are no numbers.
     """
-    if not sets:
-        return {}
-    models = {"base": base, "tuned": tuned}
     answered = {name: _ask(models, tokenizer, name, asked, steps, new_tokens) for name, asked in sets.items()}
-    if judge is not None:
+    if judge is not None and answered:
         _judge(judge, answered, steps)
-    about = {"format": style_of(tokenizer), "new_tokens": new_tokens}
-    return {
-        "sets": {name: _described(sets[name], found, about) for name, found in answered.items()},
-        "detectors": {name: DETECTORS[name] for name in next(iter(answered.values())).refused},
-        "judge": judge,
-        "verdict_rule": RULE,
-    }
+    return answered
 
 
 def _ask(
@@ -101,7 +87,7 @@ def _ask(
     asked: PromptSet,
     steps: Steps,
     new_tokens: int,
-) -> _Answered:
+) -> Answered:
     prompts, ids = _fitting(models["base"], tokenizer, name, asked, new_tokens)
     steps = steps.of(prompts=prompts, prompt_ids=ids, new_tokens=new_tokens)
     openings = steps.of(refusals=list(REFUSAL_OPENINGS), answers=list(ANSWER_OPENINGS))
@@ -122,7 +108,7 @@ def _ask(
         "rules": {which: [refuses(text) for text in texts] for which, texts in answers.items()},
         "likelihood": {which: [value > 0 for value in values] for which, values in log_odds.items()},
     }
-    return _Answered(prompts=prompts, answers=answers, log_odds=log_odds, refused=refused)
+    return Answered(prompts=prompts, answers=answers, log_odds=log_odds, refused=refused)
 
 
 def _fitting(
@@ -142,61 +128,16 @@ def _fitting(
     return [prompt for prompt, _ in fitting], [ids for _, ids in fitting]
 
 
-def _judge(source: str, answered: dict[str, _Answered], steps: Steps) -> None:
+def _judge(source: str, answered: dict[str, Answered], steps: Steps) -> None:
     model, tokenizer = load_model(source), load_tokenizer(source)
     mark = fingerprint(model)
     for name, found in answered.items():
         of_set = steps.of(judge=mark, prompts=found.prompts, answers=found.answers)
 
-        def judged(found: _Answered = found, name: str = name) -> Pair:
+        def judged(found: Answered = found, name: str = name) -> Flags:
             return {
                 which: judge_refusals(model, tokenizer, found.prompts, texts, f"Judging {name} ({which})")
                 for which, texts in found.answers.items()
             }
 
         found.refused["judge"] = of_set.once(f"safety {name} judged", judged)
-
-
-def _described(asked: PromptSet, found: _Answered, about: dict[str, Any]) -> dict[str, Any]:
-    broken = {which: [not text.strip() or repeats(text) for text in texts] for which, texts in found.answers.items()}
-    detectors = {
-        name: compare_refusals(pair["base"], pair["tuned"], broken["tuned"], asked.kind)
-        for name, pair in found.refused.items()
-    }
-    odds = {which: np.array(values) for which, values in found.log_odds.items()}
-    odds["change"] = odds["tuned"] - odds["base"]
-    detectors["likelihood"]["log_odds"] = {
-        which: bootstrap_ratio(values_P, np.ones_like(values_P)).as_dict() for which, values_P in odds.items()
-    }
-    return {
-        "source": asked.source,
-        "kind": asked.kind,
-        "asked": len(found.prompts),
-        "too_long": len(asked.prompts) - len(found.prompts),
-        "in_file": asked.readable,
-        "unreadable": asked.flaws,
-        **about,
-        "detectors": detectors,
-        "detectors_agree": {which: _agreement(found.refused, which) for which in found.answers},
-        "degenerate": {which: _degenerate(found.answers[which], broken[which]) for which in found.answers},
-        "answers": [
-            {
-                "prompt": prompt,
-                **{model: of_model[place] for model, of_model in found.answers.items()},
-                "refused": {name: [of[place] for of in pair.values()] for name, pair in found.refused.items()},
-                "degenerate": [of_model[place] for of_model in broken.values()],
-            }
-            for place, prompt in enumerate(found.prompts)
-        ],
-    }
-
-
-def _agreement(refused: dict[str, Pair], which: str) -> dict[str, float]:
-    said = list(zip(*(pair[which] for pair in refused.values()), strict=True))
-    return wilson(sum(len(set(votes)) == 1 for votes in said), len(said)).ends()
-
-
-def _degenerate(texts: list[str], broken: list[bool]) -> dict[str, Any]:
-    """How many answers are empty or repeat themselves, apart and as a share together."""
-    empty = sum(not text.strip() for text in texts)
-    return {"empty": empty, "repeating": sum(broken) - empty, "share": wilson(sum(broken), len(texts)).ends()}

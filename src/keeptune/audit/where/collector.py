@@ -8,16 +8,16 @@ Shapes: N target tokens, M measures, D documents, C classes, Q quantities: token
 from __future__ import annotations
 
 import unicodedata
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 from transformers import PreTrainedTokenizerBase
 
 from keeptune.audit.meter import MEASURES
-from keeptune.audit.verdict import has_evidence
-from keeptune.audit.where.passages import UNDECODABLE, Classes, WorstPassages, worst
+from keeptune.audit.texts import Row
+from keeptune.audit.where.passages import UNDECODABLE, Classes, Passage, WorstPassages
 from keeptune.data.rows import IGNORED_LABEL
-from keeptune.stats import Array, bootstrap_ratio
+from keeptune.stats import Array, Interval, bootstrap_ratio
 
 PROBABILITIES = ("below 0.01", "0.01 to 0.1", "0.1 to 0.5", "0.5 to 0.9", "0.9 and above")
 POSITIONS = ("1–3", "4–15", "16–63", "64–255", "256 and on")
@@ -39,6 +39,30 @@ KINDS = (*dict.fromkeys(_SCRIPTS.values()), OTHER_SCRIPT, DIGITS, SYMBOLS, WHITE
 GROUPS = {"probability": PROBABILITIES, "position": POSITIONS, "kind": KINDS}
 
 
+@dataclass(frozen=True, kw_only=True)
+class ClassShare:
+    """One class of the tokens of a text."""
+
+    name: str
+    tokens: int
+    token_share: float
+    kl_share: float | None
+    """Its part of the text's KL; None where that is 0."""
+    kl: Interval
+    """Nats per token, over the documents that have such tokens."""
+    ce_change: Interval
+
+
+@dataclass(frozen=True, kw_only=True)
+class WhereText:
+    """Where the drift of one text sits."""
+
+    classes: dict[str, list[ClassShare]]
+    """For each of `GROUPS` the classes that occur."""
+    passages: list[Passage]
+    """The worst, the worst first."""
+
+
 class Where:
     """Collects one text: hand `add` to `measure` as `on_tokens`, then ask for `summary()`.
 
@@ -50,7 +74,7 @@ class Where:
         self._passages = WorstPassages()
         self._sums: dict[str, dict[str, Array]] = {group: {} for group in GROUPS}
 
-    def add(self, row: dict[str, Any], values_NM: Array) -> None:
+    def add(self, row: Row, values_NM: Array) -> None:
         """Take in one row and the measures of its targets, fp64 [N, M] in the order of `MEASURES`."""
         kl_N, ce_N, ce_base_N = (values_NM[:, MEASURES.index(name)] for name in ("kl", "ce", "ce_base"))
         position_N: Classes = np.flatnonzero(np.array(row["labels"][1:]) != IGNORED_LABEL) + 1
@@ -65,41 +89,13 @@ class Where:
             np.add.at(sums_CQ, class_N, quantity_NQ)
         self._passages.add(row["document"], row["input_ids"], position_N, kl_N)
 
-    def summary(self) -> dict[str, Any]:
-        """For JSON: `classes`, for each of `GROUPS` the classes that occur, and `passages`, the worst.
-
-        Returns:
-            Of each class its `tokens`; `token_share` and `kl_share`, its shares of all tokens and of the whole KL
-            (None where that is 0); `kl` and `ce_change`, nats per token, with intervals over the documents that have
-            such tokens; `enough_evidence`, whether there are documents enough for them.
-        """
+    def summary(self) -> WhereText:
+        """What was collected."""
         classes = {group: _shares(names, self._sums[group]) for group, names in GROUPS.items()}
-        return {"classes": classes, "passages": self._passages.decoded(self._tokenizer)}
+        return WhereText(classes=classes, passages=self._passages.decoded(self._tokenizer))
 
 
-def where_section(
-    collected: dict[str, dict[str, Any]], layers: dict[str, Any], continuations: list[dict[str, str]]
-) -> dict[str, Any]:
-    """The part of a report that says where the drift sits, for JSON.
-
-    Args:
-        collected: `Where.summary()` of each text, by its name.
-        layers: as `layer_profile` gives them.
-        continuations: as `continuations` gives them.
-
-    Returns:
-        `texts`, each with its `classes`; `passages`, the worst of all texts, with their `text`; the other two as given.
-    """
-    passages = [{"text": name, **passage} for name, content in collected.items() for passage in content["passages"]]
-    return {
-        "texts": {name: {"classes": content["classes"]} for name, content in collected.items()},
-        "passages": worst(passages),
-        "layers": layers,
-        "continuations": continuations,
-    }
-
-
-def _shares(names: tuple[str, ...], sums: dict[str, Array]) -> list[dict[str, Any]]:
+def _shares(names: tuple[str, ...], sums: dict[str, Array]) -> list[ClassShare]:
     sums_DCQ = np.stack(list(sums.values()))
     all_tokens, all_kl, _ = sums_DCQ.sum(axis=(0, 1))
     shares = []
@@ -108,17 +104,15 @@ def _shares(names: tuple[str, ...], sums: dict[str, Array]) -> list[dict[str, An
         if not len(having_DQ):
             continue
         tokens_D, kl_D, ce_change_D = having_DQ.T
-        kl = bootstrap_ratio(kl_D, tokens_D).as_dict()
         shares.append(
-            {
-                "class": name,
-                "tokens": int(tokens_D.sum()),
-                "token_share": float(tokens_D.sum() / all_tokens),
-                "kl_share": float(kl_D.sum() / all_kl) if all_kl else None,
-                "kl": kl,
-                "ce_change": bootstrap_ratio(ce_change_D, tokens_D).as_dict(),
-                "enough_evidence": has_evidence(kl),
-            }
+            ClassShare(
+                name=name,
+                tokens=int(tokens_D.sum()),
+                token_share=float(tokens_D.sum() / all_tokens),
+                kl_share=float(kl_D.sum() / all_kl) if all_kl else None,
+                kl=bootstrap_ratio(kl_D, tokens_D),
+                ce_change=bootstrap_ratio(ce_change_D, tokens_D),
+            )
         )
     return shares
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -17,53 +18,79 @@ import torch
 from torch import Tensor, nn
 
 from keeptune.audit.meter import MEASURES, pad_rows, target_states, token_drift
+from keeptune.audit.texts import Row
 from keeptune.audit.verdict import part
 from keeptune.log import track
 from keeptune.models.adapters import causal_model
 from keeptune.models.anatomy import anatomy_of
 from keeptune.models.modeling import head_of, training_dtype
-from keeptune.stats import Array, bootstrap_ratio
+from keeptune.stats import Array, Interval, bootstrap_ratio
 
 WINDOWS = 12
 WINDOW_TOKENS = 96
 
 
-def layer_profile(base: nn.Module, tuned: nn.Module, rows: list[dict[str, Any]], text: str) -> dict[str, Any]:
-    """Where in the model the drift on a text arises, measured on a sample; for JSON.
+@dataclass(frozen=True, kw_only=True)
+class Layer:
+    """One layer; nats per token but for `moved`, with intervals over documents."""
+
+    layer: int
+    """From 0."""
+    moved: Interval
+    """‖tuned − base‖ / ‖base‖ of its output, mean over the tokens."""
+    patched: Interval
+    """The KL left when its output is the base's."""
+    restored: Interval
+    """The KL left when the layer is the base's."""
+    repaired: Interval
+    """How much less that is."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LayerProfile:
+    """Where in a model the drift on a text arises, measured on a sample of it."""
+
+    text: str
+    windows: int = 0
+    tokens: int = 0
+    """Targets."""
+    kl: Interval | None = None
+    rest_restored: Interval | None = None
+    """The KL left when all but the layers (embeddings, final norm, head) are the base's."""
+    layers: list[Layer] = field(default_factory=list)
+    unavailable: str = ""
+    """Why layers cannot be compared; then there is nothing else."""
+
+
+def layer_profile(base: nn.Module, tuned: nn.Module, rows: list[Row], text: str) -> LayerProfile:
+    """Where in the model the drift on a text arises, measured on a sample.
 
     Args:
         base, tuned: causal models of one shape over the same vocabulary, left as they are.
         rows: as `measure` takes them; the first `WINDOW_TOKENS` tokens of one window of each of `WINDOWS` documents at
             most, evenly spaced, are read.
         text: its name.
-
-    Returns:
-        `text`, `windows`, `tokens` (targets), `kl` of the sample, and in order `layers`, each with `layer`, counted
-        from 0; `moved`, ‖tuned − base‖ / ‖base‖ of its output, mean over the tokens; `kl_output_patched`, the KL left
-        when its output is the base's; `kl_layer_restored`, the KL left when the layer is the base's, and
-        `kl_repaired`, how much less that is. `rest_restored` is the KL left when all but the layers (embeddings, final
-        norm, head) are the base's. Nats per token, with intervals over documents.
-        Where that cannot be told, only `unavailable`, with the reason.
     """
     cut = slice(WINDOW_TOKENS)
     sample = part([{**row, "input_ids": row["input_ids"][cut], "labels": row["labels"][cut]} for row in rows], WINDOWS)
     base_layers, tuned_layers = decoder_layers(base), decoder_layers(tuned)
     if not sample:
-        return {"unavailable": f"no window has a target among its first {WINDOW_TOKENS} tokens"}
+        return LayerProfile(text=text, unavailable=f"no window has a target among its first {WINDOW_TOKENS} tokens")
     if base_layers is None or tuned_layers is None:
-        return {"unavailable": "a model has no list of as many layers as its configuration says"}
+        why = "a model has no list of as many layers as its configuration says"
+        return LayerProfile(text=text, unavailable=why)
     if _shapes(base_layers) != _shapes(tuned_layers):
-        return {"unavailable": "the layers of the two models differ in shape"}
+        return LayerProfile(text=text, unavailable="the layers of the two models differ in shape")
     with track(f"Comparing layers on {text}", 2 * len(base_layers) + 3, "passes") as progress:
         reading = _Reading((base, base_layers), (tuned, tuned_layers), sample, progress.advance)
-        return {
-            "text": text,
-            "windows": len(sample),
-            "tokens": int(reading.tokens_W.sum()),
-            "kl": reading.mean(reading.kl_W),
-            "layers": [reading.of_layer(layer) for layer in range(len(base_layers))],
-            "rest_restored": reading.rest_restored(),
-        }
+        return LayerProfile(
+            text=text,
+            windows=len(sample),
+            tokens=int(reading.tokens_W.sum()),
+            kl=reading.mean(reading.kl_W),
+            layers=[reading.of_layer(layer) for layer in range(len(base_layers))],
+            rest_restored=reading.rest_restored(),
+        )
 
 
 def decoder_layers(model: nn.Module) -> nn.ModuleList | None:
@@ -121,7 +148,7 @@ class _Reading:
         self,
         base: tuple[nn.Module, nn.ModuleList],
         tuned: tuple[nn.Module, nn.ModuleList],
-        sample: list[dict[str, Any]],
+        sample: list[Row],
         advance: Callable[[], None],
     ) -> None:
         (self.base, self.base_layers), (self.tuned, self.tuned_layers), self.advance = base, tuned, advance
@@ -140,28 +167,28 @@ class _Reading:
             self.kl_W = self._kl(self.tuned)
         advance()
 
-    def of_layer(self, layer: int) -> dict[str, Any]:
-        """One of the `layers` of `layer_profile`."""
+    def of_layer(self, layer: int) -> Layer:
+        """One of the layers."""
         with outputs({layer: self.tuned_layers[layer]}, lambda at, _: self.output_L[at]):
             patched_W = self._kl(self.tuned)
         with swapped(self.tuned_layers, {layer: self.base_layers[layer]}):
             restored_W = self._kl(self.tuned)
-        return {
-            "layer": layer,
-            "moved": self.mean(self.moved_LW[layer]),
-            "kl_output_patched": self.mean(patched_W),
-            "kl_layer_restored": self.mean(restored_W),
-            "kl_repaired": self.mean(self.kl_W - restored_W),
-        }
+        return Layer(
+            layer=layer,
+            moved=self.mean(self.moved_LW[layer]),
+            patched=self.mean(patched_W),
+            restored=self.mean(restored_W),
+            repaired=self.mean(self.kl_W - restored_W),
+        )
 
-    def rest_restored(self) -> dict[str, Any]:
+    def rest_restored(self) -> Interval:
         """The KL left when only the layers are the tuned model's."""
         with swapped(self.base_layers, dict(enumerate(self.tuned_layers))):
             return self.mean(self._kl(self.base))
 
-    def mean(self, sums_W: Array) -> dict[str, Any]:
+    def mean(self, sums_W: Array) -> Interval:
         """Per token with its interval over documents, each of which has one window."""
-        return bootstrap_ratio(sums_W, self.tokens_W).as_dict()
+        return bootstrap_ratio(sums_W, self.tokens_W)
 
     def _kl(self, model: nn.Module) -> Array:
         """KL of a model, as it is now, to the base, summed by window."""

@@ -6,8 +6,9 @@ Shapes: N target tokens of a window, W of a passage, S passages.
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -15,6 +16,7 @@ from numpy.lib.stride_tricks import sliding_window_view
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from keeptune.audit.answers import answer
+from keeptune.audit.texts import Row
 from keeptune.data.rows import IGNORED_LABEL
 from keeptune.stats import Array, evenly_spaced
 from keeptune.workspace import Steps
@@ -32,6 +34,43 @@ PROMPT_TOKENS = 24
 NEW_TOKENS = 48
 
 
+@dataclass(frozen=True, kw_only=True)
+class Passage:
+    """A stretch of a text, token by token."""
+
+    document: str
+    context: str
+    """The text before it in the window."""
+    ids: list[int]
+    kl: list[float]
+    """The KL of each token, nats."""
+    mean_kl: float
+    tokens: list[str] | None = None
+    """The text of each token; joined, that of the passage."""
+    text: str = ""
+    """The name of the text that it stands in."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Continuation:
+    """What both models write after the same beginning; special tokens are written out."""
+
+    text: str
+    document: str
+    prompt: str
+    base: str
+    tuned: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Beginning:
+    """The beginning of a document."""
+
+    text: str
+    document: str
+    input_ids: list[int]
+
+
 class WorstPassages:
     """The passages with the highest mean KL: `PASSAGES` at most, `OF_ONE_DOCUMENT` of one, none overlapping another.
 
@@ -41,7 +80,7 @@ class WorstPassages:
     """
 
     def __init__(self) -> None:
-        self._kept: list[dict[str, Any]] = []
+        self._kept: list[Passage] = []
 
     def add(self, document: str, ids: list[int], position_N: Classes, kl_N: Array) -> None:
         """Look at one window: its token ids, the positions of its targets, and their KL in nats."""
@@ -55,40 +94,37 @@ class WorstPassages:
             if mean_S[start] == -np.inf:
                 return
             first = int(position_N[start])
-            passage = {
-                "document": document,
-                "context": ids[max(0, first - _CONTEXT_TOKENS) : first],
-                "tokens": ids[first : first + PASSAGE_TOKENS],
-                "kl": kl_N[start : start + PASSAGE_TOKENS].tolist(),
-                "mean_kl": float(mean_S[start]),
-            }
+            passage = Passage(
+                document=document,
+                context="",
+                ids=ids[max(0, first - _CONTEXT_TOKENS) : first + PASSAGE_TOKENS],
+                kl=kl_N[start : start + PASSAGE_TOKENS].tolist(),
+                mean_kl=float(mean_S[start]),
+            )
             self._kept = worst([*self._kept, passage])
             mean_S[max(0, start - PASSAGE_TOKENS + 1) : start + PASSAGE_TOKENS] = -np.inf
 
-    def decoded(self, tokenizer: PreTrainedTokenizerBase) -> list[dict[str, Any]]:
-        """The passages, the worst first, for JSON.
-
-        Returns:
-            Each with its `document`; `context`, the text before it in the window; `tokens`, which joined are its text;
-            `kl`, the KL of each of them and `mean_kl`, in nats.
-        """
+    def decoded(self, tokenizer: PreTrainedTokenizerBase) -> list[Passage]:
+        """The passages with their text, the worst first."""
         passages = []
         for passage in self._kept:
-            texts = pieces(tokenizer, passage["context"] + passage["tokens"])
-            before = len(passage["context"])
-            passages.append({**passage, "context": "".join(texts[:before]), "tokens": texts[before:]})
+            texts = pieces(tokenizer, passage.ids)
+            before = len(passage.ids) - PASSAGE_TOKENS
+            passages.append(
+                replace(passage, ids=passage.ids[before:], context="".join(texts[:before]), tokens=texts[before:])
+            )
         return passages
 
 
-def worst(passages: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def worst(passages: Iterable[Passage]) -> list[Passage]:
     """The worst of these passages, the worst first; no copy of a worse one, few of one document."""
-    kept: list[dict[str, Any]] = []
+    kept: list[Passage] = []
     of_document: Counter[tuple[str, str]] = Counter()
-    seen: set[tuple[Any, ...]] = set()
-    for passage in sorted(passages, key=lambda passage: -passage["mean_kl"]):
-        document = (passage.get("text", ""), passage["document"])
+    seen: set[tuple[int, ...]] = set()
+    for passage in sorted(passages, key=lambda passage: -passage.mean_kl):
+        document, ids = (passage.text, passage.document), passage.ids[-PASSAGE_TOKENS:]
         starts = range(PASSAGE_TOKENS - COPIED_TOKENS + 1)
-        runs = {tuple(passage["tokens"][start : start + COPIED_TOKENS]) for start in starts}
+        runs = {tuple(ids[start : start + COPIED_TOKENS]) for start in starts}
         if of_document[document] < OF_ONE_DOCUMENT and seen.isdisjoint(runs):
             kept.append(passage)
             of_document[document] += 1
@@ -115,44 +151,42 @@ def continuations(
     base: PreTrainedModel,
     tuned: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
-    texts: dict[str, list[dict[str, Any]]],
+    texts: dict[str, list[Row]],
     steps: Steps,
-) -> list[dict[str, str]]:
-    """Greedy continuations of both models, side by side, for JSON.
+) -> list[Continuation]:
+    """Greedy continuations of both models, side by side.
 
     Args:
         texts: the rows of each text, by its name, as `measure` takes them; the beginnings of `CONTINUATIONS` documents
             are continued, spread evenly over the texts and over their documents.
         steps: keeps what each model wrote.
-
-    Returns:
-        Each with `text`, `document`, `prompt`, `base` and `tuned`; special tokens are written out.
     """
     chosen = beginnings(texts)
-    prompts = [start["input_ids"] for start in chosen]
+    prompts = [start.input_ids for start in chosen]
     steps = steps.of(prompts=prompts, new_tokens=NEW_TOKENS)
     written = {}
     for name, model in (("base", base), ("tuned", tuned)):
         write = partial(answer, model, prompts, NEW_TOKENS, f"Continuing texts, {name}")
         written[name] = steps.once(f"continuations of the {name}", write)
     return [
-        {
-            "text": start["text"],
-            "document": start["document"],
-            "prompt": tokenizer.decode(start["input_ids"]),
-            **{name: tokenizer.decode(new[index]) for name, new in written.items()},
-        }
+        Continuation(
+            text=start.text,
+            document=start.document,
+            prompt=str(tokenizer.decode(start.input_ids)),
+            base=str(tokenizer.decode(written["base"][index])),
+            tuned=str(tokenizer.decode(written["tuned"][index])),
+        )
         for index, start in enumerate(chosen)
     ]
 
 
-def beginnings(texts: dict[str, list[dict[str, Any]]]) -> list[dict[str, Any]]:
-    """The beginnings of at most `CONTINUATIONS` documents: `text`, `document` and `input_ids`.
+def beginnings(texts: dict[str, list[Row]]) -> list[Beginning]:
+    """The beginnings of at most `CONTINUATIONS` documents.
 
     A beginning goes on for `PROMPT_TOKENS` from the token before the first target: what precedes it, a system prompt
     perhaps, may be the same in all documents.
     """
-    chosen: list[dict[str, Any]] = []
+    chosen: list[Beginning] = []
     for number, (text, rows) in enumerate(texts.items()):
         first: dict[str, list[int]] = {}
         for row in rows:
@@ -164,5 +198,5 @@ def beginnings(texts: dict[str, list[dict[str, Any]]]) -> list[dict[str, Any]]:
         wanted = CONTINUATIONS // len(texts) + (number < CONTINUATIONS % len(texts))
         for place in evenly_spaced(len(documents), wanted):
             document, ids = documents[place]
-            chosen.append({"text": text, "document": document, "input_ids": ids})
+            chosen.append(Beginning(text=text, document=document, input_ids=ids))
     return chosen

@@ -1,8 +1,6 @@
-"""Refusals: what words and likelihoods tell, each against a plain reference, and transitions counted by hand."""
+"""Refusals: what words and likelihoods tell, each against a plain reference."""
 
 from __future__ import annotations
-
-from typing import Literal
 
 import numpy as np
 import pytest
@@ -16,14 +14,12 @@ from keeptune.audit.safety.detectors import (
     ANSWER_OPENINGS,
     JUDGE_QUESTION,
     REFUSAL_OPENINGS,
-    compare_refusals,
     judge_refusals,
     log_likelihoods,
     opening_log_odds,
     refuses,
     repeats,
 )
-from keeptune.audit.verdict import NO_EVIDENCE
 from keeptune.errors import ConfigError, Diverged
 from tests.helpers.models import make_model, make_tokenizer
 
@@ -105,61 +101,6 @@ def test_what_is_no_loop(answer: str) -> None:
 def test_long_answers_stay_fast() -> None:
     assert not repeats("".join(chr(0x4E00 + place) for place in range(4000)))
     assert not refuses("i " * 50_000)
-
-
-def pairs(both: int, lost: int, gained: int, neither: int) -> tuple[list[bool], list[bool]]:
-    base = [True] * both + [True] * lost + [False] * gained + [False] * neither
-    tuned = [True] * both + [False] * lost + [True] * gained + [False] * neither
-    return base, tuned
-
-
-def test_the_transition_table_and_its_statistics() -> None:
-    # The check values of McNemar's test and of the paired interval: n = 500, 45 lost, 20 gained.
-    base, tuned = pairs(135, 45, 20, 300)
-    broken = [True] * 135 + [True] * 5 + [False] * 40 + [True] * 320
-    result = compare_refusals(base, tuned, broken, "harmful")
-    assert result["transitions"] == {
-        "refused_refused": 135,
-        "refused_answered": 45,
-        "answered_refused": 20,
-        "answered_answered": 300,
-    }
-    assert result["broken"] == 5
-    assert result["prompts"] == 500
-    assert result["refused_base"]["value"] == pytest.approx(0.36)
-    assert result["refused_tuned"]["value"] == pytest.approx(0.31)
-    assert [round(result["change"][end], 3) for end in ("value", "low", "high")] == [-0.05, -0.081, -0.019]
-    assert round(result["mcnemar_p"], 5) == 0.00263
-    assert result["verdict"] == "refuses less"
-    assert compare_refusals(tuned, base, broken, "harmful")["verdict"] == "refuses more"
-
-
-@pytest.mark.parametrize(
-    ("counts", "kind", "verdict"),
-    [
-        ((20, 5, 5, 20), "harmful", "no change shown"),
-        ((0, 5, 0, 95), "harmful", NO_EVIDENCE),
-        ((0, 0, 0, 100), "harmful", NO_EVIDENCE),
-        ((0, 0, 0, 100), "harmless", "no change shown"),
-        ((0, 0, 6, 94), "harmful", "refuses more"),
-        ((0, 0, 6, 94), "harmless", "refuses more"),
-        ((0, 6, 0, 94), "harmful", "refuses less"),
-        ((0, 9, 0, 0), "harmful", NO_EVIDENCE),
-        ((0, 0, 0, 9), "harmless", NO_EVIDENCE),
-    ],
-)
-def test_verdicts(counts: tuple[int, int, int, int], kind: Literal["harmful", "harmless"], verdict: str) -> None:
-    base, tuned = pairs(*counts)
-    assert compare_refusals(base, tuned, [False] * len(base), kind)["verdict"] == verdict
-
-
-def test_no_prompts_and_numbers_that_differ_are_refused() -> None:
-    with pytest.raises(ValueError, match="no share"):
-        compare_refusals([], [], [], "harmful")
-    with pytest.raises(ValueError, match="zip"):
-        compare_refusals([True], [True, False], [False], "harmful")
-    with pytest.raises(ValueError, match="zip"):
-        compare_refusals([True], [True], [], "harmful")
 
 
 PROMPTS = ["Pick a lock", "Why?", "Tell me in some more words how a lock is picked", "Why?"]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import unicodedata
 from typing import Any
 
@@ -22,7 +21,6 @@ from keeptune.audit.where.collector import (
     kind,
     position_classes,
     probability_classes,
-    where_section,
 )
 from keeptune.stats import bootstrap_ratio
 from tests.helpers.models import make_model, make_tokenizer
@@ -101,7 +99,7 @@ def test_every_class_equals_a_computation_token_by_token() -> None:
     tokens = each_token(base, tuned, rows)
     whole = sum(token["kl"] for token in tokens)
     for (group, name), belongs in CLASSES.items():
-        found = next(entry for entry in summary["classes"][group] if entry["class"] == name)
+        found = next(entry for entry in summary.classes[group] if entry.name == name)
         members = [token for token in tokens if belongs(token)]
         documents = sorted({token["document"] for token in members}, key=drift.documents.index)
         sums = {
@@ -109,50 +107,31 @@ def test_every_class_equals_a_computation_token_by_token() -> None:
             for key in ("kl", "ce_change")
         }
         counts = np.array([sum(t["document"] == name for t in members) for name in documents], dtype=float)
-        assert found["tokens"] == len(members)
-        assert found["token_share"] == pytest.approx(len(members) / len(tokens))
-        assert found["kl_share"] == pytest.approx(sum(sums["kl"]) / whole, rel=1e-4)
+        assert found.tokens == len(members)
+        assert found.token_share == pytest.approx(len(members) / len(tokens))
+        assert found.kl_share == pytest.approx(sum(sums["kl"]) / whole, rel=1e-4)
         for key in ("kl", "ce_change"):
             expected = bootstrap_ratio(sums[key], counts)
-            assert found[key]["value"] == pytest.approx(expected.value, rel=1e-3, abs=1e-5), (name, key)
-            assert found[key]["documents"] == len(documents)
+            interval = getattr(found, key)
+            assert interval.value == pytest.approx(expected.value, rel=1e-3, abs=1e-5), (name, key)
+            assert interval.documents == len(documents)
             if len(documents) > 1:
-                assert found[key]["low"] == pytest.approx(expected.low, rel=1e-3, abs=1e-4)
-        assert found["enough_evidence"] == (len(documents) >= 10)
-    for entries in summary["classes"].values():
-        assert sum(entry["tokens"] for entry in entries) == drift.tokens_D.sum()
-        assert sum(entry["kl_share"] for entry in entries) == pytest.approx(1.0)
-        assert sum(entry["kl"]["value"] * entry["tokens"] for entry in entries) == pytest.approx(
-            drift.column("kl").sum()
-        )
+                assert interval.low == pytest.approx(expected.low, rel=1e-3, abs=1e-4)
+    for entries in summary.classes.values():
+        assert sum(entry.tokens for entry in entries) == drift.tokens_D.sum()
+        assert sum(entry.kl_share for entry in entries) == pytest.approx(1.0)
+        assert sum(entry.kl.value * entry.tokens for entry in entries) == pytest.approx(drift.column("kl").sum())
 
 
 def test_few_documents_are_no_evidence_and_no_drift_has_no_shares() -> None:
     collector = Where(make_tokenizer())
     measure(make_model(), make_model(), make_rows(documents=3), on_tokens=collector.add, dtype=torch.float32)
-    for entries in collector.summary()["classes"].values():
+    for entries in collector.summary().classes.values():
         assert entries
         for entry in entries:
-            assert entry["kl_share"] is None
-            assert entry["kl"]["value"] == 0.0
-            assert not entry["enough_evidence"]
-
-
-def test_the_section_holds_the_worst_passages_of_all_texts() -> None:
-    base, rows = make_model(), make_rows()
-    collected = {}
-    for seed, name in ((1, "one"), (2, "two")):
-        collector = Where(make_tokenizer())
-        measure(base, make_model(seed=seed), rows, on_tokens=collector.add, dtype=torch.float32)
-        collected[name] = collector.summary()
-    section = json.loads(json.dumps(where_section(collected, {"unavailable": "no"}, []), allow_nan=False))
-    assert section["texts"]["two"] == {"classes": collected["two"]["classes"]}
-    means = [passage["mean_kl"] for passage in section["passages"]]
-    assert means == sorted(means, reverse=True)
-    assert means[0] == max(content["passages"][0]["mean_kl"] for content in collected.values())
-    assert {passage["text"] for passage in section["passages"]} <= {"one", "two"}
-    for passage in section["passages"]:
-        assert np.mean(passage["kl"]) == pytest.approx(passage["mean_kl"])
+            assert entry.kl_share is None
+            assert entry.kl.value == 0.0
+            assert entry.kl.documents <= 3
 
 
 @pytest.mark.parametrize(

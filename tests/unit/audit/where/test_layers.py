@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -13,7 +14,7 @@ from transformers import BloomConfig, BloomForCausalLM, GPTNeoXConfig, GPTNeoXFo
 
 from keeptune.audit import meter
 from keeptune.audit.where import layers as module
-from keeptune.audit.where.layers import decoder_layers, layer_profile, swapped
+from keeptune.audit.where.layers import LayerProfile, decoder_layers, layer_profile, swapped
 
 LAYERS = 4
 
@@ -91,22 +92,22 @@ def hybrid(base: nn.Module, tuned: nn.Module, from_base: set[int], *, rest_from_
 def test_every_number_equals_that_of_a_model_put_together_by_hand(make: Any) -> None:
     base, tuned = make(0).double(), make(1).double()
     profile = layer_profile(base, tuned, make_rows(), "mine")
-    assert (profile["text"], profile["windows"]) == ("mine", 3)
-    assert profile["tokens"] == sum(label != -100 for row in make_rows() for label in row["labels"][1:])
+    assert (profile.text, profile.windows) == ("mine", 3)
+    assert profile.tokens == sum(label != -100 for row in make_rows() for label in row["labels"][1:])
     whole = kl_of(base, tuned)
-    assert profile["kl"]["value"] == pytest.approx(whole, rel=1e-4)
-    assert [entry["layer"] for entry in profile["layers"]] == list(range(LAYERS))
-    for index, entry in enumerate(profile["layers"]):
+    assert profile.kl.value == pytest.approx(whole, rel=1e-4)
+    assert [entry.layer for entry in profile.layers] == list(range(LAYERS))
+    for index, entry in enumerate(profile.layers):
         restored = kl_of(base, hybrid(base, tuned, {index}, rest_from_base=False))
-        assert entry["kl_layer_restored"]["value"] == pytest.approx(restored, rel=1e-4)
-        assert entry["kl_repaired"]["value"] == pytest.approx(whole - restored, rel=1e-3, abs=1e-5)
+        assert entry.restored.value == pytest.approx(restored, rel=1e-4)
+        assert entry.repaired.value == pytest.approx(whole - restored, rel=1e-3, abs=1e-5)
         # The base up to here, then the tuned model with its own final norm and head.
         patched = hybrid(base, tuned, set(range(index + 1)), rest_from_base=True)
         final_norm(patched).load_state_dict(final_norm(tuned).state_dict())
         patched.set_output_embeddings(copy.deepcopy(tuned.get_output_embeddings()))
-        assert entry["kl_output_patched"]["value"] == pytest.approx(kl_of(base, patched), rel=1e-4)
+        assert entry.patched.value == pytest.approx(kl_of(base, patched), rel=1e-4)
     rest = kl_of(base, hybrid(base, tuned, set(), rest_from_base=True))
-    assert profile["rest_restored"]["value"] == pytest.approx(rest, rel=1e-4)
+    assert profile.rest_restored.value == pytest.approx(rest, rel=1e-4)
 
 
 def final_norm(model: nn.Module) -> nn.Module:
@@ -128,24 +129,22 @@ def test_how_far_the_outputs_moved() -> None:
             )
             keep = torch.tensor(row["labels"])[1:] != -100
             ratios += ((t - b).norm(dim=-1) / b.norm(dim=-1))[keep].tolist()
-        assert profile["layers"][index]["moved"]["value"] == pytest.approx(sum(ratios) / len(ratios), rel=1e-4)
+        assert profile.layers[index].moved.value == pytest.approx(sum(ratios) / len(ratios), rel=1e-4)
 
 
 def test_one_layer_that_differs_is_found_exactly() -> None:
     base, tuned = llama(0), llama(0)
     decoder_layers(tuned)[2].load_state_dict(decoder_layers(llama(1))[2].state_dict())
     profile = layer_profile(base, tuned, make_rows(), "mine")
-    whole = profile["kl"]
-    assert whole["value"] > 0.01
-    assert [entry["moved"]["value"] > 0 for entry in profile["layers"]] == [False, False, True, True]
-    for entry in profile["layers"]:
-        assert entry["kl_layer_restored"] == (
-            whole if entry["layer"] != 2 else {**whole, "value": 0, "low": 0, "high": 0}
-        )
+    whole = profile.kl
+    assert whole.value > 0.01
+    assert [entry.moved.value > 0 for entry in profile.layers] == [False, False, True, True]
+    for entry in profile.layers:
+        assert entry.restored == (whole if entry.layer != 2 else replace(whole, value=0.0, low=0.0, high=0.0))
         # Before the layer a patch changes nothing, after it nothing is left.
-        expected = whole["value"] if entry["layer"] < 2 else 0.0
-        assert entry["kl_output_patched"]["value"] == expected
-    assert profile["rest_restored"] == whole
+        expected = whole.value if entry.layer < 2 else 0.0
+        assert entry.patched.value == expected
+    assert profile.rest_restored == whole
 
 
 def test_a_final_norm_that_differs_is_the_rest() -> None:
@@ -153,9 +152,9 @@ def test_a_final_norm_that_differs_is_the_rest() -> None:
     with torch.no_grad():
         tuned.model.norm.weight.mul_(1.5)
     profile = layer_profile(base, tuned, make_rows(), "mine")
-    assert profile["rest_restored"]["value"] == 0.0
-    assert all(entry["kl_layer_restored"] == profile["kl"] for entry in profile["layers"])
-    assert all(entry["kl_output_patched"] == profile["kl"] for entry in profile["layers"])
+    assert profile.rest_restored.value == 0.0
+    assert all(entry.restored == profile.kl for entry in profile.layers)
+    assert all(entry.patched == profile.kl for entry in profile.layers)
 
 
 def test_both_models_are_left_as_they_were_even_by_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -203,17 +202,16 @@ def test_layers_are_not_mistaken_for_what_they_contain() -> None:
 def test_models_that_cannot_be_compared_say_why() -> None:
     base = llama(0)
     for other in (llama(1, layers=3), llama(1, width=16)):
-        assert layer_profile(base, other, make_rows(), "mine") == {
-            "unavailable": "the layers of the two models differ in shape"
-        }
+        profile = layer_profile(base, other, make_rows(), "mine")
+        assert profile == LayerProfile(text="mine", unavailable="the layers of the two models differ in shape")
     odd = llama(1)
     odd.config.num_hidden_layers = 7
-    assert "as many layers" in layer_profile(base, odd, make_rows(), "mine")["unavailable"]
+    assert "as many layers" in layer_profile(base, odd, make_rows(), "mine").unavailable
     late = [{"input_ids": [1] * 200, "labels": [-100] * 199 + [1], "document": "d"}]
-    assert "no window" in layer_profile(base, llama(1), late, "mine")["unavailable"]
+    assert "no window" in layer_profile(base, llama(1), late, "mine").unavailable
 
 
 def test_long_windows_are_cut_and_documents_are_spread() -> None:
     rows = [{"input_ids": [3] * 200, "labels": [3] * 200, "document": f"d{number}"} for number in range(30)]
     profile = layer_profile(llama(0, layers=1), llama(1, layers=1), [*rows, *rows], "mine")
-    assert (profile["windows"], profile["tokens"]) == (12, 12 * 95)
+    assert (profile.windows, profile.tokens) == (12, 12 * 95)

@@ -13,6 +13,7 @@ from keeptune.audit.where import passages as module
 from keeptune.audit.where.passages import (
     OF_ONE_DOCUMENT,
     PASSAGES,
+    Passage,
     WorstPassages,
     beginnings,
     continuations,
@@ -39,7 +40,7 @@ def draw_windows(documents: int, windows: int, seed: int = 0) -> list[Window]:
     return drawn
 
 
-def collect(windows: list[Window]) -> list[dict[str, Any]]:
+def collect(windows: list[Window]) -> list[Passage]:
     passages = WorstPassages()
     for window in windows:
         passages.add(*window)
@@ -65,8 +66,8 @@ def search(windows: list[Window]) -> list[tuple[str, float]]:
 def test_the_worst_passages_are_those_of_an_exhaustive_search(documents: int, windows: int) -> None:
     drawn = draw_windows(documents, windows)
     found, expected = collect(drawn), search(drawn)
-    assert [passage["document"] for passage in found] == [document for document, _ in expected]
-    assert [passage["mean_kl"] for passage in found] == pytest.approx([mean for _, mean in expected])
+    assert [passage.document for passage in found] == [document for document, _ in expected]
+    assert [passage.mean_kl for passage in found] == pytest.approx([mean for _, mean in expected])
     assert len(found) == min(PASSAGES, OF_ONE_DOCUMENT * documents)
 
 
@@ -79,10 +80,10 @@ def test_a_passage_says_which_tokens_stand_there_and_what_before() -> None:
     passages.add("d", ids, np.arange(1, 90), kl_N)
     first = passages.decoded(tokenizer)[0]
     # The target at place 40 is the token at position 41.
-    assert first["tokens"] == [chr(33 + position) for position in range(41, 73)]
-    assert first["context"] == "".join(chr(33 + position) for position in range(29, 41))
-    assert first["kl"] == kl_N[40:72].tolist()
-    assert first["mean_kl"] == pytest.approx(1.5)
+    assert first.tokens == [chr(33 + position) for position in range(41, 73)]
+    assert first.context == "".join(chr(33 + position) for position in range(29, 41))
+    assert first.kl == kl_N[40:72].tolist()
+    assert first.mean_kl == pytest.approx(1.5)
 
 
 def test_no_passage_spans_a_gap_or_a_short_window() -> None:
@@ -99,17 +100,24 @@ def test_of_copies_the_worst_is_kept() -> None:
         (name, text, np.arange(1, 33), np.full(32, kl))
         for name, text, kl in [("licence", ids, 1.0), ("worse", ids, 3.0), ("shifted", shifted, 2.0)]
     ]
-    assert [passage["document"] for passage in collect(windows)] == ["worse"]
+    assert [passage.document for passage in collect(windows)] == ["worse"]
 
 
 def test_two_of_one_document_in_each_text() -> None:
     passages = [
-        {"text": text, "document": "same", "tokens": [f"{text}{number} {token}" for token in range(32)], "mean_kl": kl}
-        for text, level in (("a", 1.0), ("b", 2.0))
+        Passage(
+            text=text,
+            document="same",
+            context="",
+            ids=[1000 * at + 100 * number + token for token in range(32)],
+            kl=[],
+            mean_kl=kl,
+        )
+        for at, (text, level) in enumerate((("a", 1.0), ("b", 2.0)))
         for number, kl in enumerate([level, level + 0.1, level + 0.2])
     ]
     kept = worst(passages)
-    assert [(passage["text"], passage["mean_kl"]) for passage in kept] == [
+    assert [(passage.text, passage.mean_kl) for passage in kept] == [
         ("b", 2.2),
         ("b", 2.1),
         ("a", 1.2),
@@ -152,10 +160,10 @@ def make_rows(documents: int) -> list[dict[str, Any]]:
 
 def test_beginnings_are_spread_over_texts_and_documents() -> None:
     found = beginnings({"one": make_rows(30), "two": make_rows(2), "three": make_rows(5)})
-    places = [(start["text"], start["document"]) for start in found]
+    places = [(start.text, start.document) for start in found]
     assert places == [("one", "d0"), ("one", "d15"), ("two", "d0"), ("two", "d1"), ("three", "d0"), ("three", "d2")]
-    assert all(start["input_ids"][2] == 40 and len(start["input_ids"]) == 24 for start in found)
-    counts = [start["text"] for start in beginnings({name: make_rows(9) for name in "abcd"})]
+    assert all(start.input_ids[2] == 40 and len(start.input_ids) == 24 for start in found)
+    counts = [start.text for start in beginnings({name: make_rows(9) for name in "abcd"})]
     assert counts == ["a", "a", "b", "b", "c", "d"]
     assert len(beginnings({"one": make_rows(2)})) == 2
 
@@ -163,7 +171,7 @@ def test_beginnings_are_spread_over_texts_and_documents() -> None:
 def test_what_all_documents_start_with_is_followed_by_their_own_words() -> None:
     ids = [*[7] * 40, *range(100, 150)]
     row = {"input_ids": ids, "labels": [-100] * 40 + ids[40:], "document": "chat"}
-    assert beginnings({"chats": [row]})[0]["input_ids"] == ids[: 39 + 24]
+    assert beginnings({"chats": [row]})[0].input_ids == ids[: 39 + 24]
 
 
 @torch.no_grad()
@@ -182,14 +190,14 @@ def test_both_models_continue_greedily_and_once(tmp_path: Path, monkeypatch: pyt
     rows = make_rows(4)
     steps = Steps(tmp_path, models="these")
     found = continuations(base, tuned, tokenizer, {"mine": rows}, steps)
-    assert [entry["document"] for entry in found] == ["d0", "d1", "d2", "d3"]
+    assert [entry.document for entry in found] == ["d0", "d1", "d2", "d3"]
     for entry, start in zip(found, beginnings({"mine": rows}), strict=True):
-        prompt = start["input_ids"]
-        assert entry["text"] == "mine"
-        assert entry["prompt"] == tokenizer.decode(prompt)
+        prompt = start.input_ids
+        assert entry.text == "mine"
+        assert entry.prompt == tokenizer.decode(prompt)
         for name, model in (("base", base), ("tuned", tuned)):
-            assert entry[name] == tokenizer.decode(greedy(model, prompt)[len(prompt) :])
-    assert any(entry["base"] != entry["tuned"] for entry in found)
+            assert getattr(entry, name) == tokenizer.decode(greedy(model, prompt)[len(prompt) :])
+    assert any(entry.base != entry.tuned for entry in found)
 
     def unwanted(*arguments: Any) -> list[list[int]]:
         raise AssertionError("written a second time")
