@@ -8,7 +8,6 @@ Everything here is a pure function of the finished runs, so an interrupted pilot
 
 from __future__ import annotations
 
-import math
 import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -48,7 +47,10 @@ class Outcome:
     kl: float
     """Certified, on rows that neither training nor λ saw."""
     verdict: Verdict
+    kl_of_lambda: float
+    """What λ led to, before the change of the weights was scaled to the budget."""
     lambda_: float
+    """Geometric mean of λ after the first and after the last step."""
     step_seconds: float
     wall: float
     """Seconds from start to end."""
@@ -67,7 +69,7 @@ class Outcome:
 
         Not below 1: a short run may keep the budget without replay, and a longer one from there would break it.
         """
-        return max(math.sqrt(self.cell.start * self.lambda_) * self.kl / (TARGET * budget), 1.0)
+        return max(self.lambda_ * self.kl_of_lambda / (TARGET * budget), 1.0)
 
     def seconds(self, steps: int) -> float:
         """Seconds that such a run of other length will take."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import resource
 import shutil
 import statistics
@@ -158,13 +159,14 @@ class _Work:
         run = steps.once("cell", partial(self._run, cell, steps.folder, label), bare=True, refuse_damaged=_DELETE)
         with damaged_json(steps.file("cell"), _DELETE):
             rows = read_rows(steps.folder / FILE)
-            last = rows[-1]
+            last, first_step = rows[-1], rows[1]
             outcome = Outcome(
                 cell=cell,
                 task_loss=float(last["L_ft"]),
                 kl=float(run["kl"]["value"]),
                 verdict=Verdict(run["verdict"]),
-                lambda_=float(run["lambda"]),
+                kl_of_lambda=float(run["kl"]["value"]) / float(run["scale"]) ** 2,
+                lambda_=math.sqrt(float(first_step["lambda"]) * float(run["lambda"])),
                 step_seconds=float(last["seconds"]) / cell.steps,
                 wall=float(run["wall"]),
                 memory=int(run["memory"]),
@@ -181,7 +183,9 @@ class _Work:
         shutil.rmtree(home / MODEL, ignore_errors=True)
         # With what lies between the runs.
         wall = time.monotonic() - self.since
-        return {"wall": wall, "memory": memory, **{name: certificate[name] for name in ("kl", "verdict", "lambda")}}
+        told = {name: certificate[name] for name in ("kl", "verdict", "lambda")}
+        # Near the base KL grows as the square of the change.
+        return {"wall": wall, "memory": memory, "scale": certificate.get("scale", 1.0), **told}
 
     def _steps(self, cell: Cell) -> Steps:
         return Steps(self.settings.folder / "cells" / cell.name(self.settings.budget))

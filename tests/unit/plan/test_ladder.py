@@ -61,9 +61,9 @@ def test_a_first_run_that_only_found_lambda_is_made_again_from_there() -> None:
 
 
 def test_lambda_starts_at_one_or_more_though_a_short_run_needs_none() -> None:
-    short = replace(World(seed=0).run(Cell(16, 1e-3, 16, 1, 1.0)), kl=0.1 * BUDGET, lambda_=0.01)
+    short = replace(World(seed=0).run(Cell(16, 1e-3, 16, 1, 1.0)), kl_of_lambda=0.1 * BUDGET, lambda_=0.01)
     assert short.right_lambda(BUDGET) == 1.0
-    assert replace(short, kl=2 * TARGET * BUDGET, lambda_=4.0).right_lambda(BUDGET) == pytest.approx(4.0)
+    assert replace(short, kl_of_lambda=2 * TARGET * BUDGET, lambda_=4.0).right_lambda(BUDGET) == pytest.approx(8.0)
 
 
 @pytest.mark.parametrize("highest", [3e-4, 1e-4, 1e-5])
