@@ -8,14 +8,16 @@ docs/audit-phone-dark.png, the same on a phone in the dark.
 
 from __future__ import annotations
 
-import json
 import sys
 import tempfile
 from pathlib import Path
 
 from update_readme import photograph
 
-from keeptune.audit.page.audit import audit_page
+from keeptune.audit.page import audit_page
+from keeptune.audit.settings import SECTIONS
+from keeptune.probes.recovery import Recovery
+from keeptune.report.document import read_report
 
 DOCS = Path(__file__).resolve().parent
 DESK = (1180, 1420)
@@ -26,10 +28,10 @@ FRAME = """<body style="margin: 0; background: #14171a; display: grid; place-con
 
 
 def main() -> None:
-    report = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
+    report = read_report(Path(sys.argv[1]))
     with tempfile.TemporaryDirectory() as folder:
         page, phone = Path(folder) / "page.html", Path(folder) / "phone.html"
-        page.write_text(audit_page(report), encoding="utf-8")
+        page.write_text(audit_page(report, (*SECTIONS, Recovery)), encoding="utf-8")
         phone.write_text(FRAME.format(width=PHONE[0], height=PHONE[1]), encoding="utf-8")
         photograph(page, DOCS / "audit-light.png", DESK, "--blink-settings=preferredColorScheme=1")
         dark = ("--blink-settings=preferredColorScheme=0", "--force-device-scale-factor=2")

@@ -29,7 +29,7 @@ from keeptune.audit.answers import answer, rendered, tokenised
 from keeptune.audit.meter import measure
 from keeptune.audit.safety import load_prompts
 from keeptune.audit.safety.detectors import opening_log_odds
-from keeptune.audit.tasks import load_tasks, measure_task
+from keeptune.audit.tasks import HEADLINE, load_tasks, measure_task
 from keeptune.audit.texts import self_rows, text_rows
 from keeptune.log import logger
 from keeptune.models.loading import load_model, load_tokenizer
@@ -234,8 +234,8 @@ def _choices(
     plainly.chat_template = None
     (task,) = load_tasks([f"arc={source}"], cell["items"]).values()
     asked = measure_task(base, tuned, plainly, task, "arc", steps)
-    answers = asked["formats"]["plain"][asked["headline"]]["answers"]
-    told = zip(asked["right"], answers["tuned"], answers["base"], strict=True)
+    answers = asked.formats["plain"][HEADLINE]
+    told = zip(asked.right, answers.tuned, answers.base, strict=True)
     return [
         {"reading": "arc", "unit": unit, "right": right, "chosen": chosen, "base_chosen": of_base}
         for unit, (right, chosen, of_base) in enumerate(told)

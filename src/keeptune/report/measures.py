@@ -148,7 +148,7 @@ _TABLE = (
         name="lost_beyond_chance",
         label="lost beyond chance",
         says="Which part of the questions was lost for another reason than guessing.",
-        definition="items right→wrong less what independent guesses would change (arXiv 2510.17776), 0 or more",
+        definition="share of items right→wrong less what independent guesses would change (arXiv 2510.17776)",
         better="lower",
         least=0.0,
     ),
