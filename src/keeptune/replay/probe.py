@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from keeptune.errors import ConfigError
 from keeptune.models.adapters import causal_model, evaluating
 from keeptune.models.modeling import autocast, autocasts, head_of, hidden_states
 from keeptune.models.quantized import cast, is_quantized
@@ -82,11 +83,16 @@ class Prober:
 
     @torch.inference_mode()
     def sample(self, rows_RG: Tensor, tokens: int) -> Tensor:
-        """Rows continued with so many tokens of the base's own, on the CPU: int64 [R, G + tokens]."""
+        """Rows continued with so many tokens of the base's own, on the CPU: int64 [R, G + tokens].
+
+        Raises `ConfigError` if the base predicts NaN.
+        """
         generator = torch.Generator().manual_seed(self.seed)
         with evaluating(self.model):
             for _ in range(tokens):
                 p_RV = self._log_probs(self._states(rows_RG, 1))[:, 0].exp()
+                if not p_RV.isfinite().all():
+                    raise ConfigError("the base's predictions are NaN", "check its weights, or load it in float32")
                 rows_RG = torch.cat([rows_RG, torch.multinomial(p_RV.cpu(), 1, generator=generator)], dim=1)
         return rows_RG
 

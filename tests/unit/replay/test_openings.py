@@ -387,3 +387,12 @@ def test_only_what_begins_a_text_is_opened(ids: list[int], labels: list[int], op
     assert open_windows([row], 0, [[0]]) == [row]
     wanted = row if opened is None else {"input_ids": opened[0], "labels": opened[1], "document": "d"}
     assert open_windows([row] * 3, 0, [[9, 8, 0]]) == [wanted] * 3
+
+
+def test_a_base_that_predicts_nan_is_refused_in_words(tmp_path: Path) -> None:
+    broken = make_model()
+    with torch.no_grad():
+        broken.model.norm.weight[0] = torch.nan
+    with pytest.raises(ConfigError, match="predictions are NaN"):
+        sample_pool(broken, make_tokenizer(), tmp_path / "pool", **SIZE)
+    assert not (tmp_path / "pool").exists()
