@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from keeptune.audit.texts import rows_of, self_rows
+from keeptune.errors import ConfigError
 from keeptune.replay.batch import ReplayBatch
 from keeptune.replay.generate import sample_pool
 from keeptune.replay.pool import ReplayPool
@@ -95,3 +96,11 @@ def test_the_texts_of_an_audit_begin_as_its_own_text_does(tmp_path: Path) -> Non
     assert first["input_ids"][:6] == rows["self"][0]["input_ids"][:6] == opening
     assert first["labels"][:7] == [-100] * 6 + make_tokenizer()("A")["input_ids"]
     assert len(first["input_ids"]) == len(rows["self"][0]["input_ids"]) == 25 and len(later["input_ids"]) == 20
+
+
+def test_a_given_pool_opens_as_it_does(tmp_path: Path, pool: ReplayPool) -> None:
+    with pytest.raises(ConfigError, match="open as 'start', and opening is 'text'"):
+        KeepSFTTrainer(
+            model=make_model(), args=config(tmp_path / "run"), keep=keep(pool, opening="text"),
+            train_dataset=task_rows(), processing_class=make_tokenizer(),
+        )  # fmt: skip

@@ -167,8 +167,9 @@ def text_pool(
     settle(model)
     dtype = dtype or training_dtype(model)
     start_token, rows, length = _start_of(rows_RT1, _vocabulary(model)), len(rows_RT1), rows_RT1.shape[1] - 1
-    how: dict[str, Any] = {"prompts": "document", "start": start_token, "opening": opening, "length": length}
-    opened = find_openings(model, tokenizer, **how, seed=seed or SEED, known=recorded_openings(folder))
+    how: dict[str, Any] = {"start": start_token, "opening": opening, "length": length}
+    how["seed"] = SEED if seed is None else seed
+    opened = find_openings(model, tokenizer, **how, known=recorded_openings(folder))
     check_sizes(model, tokenizer, length + opened.longest - 1)
     rows_RT1 = rows_RT1.to(torch.int64)
     settings = PoolSettings(

@@ -93,10 +93,18 @@ def prepare(model: nn.Module, host: Host, keep: KeepConfig, given: Given) -> Kee
 
 
 def open_pool(keep: KeepConfig) -> ReplayPool | None:
-    """The pool that the settings name or hold."""
-    if keep.replay is None or isinstance(keep.replay, ReplayPool):
-        return keep.replay
-    return ReplayPool.open(keep.replay)
+    """The pool that the settings name or hold.
+
+    Raises:
+        ConfigError: its rows open in another way than the settings ask for.
+    """
+    pool = ReplayPool.open(keep.replay) if isinstance(keep.replay, str | Path) else keep.replay
+    if pool is not None and keep.opening not in ("auto", pool.settings.opening):
+        raise ConfigError(
+            f"the rows of {pool.folder} open as {pool.settings.opening!r}, and opening is {keep.opening!r}",
+            "leave opening out, or make the pool again with that opening",
+        )
+    return pool
 
 
 def check_base(base: Base, given: Given, keep: KeepConfig, pool: ReplayPool | None) -> None:
