@@ -167,7 +167,7 @@ def summarize(plan: DemoPlan, drifts: dict[str, dict[str, Drift]], clock: Clock)
     kl = {text: {name: drift.column("kl") for name, drift in of.items()} for text, of in drifts.items()}
 
     def ratios(model: str) -> dict[str, Any]:
-        return {text: bootstrap_ratio(of[model], of["plain"]).as_dict() for text, of in kl.items()}
+        return {text: bootstrap_ratio(of[model], of["plain"], least=0.0).as_dict() for text, of in kl.items()}
 
     return {
         "model": plan.model,
