@@ -1,7 +1,7 @@
 """Does a plan foretell its run? Cases planned with `keeptune plan`, then run with the command that the plan gives.
 
 python benchmarks/bench_plan.py                    # 20 small decoders of the lab, then SmolLM2; on one thread
-python benchmarks/bench_plan.py --cases tuning     # the runs that the constants of a plan were set on
+python benchmarks/bench_plan.py --cases tuning     # other cases, to try a change on
 python benchmarks/bench_plan.py --table            # the rows so far, as Markdown
 
 Each case is a base, a task and a budget. The bases are decoders that lab/pretraining_rate pretrains on English, with
@@ -204,7 +204,7 @@ def main() -> None:
     parser.add_argument("--work", type=Path, default=Path("runs") / "bench_plan", help="where runs are kept")
     parser.add_argument("--table", action="store_true", help="print the rows of the committed result and run nothing")
     arguments = parser.parse_args()
-    name = "plan_tuning" if arguments.cases == "tuning" else "bench_plan"
+    name = "bench_plan_tuning" if arguments.cases == "tuning" else "bench_plan"
     if arguments.table:
         kept = json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))
         print("\n".join(table(kept["rows"])))
