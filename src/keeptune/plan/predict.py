@@ -11,6 +11,7 @@ often the intervals hold the outcome is measured on other data by benchmarks/ben
 from __future__ import annotations
 
 import math
+import statistics
 from collections.abc import Sequence
 from functools import cache
 from typing import NamedTuple
@@ -25,10 +26,8 @@ WIDEST = 0.15
 FARTHEST = 4
 """No plan has more than this multiple of the longest pilot run's steps."""
 CARRY, SPREAD = 0.9, 0.3
-_NOISE, _NOISE_RUNS = 0.015, 4
-"""Prior of the spread of task loss over data orders, nats per token, and its weight in degrees of freedom."""
-_KL_SPREAD, _KL_RUNS = 0.12, 2
-"""Prior of the spread of log KL about `TARGET`, and its weight in runs."""
+_NOISE, _KL_SPREAD, _PRIOR_RUNS = 0.015, 0.12, 4
+"""Prior spread over data orders of task loss, nats per token, and of log KL; and its weight in degrees of freedom."""
 _STEPS_A_DOUBLING = 4
 
 
@@ -75,7 +74,7 @@ def plan_from(done: Sequence[Outcome], limit: int, budget: float) -> Plan:
         ahead = [min(round(steps * 2 ** (place / _STEPS_A_DOUBLING)), farthest) for place in places]
         # A run of measured length may vary by more than that too.
         steps = max((length for length in ahead if task_loss(runs, length).half <= WIDEST), default=steps)
-    return Plan(setting, steps, task_loss(runs, steps), certified_kl(runs, budget))
+    return Plan(setting, steps, task_loss(runs, steps), certified_kl(runs, steps, budget))
 
 
 def task_loss(runs: Sequence[Outcome], steps: int) -> Prediction:
@@ -86,7 +85,7 @@ def task_loss(runs: Sequence[Outcome], steps: int) -> Prediction:
         steps: one of their lengths, or more than the longest.
     """
     by_length = {length: [run for run in runs if run.cell.steps == length] for length in {r.cell.steps for r in runs}}
-    noise, freedom = _noise(list(by_length.values()))
+    noise, freedom = _pooled([[run.task_loss for run in group] for group in by_length.values()], prior=_NOISE)
     near = steps if steps in by_length else max(by_length)
     value, variance = mean_loss(by_length[near]), noise**2 * (1 + 1 / len(by_length[near]))
     if steps > near:
@@ -103,21 +102,27 @@ def task_loss(runs: Sequence[Outcome], steps: int) -> Prediction:
     return Prediction(value, max(value - half, 0.0), value + half)
 
 
-def certified_kl(runs: Sequence[Outcome], budget: float) -> Prediction:
-    """Certified KL of a new run with the budget: as a share of it, what it was in these runs, of any length."""
-    logs = [math.log(max(run.kl, 1e-9) / budget) for run in runs]
-    count = _KL_RUNS + len(logs)
-    centre = (_KL_RUNS * math.log(TARGET) + sum(logs)) / count
-    squares = _KL_RUNS * (_KL_SPREAD**2 + (math.log(TARGET) - centre) ** 2) + sum((log - centre) ** 2 for log in logs)
-    half = _quantile(count - 1) * math.sqrt(squares / (count - 1) * (1 + 1 / count))
-    return Prediction(*(budget * math.exp(centre + shift) for shift in (0.0, -half, half)))
+def certified_kl(runs: Sequence[Outcome], steps: int, budget: float) -> Prediction:
+    """Certified KL of a new run with the budget: what it was in the runs of that length, or in the longest.
+
+    The KL of longer runs that leave part of the budget unused may grow up to where λ holds it.
+    """
+    by_length = {length: [run for run in runs if run.cell.steps == length] for length in {r.cell.steps for r in runs}}
+    logs = {length: [math.log(max(run.kl, 1e-9)) for run in group] for length, group in by_length.items()}
+    longest = max(by_length)
+    near = logs.get(steps, logs[longest])
+    spread, freedom = _pooled(list(logs.values()), prior=_KL_SPREAD)
+    half = _quantile(freedom) * spread * math.sqrt(1 + 1 / len(near))
+    centre = statistics.fmean(near)
+    top = max(centre, math.log(TARGET * budget)) if steps > longest else centre
+    return Prediction(math.exp(centre), math.exp(centre - half), math.exp(top + half))
 
 
-def _noise(groups: Sequence[Sequence[Outcome]]) -> tuple[float, int]:
-    """Spread of task loss over data orders, pooled over lengths and with its prior, and its degrees of freedom."""
-    freedom = _NOISE_RUNS + sum(len(group) - 1 for group in groups)
-    squares = sum((run.task_loss - mean_loss(group)) ** 2 for group in groups for run in group)
-    return math.sqrt((_NOISE_RUNS * _NOISE**2 + squares) / freedom), freedom
+def _pooled(groups: Sequence[Sequence[float]], *, prior: float) -> tuple[float, int]:
+    """Standard deviation within groups, pooled with a prior value, and its degrees of freedom."""
+    squares = sum((value - statistics.fmean(group)) ** 2 for group in groups for value in group)
+    freedom = _PRIOR_RUNS + sum(len(group) - 1 for group in groups)
+    return math.sqrt((_PRIOR_RUNS * prior**2 + squares) / freedom), freedom
 
 
 @cache

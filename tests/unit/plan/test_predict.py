@@ -11,7 +11,7 @@ import pytest
 
 from keeptune.errors import ConfigError
 from keeptune.plan.design import Cell
-from keeptune.plan.ladder import Outcome
+from keeptune.plan.ladder import TARGET, Outcome
 from keeptune.plan.predict import FARTHEST, WIDEST, certified_kl, plan_from, task_loss
 from tests.helpers.pilots import BUDGET, World
 
@@ -96,11 +96,19 @@ def test_the_interval_grows_with_the_distance_and_the_slope() -> None:
 
 def test_kl_is_foretold_as_the_budget_was_met() -> None:
     runs = outcomes({16: [3.0, 3.0], 32: [2.9, 2.9]}, kl=0.9 * BUDGET)
-    found = certified_kl(runs, BUDGET)
-    assert 0.85 * BUDGET < found.value < 0.9 * BUDGET
+    found = certified_kl(runs, 32, BUDGET)
+    assert found.value == pytest.approx(0.9 * BUDGET)
     assert found.low < 0.9 * BUDGET < found.high
-    far = certified_kl([replace(run, kl=BUDGET * math.exp(place)) for place, run in enumerate(runs)], BUDGET)
+    far = certified_kl([replace(run, kl=BUDGET * math.exp(run.cell.order)) for run in runs], 32, BUDGET)
     assert far.half > 3 * found.half
+
+
+def test_kl_of_a_budget_that_is_not_used_may_grow_with_more_steps_only() -> None:
+    runs = outcomes({16: [3.0, 3.0], 32: [2.9, 2.9]}, kl=0.05 * BUDGET)
+    assert certified_kl(runs, 32, BUDGET).high < 0.1 * BUDGET
+    longer = certified_kl(runs, 64, BUDGET)
+    assert longer.low < longer.value == pytest.approx(0.05 * BUDGET)
+    assert longer.high > TARGET * BUDGET
 
 
 def test_a_budget_that_no_run_kept_is_refused_with_one_that_may_be() -> None:
