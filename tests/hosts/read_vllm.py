@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import gc
 import json
 import sys
 from pathlib import Path
 
 import torch
 from vllm import LLM, SamplingParams
+from vllm.distributed.parallel_state import cleanup_dist_env_and_memory
 
 if __name__ == "__main__":
     for folder in sorted(path for path in Path(sys.argv[1]).iterdir() if (path / "expected.json").is_file()):
@@ -28,7 +28,7 @@ if __name__ == "__main__":
             same = engine.get_tokenizer()(expected["probe"])["input_ids"] == expected["ids"]
             row = {"difference": max(off), "largest": wanted.abs().max().item(), "tokens": same}
             del engine
-            gc.collect()
+            cleanup_dist_env_and_memory()
         except Exception as error:
             row = {"error": f"{type(error).__name__}: {error}"[:200]}
         print(json.dumps({"family": folder.name, **row}), flush=True)
