@@ -142,13 +142,13 @@ CONSTRAINTS = (
     Constraint(
         kind="placeholders",
         wording="Use at least {} placeholders in square brackets, such as [name].",
-        values=("1", "2"),
+        values=("2", "3"),
         passes=lambda text, count: len(re.findall(r"\[[^\[\]\n]*\w[^\[\]\n]*\]", text)) >= int(count),
     ),
     Constraint(
         kind="emphasis",
         wording="Put at least {} words between asterisks, such as *this*.",
-        values=("1", "2"),
+        values=("2", "3"),
         passes=lambda text, count: len(re.findall(r"\*+[^*\n]*\w[^*\n]*\*+", text)) >= int(count),
     ),
     Constraint(

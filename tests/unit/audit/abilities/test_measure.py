@@ -2,64 +2,23 @@
 
 from __future__ import annotations
 
-import copy
 from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
-from transformers import LlamaConfig, LlamaForCausalLM
 
 from keeptune.audit.abilities import measure as module
-from keeptune.audit.abilities.ask import Reason, put
+from keeptune.audit.abilities.ask import Reason
 from keeptune.audit.abilities.compare import Standing
-from keeptune.audit.abilities.item import Ability, Chance, Item, Name
+from keeptune.audit.abilities.item import Ability, Name
 from keeptune.audit.abilities.measure import Result, measure_ability
 from keeptune.audit.abilities.suite import standard
 from keeptune.models.modeling import fingerprint
 from keeptune.workspace import Steps
+from tests.helpers.abilities import ABILITY, ITEMS, able, noised
 from tests.helpers.models import make_model, make_tokenizer
 
 TOKENIZER = make_tokenizer()
-ITEMS = tuple(
-    Item(name=f"{key}{digit}", kind=key, prompt=f"{key}{digit}", check=f"{key}={digit}".__eq__)
-    for key in "ab"
-    for digit in range(5)
-)
-ABILITY = Ability(name=Name.FORMAT, title="Pairs", about="key=digit", items=ITEMS, new_tokens=6, chance=Chance.ACCIDENT)
-
-
-@pytest.fixture(scope="module")
-def able() -> LlamaForCausalLM:
-    """A tiny model that was taught the answers by heart."""
-    torch.manual_seed(0)
-    config = LlamaConfig(
-        vocab_size=259,
-        hidden_size=64,
-        intermediate_size=128,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        max_position_embeddings=4096,
-        bos_token_id=1,
-        eos_token_id=2,
-        pad_token_id=2,
-    )
-    model = LlamaForCausalLM(config)
-    asked = put(ABILITY, model, TOKENIZER)
-    assert not isinstance(asked, Reason)
-    answers = [TOKENIZER(f"{one.name[0]}={one.name[1]}")["input_ids"] + [2] for one in ITEMS]
-    ids = torch.tensor([prompt + answer for prompt, answer in zip(asked.prompts, answers, strict=True)])
-    labels = ids.clone()
-    labels[:, :-4] = -100
-    optimizer = torch.optim.AdamW(model.parameters(), lr=5e-3)
-    for _ in range(500):
-        loss = model(input_ids=ids, labels=labels).loss
-        if loss < 0.01:
-            break
-        loss.backward()
-        optimizer.step()
-        optimizer.zero_grad()
-    return model.eval()
 
 
 def run(base: Any, tuned: Any, folder: Path, ability: Ability = ABILITY, tokenizer: Any = TOKENIZER) -> Result:
@@ -67,29 +26,20 @@ def run(base: Any, tuned: Any, folder: Path, ability: Ability = ABILITY, tokeniz
     return measure_ability(base, tuned, tokenizer, ability, steps)
 
 
-def noised(model: Any) -> Any:
-    other = copy.deepcopy(model)
-    with torch.no_grad():
-        other.lm_head.weight.normal_(generator=torch.Generator().manual_seed(1))
-    return other
-
-
-def test_what_is_lost_is_found_and_nothing_where_nothing_changed(able: LlamaForCausalLM, tmp_path: Path) -> None:
-    same = run(able, able, tmp_path)
+def test_what_is_lost_is_found_and_nothing_where_nothing_changed(tmp_path: Path) -> None:
+    same = run(able(), able(), tmp_path)
     assert same.standing == Standing.ABLE and same.chance == 0.0
     assert same.base == same.tuned == [True] * 10
-    lost = run(able, noised(able), tmp_path)
+    lost = run(able(), noised(able()), tmp_path)
     assert lost.standing == Standing.ABLE and lost.base == [True] * 10 and lost.tuned == [False] * 10
     assert [answer.base for answer in lost.answers] == [f"{one.name[0]}={one.name[1]}" for one in ITEMS]
-    gained = run(noised(able), able, tmp_path)
+    gained = run(noised(able()), able(), tmp_path)
     assert gained.standing == Standing.ABLE and gained.tuned == [True] * 10
-    unable = run(noised(able), noised(able), tmp_path)
+    unable = run(noised(able()), noised(able()), tmp_path)
     assert unable.standing == Standing.CANNOT
 
 
-def test_an_interrupted_audit_goes_on_behind_the_last_answers(
-    able: LlamaForCausalLM, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_interrupted_audit_goes_on_behind_the_last_answers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     written, write = [], module.write
 
     def counting(ability: Ability, asked: Any, model: Any, tokenizer: Any, label: str) -> list[str]:
@@ -101,12 +51,12 @@ def test_an_interrupted_audit_goes_on_behind_the_last_answers(
     monkeypatch.setattr(module, "write", counting)
     go_on = False
     with pytest.raises(KeyboardInterrupt):
-        run(able, noised(able), tmp_path)
+        run(able(), noised(able()), tmp_path)
     go_on = True
-    first = run(able, noised(able), tmp_path)
+    first = run(able(), noised(able()), tmp_path)
     assert written == ["Pairs (base)", "Pairs (tuned)"]
-    assert run(able, noised(able), tmp_path) == first and len(written) == 2
-    run(able, noised(able), tmp_path, Ability(**{**vars(ABILITY), "items": ITEMS[:9]}))
+    assert run(able(), noised(able()), tmp_path) == first and len(written) == 2
+    run(able(), noised(able()), tmp_path, Ability(**{**vars(ABILITY), "items": ITEMS[:9]}))
     assert len(written) == 4, "other items are other work"
 
 
