@@ -16,6 +16,7 @@ import numpy as np
 import yaml
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from keeptune.audit.paired import difference
 from keeptune.audit.section import Cost, Loaded, Measured, Section
 from keeptune.audit.tasks import TaskSettings
 from keeptune.errors import ConfigError, SourceError, SourceNotFound
@@ -119,14 +120,15 @@ def harness_findings(section: str, task: str, base: Answers, tuned: Answers) -> 
         higher = base.higher_is_better.get(metric)
         better: Better | None = None if higher is None else "higher" if higher else "lower"
         p = lost = gained = None
+        change = bootstrap_ratio(tuned_I - base_I, np.ones(len(items)))
         if set(np.concatenate([base_I, tuned_I])) <= {0.0, 1.0}:
             lost, gained = int((base_I > tuned_I).sum()), int((tuned_I > base_I).sum())
-            p = mcnemar(lost, gained)
+            p, change = mcnemar(lost, gained), difference(lost, gained, len(items))
         yield found(
             section,
             task,
             "lm_eval",
-            bootstrap_ratio(tuned_I - base_I, np.ones(len(items))),
+            change,
             "item",
             part=metric,
             better=better,

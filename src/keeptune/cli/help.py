@@ -91,7 +91,7 @@ both models rank the same token first), and the change of loss, which has a sign
 better), each with a 95 % interval over documents; and where the drift sits, by class of token, passage and layer.
 
 Each is held against the noise floor, the base's drift from itself when only the arithmetic changes: drifted, predicted
-worse or better, not distinguishable from zero, or not enough evidence (fewer than 10 documents). All verdicts of a
+worse or better, not distinguishable from zero, or not enough evidence (fewer than 12 documents). All verdicts of a
 report hold together (Holm).
 
     keeptune audit smollm2 run/model --text pydoc --text "mine=notes/*.txt" --out audit

@@ -191,7 +191,7 @@ _TABLE = (
         label="change of a metric",
         unit="",
         says="How a metric of lm-eval changed, mean over the items.",
-        definition="tuned − base, paired bootstrap over items; where items are right or wrong p is McNemar's, exact",
+        definition="tuned − base, paired bootstrap over items; right or wrong: Bonett and Price's, exact McNemar",
         noun="lm-eval",
     ),
     _share(name="class_kl_share", label="of the KL", says="A class's part of a text's drift."),

@@ -13,8 +13,8 @@ Array = npt.NDArray[np.float64]
 
 LEVEL = 0.95
 TAILS = ((1 - LEVEL) / 2, (1 + LEVEL) / 2)
-MIN_DOCUMENTS = 10
-"""Fewer documents are too few for a verdict."""
+MIN_DOCUMENTS = 12
+"""Fewer documents are too few for a verdict: below, intervals hold the truth in less than 93 % of some kinds."""
 
 
 @dataclass(frozen=True, kw_only=True)

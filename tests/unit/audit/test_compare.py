@@ -118,7 +118,7 @@ def test_a_task_is_better_the_higher(write: Write, tmp_path: Path) -> None:
 
 def test_pairs_are_judged_together(write: Write, tmp_path: Path) -> None:
     # The intervals of two of them just miss each other: enough alone, not among so many pairs.
-    kls: list[Ends] = [(0.10, 0.08, 0.12), (0.15, 0.129, 0.171)]
+    kls: list[Ends] = [(0.10, 0.08, 0.12), (0.16, 0.139, 0.181)]
     alone = [write(f"alone{place}", kl=kl) for place, kl in enumerate(kls)]
     assert compare(alone, learned="quiz", out=tmp_path).pairs[0].forgot == FIRST
     many = [*alone, *(write(f"m{place}", kl=(0.10, 0.08, 0.12)) for place in range(6))]

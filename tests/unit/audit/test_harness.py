@@ -40,7 +40,7 @@ def task(tmp_path: Path) -> str:
     return str(tmp_path / "sums_local.yaml")
 
 
-def ask(task: str, folder: Path, base: LlamaForCausalLM, tuned: LlamaForCausalLM, items: int = 10) -> list[Finding]:
+def ask(task: str, folder: Path, base: LlamaForCausalLM, tuned: LlamaForCausalLM, items: int = ITEMS) -> list[Finding]:
     settings = AuditSettings(base="base", tuned=("tuned",), lm_eval=[task], items=items)
     steps, tokenizer = Steps(folder), make_tokenizer()
     loaded = Loaded(base=base, second=tuned, tokenizer=tokenizer, rows={}, sources={}, vocabulary=None, steps=steps)
@@ -52,11 +52,11 @@ def test_both_models_answer_the_same_items(task: str, tmp_path: Path) -> None:
     findings = ask(task, tmp_path / "steps", *pair)
     assert [(one.subject, one.part) for one in findings] == [("sums_local", "acc"), ("sums_local", "acc_norm")]
     for one in findings:
-        assert one.n == 10
+        assert one.n == ITEMS
         assert one.base is not None
         assert one.tuned is not None
         assert one.value == pytest.approx(one.tuned.value - one.base.value)
-        assert ((one.gained or 0) - (one.lost or 0)) / 10 == pytest.approx(one.value)
+        assert ((one.gained or 0) - (one.lost or 0)) / ITEMS == pytest.approx(one.value)
         assert one.better == "higher"
     same = ask(task, tmp_path / "same", pair[0], pair[0])
     assert {one.p for one in same} == {1.0}

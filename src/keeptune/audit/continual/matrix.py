@@ -6,19 +6,19 @@ ACC, BWT and FWT are those of Lopez-Paz & Ranzato 2017 (arXiv 1706.08840), forge
 stage j taught is forgotten, not what the base was good at. A column that no stage trained has the base alone to fall
 from, R[0, j] − R[T, j].
 
-Shapes: S scores (a matrix or a resampled one each), T stages, L = T + 1 rows, D documents or items, R resamples.
+Shapes: S scores (a matrix or a resampled one each), T stages, L = T + 1 rows, D documents or items, M earlier stages.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
 
 from keeptune.report.finding import Finding, UnitOfN, found
-from keeptune.stats import TAILS, Array, Interval, resampled_counts
+from keeptune.stats import LEVEL, Array, Interval, bootstrap, bootstrap_ratio
 
 SECTION = "continual"
 
@@ -41,10 +41,9 @@ class Column:
         """The base's score and that after each stage, [L]."""
         return self.sums_LD.sum(axis=1) / self.weights_D.sum()
 
-    def resampled_RL(self, seed: int) -> Array:
-        """The scores on 2 000 resamples of the documents, the same for every row; another seed for every column."""
-        counts_RD = resampled_counts(len(self.weights_D), seed)
-        return (counts_RD @ self.sums_LD.T) / (counts_RD @ self.weights_D)[:, None]
+    def change(self, later: int, earlier: int, level: float = LEVEL) -> Interval:
+        """One row's score less another's: paired by document, a change is surer than either score."""
+        return bootstrap_ratio(self.sums_LD[later] - self.sums_LD[earlier], self.weights_D, level=level)
 
 
 def accuracy(score_SLT: Array) -> Array:
@@ -72,18 +71,28 @@ def falls(score_SL: Array) -> Array:
     return score_SL[..., 1:-1] - score_SL[..., -1:]
 
 
+def of_matrix(columns: Sequence[Column], formula: Callable[[Array], Array]) -> Interval:
+    """A linear formula of the matrix of these columns, [..., L, T] → [...]; the columns' documents are independent."""
+    rows = len(columns[0].sums_LD)
+    # Its coefficients are its values on the matrices that are 1 in one place.
+    units = np.eye(rows * len(columns)).reshape(-1, rows, len(columns))
+    coefficients_TL = formula(units).reshape(rows, len(columns)).T
+    samples = [
+        np.stack([coefficients_L @ column.sums_LD, column.weights_D], axis=1)
+        for coefficients_L, column in zip(coefficients_TL, columns, strict=True)
+    ]
+    return bootstrap(lambda *sums: sum(of[..., 0] / of[..., 1] for of in sums), *samples)
+
+
 def score_findings(columns: Sequence[Column], unit_of_n: UnitOfN) -> Iterator[Finding]:
-    """R, and each score − the base's: paired by document, a change is surer than either score."""
-    for seed, column in enumerate(columns):
-        scores_L, resampled_RL = column.scores_L(), column.resampled_RL(seed)
-        documents = len(column.weights_D)
-        for stage, (value, resampled_R) in enumerate(zip(scores_L, resampled_RL.T, strict=True)):
+    """R, and each score − the base's."""
+    for column in columns:
+        for stage, sums_D in enumerate(column.sums_LD):
             part = f"stage {stage}" if stage else "base"
-            score = Interval.of_resamples(float(value), resampled_R, documents)
+            score = bootstrap_ratio(sums_D, column.weights_D)
             yield found(SECTION, column.name, "score", score, unit_of_n, part=part)
             if stage:
-                gained = Interval.of_resamples(value - scores_L[0], resampled_R - resampled_RL[:, 0], documents)
-                floor = column.floor
+                gained, floor = column.change(stage, 0), column.floor
                 yield found(SECTION, column.name, "score_change", gained, unit_of_n, part=part, noise_floor=floor)
 
 
@@ -94,41 +103,35 @@ def summary_findings(columns: Sequence[Column], kind: str, unit_of_n: UnitOfN) -
         columns: those of the stages 1 … T, if any, and any number that no stage trained.
         kind: what the columns are, `texts` or `tasks`: the subject of ACC, BWT and FWT.
     """
-    resampled = {column.name: column.resampled_RL(seed) for seed, column in enumerate(columns)}
     staged = sorted((column for column in columns if column.stage), key=lambda column: column.stage or 0)
     make = partial(found, SECTION, unit_of_n=unit_of_n)
     if staged:
-        score_LT = np.stack([column.scores_L() for column in staged], axis=1)
-        resampled_RLT = np.stack([resampled[column.name] for column in staged], axis=2)
-        documents = min(len(column.weights_D) for column in staged)
-        mean = Interval.of_resamples(float(accuracy(score_LT)), accuracy(resampled_RLT), documents)
-        yield make(kind, "acc", mean, headline=True)
+        yield make(kind, "acc", of_matrix(staged, accuracy), headline=True)
     if len(staged) > 1:
         floor = max(column.floor for column in staged)
         for name, formula in (("bwt", backward_transfer), ("fwt", forward_transfer)):
-            interval = Interval.of_resamples(float(formula(score_LT)), formula(resampled_RLT), documents)
-            yield make(kind, name, interval, noise_floor=floor, headline=True)
+            yield make(kind, name, of_matrix(staged, formula), noise_floor=floor, headline=True)
         for column in staged[:-1]:
-            best, interval = forgetting(column, resampled[column.name])
+            best, interval = forgetting(column)
             yield make(column.name, "stage_forgetting", interval, part=f"stage {best}", noise_floor=column.floor,
                        headline=True)  # fmt: skip
     for column in columns:
         if not column.stage:
-            scores_L, resampled_RL = column.scores_L(), resampled[column.name]
-            lost_R = resampled_RL[:, 0] - resampled_RL[:, -1]
-            interval = Interval.of_resamples(scores_L[0] - scores_L[-1], lost_R, len(column.weights_D))
-            yield make(column.name, "fall", interval, noise_floor=column.floor, headline=True)
+            yield make(column.name, "fall", column.change(0, -1), noise_floor=column.floor, headline=True)
 
 
-def forgetting(column: Column, resampled_RL: Array) -> tuple[int, Interval]:
+def forgetting(column: Column) -> tuple[int, Interval]:
     """Chaudhry's f of a column, and the stage after which the column was best.
 
     The interval of a maximum, resampled as it is, would lie too high: among equal stages the luckiest counts. So the
     low end is the highest that Bonferroni's level leaves to any one fall; the high end needs no such care.
     """
-    fall_M, fall_RM = falls(column.scores_L()), falls(resampled_RL)
-    interval = Interval.of_resamples(float(fall_M.max()), fall_RM.max(axis=1), len(column.weights_D))
-    if interval.low is not None:
-        low = float(np.quantile(fall_RM, TAILS[0] / len(fall_M), axis=0).max())
-        interval = replace(interval, low=low, high=float(np.quantile(fall_RM, TAILS[1], axis=0).max()))
-    return 1 + int(fall_M.argmax()), interval
+    fall_M = falls(column.scores_L())
+    earlier = range(1, len(fall_M) + 1)
+    strict = [column.change(stage, -1, level=1 - (1 - LEVEL) / len(fall_M)).low for stage in earlier]
+    plain = [column.change(stage, -1).high for stage in earlier]
+    low = max((end for end in strict if end is not None), default=None)
+    high = max((end for end in plain if end is not None), default=None)
+    return 1 + int(fall_M.argmax()), Interval(
+        value=float(fall_M.max()), low=low, high=high, documents=len(column.weights_D)
+    )

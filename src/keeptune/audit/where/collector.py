@@ -110,7 +110,7 @@ def _shares(names: tuple[str, ...], sums: dict[str, Array]) -> list[ClassShare]:
                 tokens=int(tokens_D.sum()),
                 token_share=float(tokens_D.sum() / all_tokens),
                 kl_share=float(kl_D.sum() / all_kl) if all_kl else None,
-                kl=bootstrap_ratio(kl_D, tokens_D),
+                kl=bootstrap_ratio(kl_D, tokens_D, least=0.0),
                 ce_change=bootstrap_ratio(ce_change_D, tokens_D),
             )
         )

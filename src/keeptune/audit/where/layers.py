@@ -188,7 +188,7 @@ class _Reading:
 
     def mean(self, sums_W: Array) -> Interval:
         """Per token with its interval over documents, each of which has one window."""
-        return bootstrap_ratio(sums_W, self.tokens_W)
+        return bootstrap_ratio(sums_W, self.tokens_W, least=0.0)
 
     def _kl(self, model: nn.Module) -> Array:
         """KL of a model, as it is now, to the base, summed by window."""

@@ -138,7 +138,7 @@ def test_the_statistics_of_a_change() -> None:
     assert one.base is not None
     assert one.tuned is not None
     assert (one.base.value, one.tuned.value) == pytest.approx((0.36, 0.31))
-    assert [round(end or 0, 3) for end in (one.value, one.low, one.high)] == [-0.05, -0.081, -0.019]
+    assert [round(end or 0, 3) for end in (one.value, one.low, one.high)] == [-0.05, -0.081, -0.018]
     assert round(one.p or 0, 5) == 0.00263
     assert (one.words, one.worse) == ("refuses less", True)
     other = judged((135, 20, 45, 300), "harmless")
