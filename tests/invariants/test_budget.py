@@ -115,11 +115,11 @@ def test_a_checkpoint_without_a_budget_is_refused(tmp_path: Path, pool: ReplayPo
 
 def test_rows_tell_lambda_and_budget_and_the_certificate_is_of_other_rows(tmp_path: Path, pool: ReplayPool) -> None:
     trainer = steered(tmp_path / "run", pool)
-    assert (trainer.context.pool.rows, trainer.context.train_rows) == (24, 15)  # 4 steer, 5 certify
+    assert (trainer.context.pool.rows, trainer.context.train_rows) == (24, 13)  # 4 steer, 2 scale, 5 certify
     trainer.train()
     first, *_, last = read_rows(tmp_path / "run" / "runs.jsonl")
-    assert (first["lambda"], first["budget"]) == (1.0, BUDGET)
-    assert last["lambda"] != 1.0
+    assert (first["lambda"], first["budget"]) == (pytest.approx(0.07 / BUDGET), BUDGET)
+    assert last["lambda"] != first["lambda"]
     certificate = json.loads((tmp_path / "run" / FILE).read_text())
     assert certificate["kl"]["documents"] == 5
     assert certificate["kl"]["value"] == pytest.approx(last["KL"], rel=0.5)

@@ -23,7 +23,8 @@ def advise(settings: TuneSettings, args: SFTConfig, task_rows: int) -> list[str]
     pool = read_manifest(Path(settings.replay)) if settings.replay else None
     rows = math.ceil(settings.replay_tokens / settings.replay_length)
     if pool is not None:
-        rows = pool.rows - settings.drift_rows - settings.certificate_rows(pool.rows)
+        held_out = settings.drift_rows + settings.scale_rows(pool.rows) + settings.certificate_rows(pool.rows)
+        rows = pool.rows - held_out
     return advice(settings, args, steps=steps, pool_rows=rows)
 
 

@@ -10,6 +10,8 @@ from keeptune.errors import ConfigError
 
 LOWEST, HIGHEST = 1e-3, 1e2
 """Of λ, where a budget moves it."""
+START = 0.07
+"""λ of the first step times the budget, in nats."""
 
 Measure = Literal["l_ft", "l_f_rise", "kl"]
 MEASURES: tuple[Measure, ...] = get_args(Measure)
@@ -24,6 +26,14 @@ class ForecastBound(NamedTuple):
 
     def __str__(self) -> str:
         return f"{self.measure} ≤ {self.limit:g}"
+
+
+def first_lambda(budget: float) -> float:
+    """Where a budget's λ starts if nothing else is asked for.
+
+    The λ whose run ends at a KL of K was .03/K to .06/K for SmolLM2, and .07/K to .3/K for small decoders (lab/LOG.md).
+    """
+    return min(max(START / budget, LOWEST), HIGHEST)
 
 
 def parse_bounds(given: Sequence[str]) -> list[ForecastBound]:

@@ -10,13 +10,15 @@ from keeptune.errors import ConfigError
 from keeptune.objective.divergence import DIVERGENCES
 from keeptune.replay.pool import Opening, ReplayPool
 from keeptune.replay.teachers import TEACHERS, Teacher
-from keeptune.train.bounds import HIGHEST, LOWEST, parse_bounds
+from keeptune.train.bounds import HIGHEST, LOWEST, first_lambda, parse_bounds
 
 DRIFT_EVERY = 20
 
 # For each row that drift is read on. KL varies by about half its value from row to row, and λ aims a tenth below the
 # budget: an interval that tells the two apart needs 100 to 300 rows, more than readings during training can afford.
 CERTIFICATE_ROWS = 8
+# Likewise; on these the change of the weights is scaled after the last step, once or a few times.
+SCALE_ROWS = 4
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,8 +28,10 @@ class KeepConfig:
     lambda_: float = 1.0
     """Weight λ of the replay term. Larger values keep more and learn a little more slowly; 0 is plain fine-tuning."""
     budget: float | None = None
-    """Upper bound on KL(base‖tuned) on the base's own text, nats per token. λ starts at `lambda_` and is moved to meet
-    the bound, and the tuned model is certified on rows that neither training nor λ saw."""
+    """Upper bound on KL(base‖tuned) on the base's own text, nats per token. λ is moved to meet the bound; it starts at
+    `lambda_`, or at 0.07 / budget where that is 1. After the last step the change of the weights is scaled by 0.7 to
+    1.1, for which a copy of the trained weights is kept in host memory. The tuned model is certified on rows that were
+    used for nothing else."""
     objective: str = "kl"
     """Replay term. `kl`, KL(base‖tuned), keeps all that the base finds likely. `reverse_kl` forbids what the base finds
     unlikely. `jensen_shannon` lies between them and is bounded; near the base it is a quarter of either, so use
@@ -102,6 +106,17 @@ class KeepConfig:
                 f"lambda is {self.lambda_:g}, and a budget moves lambda between {LOWEST:g} and {HIGHEST:g}",
                 "set lambda in that range, or leave it out",
             )
+
+    @property
+    def first_lambda(self) -> float:
+        """λ of the first step."""
+        return self.lambda_ if self.budget is None or self.lambda_ != 1.0 else first_lambda(self.budget)
+
+    def scale_rows(self, pool_rows: int) -> int:
+        """How many of a pool's rows are kept to scale the change of the weights by: none without a budget."""
+        if self.budget is None:
+            return 0
+        return min(SCALE_ROWS * self.drift_rows, max(pool_rows - self.drift_rows, 0) // 8)
 
     def certificate_rows(self, pool_rows: int) -> int:
         """How many of a pool's rows are kept for the certificate of the budget: none without one."""

@@ -126,8 +126,14 @@ class KeepContext:
     """Rows on which drift is read, with the base's hidden states."""
     budget_rows: ReplayBatch | None = None
     """Held-out rows of the pool that steer λ, where drift is read on another text."""
+    scale_rows: ReplayBatch | None = None
+    """Rows on which the change of the weights is scaled at the end, where there is a budget."""
     certificate_rows: ReplayBatch | None = None
-    """Rows that neither training nor λ sees."""
+    """Rows that are used for nothing else than the certificate of a budget."""
+    start_weights: dict[str, Tensor] = field(default_factory=dict)
+    """Copies of the weights before training that a budget scales the change of, in host memory; else empty."""
+    rescaled: bool = False
+    """Whether the weights were scaled after the last reading."""
     lambda_: float
     """Weight of the replay term in the next step; a budget moves it."""
     require_finite: bool

@@ -25,6 +25,7 @@ from keeptune.replay.batch import ReplayBatch
 from keeptune.replay.pool import ReplayPool
 from keeptune.replay.teachers import Teacher, check_holds, make_teacher
 from keeptune.train.budget.controller import LambdaController
+from keeptune.train.budget.scale import scale_change, scale_to, trainable_weights
 from keeptune.train.config import KeepConfig
 from keeptune.train.replay_term import replay_rows, replay_sum
 
@@ -77,7 +78,9 @@ def keep_tuning(
     settle(model)
     pool.check_base(fingerprint(model))
     teacher = loop_teacher(model, pool, keep, dtype)
-    train_rows, lambda_ = pool.rows - keep.drift_rows - keep.certificate_rows(pool.rows), keep.lambda_
+    scale_rows, lambda_ = keep.scale_rows(pool.rows), keep.first_lambda
+    train_rows = pool.rows - keep.drift_rows - scale_rows - keep.certificate_rows(pool.rows)
+    start = {} if keep.budget is None else trainable_weights(model)
     controller = None if keep.budget is None else LambdaController(keep.budget, start=lambda_, steps=steps)
     device = next(model.parameters()).device
     order = partial(replay_rows, micros=accumulate, rank=0, world=1, pool_rows=train_rows, seed=seed)
@@ -102,6 +105,10 @@ def keep_tuning(
                 held_out_mean = held_out_kl(model, held_out, teacher, dtype)
                 controller.compare(held_out_mean, rounds=(step + 1) * accumulate * rows / train_rows)
             lambda_ = controller.lambda_
+            if step + 1 == steps and scale_rows:
+                batch = pool.batch(train_rows + keep.drift_rows + torch.arange(scale_rows)).to(device)
+                read = partial(held_out_kl, model, batch, teacher, dtype)
+                scale_to(partial(scale_change, model, start), read, controller.aim)
         yield reading
 
 

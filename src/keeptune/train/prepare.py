@@ -30,7 +30,8 @@ from keeptune.replay.teachers import LiveCopy, Teacher, TeacherOptions, make_tea
 from keeptune.storage import free_disk
 from keeptune.system import free_bytes, versions
 from keeptune.train.base import Base, Given, Where, identify_base, keep_base_reloadable
-from keeptune.train.config import CERTIFICATE_ROWS, KeepConfig
+from keeptune.train.budget.scale import trainable_weights
+from keeptune.train.config import CERTIFICATE_ROWS, SCALE_ROWS, KeepConfig
 from keeptune.train.context import Host, KeepContext
 from keeptune.train.distributed import main_process_first, on_device, teachers_head
 from keeptune.train.drift import drift_text_rows
@@ -38,10 +39,13 @@ from keeptune.train.drift import drift_text_rows
 
 @dataclass(frozen=True, kw_only=True)
 class Split:
-    """Rows of the pool by use: first those to train on, then those that drift is read on, then the certificate's."""
+    """Rows of the pool by use, in their order."""
 
     train: int
     drift: int
+    """Drift is read on these on the way; they steer λ."""
+    scale: int
+    """A budget scales the change of the weights on these."""
     certificate: int
 
 
@@ -85,8 +89,10 @@ def prepare(model: nn.Module, host: Host, keep: KeepConfig, given: Given) -> Kee
         base_head=head,
         drift_rows=with_base_states(model, host, base, drift_rows(pool, split) if text is None else text),
         budget_rows=with_base_states(model, host, base, drift_rows(pool, split)) if steered_apart else None,
-        certificate_rows=certificate_rows(model, host, base, pool, split),
-        lambda_=keep.lambda_,
+        scale_rows=pool_part(model, host, base, pool, split.train + split.drift, split.scale),
+        certificate_rows=pool_part(model, host, base, pool, -split.certificate, split.certificate),
+        start_weights=trainable_weights(model) if keep.budget is not None and not host.sharded else {},
+        lambda_=keep.first_lambda,
         require_finite=keep.lambda_ > 0,
         starts_apart=base.starts_apart,
     )
@@ -160,7 +166,7 @@ def needs_pool(keep: KeepConfig) -> bool:
 
 def tokens_to_write(keep: KeepConfig) -> int:
     """Tokens of a new pool; plain fine-tuning needs only the rows on which drift is read."""
-    held_out = keep.drift_rows * (1 + (CERTIFICATE_ROWS if keep.budget is not None else 0))
+    held_out = keep.drift_rows * (1 + (SCALE_ROWS + CERTIFICATE_ROWS if keep.budget is not None else 0))
     return (keep.replay_tokens if keep.lambda_ else 0) + held_out * keep.replay_length
 
 
@@ -211,15 +217,15 @@ def split_rows(keep: KeepConfig, pool: ReplayPool | None) -> Split:
         ConfigError: too few rows.
     """
     if pool is None:
-        return Split(train=0, drift=0, certificate=0)
-    certificate = keep.certificate_rows(pool.rows)
-    train = pool.rows - keep.drift_rows - certificate
+        return Split(train=0, drift=0, scale=0, certificate=0)
+    scale, certificate = keep.scale_rows(pool.rows), keep.certificate_rows(pool.rows)
+    train = pool.rows - keep.drift_rows - scale - certificate
     if train < (1 if keep.lambda_ else 0) or (keep.budget is not None and not certificate):
         raise ConfigError(
             f"the replay pool has {pool.rows} rows, and drift_rows sets {keep.drift_rows} of them aside",
             "use a larger pool or lower drift_rows",
         )
-    return Split(train=train, drift=keep.drift_rows, certificate=certificate)
+    return Split(train=train, drift=keep.drift_rows, scale=scale, certificate=certificate)
 
 
 def build_teacher(
@@ -257,14 +263,13 @@ def drift_rows(pool: ReplayPool | None, split: Split) -> ReplayBatch:
     return pool.batch(torch.arange(split.train, split.train + split.drift))
 
 
-def certificate_rows(
-    model: nn.Module, host: Host, base: Base, pool: ReplayPool | None, split: Split
+def pool_part(
+    model: nn.Module, host: Host, base: Base, pool: ReplayPool | None, first: int, rows: int
 ) -> ReplayBatch | None:
-    """The pool's last rows, which neither training nor λ sees."""
-    if pool is None or not split.certificate:
+    """Rows of the pool from `first` on, which may count from the end, with the base's states; None for no rows."""
+    if pool is None or not rows:
         return None
-    first = split.train + split.drift
-    return with_base_states(model, host, base, pool.batch(torch.arange(first, first + split.certificate)))
+    return with_base_states(model, host, base, pool.batch(torch.arange(rows) + first % pool.rows))
 
 
 def with_base_states(model: nn.Module, host: Host, base: Base, batch: ReplayBatch) -> ReplayBatch:

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from keeptune.errors import ConfigError
-from keeptune.train.config import CERTIFICATE_ROWS, KeepConfig
+from keeptune.train.config import CERTIFICATE_ROWS, SCALE_ROWS, KeepConfig
 
 
 class Predicts:
@@ -70,9 +70,16 @@ def test_drift_is_read_at_powers_of_two_at_a_quarter_and_then_regularly() -> Non
     assert steps(0, 60) == []
 
 
-def test_a_budgets_certificate_takes_a_quarter_of_the_pool_at_most() -> None:
-    assert KeepConfig().certificate_rows(1000) == 0
+def test_a_budgets_lambda_starts_near_where_it_will_end_unless_it_is_given() -> None:
+    starts = [(None, 1.0, 1.0), (0.07, 1.0, 1.0), (0.007, 1.0, 10.0), (0.007, 2.0, 2.0), (1e-6, 1.0, 100.0)]
+    for budget, given, first in (*starts, (1e6, 1.0, 0.001)):
+        assert KeepConfig(budget=budget, lambda_=given).first_lambda == pytest.approx(first)
+
+
+def test_a_budgets_rows_take_a_quarter_and_an_eighth_of_the_pool_at_most() -> None:
+    assert (KeepConfig().certificate_rows(1000), KeepConfig().scale_rows(1000)) == (0, 0)
     keep = KeepConfig(budget=0.1, drift_rows=4)
     assert keep.certificate_rows(1000) == CERTIFICATE_ROWS * 4
     assert keep.certificate_rows(44) == 10
     assert keep.certificate_rows(3) == 0
+    assert [keep.scale_rows(rows) for rows in (1000, 44, 3)] == [SCALE_ROWS * 4, 5, 0]

@@ -67,9 +67,11 @@ def test_the_pool_is_named_by_what_decides_its_bytes(host: Host) -> None:
 
 
 def test_rows_are_split_by_use(pool: ReplayPool) -> None:
-    assert prepare.split_rows(KeepConfig(drift_rows=4), pool) == prepare.Split(train=16, drift=4, certificate=0)
+    assert prepare.split_rows(KeepConfig(drift_rows=4), pool) == prepare.Split(
+        train=16, drift=4, scale=0, certificate=0
+    )
     assert prepare.split_rows(KeepConfig(drift_rows=4, budget=0.1), pool) == prepare.Split(
-        train=12, drift=4, certificate=4
+        train=10, drift=4, scale=2, certificate=4
     )
     with pytest.raises(ConfigError, match="20 rows, and drift_rows sets 20 of them aside"):
         prepare.split_rows(KeepConfig(drift_rows=20), pool)
@@ -83,7 +85,8 @@ def test_a_run_has_the_rows_the_teacher_and_the_head_of_its_base(host: Host) -> 
     assert isinstance(context.teacher, CachedHidden)
     assert torch.equal(context.base_head.weight_VD, make_model().lm_head.weight)
     assert context.drift_rows.hidden_BTD.shape == (2, 16, 32)
-    assert (context.budget_rows, context.certificate_rows) == (None, None)
+    assert (context.budget_rows, context.scale_rows, context.certificate_rows) == (None, None, None)
+    assert context.start_weights == {}
     assert (context.lambda_, context.replay_rows, context.replay_length) == (1.0, 2, 16)
 
 
@@ -91,6 +94,12 @@ def test_a_budget_has_rows_of_its_own(host: Host) -> None:
     (host.output_dir.parent / "old.txt").write_text("What the model knew before it was tuned. " * 3)
     context = prepared(host, budget=0.1, drift_text=str(host.output_dir.parent / "old.txt"))
     assert context.certificate_rows.tokens_BW.shape[0] == context.keep.certificate_rows(context.pool.rows)
+    assert context.scale_rows.tokens_BW.shape[0] == context.keep.scale_rows(context.pool.rows)
+    first = context.train_rows + 2
+    rows = context.pool.batch(torch.arange(first, context.pool.rows)).tokens_BW
+    assert torch.equal(torch.cat([context.scale_rows.tokens_BW, context.certificate_rows.tokens_BW]), rows)
+    assert context.start_weights.keys() == dict(make_model().named_parameters()).keys()
+    assert context.lambda_ == pytest.approx(0.07 / 0.1)
     assert context.budget_rows.tokens_BW.shape == (2, 17)
     assert context.drift_rows.tokens_BW.shape == (1, 17)
 

@@ -44,13 +44,14 @@ _ADVICE = {
 }
 
 
-def certify(context: KeepContext, *, step: int) -> dict[str, Any]:
+def certify(context: KeepContext, *, step: int, scale: float) -> dict[str, Any]:
     """Read the model as it is now and say whether it is within the budget. All processes must call it.
 
     The model must be in evaluation mode, without gradients.
 
     Args:
         step: optimizer steps that the model has taken.
+        scale: what the change of its weights was scaled by.
 
     Returns:
         For JSON: `budget`; `kl`, nats per token, with its interval over rows; `verdict` by `rule`; `tokens` read;
@@ -74,6 +75,7 @@ def certify(context: KeepContext, *, step: int) -> dict[str, Any]:
         "tokens": rows * length,
         "lambda": context.lambda_,
         "step": step,
+        "scale": scale,
         "base": context.base,
         "seed": context.host.seed,
         "versions": versions(),

@@ -107,7 +107,7 @@ class DriftCallback(TrainerCallback):
             self.context.window = None  # its losses are of another model
             self._pause_and_read(kwargs["model"], state, model_step=best)
             return
-        done = self.last_row is not None and self.last_row["step"] == state.global_step
+        done = self.last_row is not None and self.last_row["step"] == state.global_step and not self.context.rescaled
         if not all_agree(done, args.device):  # after a resume only the main process knows of the rows before
             self._pause_and_read(kwargs["model"], state)
 
