@@ -24,7 +24,6 @@ VERBS: dict[str, tuple[str, ...]] = {
     "audit": ("MODEL", "MODEL", "--docs", "2", *ROWS),
     "audit, stages": ("MODEL", "MODEL", "--stages", "--text", "own=DATA", "--docs", "2", *ROWS),
     "plan": ("MODEL", "DATA", "--budget", "0.1", "--minutes", "1", *ROWS),
-    "capacity": ("MODEL", "DATA", "--steps", "2", "--documents", "10", *ROWS),
 }
 
 

@@ -424,9 +424,9 @@ def told(member: Member, folder: Path) -> str:
 
 INTRODUCTION = """# What keeptune reads as data
 
-Made by `make data-formats` from files of each kind; a test holds it equal. DATA of `keeptune tune`, `plan` and
-`capacity`, `--drift-text`, each SOURCE of `keeptune audit --text`, `keeptune replay --text` and `load_documents` are
-read by the same rules. What is left out (hidden files, other splits, a README beside rows) is logged. FOLDER stands
+Made by `make data-formats` from files of each kind; a test holds it equal. DATA of `keeptune tune` and `plan`,
+`--drift-text`, each SOURCE of `keeptune audit --text`, `keeptune replay --text` and `load_documents` are read by the
+same rules. What is left out (hidden files, other splits, a README beside rows) is logged. FOLDER stands
 for the folder of the files.
 """
 

@@ -69,18 +69,6 @@ it goes on from the runs that are done.
 
     keeptune plan smollm2 verilog --budget 0.02 --minutes 30
 """,
-    "capacity": """Before a run: can the model learn the task without moving its old predictions?
-
-Replay nearly eliminates forgetting, unless the model has no spare capacity (Marek et al. 2026, arXiv 2605.26097). Two
-short runs tell: a plain run, and a run that a strong KL term constrains to stay near the base. Reports how much of the
-plain run's gain the constrained run reaches, how far each moved, and the least KL that the whole gain must cost, now
-and after ten times the steps. The verdict is spare capacity, saturated, or undecided. Writes OUT/capacity.json. To
-resume an interrupted probe, run the same command again.
-
-    keeptune capacity smollm2 verilog --out capacity
-
-    keeptune capacity org/model chats.jsonl --lora 32 --steps 100
-""",
     "audit": """Measure what a tuned model forgot, how surely, and where.
 
 Writes OUT/report.html for people, OUT/report.json and findings.csv for machines. An interrupted audit resumes where it

@@ -30,8 +30,6 @@ FLAGS = {
               "--shared-vocabulary", "--lm-eval", "--harmful", "--harmless", "--prompts", "--new-tokens", "--judge",
               "--stages", "--recovery", "--skip-bad-rows",
               "--fail-above", "--junit", "--markdown", "--only", "--skip", "--strict", "--plan"},
-    "capacity": {"--model", "--data", "--out", "--lora", "--steps", "--lambda", "--learning-rate", "--batch-size",
-                 "--max-length", "--documents", "--seed", "--skip-bad-rows", "--no-skip-bad-rows"},
     "compare": {"--learned", "--forgot", "--out"},
     "laws fit": {"--out", "--after", "--bootstraps", "--seed"},
     "laws predict": {"--laws", "--P", "--N", "--L-ft", "--lambda", "--replay-tokens", "--interval"},

@@ -102,7 +102,6 @@ def test_when_every_row_is_bad_the_first_is_told(tmp_path: Path) -> None:
         ("tune", "BASE", "GOOD", "--out", "out", "--drift-text", "DATA"),
         ("replay", "BASE", "--text", "DATA", "--out", "out"),
         ("audit", "BASE", "BASE", "--text", "mine=DATA", "--out", "out"),
-        ("capacity", "BASE", "DATA", "--out", "out", "--steps", "2", "--documents", "10"),
         ("plan", "BASE", "DATA", "--budget", "1", "--out", "out"),
     ],
     ids=lambda verb: f"{verb[0]}{' drift text' * ('--drift-text' in verb)}",
