@@ -7,7 +7,7 @@
 `demo` copies demo/summary.json to benchmarks/results/demo.json, writes from it, and photographs the top of
 demo/report.html with headless Chromium into docs/demo.png. `audit` writes from benchmarks/results/audit_*.json and
 bench_audit.json; its pictures are those of docs/screenshots.py. `laws` writes from lab/forgetting_laws/laws.json and
-benchmarks/results/{forecast,laws_synthetic,bench_budget_tiny,bench_budget_smollm2}.json.
+benchmarks/results/{forecast,forecast_law,laws_synthetic,bench_budget_tiny,bench_budget_smollm2}.json.
 """
 
 from __future__ import annotations
@@ -130,15 +130,27 @@ def audit_section(plain: dict[str, Any], replay: dict[str, Any], cost: dict[str,
     )
 
 
-def laws_section(laws: dict[str, Any], forecasts: dict[str, Any], budgets: dict[str, dict[str, Any]]) -> str:
-    shares = {line["share"]: [] for line in forecasts["with_law"]["spanish"]}
+def own_readings(forecasts: dict[str, Any], measure: str) -> str:
+    """Errors of a measure's forecasts on the judged sweeps at each share, those of no further change, and coverage."""
+    lines = [line for line in forecasts["summary"] if (line["sweeps_are"], line["measure"]) == ("judged", measure)]
+    own, still, held = (
+        ", ".join(f"{line[column]:.0%}" for line in lines)
+        for column in ("error_library", "error_no_change", "held_library")
+    )
+    sweeps = max(line["sweeps"] for line in lines)
+    return f"{own} (no further change: {still}; {sweeps} sweeps; 90 % intervals hold {held})"
+
+
+def laws_section(
+    laws: dict[str, Any], with_law: dict[str, Any], forecasts: dict[str, Any], budgets: dict[str, dict[str, Any]]
+) -> str:
+    shares = {line["share"]: [] for line in with_law["spanish"]}
     held = runs = 0
-    for domain in forecasts["with_law"].values():
+    for domain in with_law.values():
         for line in domain:
             if line["measure"] == "l_f_rise":
                 shares[line["share"]].append(line["mean_error"])
                 held, runs = held + line["held"], runs + line["runs"]
-    alone = [line for line in forecasts["alone"]["spanish"] if line["measure"] == "l_f_rise"]
 
     def r2(law: str) -> str:
         found = [of[law]["r2"] if law == "line" else of[law]["r2"][1] for of in laws.values()]
@@ -154,9 +166,11 @@ def laws_section(laws: dict[str, Any], forecasts: dict[str, Any], budgets: dict[
         "| error of the final rise of L_f, forecast from the other ranks and the run's first 10, 25, 50 % | "
         + ", ".join(f"{sum(errors) / len(errors):.1%}" for errors in shares.values())
         + f" ({held} of {runs} inside 90 % intervals) | – |",
-        "| the same from the run's own readings alone (Spanish; settings tuned on Verilog) | "
-        + ", ".join(f"{line['mean_error']:.0%}" for line in alone)
-        + " | – |",
+        *(
+            f"| {name}, forecast from a run's own readings after 25, 50, 75 %: error over the run's change, "
+            f"on sweeps that chose nothing | {own_readings(forecasts, measure)} | – |"
+            for measure, name in (("l_ft", "final task loss"), ("l_f_rise", "final rise of L_f"), ("kl", "final KL"))
+        ),
     ]
     for name, result in budgets.items():
         steered = [run for run in result["runs"].values() if "budget" in run]
@@ -214,7 +228,8 @@ def update_audit() -> None:
 
 def update_laws() -> None:
     results = ROOT / "benchmarks" / "results"
-    forecasts = json.loads((results / "forecast.json").read_text())["summary"]
+    forecasts = json.loads((results / "forecast.json").read_text())
+    with_law = json.loads((results / "forecast_law.json").read_text())["summary"]
     laws = json.loads((ROOT / "lab" / "forgetting_laws" / "laws.json").read_text())
     budgets = {
         words: json.loads((results / f"bench_budget_{name}.json").read_text())
@@ -222,7 +237,7 @@ def update_laws() -> None:
         if (results / f"bench_budget_{name}.json").is_file()
     }
     readme = ROOT / "README.md"
-    readme.write_text(fill(readme.read_text(), "laws", laws_section(laws, forecasts, budgets)))
+    readme.write_text(fill(readme.read_text(), "laws", laws_section(laws, with_law, forecasts, budgets)))
 
 
 def update_demo() -> None:

@@ -1,15 +1,14 @@
 """Forecast the end of a run: final task loss, rise of L_f and KL, each with a 90 % interval.
 
-`forecast` needs the run's own readings alone. Readings lie near a line in the root of the cumulated learning rate τ,
-and fall behind it later. So the line through the readings since half of the way goes on from the latest one at half its
-slope:
+`forecast` needs the run's own readings alone, and knows a method for each measure:
 
-    y(end) = y(now) + ½·slope·(√τ_end − √τ_now) ± h·|largest change so far|·log(τ_end/τ_now)
+- the task loss by `keeptune.laws.forecast.mixture`, a mixture of shifted powers;
+- drift, L_f and KL, by the line through the readings since half of the way, which goes on from the latest one, for L_f
+  in the root of τ and at half its slope, for KL in log τ. Intervals are ± h·|largest change so far|·log(τ_end/τ_now).
 
-τ counts steps by their learning rate over its peak, so that a rate that falls leaves little change to come. The form
-and its constants were chosen on seven sweeps and are judged on eleven others, beside no further change, straight lines,
-a power law, and the mixture of shifted powers that keeptune had before: `benchmarks/bench_forecast.py`. In the first
-quarter of a run no method foretold drift.
+τ is the cumulated learning rate over its peak: steps count by their rate, so that a rate that falls leaves little
+change to come. Constants were chosen on seven sweeps, and methods judged on eleven others, beside no further change,
+straight lines and a power law: `benchmarks/bench_forecast.py`. In the first quarter of a run no method foretold drift.
 
 `forecast_with_law` uses the law of earlier runs of the same base and task too. The joint law gives the mean of similar
 runs. The deviation of this run is modeled as a Gaussian process with mean zero over log N. Its variance is the
@@ -22,13 +21,15 @@ Shapes: M readings.
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple
+from collections.abc import Callable
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy import stats
+from scipy import special, stats
 
 from keeptune.errors import ConfigError
+from keeptune.laws.forecast.mixture import Observed, mixture, quantiles
 from keeptune.laws.forms import Floats
 from keeptune.laws.joint.fit import JointFit
 
@@ -36,10 +37,24 @@ Measure = Literal["kl", "l_f_rise", "l_ft"]
 LEAST_READINGS = 3
 FIRST_SHARE = 0.25
 """Share of a run from which on forecasts were judged."""
-# The line's readings begin at this share of the way so far, and its slope is multiplied by the second number.
-_WINDOW, _SLOWING = 0.5, 0.5
-# Half widths of the intervals, as multiples of the largest change so far for a factor e of steps.
-_HALF_WIDTHS: dict[Measure, float] = {"l_ft": 0.35, "l_f_rise": 0.65, "kl": 0.65}
+_TAIL = 0.05
+# More readings than this are averaged within equal intervals of log τ.
+_MOST_READINGS = 24
+# A line's readings begin at this share of the way so far.
+_WINDOW = 0.5
+
+
+class _Line(NamedTuple):
+    """How drift goes on."""
+
+    clock: Callable[[Any], Any]
+    slowing: float
+    """Factor of the slope."""
+    half_width: float
+    """Of the interval, as a multiple of the largest change so far, for a factor e of τ."""
+
+
+_LINES = {"l_f_rise": _Line(np.sqrt, 0.5, 0.65), "kl": _Line(np.log, 1.0, 0.75)}
 # Of the intervals from which the uncertainty of a law is computed.
 _LEVEL = 0.9
 _HALF = float(stats.norm.ppf((1 + _LEVEL) / 2))
@@ -78,24 +93,47 @@ def forecast(
         ConfigError: fewer than three readings, no change so far, or the run is over.
     """
     steps_M, values_M = np.asarray(steps, dtype=np.float64), np.asarray(values, dtype=np.float64)
-    kept_M = (steps_M > 0) & np.isfinite(values_M)
+    tau = _clock(np.ones(end) if rates is None else np.asarray(rates, dtype=np.float64), end)
+    # A step with a rate of 0, such as the first of a warm-up may be, leaves the base as it is.
+    moved_M = np.append(0.0, tau)[np.clip(steps_M, 0, end).astype(np.int64)] > 0
+    kept_M = moved_M & np.isfinite(values_M)
     steps_M, values_M = steps_M[kept_M], values_M[kept_M]
     _refuse(steps_M, end)
-    tau = _clock(np.ones(end) if rates is None else np.asarray(rates, dtype=np.float64), end)
     tau_M = tau[steps_M.astype(np.int64) - 1]
     origin = 0.0 if measure != "l_ft" else values_M[0] if base is None else base
     change = float(np.abs(values_M - origin).max())
     if change == 0.0 or tau_M[0] == tau_M[-1]:
         raise ConfigError("no reading differs from the base yet", "wait for readings with a change")
-    first = min(int(np.searchsorted(tau_M, _WINDOW * tau_M[-1])), len(tau_M) - LEAST_READINGS)
-    root_M = np.sqrt(tau_M[first:])
+    if measure == "l_ft":
+        return _by_mixture(tau_M, values_M, float(tau[-1]), origin, change, offset=base is None)
+    line, first = _LINES[measure], min(int(np.searchsorted(tau_M, _WINDOW * tau_M[-1])), len(tau_M) - LEAST_READINGS)
+    clock_M = line.clock(tau_M[first:])
     # Without a learning rate between them the readings have no slope.
-    slope = float(np.polyfit(root_M, values_M[first:], 1)[0]) if np.ptp(root_M) else 0.0
-    value = values_M[-1] + _SLOWING * slope * (np.sqrt(tau[-1]) - root_M[-1])
-    half = _HALF_WIDTHS[measure] * change * np.log(tau[-1] / tau_M[-1])
-    # No loss or divergence is below 0.
-    least = -np.inf if measure == "l_f_rise" else 0.0
+    slope = float(np.polyfit(clock_M, values_M[first:], 1)[0]) if np.ptp(clock_M) else 0.0
+    value = values_M[-1] + line.slowing * slope * (line.clock(tau[-1]) - clock_M[-1])
+    half = line.half_width * change * np.log(tau[-1] / tau_M[-1])
+    least = 0.0 if measure == "kl" else -np.inf
     return Prediction(*(max(float(number), least) for number in (value, value - half, value + half)))
+
+
+def _by_mixture(
+    tau_M: Floats, values_M: Floats, tau_end: float, origin: float, change: float, *, offset: bool
+) -> Prediction:
+    weights, means, spreads = mixture(_average(tau_M, (values_M - origin) / change), tau_end, offset=offset)
+    # No loss is below 0, so the mixture is truncated there.
+    below = special.ndtr((-origin / change - means) / spreads) @ weights
+    ends = quantiles(weights, means, spreads, below + np.array([0.5, _TAIL, 1 - _TAIL]) * (1 - below))
+    return Prediction(*(float(end) for end in origin + change * ends))
+
+
+def _average(tau_M: Floats, change_M: Floats) -> Observed:
+    if len(tau_M) <= _MOST_READINGS:
+        return Observed(tau_M, change_M, np.ones(len(tau_M)))
+    age_M = np.log1p(tau_M)
+    bins_M = np.digitize(age_M, np.linspace(age_M[0], age_M[-1], _MOST_READINGS + 1)[1:-1])
+    _, bins_M, count = np.unique(bins_M, return_inverse=True, return_counts=True)
+    tau, change = (np.bincount(bins_M, weights=of_M) / count for of_M in (tau_M, change_M))
+    return Observed(tau, change, count.astype(np.float64))
 
 
 def _refuse(steps_M: Floats, end: int) -> None:
