@@ -16,10 +16,9 @@ from __future__ import annotations
 import io
 import re
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
-from xml.etree import ElementTree
 
 import matplotlib as mpl
 from markupsafe import Markup
@@ -28,6 +27,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from keeptune.plot_style import AMBER, BLUE, GREEN, ORANGE, PINK, SKY
+from keeptune.report.svg import for_page
 from keeptune.report.words import visible
 
 GREY = "#7D858D"  # seen on white and on black
@@ -47,9 +47,6 @@ _SETTINGS: Any = {
     "figure.facecolor": "none", "axes.facecolor": "none", "savefig.facecolor": "none",
     "figure.constrained_layout.use": True,
 }  # fmt: skip
-_SVG = "{http://www.w3.org/2000/svg}"
-_HREF = "{http://www.w3.org/1999/xlink}href"
-_DECIMALS = re.compile(r"(\.\d\d)\d+")
 _NOT_IN_XML = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 
@@ -62,6 +59,8 @@ class Chart:
     title: str
     sentence: str
     """How to read it, for someone who sees the quantity for the first time."""
+    description: str
+    """What it shows, for someone who cannot see it."""
     desk: Markup
     phone: Markup
     """The drawing, wide and narrow."""
@@ -71,7 +70,7 @@ class Panel:
     """What a chart is drawn with: axes, and marks that tell their numbers."""
 
     def __init__(self, axes: Axes, *, narrow: bool) -> None:
-        self.axes, self.narrow, self._titles = axes, narrow, dict[str, str]()
+        self.axes, self.narrow, self.titles = axes, narrow, dict[str, str]()
 
     def marks(
         self,
@@ -166,8 +165,8 @@ class Panel:
 
     def tell(self, artist: Any, title: str) -> None:
         """What the pointer says over something drawn."""
-        gid = f"t{len(self._titles)}"
-        self._titles[gid] = title
+        gid = f"t{len(self.titles)}"
+        self.titles[gid] = title
         artist.set_gid(gid)
 
     def _note(self, words: str, **place: Any) -> None:
@@ -197,13 +196,13 @@ def chart(
         height: pixels on a desk; on a phone a little less, or as much where `row_height` says that it counts rows.
     """
     phone = height if row_height else min(height, 300)
-    about = label(description, 0)
     return Chart(
         name=name,
         title=title,
         sentence=sentence,
-        desk=_drawn(f"{name}-d", about, draw, (x, y), (_DESK, height)),
-        phone=_drawn(f"{name}-p", about, draw, (x, y), (_PHONE, phone)),
+        description=label(description, 0),
+        desk=_drawn(f"{name}-d", draw, (x, y), (_DESK, height)),
+        phone=_drawn(f"{name}-p", draw, (x, y), (_PHONE, phone)),
     )
 
 
@@ -213,9 +212,7 @@ def label(name: str, limit: int = 24) -> str:
     return name if not limit or len(name) <= limit else f"{name[: limit // 2]}…{name[-(limit // 2 - 1) :]}"
 
 
-def _drawn(
-    name: str, about: str, draw: Callable[[Panel], None], axes: tuple[str, str], size: tuple[int, int]
-) -> Markup:
+def _drawn(name: str, draw: Callable[[Panel], None], axes: tuple[str, str], size: tuple[int, int]) -> Markup:
     """One SVG, its ids made unique by `name`."""
     file = io.StringIO()
     with mpl.rc_context(_SETTINGS), warnings.catch_warnings():
@@ -233,63 +230,10 @@ def _drawn(
         if len(handles) > 1:
             figure.legend(handles, names, loc="outside upper left", ncols=_columns(names, size[0]))
         figure.savefig(file, format="svg", metadata={"Date": None, "Creator": None})
-    return _for_page(file.getvalue(), name, about, panel._titles)
+    titles = {gid: label(title, 0) for gid, title in panel.titles.items()}
+    return for_page(file.getvalue(), name, titles, _OF_PAGE)
 
 
 def _columns(names: Sequence[str], width: int) -> int:
     """Columns of a legend that fit."""
     return max(1, min(len(names), width // (44 + 7 * max(map(len, names)))))
-
-
-def _for_page(drawing: str, name: str, about: str, titles: Mapping[str, str]) -> Markup:
-    """matplotlib's SVG as a part of a page: its own ids and colors, titles, and nothing that no one needs."""
-    root = ElementTree.fromstring(re.sub(r"<\?xml.*?\?>|<!DOCTYPE.*?>", "", drawing, flags=re.DOTALL))  # noqa: S314 — our own
-    for parent in list(root.iter()):
-        for child in list(parent):
-            if child.tag in (f"{_SVG}metadata", f"{_SVG}style") or not isinstance(child.tag, str):
-                parent.remove(child)
-    used = set(re.findall(r"#([\w-]+)", drawing))
-    for element in root.iter():
-        own = element.attrib.pop("id", None)
-        if own and own in titles:
-            title = ElementTree.Element(f"{_SVG}title")
-            title.text = label(titles[own], 0)
-            element.insert(0, title)
-            element.set("class", "mark")
-        if own in used:
-            element.set("id", f"{name}-{own}")
-        for key, value in list(element.attrib.items()):
-            if key == _HREF:
-                del element.attrib[key]
-                element.set("href", value.replace("#", f"#{name}-"))
-            elif "url(#" in value:
-                element.set(key, value.replace("url(#", f"url(#{name}-"))
-            elif key in ("d", "x", "y", "transform", "width", "height"):
-                element.set(key, _DECIMALS.sub(r"\1", value).strip())
-        if style := element.get("style"):
-            element.set("style", re.sub(r"font-family:[^;]*;? ?", "", style))
-    for key in ("width", "height", "version"):
-        root.attrib.pop(key, None)
-    root.set("role", "img")
-    root.set("aria-label", about)
-    _unwrap(root)
-    ElementTree.register_namespace("", _SVG[1:-1])
-    text = ElementTree.tostring(root, encoding="unicode")
-    for colour, of_page in _OF_PAGE.items():
-        text = text.replace(colour, of_page)
-    return Markup(text)  # noqa: S704 — ElementTree has escaped every text
-
-
-def _unwrap(parent: ElementTree.Element) -> None:
-    """Take out white space, groups without attributes, and turns by no angle: half of the drawing's size."""
-    parent.text = parent.text if parent.tag in (f"{_SVG}text", f"{_SVG}title") else None
-    for child in list(parent):
-        _unwrap(child)
-        child.tail = None
-        if (child.get("transform") or "").startswith("rotate(-0"):
-            del child.attrib["transform"]
-        if child.tag in (f"{_SVG}g", f"{_SVG}defs") and not child.attrib:
-            place = list(parent).index(child)
-            parent.remove(child)
-            for number, grandchild in enumerate(child if child.tag == f"{_SVG}g" or len(child) == 0 else [child]):
-                parent.insert(place + number, grandchild)

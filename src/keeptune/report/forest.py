@@ -97,7 +97,9 @@ def bar_chart(
             for number, value in enumerate(values):
                 shift = 0.8 * ((number + 0.5) / len(series) - 0.5)
                 colour = (ORANGE, GREY, BLUE)[number]
-                (bar,) = panel.axes.barh([place + shift], [value or 0.0], 0.8 / len(series), color=colour)
+                (bar,) = panel.axes.barh(
+                    [place + shift], [value or 0.0], 0.8 / len(series), color=colour, clip_on=False
+                )
                 panel.tell(bar, words)
         for number, one in enumerate(series):
             colour = (ORANGE, GREY, BLUE)[number]

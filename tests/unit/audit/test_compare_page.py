@@ -55,7 +55,7 @@ def make_comparison(names: tuple[str, ...] = ("plain", "replay", "poor"), *, tas
 
 
 def titles(html: str) -> list[str]:
-    (desk,) = re.findall(r'class="chart desk">(<svg .*?</svg>)', html, re.DOTALL)
+    (desk,) = re.findall(r'class="chart desk"[^>]*>(<svg .*?</svg>)', html, re.DOTALL)
     return re.findall(r"<title>(.*?)</title>", desk)
 
 

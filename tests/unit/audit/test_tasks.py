@@ -214,7 +214,7 @@ def test_the_command_line_audits_tasks(
     tuned, out = tmp_path / "tuned", tmp_path / "audit"
     make_model(seed=1).save_pretrained(tuned)
     make_tokenizer().save_pretrained(tuned)
-    text = ["--text", f"mine={tmp_path / 'mine.txt'}", "--out", out]
+    text = ["--text", f"mine={tmp_path / 'mine.txt'}", "--out", out, "--skip", "where"]
     (tmp_path / "mine.txt").write_text("A text of some length. " * 9)
     task = ["--task", f"sums={write_task(tmp_path / 'task.jsonl', 12)}", "--items", 9]
     assert audit(monkeypatch, model_folder, tuned, *text, *task) == 0

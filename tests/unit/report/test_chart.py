@@ -31,10 +31,9 @@ def test_a_forest_says_every_number_and_where_nothing_has_changed() -> None:
     for drawing in (made.desk, made.phone):
         assert titles(drawing) == ["self, plain: 0.50 [0.40, 0.60], 9 items", "wiki, chat: −0.25, 1 item"]
         root = ElementTree.fromstring(drawing)  # noqa: S314
-        assert "self, plain: 0.50 [0.40, 0.60], 9 items; wiki, chat: −0.25, 1 item" in str(root.get("aria-label"))
-        assert root.get("role") == "img"
         shown = ["".join(text.itertext()) for text in root.iter(f"{SVG}text")]
         assert {"self", "wiki", "plain", "chat", "noise floor"} <= set(shown)
+    assert made.description == "T. self, plain: 0.50 [0.40, 0.60], 9 items; wiki, chat: −0.25, 1 item."
 
 
 def test_a_drawing_has_the_colors_of_the_page_and_ids_of_its_own() -> None:
