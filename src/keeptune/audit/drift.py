@@ -14,7 +14,7 @@ from keeptune.audit.texts import FRESH, Row, TextSettings, text_sources
 from keeptune.audit.verdict import how
 from keeptune.audit.where.reading import read_text
 from keeptune.report.document import SectionRecord, Subject
-from keeptune.report.finding import Finding, Level, found
+from keeptune.report.finding import About, Finding, Level, found
 from keeptune.report.view import View, brief_table, default_view, findings_table
 from keeptune.report.words import counted
 from keeptune.stats import METHOD
@@ -81,23 +81,12 @@ class Texts(Section[TextSettings]):
 def text_findings(section: str, name: str, drift: Drift, floors: dict[str, float], part: str = "") -> list[Finding]:
     """Every measure of one text; those that rounding has a floor for are judged."""
     findings = []
-    for measure_name in (*JUDGED, "soft_ce", "entropy"):
-        levels = [Level.of(drift.interval(of)) for of in LEVELS.get(measure_name, ())]
-        base, tuned = levels or (None, None)
-        findings.append(
-            found(
-                section,
-                name,
-                measure_name,
-                drift.interval(measure_name),
-                "document",
-                noise_floor=floors.get(measure_name, 0.0),
-                base=base,
-                tuned=tuned,
-                part=part,
-                headline=measure_name in HEADLINE,
-            )
-        )
+    for name_of in (*JUDGED, "soft_ce", "entropy"):
+        about: About = {"noise_floor": floors.get(name_of, 0.0), "part": part, "headline": name_of in HEADLINE}
+        if name_of in LEVELS:
+            base, tuned = (Level.of(drift.interval(of)) for of in LEVELS[name_of])
+            about |= {"base": base, "tuned": tuned}
+        findings.append(found(section, name, name_of, drift.interval(name_of), "document", **about))
     return findings
 
 

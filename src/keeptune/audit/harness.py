@@ -23,8 +23,7 @@ from keeptune.errors import ConfigError, SourceError, SourceNotFound
 from keeptune.log import logger
 from keeptune.report.codec import once
 from keeptune.report.document import SectionRecord
-from keeptune.report.finding import Finding, Level, found
-from keeptune.report.measures import Better
+from keeptune.report.finding import About, Finding, Level, found
 from keeptune.report.view import View, default_view
 from keeptune.stats import bootstrap_ratio, mcnemar
 
@@ -118,27 +117,16 @@ def harness_findings(section: str, task: str, base: Answers, tuned: Answers) -> 
             raise SourceError(f"no item has {metric} of both models", "check the task's metrics")
         base_I, tuned_I = (np.array([of.scores[item][metric] for item in items]) for of in (base, tuned))
         higher = base.higher_is_better.get(metric)
-        better: Better | None = None if higher is None else "higher" if higher else "lower"
-        p = lost = gained = None
-        change = bootstrap_ratio(tuned_I - base_I, np.ones(len(items)))
+        about: About = {
+            "base": Level(value=float(base_I.mean())), "tuned": Level(value=float(tuned_I.mean())), "part": metric,
+            "better": None if higher is None else "higher" if higher else "lower", "headline": True,
+        }  # fmt: skip
+        p, change = None, bootstrap_ratio(tuned_I - base_I, np.ones(len(items)))
         if set(np.concatenate([base_I, tuned_I])) <= {0.0, 1.0}:
             lost, gained = int((base_I > tuned_I).sum()), int((tuned_I > base_I).sum())
-            p, change = mcnemar(lost, gained), difference(lost, gained, len(items))
-        yield found(
-            section,
-            task,
-            "lm_eval",
-            change,
-            "item",
-            part=metric,
-            better=better,
-            p=p,
-            base=Level(value=float(base_I.mean())),
-            tuned=Level(value=float(tuned_I.mean())),
-            lost=lost,
-            gained=gained,
-            headline=True,
-        )
+            p, about = mcnemar(lost, gained), {**about, "lost": lost, "gained": gained}
+            change = difference(lost, gained, len(items))
+        yield found(section, task, "lm_eval", change, "item", p=p, **about)
 
 
 def _ask(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, task: str, limit: int, label: str) -> Answers:

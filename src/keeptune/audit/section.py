@@ -31,15 +31,15 @@ import json
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Generic, TypedDict, TypeVar, Unpack
+from typing import Any, ClassVar, Generic, TypeVar, Unpack
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from keeptune.audit.paired import difference
 from keeptune.audit.texts import Row
 from keeptune.report.document import Model, SectionRecord, Subject
-from keeptune.report.finding import Finding, Level, UnitOfN, found
-from keeptune.report.measures import Better, Verdict
+from keeptune.report.finding import About, Finding, Level, UnitOfN, found
+from keeptune.report.measures import Verdict
 from keeptune.report.view import View, default_view
 from keeptune.stats import mcnemar, wilson
 from keeptune.workspace import Steps
@@ -178,17 +178,6 @@ def digest_of(given: object) -> str:
     return hashlib.sha256(json.dumps(given, sort_keys=True).encode()).hexdigest()
 
 
-class About(TypedDict, total=False):
-    """What else `paired` can be told; see `found`."""
-
-    judged: bool
-    beforehand: Verdict | None
-    better: Better | None
-    part: str
-    of: str
-    headline: bool
-
-
 def paired(
     section: str,
     subject: str,
@@ -196,6 +185,10 @@ def paired(
     base: Sequence[bool],
     tuned: Sequence[bool],
     unit_of_n: UnitOfN,
+    /,
+    *,
+    judged: bool = True,
+    beforehand: Verdict | None = None,
     **about: Unpack[About],
 ) -> Finding:
     """The change of a share of items, each of which both models have or have not; p is McNemar's, exact.
@@ -205,16 +198,7 @@ def paired(
     """
     lost = sum(was and not now for was, now in zip(base, tuned, strict=True))
     gained = sum(now and not was for was, now in zip(base, tuned, strict=True))
-    return found(
-        section,
-        subject,
-        measure,
-        difference(lost, gained, len(base)),
-        unit_of_n,
-        p=mcnemar(lost, gained),
-        base=Level.of(wilson(sum(base), len(base))),
-        tuned=Level.of(wilson(sum(tuned), len(base))),
-        lost=lost,
-        gained=gained,
-        **about,
-    )
+    levels = [Level.of(wilson(sum(of), len(base))) for of in (base, tuned)]
+    about |= {"base": levels[0], "tuned": levels[1], "lost": lost, "gained": gained}
+    change, p = difference(lost, gained, len(base)), mcnemar(lost, gained)
+    return found(section, subject, measure, change, unit_of_n, judged=judged, beforehand=beforehand, p=p, **about)

@@ -65,7 +65,10 @@ class AuditSettings(RefusalSettings, HarnessSettings, TextSettings, ModelSetting
         return named
 
     def __post_init__(self) -> None:
-        """Validate the settings."""
+        """Validate the settings, those of each section by its own rules too."""
+        for kind in AuditSettings.__mro__[1:]:
+            if check := vars(kind).get("__post_init__"):
+                check(self)
         for name in ("docs", "windows", "items", "prompts", "new_tokens"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} is {getattr(self, name)}", "give 1 or more")

@@ -23,7 +23,7 @@ from keeptune.audit.answers import rendered, shared_prefix
 from keeptune.audit.items import Item, read_items
 from keeptune.audit.meter import measure
 from keeptune.audit.paired import ASSUMPTION, compare
-from keeptune.audit.section import About, Cost, Loaded, Measured, Section, digest_of, paired
+from keeptune.audit.section import Cost, Loaded, Measured, Section, digest_of, paired
 from keeptune.audit.texts import Row, named_sources
 from keeptune.data.rows import IGNORED_LABEL
 from keeptune.errors import SourceError
@@ -287,9 +287,7 @@ def task_findings(section: str, name: str, items: list[Item], asked: TaskAnswers
             kept = [(item, right, base, tuned) for item, right, base, tuned in rows if base != _LEFT_OUT]
             base, tuned = ([row[1] == row[place] for row in kept] for place in (2, 3))
             first, part = way == HEADLINE, style if way == HEADLINE else f"{style}, {way.replace('_', ' ')}"
-            about: About = {"part": part, "headline": first, "judged": first}
-            change = paired(section, name, "accuracy", base, tuned, "item", **about)
-            yield change
+            yield paired(section, name, "accuracy", base, tuned, "item", judged=first, part=part, headline=first)
             if not first:
                 continue
             same = wilson(sum(row[2] == row[3] for row in kept), len(kept))

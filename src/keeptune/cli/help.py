@@ -43,7 +43,7 @@ With a pool's folder, --show describes that pool: how its rows open, and how var
     "tune": """Fine-tune on new data and keep the old predictions.
 
 The base writes its own replay text first (unless --replay names a pool), then training minimises
-CE(task) + λ·KL(base‖tuned on the replay text). Task loss and forgetting are read on the way into OUT/runs.jsonl;
+CE(task) + λ·KL(base‖tuned on the replay text). Task loss and drift are read on the way into OUT/runs.jsonl;
 the tuned model or adapter is saved to OUT/model with a card that says what it forgot.
 
     keeptune tune smollm2 verilog --out run --steps 100

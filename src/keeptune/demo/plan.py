@@ -26,7 +26,7 @@ class DemoPlan:
     data: str = "verilog"
     """The new task."""
     text: str = "pydoc"
-    """Old text on which forgetting is measured, beside the base's own text."""
+    """Old text on which drift is measured, beside the base's own text."""
     steps: int = 48
     """Steps of plain fine-tuning. The replay run takes 1.5 times as many, to reach the same task loss."""
     lambda_: float = 3.0

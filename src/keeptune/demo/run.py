@@ -209,7 +209,7 @@ def method(plan: DemoPlan) -> list[str]:
         "without a prompt; no row was used twice.",
         f"Matched steps compares both runs after {plan.steps} steps. Equal task loss compares the ends of both runs; "
         f"the replay run takes 1.5 times as many steps.",
-        f"Task loss is measured on {plan.data} documents that no run trained on. Forgetting is measured on "
+        f"Task loss is measured on {plan.data} documents that no run trained on. Drift is measured on "
         f"{plan.documents} fresh samples of the base and on {plan.text}; neither was trained on, and no setting was "
         "chosen on them.",
     ]

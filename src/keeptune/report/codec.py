@@ -45,8 +45,20 @@ def from_json(kind: type[Kind], content: JsonValue | bytes) -> Kind:
 
 
 def once(steps: Steps, name: str, kind: type[Kind], compute: Callable[[], Kind]) -> Kind:
-    """A finished step of some work, kept as JSON (`Steps.once`) and read back as its type."""
-    return from_json(kind, steps.once(name, lambda: to_json(compute(), kind)))
+    """A finished step of some work, kept as JSON (`Steps.once`) and read back as its type.
+
+    What an earlier version kept under the same inputs in another form is computed again.
+    """
+
+    def kept() -> JsonValue:
+        return steps.once(name, lambda: to_json(compute(), kind))
+
+    content = kept()
+    try:
+        return from_json(kind, content)
+    except ValueError:
+        steps.file(name).unlink()
+    return from_json(kind, kept())
 
 
 def schema_of(kind: type) -> dict[str, JsonValue]:

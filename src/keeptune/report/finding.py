@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Literal, TypedDict, Unpack
 
 from keeptune.report.measures import Better, Measure, Verdict, measure_of
 from keeptune.stats import LEVEL, MIN_DOCUMENTS, Interval, holm, p_outside
@@ -117,6 +117,21 @@ class Finding:
         return self.line.words(self.verdict) if self.verdict else ""
 
 
+class About(TypedDict, total=False):
+    """What else `found` can be told, by the names of `Finding`'s fields."""
+
+    better: Better | None
+    """By default the measure's own."""
+    part: str
+    of: str
+    noise_floor: float
+    base: Level | None
+    tuned: Level | None
+    lost: int | None
+    gained: int | None
+    headline: bool
+
+
 def found(
     section: str,
     subject: str,
@@ -126,16 +141,8 @@ def found(
     *,
     judged: bool = True,
     beforehand: Verdict | None = None,
-    better: Better | None = None,
-    noise_floor: float = 0.0,
     p: float | None = None,
-    part: str = "",
-    of: str = "",
-    base: Level | None = None,
-    tuned: Level | None = None,
-    lost: int | None = None,
-    gained: int | None = None,
-    headline: bool = False,
+    **about: Unpack[About],
 ) -> Finding:
     """A finding with its verdict.
 
@@ -143,35 +150,18 @@ def found(
         judged: whether it gets a verdict; a measure without a null gets none.
         beforehand: the verdict where the section knows that nothing can be told, whatever the numbers: `NO_EVIDENCE` or
             `CANNOT`.
-        better: which way is better here, where the measure does not say.
         p: of an exact test; by default that of the interval.
     """
-    line = measure_of(measure)
-    finding = Finding(
-        section=section,
-        subject=subject,
-        measure=measure,
-        value=interval.value,
-        low=interval.low,
-        high=interval.high,
-        n=interval.documents,
-        unit_of_n=unit_of_n,
-        unit=line.unit,
-        better=better or line.better,
-        part=part,
-        of=of,
-        noise_floor=noise_floor,
-        base=base,
-        tuned=tuned,
-        lost=lost,
-        gained=gained,
-        headline=headline,
-    )
+    line, value = measure_of(measure), {"value": interval.value, "low": interval.low, "high": interval.high}
+    given: About = {**about, "better": about.get("better") or line.better}
+    names = {"section": section, "subject": subject, "measure": measure, "unit": line.unit}
+    finding = Finding(**names, **value, n=interval.documents, unit_of_n=unit_of_n, **given)  # type: ignore[arg-type]
     if not judged or line.null is None:
         return finding
     if beforehand or interval.low is None or interval.documents < MIN_DOCUMENTS:
         return replace(finding, verdict=beforehand or Verdict.NO_EVIDENCE)
-    p = p_outside(interval, line.null - noise_floor, line.null + noise_floor) if p is None else p
+    floor = finding.noise_floor
+    p = p_outside(interval, line.null - floor, line.null + floor) if p is None else p
     return replace(finding, p=p, verdict=_verdict(finding, p))
 
 

@@ -64,7 +64,7 @@ tags: [keeptune, sft]
 | nats per token | base | tuned |
 |---|---|---|
 | task loss, {last["L_ft_on"]} documents | {_number(first["L_ft"])} | {_number(last["L_ft"])} |
-| forgetting: KL(base‖tuned) on {on} | 0 | {last["KL"]:.4f} |
+| drift: KL(base‖tuned) on {on} | 0 | {last["KL"]:.4f} |
 | forgetting: L_f, cross-entropy against the base's favourite token | {last["L_f_base"]:.4f} | {last["L_f"]:.4f} |
 {certified}{merged}{left_out}
 L_f rose by {rise:+.4f} nats per token. Read on {on}: {read}.

@@ -105,7 +105,8 @@ def test_replay_tune_and_audit_work_together(
     assert [kl.subject for kl in kls] == ["self", "self-chat", "mine"]
     for kl in kls:
         assert kl.n == 5
-        assert 0 < (kl.low or 0) <= kl.value <= (kl.high or 0)
+        assert kl.value > 0
+        assert 0 <= (kl.low or 0) <= kl.value <= (kl.high or 0)
         soft, entropy = (report.select(subject=kl.subject, measure=name)[0] for name in ("soft_ce", "entropy"))
         assert soft.value > entropy.value
         assert f"{kl.value:.4f}" in table

@@ -13,10 +13,11 @@ from typing import Any
 import pytest
 
 from keeptune.errors import SourceError
-from keeptune.report.codec import from_json, to_json
+from keeptune.report.codec import from_json, once, to_json
 from keeptune.report.document import Model, Report, SectionRecord, Status, findings_csv, read_report, report_schema
 from keeptune.report.finding import Level, found, together
 from keeptune.stats import Interval
+from keeptune.workspace import Steps
 
 SCHEMA = Path(__file__).parents[3] / "docs" / "report.schema.json"
 
@@ -134,3 +135,25 @@ def test_numbers_that_json_has_not_are_no_values() -> None:
         from_json(dict[str, float], b'{"a": Infinity}')
     with pytest.raises(ValueError):
         from_json(list[int], ["1"])
+
+
+def test_a_step_is_kept_as_its_type_and_one_of_another_form_is_computed_again(tmp_path: Path) -> None:
+    steps, calls = Steps(tmp_path, models="these"), []
+
+    def compute() -> dict[str, Level]:
+        calls.append(1)
+        return {"a": Level(value=0.5)}
+
+    def fails() -> dict[str, Level]:
+        raise SourceError("no data", "give some")
+
+    for _ in range(2):
+        assert once(steps, "some step", dict[str, Level], compute) == {"a": Level(value=0.5)}
+    assert len(calls) == 1
+    Steps(tmp_path, models="these").once("earlier", lambda: {"a": [0.5]})
+    assert once(steps, "earlier", dict[str, Level], compute) == {"a": Level(value=0.5)}
+    assert len(calls) == 2
+    with pytest.raises(SourceError, match="no data"):
+        once(steps, "fails", dict[str, Level], fails)
+    with pytest.raises(ValueError, match="a: "):
+        once(steps, "never fits", dict[str, Level], lambda: {"a": 3})  # type: ignore[dict-item]
