@@ -151,7 +151,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="50 replications a cell, nothing written")
     quick = parser.parse_args().quick
-    replications = 50 if quick else 2000
+    replications = 50 if quick else 3000
     asked = [(kind, documents) for kind in (*KINDS, *BEYOND) for documents in DOCUMENTS]
     cells = [cell(*which, replications, seed) for seed, which in enumerate(asked, start=1000)]
     bounded = [one for one in cells if one["kind"] in KINDS and one["documents"] >= LEAST]

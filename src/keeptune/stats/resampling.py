@@ -99,7 +99,7 @@ def bootstrap(
 
 def _tail(documents: int, level: float) -> float:
     """The share of resamples left out at either end, below (1 − level) / 2."""
-    return float((1 - level) / 2 * max(1 - 1.5 * documents ** (-1 / 3), 0.0))
+    return float((1 - level) / 2 * max(1 - 1.6 * documents ** (-1 / 3), 0.0))
 
 
 def _resampled(sample_DK: Array, seed: int) -> tuple[Array, Array]:

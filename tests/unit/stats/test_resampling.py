@@ -54,7 +54,7 @@ def test_value_is_the_ratio_of_sums() -> None:
 def test_ends_are_those_of_a_plain_loop(count: int) -> None:
     sums_D, tokens_D = documents(count, seed=count)
     low, high = ends(bootstrap_ratio(sums_D, tokens_D))
-    tail = 0.025 * (1 - 1.5 * count ** (-1 / 3))
+    tail = 0.025 * (1 - 1.6 * count ** (-1 / 3))
     expected = studentised_by_loop(ratio, np.stack([sums_D, tokens_D], axis=1), tail)
     assert (low, high) == pytest.approx(expected, abs=0.15 * (high - low))
 
