@@ -5,7 +5,6 @@ from keeptune.stats.exact import clopper_pearson, mcnemar, wilson
 from keeptune.stats.interval import (
     LEVEL,
     MIN_DOCUMENTS,
-    TAILS,
     Array,
     Interval,
     evenly_spaced,
@@ -13,14 +12,13 @@ from keeptune.stats.interval import (
     format_interval,
     student,
 )
-from keeptune.stats.resampling import METHOD, RESAMPLES, bootstrap, bootstrap_ratio, resampled_counts
+from keeptune.stats.resampling import METHOD, RESAMPLES, bootstrap, bootstrap_ratio
 
 __all__ = [
     "LEVEL",
     "METHOD",
     "MIN_DOCUMENTS",
     "RESAMPLES",
-    "TAILS",
     "Array",
     "Interval",
     "bootstrap",
@@ -33,7 +31,6 @@ __all__ = [
     "mcnemar",
     "p_apart",
     "p_outside",
-    "resampled_counts",
     "student",
     "wilson",
 ]

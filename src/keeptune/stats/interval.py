@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -12,7 +12,6 @@ import numpy.typing as npt
 Array = npt.NDArray[np.float64]
 
 LEVEL = 0.95
-TAILS = ((1 - LEVEL) / 2, (1 + LEVEL) / 2)
 MIN_DOCUMENTS = 12
 """Fewer documents are too few for a verdict: below, intervals hold the truth in less than 93 % of some kinds."""
 
@@ -25,19 +24,6 @@ class Interval:
     low: float | None
     high: float | None
     documents: int  # or items behind it
-
-    @classmethod
-    def of_resamples(
-        cls, value: float, resampled_R: Array, documents: int, method: Literal["linear", "nearest"] = "linear"
-    ) -> Interval:
-        """The percentile interval of a statistic's resampled values, fp64 [R]; `bootstrap` covers better.
-
-        `method` says how `numpy.quantile` interpolates; `nearest` where resampled values may be infinite.
-        """
-        if documents == 1:
-            return cls(value=float(value), low=None, high=None, documents=1)
-        low, high = np.quantile(resampled_R, TAILS, method=method)
-        return cls(value=float(value), low=float(low), high=float(high), documents=documents)
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""

@@ -139,11 +139,6 @@ def _with_errors(
     return value_R, np.sqrt(np.maximum(variance_R, 0.0))
 
 
-def resampled_counts(documents: int, seed: int = 0) -> Array:
-    """How often each document occurs in each resample: fp64 [R, D]; the resamples of `bootstrap`."""
-    return np.concatenate(list(_drawn_counts(documents, seed)))[1:]
-
-
 def _counts(documents: int, seed: int) -> Iterable[Array]:
     """How often each document occurs in the sample, once, and in each resample: fp64 [1 + R, D] in parts."""
     return _kept_counts(documents, seed) if documents <= _KEPT else _drawn_counts(documents, seed)
