@@ -28,7 +28,7 @@ class Reader:
         self.new_RT1 = corpus(cell, "new").held_out_RT1[: cell["eval_rows"]].to(self.device)
         old_RT1 = corpus(cell, "old").held_out_RT1[: cell["eval_rows"]]
         with evaluating(base):
-            outputs = teacher_outputs(base, old_RT1[:, :-1], torch.float32, "hidden", 0)
+            outputs = teacher_outputs(base, ReplayBatch(tokens_BW=old_RT1), torch.float32, "hidden", 0)
         self.old = ReplayBatch(tokens_BW=old_RT1, outputs=outputs).to(self.device)
         self.teacher = make_teacher("hidden", base, torch.float32)
         self.reads_l_f = cell.get("reads_l_f", False)
