@@ -16,7 +16,7 @@ marked so, and methods are judged on the others:
   its errors on the falling rates of forecast/english-spanish
 
 A method's error in a sweep is its mean absolute error over the mean absolute change of the runs from the base; numbers
-of several sweeps are means over sweeps. Rule, set before the judged sweeps were read (commit d3bc33e): for each measure
+of several sweeps are means over sweeps. Rule, set before the judged sweeps were read (commit 13e72cc): for each measure
 `half_line_in_root` is taken if on the judged sweeps it errs less than no change and than the mixture; else what errs
 least.
 """
