@@ -50,8 +50,8 @@ the tuned model or adapter is saved to OUT/model with a card that says what it f
 
     keeptune tune org/model chats.jsonl --out run --lora 32 --lambda 3 --replay pool
 
-With --budget λ is steered so that KL(base‖tuned) ends within it, and the tuned model is certified on rows that neither
-training nor λ saw, in OUT/certificate.json: kept, broken, or inconclusive.
+With --budget λ is steered so that KL(base‖tuned) ends within it, the change of the weights is scaled by 0.7 to 1.1 at
+the end, and the tuned model is certified on rows of their own, in OUT/certificate.json: kept, broken, or inconclusive.
 
     keeptune tune smollm2 verilog --out run --budget 0.01
 

@@ -106,8 +106,6 @@ class BudgetCallback(TrainerCallback):
         with torch.no_grad():
             state.scale = scale_to(change, read, AIM * self.budget)
         model.train(was_training)
-        if host.is_main:
-            logger.info(f"the change of the weights was scaled by {state.scale:.3f} to meet the budget")
 
     def _started(self) -> LambdaController:
         if self._controller is None:

@@ -110,7 +110,9 @@ def verdict(kl: Interval, budget: float) -> Verdict:
 def describe(certificate: dict[str, Any]) -> str:
     """The certificate as one line."""
     kl, verdict_ = certificate["kl"], Verdict(certificate["verdict"])
+    scale = certificate.get("scale", 1.0)  # version 0.1 scaled nothing
+    scaled = f" The change of the weights was scaled by {scale:.3f} after the last step." if scale != 1.0 else ""
     return (
         f"Budget of {certificate['budget']:g} nats per token: {verdict_}{_ADVICE[verdict_]}. "
-        f"KL(base‖tuned) {format_interval(kl)} on {kl['documents']} rows that neither training nor λ saw."
+        f"KL(base‖tuned) {format_interval(kl)} on {kl['documents']} rows that were used for nothing else.{scaled}"
     )
