@@ -11,6 +11,7 @@ from keeptune.cli.arguments import Base
 from keeptune.data.rows import ROW_LENGTH, SEED
 
 if TYPE_CHECKING:
+    from keeptune.replay.engines import EngineMaker
     from keeptune.replay.pool import ReplayPool
 
 
@@ -46,6 +47,13 @@ class _Flags:
     temperature: float = 1.0
     """Sampling temperature. Values below 1 give more typical text, above 1 more varied text. Stored predictions are
     always those at temperature 1. Keep 1 for next-token replay."""
+    engine: Literal["torch", "vllm"] = "torch"
+    """What samples the rows. vllm runs in an environment of its own, and is many times faster on a GPU."""
+    vllm_python: str | None = None
+    """The python of an environment in which vLLM is installed, for --engine vllm. By default that of the variable
+    KEEPTUNE_VLLM_PYTHON, this one if it has vLLM, or uv, which makes one."""
+    tensor_parallel: int = 1
+    """GPUs over which vLLM spreads the base, for --engine vllm."""
     predictions: Literal["hidden", "topk", "none"] = "hidden"
     """What to store of the base's predictions: hidden states (exact), topk tokens (small), or none."""
     top_k: int = 64
@@ -85,6 +93,12 @@ def replay(model: Base, *, flags: _Flags = _DEFAULTS) -> None:
             "--prompts and --temperature are for sampling, and --text uses real text",
             "leave out --text, or leave out --prompts and --temperature",
         )
+    if flags.engine != "vllm" and (flags.vllm_python is not None or flags.tensor_parallel != 1):
+        raise ConfigError("--vllm-python and --tensor-parallel are for vLLM", "add --engine vllm, or leave them out")
+    if flags.tensor_parallel < 1:
+        raise ConfigError(f"--tensor-parallel is {flags.tensor_parallel}", "give 1 or more")
+    if flags.text is not None and flags.engine != "torch":
+        raise ConfigError("--engine is for sampling, and --text uses real text", "leave out --engine or --text")
     if flags.chat_template is not None and flags.prompts == "document":
         fix = "add --prompts chat or --prompts mixed, or leave it out"
         raise ConfigError("--chat-template is for rows that start as a chat", fix)
@@ -112,6 +126,7 @@ def _write_pool(model: str, flags: _Flags, out: Path) -> None:
     select_attention(base, flags.length)  # as in training, so that the stored states match what training computes
     if given is None:
         sampling: dict[str, Any] = {"prompts": flags.prompts, "temperature": flags.temperature}
+        sampling["engine"] = _engine(flags)
         pool = sample_pool(base, tokenizer, out, **rows, **stored, **sampling)
     else:
         pool = text_pool(base, tokenizer, out, given, source=text, **stored)
@@ -119,6 +134,15 @@ def _write_pool(model: str, flags: _Flags, out: Path) -> None:
     say(f"{out}: {pool.rows} rows of {pool.settings.length} tokens, {size / 2**20:.0f} MiB")
     if isinstance(flags.show, int) and flags.show > 0:
         _describe(pool, tokenizer, flags.show)
+
+
+def _engine(flags: _Flags) -> "str | EngineMaker":
+    from keeptune.replay.engines.vllm import VLLM
+
+    if flags.engine == "torch":
+        return "torch"
+    options = {"tensor_parallel_size": flags.tensor_parallel} if flags.tensor_parallel > 1 else {}
+    return VLLM(python=flags.vllm_python, options=options)
 
 
 def _show_pool(model: str, folder: Path, *, samples: int) -> None:

@@ -28,7 +28,7 @@ from keeptune.models.modeling import check_head, fingerprint, training_dtype
 from keeptune.models.quantized import check_storable, settle
 from keeptune.replay.batch import ReplayBatch, open_rows, opened_batch
 from keeptune.replay.diversity import check_diversity
-from keeptune.replay.engines import Engine, engine_named
+from keeptune.replay.engines import Engine, EngineMaker, engine_named
 from keeptune.replay.openings import Prompts, find_openings, recorded_openings
 from keeptune.replay.pool import (
     DEFAULT_ENGINE,
@@ -64,7 +64,7 @@ def sample_pool(
     dtype: torch.dtype | None = None,
     predictions: Predictions = "hidden",
     top_k: int = 64,
-    engine: str | Engine = DEFAULT_ENGINE,
+    engine: str | Engine | EngineMaker = DEFAULT_ENGINE,
 ) -> ReplayPool:
     """Sample at least `tokens` tokens from the base into `folder`, in rows of `length`; resumes an unfinished pool.
 
@@ -85,7 +85,7 @@ def sample_pool(
         dtype: dtype of sampling and of the stored states; default the dtype in which training multiplies.
         predictions: what to store of the base's predictions: `hidden` states (exact), `topk` tokens (small), or `none`.
         top_k: tokens to store of each prediction, for topk.
-        engine: what samples the rows: a name in `keeptune.replay.engines.ENGINES`, or an `Engine` object.
+        engine: what samples the rows: a name in `keeptune.replay.engines.ENGINES`, an `Engine`, or what makes one.
 
     Raises:
         OutputExists: `folder` contains something else.
@@ -95,6 +95,8 @@ def sample_pool(
             temperature that is not positive, or too little memory.
     """
     check_sizes(model, tokenizer, length)
+    if isinstance(engine, str):
+        engine = engine_named(engine)
     temperature = _temperature(engine, temperature)
     settle(model)
     dtype = dtype or training_dtype(model)
@@ -108,7 +110,7 @@ def sample_pool(
         rows_per_shard=_rows_per_shard(Path(folder), engine, model, length + opened.longest - 1, dtype),
         seed=seed,
         sampling=describe_sampling(temperature),
-        engine=engine if isinstance(engine, str) else engine.name,
+        engine=engine.name,
     )
     pool = ReplayPool.start(Path(folder), settings, math.ceil(tokens / length))
     if pool.rows_written < pool.rows:
@@ -219,8 +221,8 @@ def _base_settings(model: nn.Module, dtype: torch.dtype, predictions: Prediction
     }
 
 
-def _temperature(engine: str | Engine, temperature: float) -> float:
-    if not isinstance(engine, str):
+def _temperature(engine: Engine | EngineMaker, temperature: float) -> float:
+    if not isinstance(engine, EngineMaker):
         if temperature not in (1.0, engine.temperature):
             raise ConfigError(
                 f"temperature is {temperature}, and the engine's is {engine.temperature}", "leave temperature out"
@@ -231,21 +233,23 @@ def _temperature(engine: str | Engine, temperature: float) -> float:
     return temperature
 
 
-def _rows_per_shard(folder: Path, engine: str | Engine, model: nn.Module, length: int, dtype: torch.dtype) -> int:
+def _rows_per_shard(
+    folder: Path, engine: Engine | EngineMaker, model: nn.Module, length: int, dtype: torch.dtype
+) -> int:
     """The number recorded in an existing pool, else what the engine can sample together."""
     if existing := read_manifest(folder):
         return existing.settings.rows_per_shard
-    return engine_named(engine).rows_that_fit(model, length, dtype) if isinstance(engine, str) else engine.rows
+    return engine.rows_that_fit(model, length, dtype) if isinstance(engine, EngineMaker) else engine.rows
 
 
 def _sample_rows(
-    pool: ReplayPool, model: nn.Module, dtype: torch.dtype, engine: str | Engine, temperature: float
+    pool: ReplayPool, model: nn.Module, dtype: torch.dtype, engine: Engine | EngineMaker, temperature: float
 ) -> None:
     causal, settings = causal_model(model), pool.settings
     label = "Sampling chats" if settings.prompts == "chat" else "Sampling replay text"
     with evaluating(causal), track(label, pool.tokens, "tokens") as progress:
-        if isinstance(engine, str):
-            engine = engine_named(engine)(
+        if isinstance(engine, EngineMaker):
+            engine = engine(
                 causal, dtype=dtype, rows=settings.rows_per_shard, temperature=temperature, on_token=progress.advance
             )
         writer: Engine = engine

@@ -24,7 +24,7 @@ FLAGS = {
              "--batch-size", "--max-length", "--seed", "--skip-bad-rows"},
     "replay": {"--model", "--out", "--tokens", "--length", "--seed", "--document-start", "--opening", "--show",
                "--predictions", "--top-k", "--prompts", "--chat-template", "--text", "--temperature",
-               "--skip-bad-rows", "--no-skip-bad-rows",
+               "--engine", "--vllm-python", "--tensor-parallel", "--skip-bad-rows", "--no-skip-bad-rows",
                "--load-in-4bit", "--load-in-8bit", "--no-load-in-4bit", "--no-load-in-8bit"},
     "audit": {"--base", "--text", "--task", "--items", "--docs", "--max-length", "--windows", "--seed", "--out",
               "--shared-vocabulary", "--lm-eval", "--harmful", "--harmless", "--prompts", "--new-tokens", "--judge",

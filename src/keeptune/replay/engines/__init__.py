@@ -6,13 +6,14 @@ An engine of your own needs the members of `Engine`. To make it known by name, a
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
 
 from keeptune.errors import ConfigError
 from keeptune.replay.engines.torch import TorchEngine
+from keeptune.replay.engines.vllm import VLLM
 from keeptune.replay.openings import OpeningIds
 
 
@@ -34,8 +35,11 @@ class Engine(Protocol):
         """
 
 
-class NamedEngine(Protocol):
-    """Makes an engine that is known by name."""
+@runtime_checkable
+class EngineMaker(Protocol):
+    """Makes an engine for a base, once it is known how many rows are sampled together."""
+
+    name: str
 
     def __call__(
         self, model: nn.Module, *, dtype: torch.dtype, rows: int, temperature: float, on_token: Callable[[int], None]
@@ -46,10 +50,10 @@ class NamedEngine(Protocol):
         """Rows of `length` tokens that the engine can sample together in the free memory."""
 
 
-ENGINES: dict[str, NamedEngine] = {"torch": TorchEngine}
+ENGINES: dict[str, EngineMaker] = {"torch": TorchEngine, "vllm": VLLM()}
 
 
-def engine_named(name: str) -> NamedEngine:
+def engine_named(name: str) -> EngineMaker:
     """The registered engine of that name. Raises `ConfigError` if no engine has it."""
     if name not in ENGINES:
         raise ConfigError(f"unknown engine {name!r}", f"choose one of {', '.join(ENGINES)}")

@@ -136,4 +136,4 @@ def test_an_engine_is_known_by_name(tmp_path: Path) -> None:
     assert (pool.settings.engine, pool.settings.text) == ("counting", pool.settings.sampling)
     with pytest.raises(ConfigError, match="unknown engine 'nosuch'") as refused:
         make_pool(tmp_path / "other", "nosuch")
-    assert refused.value.fix == "choose one of torch, counting"
+    assert refused.value.fix == "choose one of torch, vllm, counting"
