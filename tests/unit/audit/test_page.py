@@ -25,7 +25,7 @@ from tests.helpers import audit_report
 from tests.helpers.audit_report import ALL, answers, full_report, interval, make_report, text_findings
 from tests.helpers.pages import Page, words
 
-SECTIONS = ("drift", "tasks", "lm_eval", "refusals", "where", "recovery")
+SECTIONS = ("drift", "tasks", "lm_eval", "abilities", "refusals", "where", "recovery")
 SVG = re.compile(r"<svg .*?</svg>", re.DOTALL)
 
 
@@ -79,6 +79,18 @@ def test_findings_stand_in_their_tables_with_all_digits_and_n(page: Page) -> Non
     acc, f1 = shown["lm_eval"]
     assert (acc["on"], acc["part"], acc["value"], acc["value_n"]) == ("sums", "acc", "-0.1", "40")
     assert (acc["lost"], f1["lost"]) == ("6", "")
+    able, unable = shown["abilities"]
+    assert (able["on"], able["value"], able["lost"], unable["verdict"]) == (
+        "format",
+        "-0.2",
+        "9",
+        "the base cannot do this",
+    )
+    assert [(row["ability"], row["base"], row["tuned"]) for row in shown["abilities-kinds"]] == [
+        ("format", "3", "0"),
+        ("sound", "2", "0"),
+    ]
+    assert shown["abilities-answers"][0]["tuned"] == "the the"
     assert shown["summary"][1]["levels_tuned"] == "2.4589"
 
 
@@ -160,7 +172,7 @@ def test_headings_never_skip_a_level_and_charts_say_what_they_show(page: Page) -
     assert all(after <= before + 1 for before, after in pairwise(levels))
     said = dict(zip([a.get("id") for a in page.attributes("p")], page.all("p"), strict=True))
     drawn = [attributes for attributes in page.attributes("div") if attributes.get("role") == "img"]
-    assert len(drawn) == 2 * 9
+    assert len(drawn) == 2 * 10
     assert "self: 0.2678 [0.2578, 0.2778], 16 documents" in said["drift-kl-about"]
     assert all(said[str(attributes["aria-labelledby"])] for attributes in drawn)
 
@@ -168,8 +180,8 @@ def test_headings_never_skip_a_level_and_charts_say_what_they_show(page: Page) -
 def test_marks_say_their_numbers(html: str) -> None:
     drawn = dict(re.findall(r'<figure id="([^"]+)">.*?(<svg .*?</svg>)', html, re.DOTALL))
     assert list(drawn) == [
-        "drift-kl", "drift-ce_change", "tasks-accuracy", "refusals-refusals", "refusals-broken", "classes-1",
-        "classes-2", "layer-moved", "layer-patched",
+        "drift-kl", "drift-ce_change", "tasks-accuracy", "abilities-passed", "refusals-refusals", "refusals-broken",
+        "classes-1", "classes-2", "layer-moved", "layer-patched",
     ]  # fmt: skip
     said = {name: re.findall(r"<title>(.*?)</title>", svg) for name, svg in drawn.items()}
     kl = {"self": "0.2678 [0.2578, 0.2778]", "pydoc": "0.2145 [0.2045, 0.2245]"}
@@ -219,8 +231,8 @@ def test_everything_that_changed_is_named_with_its_size() -> None:
         "The tuned model drifted from its base on 2 of 2 texts, most on self (KL 0.268 nats per token); loss: "
         "predicted better on self (−0.041), predicted worse on pydoc (+0.045); accuracy: fell on arc (plain) (−16.0 "
         "points); refusals of harmful prompts: refuses less on advbench (rules) (−29.0 points); what brief tuning "
-        "brings back: mostly spurious on self (59\u202f%); no change beyond chance: lm-eval, broken answers of "
-        "harmful prompts, refusals of harmless prompts and broken answers of harmless prompts."
+        "brings back: mostly spurious on self (59\u202f%); no change beyond chance: lm-eval, abilities, broken answers "
+        "of harmful prompts, refusals of harmless prompts and broken answers of harmless prompts."
     )
 
 
@@ -272,9 +284,9 @@ def test_a_model_against_itself_lost_nothing() -> None:
     findings = [replace(one, verdict=NO_DRIFT) if one.verdict else one for one in full_report().findings]
     assert sentence(findings) == (
         "The tuned model’s drift from its base is not distinguishable from zero on both texts read; not "
-        "distinguishable from zero: loss; no change beyond chance: accuracy, lm-eval, refusals of harmful prompts, "
-        "broken answers of harmful prompts, refusals of harmless prompts and broken answers of harmless prompts; "
-        "undecided: what brief tuning brings back."
+        "distinguishable from zero: loss; no change beyond chance: accuracy, lm-eval, abilities, refusals of harmful "
+        "prompts, broken answers of harmful prompts, refusals of harmless prompts and broken answers of harmless "
+        "prompts; undecided: what brief tuning brings back."
     )
 
 

@@ -28,7 +28,7 @@ FLAGS = {
                "--load-in-4bit", "--load-in-8bit", "--no-load-in-4bit", "--no-load-in-8bit"},
     "audit": {"--base", "--text", "--task", "--items", "--docs", "--max-length", "--windows", "--seed", "--out",
               "--shared-vocabulary", "--lm-eval", "--harmful", "--harmless", "--prompts", "--new-tokens", "--judge",
-              "--stages", "--recovery", "--skip-bad-rows",
+              "--suite", "--suite-items", "--stages", "--recovery", "--skip-bad-rows",
               "--fail-above", "--junit", "--markdown", "--only", "--skip", "--strict", "--plan"},
     "compare": {"--learned", "--forgot", "--out"},
     "laws fit": {"--out", "--after", "--bootstraps", "--seed"},
@@ -156,7 +156,7 @@ def test_sections_are_chosen_planned_and_strict(
     report = read_report(out / "report.json")
     assert {record.name: record.status.value for record in report.sections} == {
         "drift": "not enough evidence",
-        **dict.fromkeys(("tasks", "lm_eval", "refusals", "where", "recovery"), "not run"),
+        **dict.fromkeys(("tasks", "lm_eval", "abilities", "refusals", "where", "recovery"), "not run"),
     }
     assert not list((out / "steps").glob("layers*"))
     assert run(monkeypatch, *audit, "--only", "drift", "--strict") == 1

@@ -6,7 +6,7 @@ checked anew each time.
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from functools import partial
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -45,7 +45,7 @@ class Result:
     """Items longer than the context, or without a finite score."""
     chance: float = 0.0
     """The share of items that a model would pass that has not read the request."""
-    answers: tuple[Answer, ...] = ()
+    answers: list[Answer] = field(default_factory=list)
 
     @property
     def base(self) -> list[bool]:
@@ -85,7 +85,7 @@ def measure_ability(
         make = partial(write, ability, asked, model, tokenizer, f"{ability.title} ({which})")
         texts[which] = checked(ability, asked, steps.once(f"ability {ability.name} {which}", make), chat=chat)
     chance = accident(asked.items, texts["base"]) if ability.chance == Chance.ACCIDENT else 0.0
-    answers = tuple(
+    answers = [
         Answer(
             item=item.name,
             kind=item.kind,
@@ -96,7 +96,7 @@ def measure_ability(
             tuned_passes=item.check(after),
         )
         for item, before, after in zip(asked.items, texts["base"], texts["tuned"], strict=True)
-    )
+    ]
     return _result(ability, answers, chance, asked.too_long)
 
 
@@ -116,7 +116,7 @@ def _choices(
         nothing, left_out = Standing.NOT_APPLICABLE, len(questions)
         return Result(name=ability.name, standing=nothing, reason=Reason.NO_ROOM, left_out=left_out)
     chance = sum(1 / len(one.choices) for one, _ in scored) / len(scored)
-    answers = tuple(
+    answers = [
         Answer(
             item=one.name,
             kind=kind_of(one),
@@ -127,11 +127,11 @@ def _choices(
             tuned_passes=after == one.right,
         )
         for one, (before, after) in scored
-    )
+    ]
     return _result(ability, answers, chance, len(questions) - len(scored))
 
 
-def _result(ability: Ability, answers: tuple[Answer, ...], chance: float, left_out: int) -> Result:
+def _result(ability: Ability, answers: list[Answer], chance: float, left_out: int) -> Result:
     passes = [answer.base_passes for answer in answers], [answer.tuned_passes for answer in answers]
     found = standing(*passes, chance)
     return Result(name=ability.name, standing=found, left_out=left_out, chance=chance, answers=answers)
