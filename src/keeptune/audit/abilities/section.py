@@ -10,7 +10,7 @@ from keeptune.audit.abilities.item import Ability, Name
 from keeptune.audit.abilities.measure import Answer, Result, measure_ability
 from keeptune.audit.abilities.suite import standard
 from keeptune.audit.abilities.text import Fault, fault
-from keeptune.audit.section import About, Cost, Loaded, Measured, Section, digest_of, paired
+from keeptune.audit.section import Cost, Loaded, Measured, Section, digest_of, paired
 from keeptune.errors import ConfigError
 from keeptune.report.codec import from_json
 from keeptune.report.document import SectionRecord, Subject
@@ -129,8 +129,9 @@ class Abilities(Section[SuiteSettings]):
 
 def ability_finding(section: str, result: Result) -> Finding:
     """What both models' answers to an ability's items say; what cannot be told stays out of the summary."""
-    about: About = {"beforehand": _BEFOREHAND.get(result.standing), "headline": result.standing == Standing.ABLE}
-    return paired(section, result.name.value, "passed", result.base, result.tuned, "item", **about)
+    told, able = _BEFOREHAND.get(result.standing), result.standing == Standing.ABLE
+    given = section, result.name.value, "passed", result.base, result.tuned
+    return paired(*given, "item", beforehand=told, headline=able)
 
 
 def _subject(ability: Ability, result: Result) -> Subject:
