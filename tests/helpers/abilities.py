@@ -16,7 +16,7 @@ from tests.helpers.models import make_tokenizer
 ITEMS = tuple(
     Item(name=f"{key}{digit}", kind=key, prompt=f"{key}{digit}", check=f"{key}={digit}".__eq__)
     for key in "ab"
-    for digit in range(5)
+    for digit in range(6)
 )
 ABILITY = Ability(name=Name.FORMAT, title="Pairs", about="key=digit", items=ITEMS, new_tokens=6, chance=Chance.ACCIDENT)
 

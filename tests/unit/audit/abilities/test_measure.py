@@ -29,12 +29,12 @@ def run(base: Any, tuned: Any, folder: Path, ability: Ability = ABILITY, tokeniz
 def test_what_is_lost_is_found_and_nothing_where_nothing_changed(tmp_path: Path) -> None:
     same = run(able(), able(), tmp_path)
     assert same.standing == Standing.ABLE and same.chance == 0.0
-    assert same.base == same.tuned == [True] * 10
+    assert same.base == same.tuned == [True] * 12
     lost = run(able(), noised(able()), tmp_path)
-    assert lost.standing == Standing.ABLE and lost.base == [True] * 10 and lost.tuned == [False] * 10
+    assert lost.standing == Standing.ABLE and lost.base == [True] * 12 and lost.tuned == [False] * 12
     assert [answer.base for answer in lost.answers] == [f"{one.name[0]}={one.name[1]}" for one in ITEMS]
     gained = run(noised(able()), able(), tmp_path)
-    assert gained.standing == Standing.ABLE and gained.tuned == [True] * 10
+    assert gained.standing == Standing.ABLE and gained.tuned == [True] * 12
     unable = run(noised(able()), noised(able()), tmp_path)
     assert unable.standing == Standing.CANNOT
 

@@ -57,7 +57,7 @@ def test_a_loss_is_found_and_what_the_base_cannot_do_is_not_kept(tmp_path: Path)
     model, lost = able(), noised(able())
     (finding,) = together(measured(model, lost, tmp_path, ABILITY).findings)
     assert finding.verdict == Verdict.LOWER and finding.worse and finding.label == "format"
-    assert (finding.value, finding.lost, finding.gained, finding.n) == (-1.0, 10, 0, 10)
+    assert (finding.value, finding.lost, finding.gained, finding.n) == (-1.0, 12, 0, 12)
     (finding,) = together(measured(model, model, tmp_path, ABILITY).findings)
     assert finding.verdict == Verdict.NO_CHANGE and finding.base is not None and finding.base.value == 1.0
     (finding,) = together(measured(lost, lost, tmp_path, ABILITY).findings)
@@ -85,5 +85,5 @@ def test_a_view_is_drawn_from_what_a_report_holds(tmp_path: Path) -> None:
         ["format", "a", "5", "5", "0"],
         ["format", "b", "5", "5", "0"],
     ]
-    assert len(tables["Answers that changed"].rows) == 10
+    assert len(tables["Answers that changed"].rows) == 12
     assert view.tables[0].rows[0][0].shown == "format" and len(view.lines) == 1 and "tools" in view.lines[0]
