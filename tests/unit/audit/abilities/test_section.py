@@ -82,8 +82,8 @@ def test_a_view_is_drawn_from_what_a_report_holds(tmp_path: Path) -> None:
     view = Abilities.view(record, together(found.findings))
     tables = dict(view.folded)
     assert [[cell.shown for cell in row] for row in tables["Items passed by kind"].rows] == [
-        ["format", "a", "5", "5", "0"],
-        ["format", "b", "5", "5", "0"],
+        ["format", "a", "6", "6", "0"],
+        ["format", "b", "6", "6", "0"],
     ]
     assert len(tables["Answers that changed"].rows) == 12
     assert view.tables[0].rows[0][0].shown == "format" and len(view.lines) == 1 and "tools" in view.lines[0]
