@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import json
+import logging
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from datasets import Dataset
+from peft import LoraConfig
 from trl import SFTConfig
 
 from keeptune.errors import ConfigError
+from keeptune.log import logger
 from keeptune.replay.generate import sample_pool
 from keeptune.replay.pool import ReplayPool
 from keeptune.train.budget.certificate import FILE
+from keeptune.train.budget.controller import AIM
+from keeptune.train.budget.scale import LEAST, MOST
 from keeptune.train.config import KeepConfig
+from keeptune.train.drift import read_drift
 from keeptune.train.loop import keep_tuning
 from keeptune.train.readings import read_rows
 from keeptune.train.trainers import KeepSFTTrainer
@@ -125,6 +131,38 @@ def test_rows_tell_lambda_and_budget_and_the_certificate_is_of_other_rows(tmp_pa
     assert certificate["kl"]["value"] == pytest.approx(last["KL"], rel=0.5)
     assert certificate["kl"]["value"] != last["KL"]
     assert certificate["verdict"] == "inconclusive"  # five rows are too few for any other
+
+
+@pytest.mark.parametrize("lora", [None, 4])
+def test_the_change_of_the_weights_is_scaled_until_kl_is_what_the_budget_aims_at(
+    tmp_path: Path, pool: ReplayPool, lora: int | None
+) -> None:
+    peft = None if lora is None else LoraConfig(r=lora, target_modules="all-linear", task_type="CAUSAL_LM")
+    trainer = KeepSFTTrainer(
+        model=make_model(), args=config(tmp_path / "run", learning_rate=3e-2 if lora else 3e-3, adam_epsilon=1e-8),
+        keep=keep(pool, budget=BUDGET, drift_every=2), train_dataset=task_rows(), processing_class=make_tokenizer(),
+        peft_config=peft,
+    )  # fmt: skip
+    trainer.train()
+    context, certificate = trainer.context, json.loads((tmp_path / "run" / FILE).read_text())
+    with torch.no_grad():
+        on_its_rows, on_drift_rows = (
+            read_drift(context, rows)["kl"] for rows in (context.scale_rows, context.drift_rows)
+        )
+    assert certificate["scale"] in (LEAST, MOST) or on_its_rows == pytest.approx(AIM * BUDGET, rel=0.03)
+    assert certificate["scale"] != 1.0
+    assert read_rows(tmp_path / "run" / "runs.jsonl")[-1]["KL"] == pytest.approx(on_drift_rows, rel=1e-5)
+
+
+def test_with_too_few_rows_nothing_is_scaled_and_that_is_said(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(logger, "propagate", True)
+    caplog.set_level(logging.INFO, logger="keeptune")
+    small = sample_pool(make_model(), make_tokenizer(), tmp_path / "small", tokens=11 * 16, length=16)
+    steered(tmp_path / "run", small).train()
+    assert json.loads((tmp_path / "run" / FILE).read_text())["scale"] == 1.0
+    assert "not scaled to the budget: the pool has too few rows" in caplog.text
 
 
 def test_a_meter_on_another_text_does_not_steer(tmp_path: Path, pool: ReplayPool) -> None:
