@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from datetime import date
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -156,7 +157,7 @@ def test_a_failed_start_leaves_no_claimed_folder(
     with pytest.raises((ConfigError, ValueError)):
         tune(settings(model_folder, texts, sft=sft))
     assert not list(out.iterdir()) if made_before else not out.exists()
-    claim_folder(out, settings(model_folder, texts), resume=False)
+    claim_folder(out, settings(model_folder, texts), resume=False, day=date(2026, 11, 29))
 
 
 def test_a_failed_resume_keeps_its_run(model_folder: Path, texts: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -171,8 +171,9 @@ def text_pool(
     start_token, rows, length = _start_of(rows_RT1, _vocabulary(model)), len(rows_RT1), rows_RT1.shape[1] - 1
     how: dict[str, Any] = {"start": start_token, "opening": opening, "length": length}
     how["seed"] = SEED if seed is None else seed
+    check_sizes(model, tokenizer, length)
     opened = find_openings(model, tokenizer, **how, known=recorded_openings(folder))
-    check_sizes(model, tokenizer, length + opened.longest - 1)
+    check_length(model, length + opened.longest - 1)
     rows_RT1 = rows_RT1.to(torch.int64)
     settings = PoolSettings(
         **_base_settings(model, dtype, predictions, top_k),
