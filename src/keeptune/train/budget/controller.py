@@ -1,19 +1,27 @@
 """A forgetting budget: λ as the multiplier of "minimise the task loss subject to KL(base‖tuned) ≤ budget".
 
 Dual ascent moves a multiplier along the violation of its constraint (Uzawa 1958, in Arrow, Hurwicz and Uzawa, *Studies
-in Linear and Non-Linear Programming*), and the violation itself damps the swings between weights and multiplier: an
-integral and a proportional part (Stooke, Achiam and Abbeel 2020, arXiv 2007.03964). Both act on logarithms, because a
-multiplier is positive and KL falls about as a power of it (Rezende and Viola 2018, arXiv 1810.00597):
+in Linear and Non-Linear Programming*); the method of multipliers adds the violation itself, which damps the swings
+between the weights and the multiplier (Hestenes 1969, *J. Optim. Theory Appl.* 4; Powell 1969; Platt and Barr 1987 for
+networks trained by gradient). In the terms of control the two are an integral and a proportional part (Stooke, Achiam
+and Abbeel 2020, arXiv 2007.03964). Here both act on logarithms, as a multiplier is positive and KL falls about as a
+power of it (Rezende and Viola 2018, arXiv 1810.00597, multiply λ by an exponential too):
 
-    log λ = log start + integral + GAIN · error
-    integral += rate · error,    rate = 8 / steps, at most 0.1
-    error = log(KL / allowed) cut to −1 … 1.5,    allowed = AIM · budget · (share of the run done)^RISE
+    log λ = integral + GAIN · error,    integral += rate · error,    error = log(KL / (AIM · budget)) cut to −1 … 1.5
 
-KL is a moving average over optimizer steps. It needs tens of steps to follow λ, and the learning rate ends at 0, so a
-short run depends on where λ starts (`keeptune.train.bounds.first_lambda`). What is left at the end is corrected by
-`keeptune.train.budget.scale`.
+KL starts at 0 and follows λ after tens of steps, read on few rows, so its mean is smoothed with a trend (Holt 1957),
+which follows a ramp without lag. The integral stands still in the first tenth and while the error is closing by itself
+(conditional integration against wind-up: Åström and Hägglund 2006, *Advanced PID Control*, 3.5). λ moves by at most a
+third a step.
+
+At a high learning rate the steps themselves shake KL up, whatever λ is, and it falls as the rate decays: held to the
+budget then, λ would swing far beyond what the end needs. So the aim is (1 + slack · what is left of the run) times as
+high on the way, and the slack is learned: KL ≈ a/λ + slack · what is left, by least squares.
 
 A small pool is learned, so that its KL is too low: rows that are never trained on tell by how much.
+
+KL needs tens of steps to follow λ, and the learning rate ends at 0, so a short run depends on where λ starts
+(`keeptune.train.bounds.first_lambda`). What is left at the end is corrected by `keeptune.train.budget.scale`.
 """
 
 from __future__ import annotations
@@ -26,13 +34,13 @@ from keeptune.train.bounds import HIGHEST, LOWEST
 
 AIM = 0.85
 """What λ steers for, as a share of the budget: a certificate needs room for its interval."""
-GAIN, RISE = 1.0, 0.1
+GAIN = 0.8
+_SLACK, _MOST_SLACK, _SLACK_PRIOR_STEPS = 1.0, 4.0, 3.0
+_NO_SLACK_FROM = 0.75
 _LARGEST_MOVE = 0.35
-_SMOOTHING = 0.3
+_SMOOTHING, _TREND_SMOOTHING = 0.4, 0.06
 _FLOOR = 1e-3
 _FAR_BELOW, _FAR_ABOVE = -1.0, 1.5
-# A low KL says nothing in the first part of a run, in which it has yet to grow.
-_GROWS_UNTIL = 0.2
 _LEAST_TO_COMPARE = 0.1
 
 
@@ -42,16 +50,24 @@ class ControllerState:
 
     step: float = 0.0
     """Updates so far."""
-    log_start: float
-    """log λ of the first step."""
     log_lambda: float
     """log λ, as it enters the loss."""
-    integral: float = 0.0
+    integral: float
     """The part of log λ that dual ascent has gathered."""
     level: float = 0.0
-    """Moving average of the KL of the rows trained on, as a share of what is aimed at, started at 0."""
-    weight: float = 0.0
-    """Sum of the weights in `level`."""
+    """Smoothed KL of the rows trained on, as a share of what is aimed at."""
+    trend: float = 0.0
+    """Its smoothed change from step to step."""
+    inverse: float
+    """Smoothed 1/λ."""
+    slack: float = _SLACK
+    """How much of what is aimed at KL may be above it at the first step."""
+    s11: float = 0.0
+    """Σ inverse², and so on: 1 is `inverse`, 2 what is left of the run, y `level`; older steps fade."""
+    s12: float = 0.0
+    s22: float = 0.0
+    s1y: float = 0.0
+    s2y: float = 0.0
     bias: float = 0.0
     """log(KL of rows never trained on / KL of rows trained on), smoothed over readings."""
     readings: float = 0.0
@@ -74,9 +90,10 @@ class LambdaController:
     def __init__(self, budget: float, *, start: float, steps: int) -> None:
         self.aim = AIM * budget
         self.steps = steps
-        self.rate = min(8.0 / steps, 0.1)
+        self.rate = min(max(8.0 / steps, 0.01), 0.05)
         log_start = min(max(math.log(start), math.log(LOWEST)), math.log(HIGHEST))
-        self.state = ControllerState(log_start=log_start, log_lambda=log_start)
+        # At first KL is far below, and the proportional part must not move λ away from where it is told to start.
+        self.state = ControllerState(log_lambda=log_start, integral=log_start - GAIN * _FAR_BELOW, inverse=1 / start)
 
     @property
     def lambda_(self) -> float:
@@ -91,14 +108,15 @@ class LambdaController:
         """
         state = self.state
         state.step += 1
-        state.level += _SMOOTHING * (kl / self.aim - state.level)
-        state.weight += _SMOOTHING * (1 - state.weight)
-        done = min(state.step / self.steps, 1.0)
-        error = min(max(math.log(self._kl() / done**RISE), _FAR_BELOW), _FAR_ABOVE)
-        if done < _GROWS_UNTIL:
-            error = max(error, 0.0)
-        state.integral += self.rate * error
-        wanted = state.log_start + state.integral + GAIN * error
+        expected = state.level + state.trend
+        surprise = kl / self.aim - expected
+        state.level = expected + _SMOOTHING * surprise
+        state.trend += _SMOOTHING * _TREND_SMOOTHING * surprise
+        self._learn_slack()
+        error = self._error()
+        if not self._closing(error):
+            state.integral += self.rate * _cut(error)
+        wanted = state.integral + GAIN * _cut(error)
         bounded = min(max(wanted, math.log(LOWEST)), math.log(HIGHEST))
         # At a bound the integral waits there and does not go on beyond it.
         state.integral += bounded - wanted
@@ -114,11 +132,11 @@ class LambdaController:
                 was new when it was read, so the mean over them says as much as a reading.
         """
         state = self.state
-        seen, held_out = state.level / max(state.weight, _FLOOR), held_out_kl / self.aim
-        if min(seen, held_out) < _LEAST_TO_COMPARE:
+        expected, held_out = state.level + state.trend, held_out_kl / self.aim
+        if min(expected, held_out) < _LEAST_TO_COMPARE:
             return
         state.readings += 1
-        state.bias += (math.log(held_out / seen) - state.bias) * max(1 / state.readings, 0.4)
+        state.bias += (math.log(held_out / expected) - state.bias) * max(1 / state.readings, 0.4)
         state.trust = rounds / (0.5 + rounds)
 
     def export(self) -> dict[str, float]:
@@ -139,7 +157,44 @@ class LambdaController:
                 "go on with the version of keeptune that wrote it (run.json has it), or start the run anew",
             ) from error
 
+    def _error(self) -> float:
+        state = self.state
+        allowed = 1 + state.slack * self._early()
+        return math.log(self._kl() / allowed)
+
     def _kl(self) -> float:
         """KL on rows that were never trained on, as well as is known, as a share of what is aimed at."""
+        return max(self.state.level, _FLOOR) * math.exp(self.state.trust * self.state.bias)
+
+    def _early(self) -> float:
+        """1 at the first step, 0 from where KL has to be within the budget."""
+        return max(1 - self.state.step / (_NO_SLACK_FROM * self.steps), 0.0)
+
+    def _learn_slack(self) -> None:
+        """Least squares of KL on 1/λ and on the run's part that is left, with a prior on the latter's share."""
         state = self.state
-        return max(state.level / state.weight, _FLOOR) * math.exp(state.trust * state.bias)
+        state.inverse += _SMOOTHING * (1 / self.lambda_ - state.inverse)
+        if state.step < self.steps / 10:
+            return
+        early, fade = self._early(), 1 - 4 / max(self.steps, 8)
+        state.s11 = fade * state.s11 + state.inverse**2
+        state.s12 = fade * state.s12 + state.inverse * early
+        state.s22 = fade * state.s22 + early**2
+        state.s1y = fade * state.s1y + state.inverse * self._kl()
+        state.s2y = fade * state.s2y + early * self._kl()
+        determinant = state.s11 * (state.s22 + _SLACK_PRIOR_STEPS) - state.s12**2
+        slack = ((state.s2y + _SLACK_PRIOR_STEPS * _SLACK) * state.s11 - state.s12 * state.s1y) / determinant
+        state.slack = min(max(slack, 0.0), _MOST_SLACK)
+
+    def _closing(self, error: float) -> bool:
+        """Whether the error will be gone within a third of the steps left if KL goes on growing as a power of time."""
+        state = self.state
+        if error < 0 and state.step < self.steps / 10:
+            return True  # too early to tell a slow start from a weak pull
+        power = state.step * state.trend / max(state.level, _FLOOR)
+        ahead = max(self.steps - state.step, 0.0) / 3
+        return error * (error + power * math.log1p(ahead / state.step)) < 0
+
+
+def _cut(error: float) -> float:
+    return min(max(error, _FAR_BELOW), _FAR_ABOVE)
