@@ -9,7 +9,7 @@ import numpy as np
 from common.drawing import legend_below, panels
 from common.grid import Row
 from common.small.curves import values
-from common.small.finetuning import rate_at
+from common.small.schedules import rate_at
 from common.stats import Claim, Interval, measured, over_seeds
 from common.tables import markdown
 from keeptune.laws.forecast.forecast import FIRST_SHARE, Measure, Prediction, forecast

@@ -10,10 +10,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 import runpy
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -28,6 +27,7 @@ from common.runner import once
 from common.small.corpus import corpus, tokenizer_of
 from common.small.pretraining import old_batches, pretrained
 from common.small.readings import Reader
+from common.small.schedules import rate_at
 from keeptune import KeepConfig, ReplayPool, keep_tuning, sample_pool, text_pool
 from keeptune.log import track
 from keeptune.models.wheels import cache_folder
@@ -73,12 +73,6 @@ METHODS = {
     "reverse_kl_self": Method(replay="self", objective="reverse_kl"),
     "jensen_shannon_self": Method(replay="self", objective="jensen_shannon"),
 }
-FALLS: dict[str, Callable[[float], float]] = {
-    "constant": lambda share: 1.0,
-    "linear": lambda share: 1.0 - share,
-    "cosine": lambda share: 0.5 * (1.0 + math.cos(math.pi * share)),
-}
-"""The learning rate after warm-up, over its peak, by the share of the steps that are done."""
 _SHARES = [share / 20 for share in range(1, 20)]
 
 
@@ -237,13 +231,6 @@ def schedule(optimizer: torch.optim.Optimizer, method: Method, cell: Cell) -> An
         recipe = runpy.run_path(str(LAB.parent / "recipes" / "finch.py"))
         return recipe["FinchSchedule"](optimizer, start=cell["finch"], warmup_steps=cell["warmup"])
     return torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: rate_at(step, cell))
-
-
-def rate_at(step: int, cell: Cell) -> float:
-    """The learning rate of a step, counted from 0, over its peak."""
-    warmup = cell["warmup"]
-    done = max(step - warmup, 0) / max(cell["steps"] - warmup, 1)
-    return min((step + 1) / warmup, FALLS[cell.get("schedule", "constant")](done))
 
 
 def batches(cell: Cell, method: Method) -> Iterator[dict[str, Tensor]]:
