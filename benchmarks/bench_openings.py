@@ -79,7 +79,7 @@ def own_text(model: Any, tokenizer: Any, rows: int, length: int, **opening: Any)
         {"input_ids": ids, "labels": [-100] * g + ids[g:], "document": f"row {place}"}
         for place, (ids, g) in enumerate(zip(tokens, given, strict=True))
     ]
-    of_audit = noise_floor(model, encoded)["measures"]["kl"]
+    of_audit = noise_floor(model, encoded)["kl"].as_dict()
     logits = noise_of_logits(model, encoded)
     return {
         "opening": settings.opening,

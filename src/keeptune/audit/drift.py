@@ -10,9 +10,10 @@ from collections.abc import Sequence
 
 from keeptune.audit.meter import Drift
 from keeptune.audit.section import Cost, Loaded, Measured, Section, digest_of
-from keeptune.audit.texts import FRESH, Row, TextSettings, text_sources
+from keeptune.audit.texts import FRESH, TextSettings, text_sources
 from keeptune.audit.verdict import how
 from keeptune.audit.where.reading import read_text
+from keeptune.data.tokens import EncodedRow
 from keeptune.report.document import SectionRecord, Subject
 from keeptune.report.finding import About, Finding, Level, found
 from keeptune.report.view import View, brief_table, default_view, findings_table
@@ -90,7 +91,7 @@ def text_findings(section: str, name: str, drift: Drift, floors: dict[str, float
     return findings
 
 
-def text_subject(name: str, source: str, rows: list[Row], drift: Drift) -> Subject:
+def text_subject(name: str, source: str, rows: list[EncodedRow], drift: Drift) -> Subject:
     """What a text was, for a report."""
     return Subject(
         name=name,

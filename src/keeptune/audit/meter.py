@@ -22,6 +22,7 @@ from transformers import PreTrainedTokenizerBase
 from keeptune.data.documents import text_documents
 from keeptune.data.encode import encode
 from keeptune.data.rows import MAX_LENGTH, SEED
+from keeptune.data.tokens import EncodedRow
 from keeptune.errors import ConfigError
 from keeptune.log import track
 from keeptune.models.modeling import autocast, head_of, hidden_states, training_dtype
@@ -104,14 +105,14 @@ class Drift:
 def measure(
     base: nn.Module,
     tuned: nn.Module,
-    texts: Iterable[dict[str, Any]] | Sequence[str],
+    texts: Iterable[EncodedRow] | Sequence[str],
     *,
     tokenizer: PreTrainedTokenizerBase | None = None,
     max_length: int = MAX_LENGTH,
     dtype: torch.dtype | None = None,
     label: str = "Measuring drift",
     tuned_states: States | None = None,
-    on_tokens: Callable[[dict[str, Any], Array], None] | None = None,
+    on_tokens: Callable[[EncodedRow, Array], None] | None = None,
 ) -> Drift:
     """Drift of `tuned` from `base` on a text.
 
@@ -157,7 +158,7 @@ def measure(
 
 
 def _values(
-    base: nn.Module, tuned: nn.Module, batch: list[dict[str, Any]], states: States, dtype: torch.dtype | None
+    base: nn.Module, tuned: nn.Module, batch: list[EncodedRow], states: States, dtype: torch.dtype | None
 ) -> list[Array]:
     """The measures at the targets of each row, fp64 [N, M]."""
     head_dtype = dtype or torch.promote_types(training_dtype(tuned), training_dtype(base))
@@ -172,10 +173,10 @@ def _values(
 
 def _encoded(
     base: nn.Module,
-    texts: Iterable[dict[str, Any]] | Sequence[str],
+    texts: Iterable[EncodedRow] | Sequence[str],
     tokenizer: PreTrainedTokenizerBase | None,
     max_length: int,
-) -> list[dict[str, Any]]:
+) -> list[EncodedRow]:
     """Encoded rows as they are; plain texts encoded, each after an opening of the base."""
     if isinstance(texts, str):
         raise ConfigError("texts is one string, not a list of texts", "give a list: texts=[text]")
@@ -200,7 +201,7 @@ def batched(rows: Iterable[Row], length: Callable[[Row], int], tokens: int) -> l
     return batches
 
 
-def pad_rows(batch: list[dict[str, Any]]) -> tuple[Tensor, Tensor]:
+def pad_rows(batch: list[EncodedRow]) -> tuple[Tensor, Tensor]:
     """The rows' input ids and labels, int64 [B, T] each, right-padded."""
     # Causal attention does not see padding on the right: no attention mask is needed, and any id may pad.
     width = max(len(row["input_ids"]) for row in batch)

@@ -14,7 +14,8 @@ from keeptune.audit.gate import Bound, check
 from keeptune.audit.page import audit_page
 from keeptune.audit.section import AnySection, Cost, Loaded, Measured, Section
 from keeptune.audit.settings import SECTIONS, AuditSettings
-from keeptune.audit.texts import Row, longest, rows_of, text_sources, without_tokens
+from keeptune.audit.texts import longest, rows_of, text_sources, without_tokens
+from keeptune.data.tokens import EncodedRow
 from keeptune.errors import ConfigError, Diverged, Interrupted, KeeptuneError, SourceError, StorageError
 from keeptune.log import logger
 from keeptune.models.limits import check_length, check_sizes, check_tokenizer
@@ -180,7 +181,7 @@ def _with_tuned(
     settings: AuditSettings,
     base: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
-    rows: dict[str, list[Row]],
+    rows: dict[str, list[EncodedRow]],
     sources: dict[str, str],
     mark: str,
 ) -> Loaded:
@@ -216,7 +217,7 @@ def _opens_chats(tokenizer: PreTrainedTokenizerBase) -> bool:
     return True
 
 
-def _shared_rows(name: str, rows: list[Row], found: Vocabularies) -> list[Row]:
+def _shared_rows(name: str, rows: list[EncodedRow], found: Vocabularies) -> list[EncodedRow]:
     """The rows made of tokens that both models have."""
     kept = without_tokens(rows, set(found.differing), found.words)
     if left_out := len(rows) - len(kept):

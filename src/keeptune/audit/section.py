@@ -36,7 +36,7 @@ from typing import Any, ClassVar, Generic, TypeVar, Unpack
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from keeptune.audit.paired import difference
-from keeptune.audit.texts import Row
+from keeptune.data.tokens import EncodedRow
 from keeptune.report.document import Model, SectionRecord, Subject
 from keeptune.report.finding import About, Finding, Level, UnitOfN, found
 from keeptune.report.measures import Verdict
@@ -82,7 +82,7 @@ class Loaded:
     """The tuned model; None where a section loads checkpoints by itself."""
     tokenizer: PreTrainedTokenizerBase
     """The base's."""
-    rows: dict[str, list[Row]]
+    rows: dict[str, list[EncodedRow]]
     """The rows of each text; empty where no section reads texts."""
     sources: dict[str, str]
     """Where each text comes from."""

@@ -24,8 +24,9 @@ from keeptune.audit.items import Item, read_items
 from keeptune.audit.meter import measure
 from keeptune.audit.paired import ASSUMPTION, compare
 from keeptune.audit.section import Cost, Loaded, Measured, Section, digest_of, paired
-from keeptune.audit.texts import Row, named_sources
+from keeptune.audit.texts import named_sources
 from keeptune.data.rows import IGNORED_LABEL
+from keeptune.data.tokens import EncodedRow
 from keeptune.errors import SourceError
 from keeptune.log import logger
 from keeptune.models.limits import declared_positions
@@ -165,11 +166,11 @@ def score_choices(
         ConfigError: the chat template cannot render a question.
     """
     context = declared_positions(base)
-    rows: list[Row] = []
+    rows: list[EncodedRow] = []
     for index, item in enumerate(items):
-        of_item = _rows(item, tokenizer, chat=chat)
+        of_item = _rows(item, index, tokenizer, chat=chat)
         if context is None or max(len(row["input_ids"]) for row in of_item) <= context:
-            rows += [{**row, "document": f"{index} {choice}"} for choice, row in enumerate(of_item)]
+            rows += of_item
     if not rows:
         return [None] * len(items)
     drift = measure(base, tuned, rows, label=label)
@@ -182,7 +183,7 @@ def score_choices(
     return [score_2C if np.isfinite(score_2C).all() else None for score_2C in scores_2C]
 
 
-def _rows(item: Item, tokenizer: PreTrainedTokenizerBase, *, chat: bool) -> list[dict[str, list[int]]]:
+def _rows(item: Item, index: int, tokenizer: PreTrainedTokenizerBase, *, chat: bool) -> list[EncodedRow]:
     """A row for every option, the option alone to be predicted.
 
     Prompt and option are tokenised together, and a token that spans the boundary belongs to the option. A chat template
@@ -194,10 +195,11 @@ def _rows(item: Item, tokenizer: PreTrainedTokenizerBase, *, chat: bool) -> list
         prompt, glue = rendered(tokenizer, prompt), ""
     texts = [prompt, *(prompt + glue + choice for choice in item.choices)]
     prompt_ids, *rows = tokenizer(texts, add_special_tokens=not chat, verbose=False)["input_ids"]
-    labelled = []
-    for ids in rows:
+    labelled: list[EncodedRow] = []
+    for choice, ids in enumerate(rows):
         same = shared_prefix(prompt_ids, ids)
-        labelled.append({"input_ids": ids, "labels": [IGNORED_LABEL] * same + ids[same:]})
+        labels = [IGNORED_LABEL] * same + ids[same:]
+        labelled.append({"input_ids": ids, "labels": labels, "document": f"{index} {choice}"})
     return labelled
 
 

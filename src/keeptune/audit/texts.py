@@ -6,13 +6,14 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypedDict, Unpack
+from typing import TypedDict, Unpack
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from keeptune.data.documents import load_documents
 from keeptune.data.encode import encode
 from keeptune.data.rows import IGNORED_LABEL, MAX_LENGTH
+from keeptune.data.tokens import EncodedRow
 from keeptune.errors import ConfigError
 from keeptune.models.vocabulary import document_start
 from keeptune.replay.batch import open_windows
@@ -24,8 +25,6 @@ SELF = "self"
 SELF_CHAT = "self-chat"
 FRESH: dict[str, Prompts] = {SELF: "document", SELF_CHAT: "chat"}
 NAME = re.compile(r"[A-Za-z0-9_][\w.-]*", re.ASCII)
-
-Row = dict[str, Any]
 
 
 class TextAmount(TypedDict):
@@ -105,7 +104,7 @@ def text_rows(
     windows: int,
     seed: int,
     skip_bad_rows: bool = False,
-) -> list[Row]:
+) -> list[EncodedRow]:
     """The rows of one text, ready for `measure`; `self` and `self-chat` are sampled into a folder below `samples`.
 
     Raises:
@@ -117,7 +116,7 @@ def text_rows(
     documents = load_documents(source, skip_bad_rows=skip_bad_rows)
     documents = documents.select(evenly_spaced(len(documents), docs))
     start, _ = document_start(tokenizer)
-    rows: dict[str, list[Row]] = {}
+    rows: dict[str, list[EncodedRow]] = {}
     for row in encode(documents, tokenizer, max_length=length, document_start=start, append_eos=False):
         rows.setdefault(row["document"], []).append(row)
     return [row for of_document in rows.values() for row in of_document[:windows]]
@@ -129,7 +128,7 @@ def rows_of(
     tokenizer: PreTrainedTokenizerBase,
     samples: Path,
     **amount: Unpack[TextAmount],
-) -> dict[str, list[Row]]:
+) -> dict[str, list[EncodedRow]]:
     """The rows of each text by name. What the user names is read first, so that it fails before the base samples."""
     named_first = sorted(sources, key=lambda name: sources[name] in FRESH)
     rows = {name: text_rows(sources[name], base, tokenizer, samples, **amount) for name in named_first}
@@ -148,13 +147,13 @@ def self_rows(
     length: int,
     seed: int,
     prompts: Prompts = "document",
-) -> list[Row]:
+) -> list[EncodedRow]:
     """Fresh samples of the base, a document each; what opens a row is no target."""
     size = docs * (length - 1)
     pool = sample_pool(
         base, tokenizer, folder, tokens=size, length=length - 1, seed=seed, prompts=prompts, predictions="none"
     )
-    rows = []
+    rows: list[EncodedRow] = []
     for row in range(docs):
         tokens, given = pool.tokens_of(row).tolist(), len(pool.settings.opening_of(row))
         labels = [IGNORED_LABEL] * given + tokens[given:]
@@ -162,11 +161,11 @@ def self_rows(
     return rows
 
 
-def longest(rows: dict[str, list[Row]]) -> int:
+def longest(rows: dict[str, list[EncodedRow]]) -> int:
     """Tokens of the longest row of all texts."""
     return max((len(row["input_ids"]) for of_text in rows.values() for row in of_text), default=0)
 
 
-def without_tokens(rows: list[Row], tokens: set[int], words: int) -> list[Row]:
+def without_tokens(rows: list[EncodedRow], tokens: set[int], words: int) -> list[EncodedRow]:
     """The rows that hold none of these tokens, and none whose id is `words` or above."""
     return [row for row in rows if max(row["input_ids"]) < words and tokens.isdisjoint(row["input_ids"])]

@@ -10,17 +10,17 @@ Shapes: B rows, T positions, N target tokens, D documents or, beside T or N, the
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from keeptune.audit.meter import Drift, measure
+from keeptune.data.tokens import EncodedRow
 from keeptune.errors import Diverged
 from keeptune.models.modeling import autocast, hidden_states, training_dtype
 from keeptune.report.measures import Verdict
-from keeptune.stats import evenly_spaced
+from keeptune.stats import Interval, evenly_spaced
 
 FLOOR_DOCUMENTS = 8
 NO_EVIDENCE = Verdict.NO_EVIDENCE.value
@@ -43,50 +43,41 @@ def require_finite(drift: Drift, text: str) -> None:
 
 def noise_floor(
     base: nn.Module,
-    rows: Iterable[dict[str, Any]],
+    rows: Iterable[EncodedRow],
     label: str = "Measuring the noise floor",
     dtype: torch.dtype | None = None,
-) -> dict[str, Any]:
-    """The base measured against itself under other numerics (`how`), on a small part of a text; for JSON.
+) -> dict[str, Interval]:
+    """Each of `FLOOR_MEASURES` of the base against itself under other numerics (`how`), on a small part of a text.
 
     Args:
         rows: as `measure` takes them; the first window with a target of each of 8 documents, evenly spaced, is read.
         dtype: as in `measure`.
 
-    Returns:
-        The number of documents and tokens, and for each of `FLOOR_MEASURES` its interval, `floor` (see `bound_of`) and
-        `document_sd`, the standard deviation of the documents' means (None for one document).
-
     Raises:
         ValueError: no row has a target.
     """
     drift = measure(base, base, part(rows), dtype=dtype, label=label, tuned_states=other_states)
-    measures = {}
-    for name in FLOOR_MEASURES:
-        interval, means_D = drift.interval(name).as_dict(), drift.column(name) / drift.tokens_D
-        spread = float(means_D.std(ddof=1)) if len(means_D) > 1 else None
-        measures[name] = {**interval, "floor": bound_of(name, interval), "document_sd": spread}
-    return {"documents": len(drift.documents), "tokens": int(drift.tokens_D.sum()), "measures": measures}
+    return {name: drift.interval(name) for name in FLOOR_MEASURES}
 
 
-def floors_of(base: nn.Module, rows: Iterable[dict[str, Any]], label: str) -> dict[str, float]:
-    """The noise floor of each of `FLOOR_MEASURES` on a text."""
-    return {name: of["floor"] for name, of in noise_floor(base, rows, label)["measures"].items()}
+def floors_of(base: nn.Module, rows: Iterable[EncodedRow], label: str) -> dict[str, float]:
+    """The noise floor of each of `FLOOR_MEASURES` on a text, as `bound_of` has it."""
+    return {name: bound_of(name, interval) for name, interval in noise_floor(base, rows, label).items()}
 
 
-def bound_of(measure_name: str, interval: dict[str, Any]) -> float:
+def bound_of(measure_name: str, interval: Interval) -> float:
     """The size that rounding alone can give a measure: the end of its interval that lies farthest from no drift.
 
     No drift is 0, for agreement 1. The value itself stands in for an interval that one document cannot give.
     """
     no_drift = 1.0 if measure_name == "agreement" else 0.0
-    ends = [interval[end] for end in ("value", "low", "high") if interval[end] is not None]
-    return max(abs(end - no_drift) for end in ends)
+    ends = (interval.value, interval.low, interval.high)
+    return max(abs(end - no_drift) for end in ends if end is not None)
 
 
-def part(rows: Iterable[dict[str, Any]], documents: int = FLOOR_DOCUMENTS) -> list[dict[str, Any]]:
+def part(rows: Iterable[EncodedRow], documents: int = FLOOR_DOCUMENTS) -> list[EncodedRow]:
     """One window of each of at most so many documents, evenly spaced over those that have a target."""
-    first: dict[str, dict[str, Any]] = {}
+    first: dict[str, EncodedRow] = {}
     for row in rows:
         if any(label != -100 for label in row["labels"][1:]):
             first.setdefault(row["document"], row)

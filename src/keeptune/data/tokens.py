@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, TypedDict
 
 from transformers import PreTrainedTokenizerBase
 
@@ -11,6 +11,14 @@ IGNORED_LABEL = -100
 
 TokenRow = tuple[list[int], list[int]]
 """Input ids and labels, of equal length."""
+
+
+class EncodedRow(TypedDict):
+    """A row of `encode`, with the name of its document."""
+
+    input_ids: list[int]
+    labels: list[int]
+    document: str
 
 
 def windows(

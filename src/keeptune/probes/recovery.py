@@ -20,7 +20,7 @@ from torch import nn
 from keeptune.audit.meter import Drift, measure, pad_rows
 from keeptune.audit.section import Cost, Loaded, Measured, Section
 from keeptune.audit.settings import AuditSettings
-from keeptune.audit.texts import Row
+from keeptune.data.tokens import EncodedRow
 from keeptune.errors import ConfigError
 from keeptune.log import track
 from keeptune.models.modeling import autocast, training_dtype
@@ -113,7 +113,7 @@ def recovery_findings(text: str, before: Drift, after: Drift) -> Iterator[Findin
         yield found(section, text, "recovered_share", share, "document", headline=True)
 
 
-def halves(rows: list[Row], seed: int) -> tuple[list[Row], list[Row]]:
+def halves(rows: list[EncodedRow], seed: int) -> tuple[list[EncodedRow], list[EncodedRow]]:
     """The rows of half of the documents, to tune on, and of the others; raises `ConfigError` for a single document."""
     documents = sorted({row["document"] for row in rows})
     if len(documents) < 2:
@@ -122,7 +122,9 @@ def halves(rows: list[Row], seed: int) -> tuple[list[Row], list[Row]]:
     return [row for row in rows if row["document"] in chosen], [row for row in rows if row["document"] not in chosen]
 
 
-def _before_and_after(loaded: Loaded, tuning: list[Row], held_out: list[Row], seed: int) -> RecoveryReading:
+def _before_and_after(
+    loaded: Loaded, tuning: list[EncodedRow], held_out: list[EncodedRow], seed: int
+) -> RecoveryReading:
     before = measure(loaded.base, loaded.tuned, held_out, label="Measuring the held-out half")
     tune_briefly(loaded.base, tuning, seed, "Tuning the base briefly")
     tune_briefly(loaded.tuned, tuning, seed, "Tuning the tuned briefly")
@@ -130,7 +132,7 @@ def _before_and_after(loaded: Loaded, tuning: list[Row], held_out: list[Row], se
     return RecoveryReading(before=before.as_dict(), after=after.as_dict())
 
 
-def tune_briefly(model: nn.Module, rows: list[Row], seed: int, label: str = "Tuning briefly") -> None:
+def tune_briefly(model: nn.Module, rows: list[EncodedRow], seed: int, label: str = "Tuning briefly") -> None:
     """`STEPS` steps of AdamW on all weights, in place. The seed gives the order of the rows."""
     device, dtype = next(model.parameters()).device, training_dtype(model)
     optimizer = torch.optim.AdamW(model.parameters(), lr=LEARNING_RATE, weight_decay=0.0)

@@ -9,10 +9,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from itertools import cycle
-from typing import Any
 
 import torch
 from torch import Tensor
+
+from keeptune.data.tokens import EncodedRow
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,7 +98,7 @@ def open_rows(rows_RT1: Tensor, openings: list[list[int]], rows: range) -> Repla
     return opened_batch(tokens_BW, torch.tensor([len(opening) for opening in opened]), rows_RT1.shape[1] - 1)
 
 
-def open_windows(rows: list[dict[str, Any]], start: int, openings: list[list[int]]) -> list[dict[str, Any]]:
+def open_windows(rows: list[EncodedRow], start: int, openings: list[list[int]]) -> list[EncodedRow]:
     """Encoded rows with an opening in place of the start token of plain text, as context; the others as they are.
 
     A later window of a document begins with the last token of the window before, and needs none.

@@ -94,7 +94,7 @@ def test_a_token_across_the_boundary_belongs_to_the_option() -> None:
     bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
     bpe.decoder = decoders.ByteLevel()
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=bpe)
-    for choice, row in zip(ITEMS[1].choices, tasks._rows(ITEMS[1], tokenizer, chat=False), strict=True):
+    for choice, row in zip(ITEMS[1].choices, tasks._rows(ITEMS[1], 1, tokenizer, chat=False), strict=True):
         predicted = [token for token in row["labels"] if token != -100]
         assert tokenizer.decode(predicted) == f": {choice}"
         assert row["labels"] == [-100] * (len(row["labels"]) - len(predicted)) + row["input_ids"][-len(predicted) :]
@@ -106,7 +106,7 @@ def test_a_document_start_that_the_tokenizer_writes_comes_once() -> None:
     start = tokenizer.bos_token_id
     assert tokenizer("a")["input_ids"][0] == start
     for chat in (False, True):
-        for row in tasks._rows(ITEMS[0], tokenizer, chat=chat):
+        for row in tasks._rows(ITEMS[0], 0, tokenizer, chat=chat):
             assert row["input_ids"].count(start) == 1
             assert row["input_ids"][0] == start
 

@@ -21,6 +21,7 @@ from keeptune.audit.verdict import (
     require_finite,
 )
 from keeptune.errors import Diverged
+from keeptune.stats import Interval
 from tests.helpers.models import make_model
 
 
@@ -67,34 +68,32 @@ def test_rows_alone_have_the_states_of_the_batch() -> None:
 
 def test_bfloat16_has_a_floor() -> None:
     base = make_model()
-    measures = noise_floor(base, make_rows(), dtype=torch.bfloat16)["measures"]
-    assert 1e-5 < measures["kl"]["floor"] < 1e-2
+    floors = noise_floor(base, make_rows(), dtype=torch.bfloat16)
+    assert tuple(floors) == FLOOR_MEASURES
+    assert 1e-5 < bound_of("kl", floors["kl"]) < 1e-2
     assert "float32 against bfloat16" in how(base, torch.bfloat16)
-    for name, reading in measures.items():
-        assert reading["floor"] == bound_of(name, reading)
-        assert reading["documents"] == FLOOR_DOCUMENTS
-        assert reading["document_sd"] >= 0
+    assert {of.documents for of in floors.values()} == {FLOOR_DOCUMENTS}
 
 
 def test_float32_has_next_to_none() -> None:
     base = make_model()
-    assert 0 <= noise_floor(base, make_rows(), dtype=torch.float32)["measures"]["kl"]["floor"] < 1e-6
+    assert 0 <= bound_of("kl", noise_floor(base, make_rows(), dtype=torch.float32)["kl"]) < 1e-6
     assert "against bfloat16" not in how(base, torch.float32)
 
 
 def test_floors_are_those_of_the_noise_floor() -> None:
     base, rows = make_model(), make_rows()
-    measures = noise_floor(base, rows)["measures"]
-    assert floors_of(base, rows, "Floors") == {name: measures[name]["floor"] for name in FLOOR_MEASURES}
+    floors = noise_floor(base, rows)
+    assert floors_of(base, rows, "Floors") == {name: bound_of(name, of) for name, of in floors.items()}
 
 
 def test_the_floor_is_the_end_farthest_from_no_drift() -> None:
-    assert bound_of("ce_change", {"value": 0.1, "low": -0.3, "high": 0.2}) == 0.3
-    assert bound_of("agreement", {"value": 0.99, "low": 0.97, "high": 1.0}) == pytest.approx(0.03)
-    assert bound_of("kl", {"value": 0.1, "low": None, "high": None}) == 0.1
+    assert bound_of("ce_change", Interval(value=0.1, low=-0.3, high=0.2, documents=8)) == 0.3
+    assert bound_of("agreement", Interval(value=0.99, low=0.97, high=1.0, documents=8)) == pytest.approx(0.03)
+    assert bound_of("kl", Interval(value=0.1, low=None, high=None, documents=1)) == 0.1
 
 
-def test_one_document_has_no_spread() -> None:
-    reading = noise_floor(make_model(), make_rows(documents=1), dtype=torch.bfloat16)["measures"]["kl"]
-    assert (reading["low"], reading["document_sd"]) == (None, None)
-    assert reading["floor"] == reading["value"] > 0
+def test_one_document_has_its_value_as_the_floor() -> None:
+    reading = noise_floor(make_model(), make_rows(documents=1), dtype=torch.bfloat16)["kl"]
+    assert reading.low is None
+    assert bound_of("kl", reading) == reading.value > 0

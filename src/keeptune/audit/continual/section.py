@@ -23,8 +23,9 @@ from keeptune.audit.items import Item
 from keeptune.audit.meter import Drift, measure
 from keeptune.audit.section import Cost, Loaded, Measured, ModelSettings, Section, digest_of
 from keeptune.audit.tasks import ITEMS_LEFT_OUT, UNSCORED_FIX, Task, TaskSettings, choose, load_tasks, score_choices
-from keeptune.audit.texts import FRESH, Row, TextSettings, longest, text_sources
+from keeptune.audit.texts import FRESH, TextSettings, longest, text_sources
 from keeptune.audit.verdict import floors_of, how, require_finite
+from keeptune.data.tokens import EncodedRow
 from keeptune.errors import ConfigError, SourceError
 from keeptune.log import logger
 from keeptune.models.limits import check_sizes
@@ -140,7 +141,7 @@ class Continual(Section[ContinualSettings]):
             for column in columns[kind]
         ]
 
-    def _subjects(self, rows: dict[str, list[Row]], reading: Readings) -> list[Subject]:
+    def _subjects(self, rows: dict[str, list[EncodedRow]], reading: Readings) -> list[Subject]:
         texts = [
             text_subject(name, self.sources["texts"][name], of_text, reading.texts[name])
             for name, of_text in rows.items()
@@ -209,7 +210,7 @@ def read_checkpoint(
     base: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
     checkpoint: str,
-    texts: dict[str, list[Row]],
+    texts: dict[str, list[EncodedRow]],
     tasks: dict[str, Task],
     steps: Steps,
 ) -> Readings:

@@ -14,9 +14,9 @@ import numpy as np
 from transformers import PreTrainedTokenizerBase
 
 from keeptune.audit.meter import MEASURES
-from keeptune.audit.texts import Row
 from keeptune.audit.where.passages import UNDECODABLE, Classes, Passage, WorstPassages
 from keeptune.data.rows import IGNORED_LABEL
+from keeptune.data.tokens import EncodedRow
 from keeptune.stats import Array, Interval, bootstrap_ratio
 
 PROBABILITIES = ("below 0.01", "0.01 to 0.1", "0.1 to 0.5", "0.5 to 0.9", "0.9 and above")
@@ -74,7 +74,7 @@ class Where:
         self._passages = WorstPassages()
         self._sums: dict[str, dict[str, Array]] = {group: {} for group in GROUPS}
 
-    def add(self, row: Row, values_NM: Array) -> None:
+    def add(self, row: EncodedRow, values_NM: Array) -> None:
         """Take in one row and the measures of its targets, fp64 [N, M] in the order of `MEASURES`."""
         kl_N, ce_N, ce_base_N = (values_NM[:, MEASURES.index(name)] for name in ("kl", "ce", "ce_base"))
         position_N: Classes = np.flatnonzero(np.array(row["labels"][1:]) != IGNORED_LABEL) + 1

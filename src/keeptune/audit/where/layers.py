@@ -18,8 +18,8 @@ import torch
 from torch import Tensor, nn
 
 from keeptune.audit.meter import MEASURES, pad_rows, target_states, token_drift
-from keeptune.audit.texts import Row
 from keeptune.audit.verdict import part
+from keeptune.data.tokens import EncodedRow
 from keeptune.log import track
 from keeptune.models.adapters import causal_model
 from keeptune.models.anatomy import anatomy_of
@@ -62,7 +62,7 @@ class LayerProfile:
     """Why layers cannot be compared; then there is nothing else."""
 
 
-def layer_profile(base: nn.Module, tuned: nn.Module, rows: list[Row], text: str) -> LayerProfile:
+def layer_profile(base: nn.Module, tuned: nn.Module, rows: list[EncodedRow], text: str) -> LayerProfile:
     """Where in the model the drift on a text arises, measured on a sample.
 
     Args:
@@ -148,7 +148,7 @@ class _Reading:
         self,
         base: tuple[nn.Module, nn.ModuleList],
         tuned: tuple[nn.Module, nn.ModuleList],
-        sample: list[Row],
+        sample: list[EncodedRow],
         advance: Callable[[], None],
     ) -> None:
         (self.base, self.base_layers), (self.tuned, self.tuned_layers), self.advance = base, tuned, advance

@@ -16,8 +16,8 @@ from numpy.lib.stride_tricks import sliding_window_view
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from keeptune.audit.answers import answer
-from keeptune.audit.texts import Row
 from keeptune.data.rows import IGNORED_LABEL
+from keeptune.data.tokens import EncodedRow
 from keeptune.stats import Array, evenly_spaced
 from keeptune.workspace import Steps
 
@@ -151,7 +151,7 @@ def continuations(
     base: PreTrainedModel,
     tuned: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
-    texts: dict[str, list[Row]],
+    texts: dict[str, list[EncodedRow]],
     steps: Steps,
 ) -> list[Continuation]:
     """Greedy continuations of both models, side by side.
@@ -180,7 +180,7 @@ def continuations(
     ]
 
 
-def beginnings(texts: dict[str, list[Row]]) -> list[Beginning]:
+def beginnings(texts: dict[str, list[EncodedRow]]) -> list[Beginning]:
     """The beginnings of at most `CONTINUATIONS` documents.
 
     A beginning goes on for `PROMPT_TOKENS` from the token before the first target: what precedes it, a system prompt
