@@ -5,13 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from keeptune.audit.abilities.item import Ability, Name
 from keeptune.audit.abilities.measure import Result
 from keeptune.audit.abilities.section import Abilities
 from keeptune.audit.abilities.suite import standard
-from keeptune.audit.section import Loaded, Measured
+from keeptune.audit.section import Loaded, Measured, paired
 from keeptune.audit.settings import SECTIONS, AuditSettings
 from keeptune.errors import ConfigError
 from keeptune.models.modeling import fingerprint
@@ -87,3 +88,18 @@ def test_a_view_is_drawn_from_what_a_report_holds(tmp_path: Path) -> None:
     ]
     assert len(tables["Answers that changed"].rows) == 12
     assert view.tables[0].rows[0][0].shown == "format" and len(view.lines) == 1 and "tools" in view.lines[0]
+
+
+def test_where_neither_model_is_better_a_suite_seldom_finds_a_change() -> None:
+    """100 null audits: models disagree on a third of the items, and which of both is right is a coin's toss."""
+    generator, alarms = np.random.default_rng(0), 0
+    sizes = [ability.size for ability in standard()]
+    for _ in range(100):
+        drawn = []
+        for place, n in enumerate(sizes):
+            differ = generator.random(n) < 1 / 3
+            base = generator.random(n) < 0.5
+            pair = base.tolist(), (base ^ differ).tolist()
+            drawn.append(paired("abilities", str(place), "passed", *pair, "item"))
+        alarms += any(finding.changed for finding in together(drawn))
+    assert alarms <= 5
