@@ -109,11 +109,13 @@ def coverage(results: list[dict[str, Any]]) -> list[str]:
     for cell in cells:
         by_kind[cell["kind"]][cell["documents"]] = cell
     worst, fewest = result["worst"], result["least_documents"]
+    wrong = ", ".join(f"{kind}, {number}: {share:g}" for kind, number, share in result["false_beyond_bound"]) or "none"
     text = (
         f"How often the 95 % interval of a mean per token holds the truth, in {cells[0]['replications']} draws of"
         f" documents (sd {result['sd_of_coverage']}). Bound, set before the run: {result['bound']} for {fewest} or more"
         f" documents, of every kind but the last two; the least is {worst['covered']} ({worst['kind']},"
         f" {worst['documents']} documents). In brackets the percentile interval that keeptune had before."
+        f" Of true hypotheses at most {result['false_bound']:g} may have a p below .05/20: beyond that: {wrong}."
         " [raw](results/bench_coverage.json), with BCa, Student's t, widths, p-values and intervals of shares."
     )
     rows = [
