@@ -36,6 +36,11 @@ def write(result: dict[str, Any], modes: tuple[str, ...]) -> list[dict[str, Any]
     part = f" A part of the tests only: `-k '{result['chosen']}'`." if result["chosen"] else ""
     source = f" The tests are those of TRL {result['tests_of']}." if result["tests_of"] else ""
     lines += ["", f"{result['date']}, {versions}.{source}{part}", ""]
+    if any("not run" in row.values() for row in tests):
+        lines += [
+            "**The run is not finished**: the same command resumes it. What no trainer has reached is not counted.",
+            "",
+        ]
     same = {"passed", "not run"}
     differences = [row for row in tests if row["plain"] == "passed" and any(row[mode] not in same for mode in modes)]
     lines.append("Tests that pass with TRL's trainer and not with keeptune's:" if differences else "No test differs.")
