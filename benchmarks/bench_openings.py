@@ -29,7 +29,7 @@ from shared import RESULTS, finish, use_device
 
 SEED = 0
 TARGET_NOISE, TARGET_SHARE = 0.0015, 0.25
-"""What issue 17 asks for: the mean noise on own text, and the share of the most common first token."""
+"""Targets: the mean noise on own text, and the share of the most common first token."""
 CONTEXT = 16
 """Tokens of the window before that later windows may be given as context."""
 
