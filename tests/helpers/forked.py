@@ -13,10 +13,15 @@ import signal
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
+from multiprocessing.connection import wait
 from pathlib import Path
+from threading import Lock
 
 _CONTEXT = multiprocessing.get_context("forkserver")
 _CONTEXT.set_forkserver_preload(["keeptune.runs.run", "keeptune.audit.run", "keeptune.plan.run", "keeptune.cli.replay"])
+
+# Starting one polls all others, and of two threads that poll one process only the first reads its exit code.
+_POLLING = Lock()
 
 
 class Forked:
@@ -29,7 +34,8 @@ class Forked:
         self._error = Path(name)
         given = (list(command), dict(environment), str(Path.cwd()), name)
         self._process = _CONTEXT.Process(target=_run, args=given, daemon=True)
-        self._process.start()
+        with _POLLING:
+            self._process.start()
 
     @property
     def pid(self) -> int:
@@ -39,11 +45,12 @@ class Forked:
 
     @property
     def returncode(self) -> int | None:
-        return self._process.exitcode
+        return self.poll()
 
     def poll(self) -> int | None:
         """The exit code, minus the number of the signal that ended it, or None while it runs."""
-        return self._process.exitcode
+        with _POLLING:
+            return self._process.exitcode
 
     def send_signal(self, number: int) -> None:
         if self.poll() is None:
@@ -54,8 +61,8 @@ class Forked:
 
     def communicate(self, timeout: float | None = None) -> tuple[None, str]:
         """Wait for the end; returns what it wrote to stderr."""
-        self._process.join(timeout)
-        assert self._process.exitcode is not None, f"still running after {timeout} s"
+        wait([self._process.sentinel], timeout)
+        assert self.poll() is not None, f"still running after {timeout} s"
         return None, self._error.read_text(encoding="utf-8", errors="replace")
 
 
