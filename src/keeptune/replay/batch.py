@@ -99,16 +99,19 @@ def open_rows(rows_RT1: Tensor, openings: list[list[int]], rows: range) -> Repla
 
 
 def open_windows(rows: list[EncodedRow], start: int, openings: list[list[int]]) -> list[EncodedRow]:
-    """Encoded rows with an opening in place of the start token of plain text, as context; the others as they are.
+    """Encoded rows of plain text after an opening, as context; rows with a prompt are left as they are.
 
-    A later window of a document begins with the last token of the window before, and needs none.
+    The first window of a document has an opening in place of its start token. A later one begins with the last token of
+    the window before. Where the start token alone opens rows, the model has always seen it at position 0, and later
+    windows have it there too; other models read an ordinary token there as quietly (docs/openings.md).
     """
-    if openings == [[start]]:
-        return rows
+    alone = openings == [[start]]
     opened = []
     for row, opening in zip(rows, cycle(openings), strict=False):
         ids, labels = row["input_ids"], row["labels"]
-        if ids[0] == labels[0] == start:
+        if ids[0] == labels[0] == start and not alone:
             row = {**row, "input_ids": [*opening, *ids[1:]], "labels": [-100] * len(opening) + labels[1:]}
+        elif ids[0] == labels[0] != start and alone:
+            row = {**row, "input_ids": [start, *ids], "labels": [-100, -100, *labels[1:]]}
         opened.append(row)
     return opened

@@ -257,6 +257,11 @@ def test_plain_texts_are_measured_as_their_rows() -> None:
     dataset = Dataset.from_dict({"text": texts, "document": ["text 1", "text 2", "text 3"]})
     rows = list(encode(dataset, tokenizer, max_length=20, document_start=0, append_eos=False))
     of_texts = measure(base, tuned, texts, tokenizer=tokenizer, max_length=20)
+    # This model can start at its start token, so that every window of a text does.
+    later = [row for row in rows if row["input_ids"][0] != 0]
+    for row in later:
+        row["input_ids"], row["labels"] = [0, *row["input_ids"]], [-100, -100, *row["labels"][1:]]
+    assert len(later) == 2
     of_rows = measure(base, tuned, rows)
     assert np.array_equal(of_texts.sums_DM, of_rows.sums_DM)
     assert of_texts.documents == of_rows.documents

@@ -384,7 +384,8 @@ def test_padding_is_never_read() -> None:
 )
 def test_only_what_begins_a_text_is_opened(ids: list[int], labels: list[int], opened: Any) -> None:
     row = {"input_ids": ids, "labels": labels, "document": "d"}
-    assert open_windows([row], 0, [[0]]) == [row]
+    later = {"input_ids": [0, 4, 5, 6], "labels": [-100, -100, 5, 6], "document": "d"}
+    assert open_windows([row], 0, [[0]]) == [later if ids[0] == 4 else row]
     wanted = row if opened is None else {"input_ids": opened[0], "labels": opened[1], "document": "d"}
     assert open_windows([row] * 3, 0, [[9, 8, 0]]) == [wanted] * 3
 
