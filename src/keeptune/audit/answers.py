@@ -36,18 +36,25 @@ def rendered(tokenizer: PreTrainedTokenizerBase, prompt: str) -> str:
     """The text after which an answer begins.
 
     Raises:
-        ConfigError: the chat template cannot render a user's turn.
+        ConfigError: the chat template cannot render a user's turn, or leaves its text out.
     """
     if not tokenizer.chat_template:
         return f"{prompt}\n"
     turn = [{"role": "user", "content": prompt}]
     try:
-        return str(tokenizer.apply_chat_template(turn, tokenize=False, add_generation_prompt=True))
+        text = str(tokenizer.apply_chat_template(turn, tokenize=False, add_generation_prompt=True))
     except TemplateError as error:
         raise ConfigError(
             f"the chat template cannot render a prompt: {error}",
             "correct the chat template in the model's folder, or remove it to be asked plainly",
         ) from error
+    # Templates of some models that see images leave out content that is plain text.
+    if prompt.strip() not in text:
+        raise ConfigError(
+            "the chat template leaves out or changes the text of a prompt",
+            "correct the chat template in the model's folder, or remove it to be asked plainly",
+        )
+    return text
 
 
 def tokenised(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list[list[int]]:

@@ -9,11 +9,11 @@ import pytest
 import torch
 
 from keeptune.audit import answers
-from keeptune.audit.answers import answer
+from keeptune.audit.answers import answer, rendered
 from keeptune.errors import ConfigError
 from keeptune.log import logger
 from tests.helpers.families import family_model
-from tests.helpers.models import make_model
+from tests.helpers.models import make_model, make_tokenizer
 
 PROMPTS = [list(range(10, 10 + length)) for length in (1, 2, 3, 17, 5, 40, 8, 23, 11)] + [
     [7, 7, 7],
@@ -116,3 +116,23 @@ def test_a_model_that_cannot_be_answered_with_is_refused(monkeypatch: pytest.Mon
     with pytest.raises(ConfigError, match=r"without a cache.*IndexError: no such cache") as refused:
         answer(model, PROMPTS, 4)
     assert "leave out the prompts" in refused.value.fix
+
+
+@pytest.mark.parametrize(
+    ("content", "kept"),
+    [
+        ("turn['content']", True),
+        ("turn['content'] | trim", True),
+        ("turn['content'] | upper", False),
+        ("'' if turn['content'] is string else turn['content'][0]['text']", False),  # as of Idefics 3
+        ("turn['role']", False),
+    ],
+)
+def test_a_template_that_loses_the_prompt_is_refused(content: str, kept: bool) -> None:
+    tokenizer = make_tokenizer()
+    tokenizer.chat_template = "{% for turn in messages %}<u>{{ " + content + " }}</u>{% endfor %}"
+    if kept:
+        assert "What is it?" in rendered(tokenizer, " What is it?")
+        return
+    with pytest.raises(ConfigError, match="leaves out or changes the text of a prompt"):
+        rendered(tokenizer, "What is it?")
