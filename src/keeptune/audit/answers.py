@@ -15,6 +15,7 @@ from jinja2 import TemplateError
 from torch import Tensor
 from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
+from keeptune.data.templates import dated, own_template
 from keeptune.errors import ConfigError
 from keeptune.log import logger, track
 from keeptune.models.guarded import first_line
@@ -42,7 +43,10 @@ def rendered(tokenizer: PreTrainedTokenizerBase, prompt: str) -> str:
         return f"{prompt}\n"
     turn = [{"role": "user", "content": prompt}]
     try:
-        text = str(tokenizer.apply_chat_template(turn, tokenize=False, add_generation_prompt=True))
+        template = dated(own_template(tokenizer))
+        text = str(
+            tokenizer.apply_chat_template(turn, chat_template=template, tokenize=False, add_generation_prompt=True)
+        )
     except TemplateError as error:
         raise ConfigError(
             f"the chat template cannot render a prompt: {error}",

@@ -15,6 +15,7 @@ from keeptune.audit.page import audit_page
 from keeptune.audit.section import AnySection, Cost, Loaded, Measured, Section
 from keeptune.audit.settings import SECTIONS, AuditSettings
 from keeptune.audit.texts import longest, rows_of, text_sources, without_tokens
+from keeptune.data.templates import current_day, on_day
 from keeptune.data.tokens import EncodedRow
 from keeptune.errors import ConfigError, Diverged, Interrupted, KeeptuneError, SourceError, StorageError
 from keeptune.log import logger
@@ -59,7 +60,8 @@ def audit(settings: AuditSettings, bounds: Sequence[Bound] = (), sections: Seque
     """
     chosen = choose(settings, sections)
     loaded = load(settings, [one.section for one in chosen if one.asked])
-    records, results = measure_sections(chosen, loaded)
+    with on_day(current_day()):  # an audit that crosses midnight asks both models the same
+        records, results = measure_sections(chosen, loaded)
     tuned = [Model(source=settings.tuned[0], fingerprint=str(loaded.steps.inputs.get("tuned", "")))]
     found = provenance(settings.seed)
     report = Report(

@@ -103,7 +103,8 @@ def open_windows(rows: list[EncodedRow], start: int, openings: list[list[int]]) 
 
     The first window of a document has an opening in place of its start token. A later one begins with the last token of
     the window before. Where the start token alone opens rows, the model has always seen it at position 0, and later
-    windows have it there too; other models read an ordinary token there as quietly (docs/openings.md).
+    windows have it there too; other models read an ordinary token there as quietly (docs/openings.md). A text that
+    begins with another mark of its own, such as a rendered chat, has that mark as context, as a later window would.
     """
     alone = openings == [[start]]
     opened = []

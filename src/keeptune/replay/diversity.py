@@ -19,7 +19,7 @@ from keeptune.errors import ConfigError
 from keeptune.log import logger
 from keeptune.models.vocabulary import document_start
 from keeptune.replay.pool import SAMPLING, ReplayPool
-from keeptune.stats import evenly_spaced
+from keeptune.stats import evenly_spaced, wilson
 
 LONGEST = 4
 """n-grams are counted for n from 1 to this."""
@@ -58,7 +58,8 @@ LIMITS: dict[Flaw, float] = {
     Flaw.PHRASES: 0.7,
     Flaw.SHORT: 0.25,
 }
-"""Largest share without a warning: of rows; for `PHRASES` of 4-grams that are not the first of their kind.
+"""Largest share without a warning: of rows, as the lower end of Wilson's 95 % interval, so that few rows warn only of
+what is beyond chance; for `PHRASES` of 4-grams that are not the first of their kind.
 
 Chosen beside rows of real text (Python's help, WikiText-2, Verilog, Spanish manuals, 256 rows of 64 and 128 tokens): at
 most .09, .02, .02, .61 and 0 there.
@@ -130,14 +131,19 @@ def flaws(found: Diversity) -> dict[Flaw, float]:
     """What makes a pool poor, with the share that is beyond its limit; nothing for few rows or short ones."""
     if found.rows < _FEWEST_ROWS or found.shortest < _FEWEST_TOKENS:
         return {}
-    shares = {
-        Flaw.FIRST: found.first_share,
-        Flaw.DUPLICATES: found.duplicates / found.rows,
-        Flaw.LOOPS: found.loops / found.rows,
-        Flaw.PHRASES: 1 - found.distinct[-1],
-        Flaw.SHORT: found.short / found.rows,
+    counts = {
+        Flaw.FIRST: round(found.first_share * found.rows),
+        Flaw.DUPLICATES: found.duplicates,
+        Flaw.LOOPS: found.loops,
+        Flaw.SHORT: found.short,
     }
-    return {flaw: share for flaw, share in shares.items() if share > LIMITS[flaw]}
+    poor = {
+        flaw: count / found.rows
+        for flaw, count in counts.items()
+        if (low := wilson(count, found.rows).low) is not None and low > LIMITS[flaw]
+    }
+    phrases = 1 - found.distinct[-1]
+    return poor | ({Flaw.PHRASES: phrases} if phrases > LIMITS[Flaw.PHRASES] else {})
 
 
 def pool_rows(pool: ReplayPool) -> list[list[int]]:
@@ -216,7 +222,7 @@ def _remedy(pool: ReplayPool) -> str:
         return "Use a text of more, and more varied, documents."
     if settings.sampling != SAMPLING:
         return f"Sample at temperature 1 (now: {settings.sampling}), or use real text (keeptune replay --text)."
-    return "Start rows otherwise (keeptune replay --document-start or --prompts mixed), or use real text (--text)."
+    return "Start rows otherwise (keeptune replay --opening, --document-start or --prompts mixed), or use --text."
 
 
 def _distinct(rows: Iterable[Row], n: int) -> float:

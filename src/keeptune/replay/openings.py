@@ -28,6 +28,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
+from datetime import timedelta
 from math import inf
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -37,7 +38,7 @@ from jinja2 import TemplateError
 from torch import nn
 from transformers import PreTrainedTokenizerBase
 
-from keeptune.data.templates import dated, own_template
+from keeptune.data.templates import current_day, dated, on_day, own_template
 from keeptune.errors import ConfigError
 from keeptune.log import logger
 from keeptune.models.limits import learned_positions
@@ -51,6 +52,8 @@ _Make = Callable[[], list[list[int]]]
 
 NOISE, TIMES_THIRD, SHARE, LESS_LIKELY = 0.005, 5.0, 0.25, 0.25
 _SAMPLED, _TEXTS, _TEXT_TOKENS = 128, 64, 4
+# The age at which an unfinished pool of dated chats is no longer continued.
+_DAYS = 400
 
 # Words that no template contains, without white space at the ends, which templates strip.
 _USER_WORDS = "~keeptune~user~words~"
@@ -104,13 +107,13 @@ def find_openings(
     if opening not in get_args(Opening):
         raise ConfigError(f"unknown opening {opening!r}", f"choose one of {', '.join(get_args(Opening))}")
     if prompts == "mixed":
-        chat = chat_opening(tokenizer)
+        chat = chat_opening(tokenizer, known)
         if known is not None and known.prompts == "mixed":
             known = replace(known, prompts="document start", openings=known.openings[::2])
         how: dict[str, Any] = {"start": start, "opening": opening, "length": length, "seed": seed, "known": known}
         return _mixed(find_openings(model, tokenizer, **how), chat, tokenizer)
     if prompts == "chat" or not (start is None or isinstance(start, str | int)):
-        return _unprobed(tokenizer, prompts, start, opening)
+        return _unprobed(tokenizer, prompts, start, opening, known)
     newline = tokenizer("\n", add_special_tokens=False, verbose=False)["input_ids"]
     try:
         first, found = document_start(tokenizer, override=start)
@@ -137,14 +140,19 @@ def find_openings(
 
 
 def _unprobed(
-    tokenizer: Any, prompts: Prompts, start: str | int | Sequence[str | int] | None, opening: Opening
+    tokenizer: Any,
+    prompts: Prompts,
+    start: str | int | Sequence[str | int] | None,
+    opening: Opening,
+    known: PoolSettings | None,
 ) -> Openings:
     """A chat's opening, or several start tokens: neither leaves anything to choose."""
     if opening != "auto":
         what = "chats open as the chat template says" if prompts == "chat" else "several start tokens open rows in turn"
         raise ConfigError(f"{what}, and opening is {opening!r}", "leave opening out, or open rows as documents")
     if prompts == "chat":
-        return _given(tokenizer, "chat", [chat_opening(tokenizer)], "the chat template up to the user's first words")
+        words = "the chat template up to the user's first words"
+        return _given(tokenizer, "chat", [chat_opening(tokenizer, known)], words)
     starts = [start] if start is None or isinstance(start, str | int) else start
     firsts = [document_start(tokenizer, override=token)[0] for token in starts]
     if not firsts:
@@ -214,12 +222,26 @@ def _broken(probe: Probe, likeliest: float) -> list[str]:
     return words
 
 
-def chat_opening(tokenizer: PreTrainedTokenizerBase) -> list[int]:
+def chat_opening(tokenizer: PreTrainedTokenizerBase, known: PoolSettings | None = None) -> list[int]:
     """The ids that the chat template puts before a user's first words.
 
-    A chat model continues them with the user's turn and then with the answer (Magpie, arXiv 2406.08464). Raises
-    `ConfigError` if there is no chat template, or no such opening.
+    A chat model continues them with the user's turn and then with the answer (Magpie, arXiv 2406.08464). A template
+    that writes the date opens the rows of a pool as on the day on which `known`, its settings, were written.
+
+    Raises:
+        ConfigError: there is no chat template, or no such opening.
     """
+    today = _chat_opening(tokenizer)
+    if known is None or today in known.openings or known.prompts not in ("chat", "mixed"):
+        return today
+    for back in range(1, _DAYS + 1):
+        with on_day(current_day() - timedelta(days=back)):
+            if (then := _chat_opening(tokenizer)) in known.openings:
+                return then
+    return today
+
+
+def _chat_opening(tokenizer: PreTrainedTokenizerBase) -> list[int]:
     fix = "start rows as documents instead (--prompts document)"
     if not tokenizer.chat_template:
         raise ConfigError("the tokenizer has no chat template to open a chat with", fix)

@@ -249,6 +249,8 @@ def open_text(
     """The rows of a text, which start with one token, opened as the rows of the pool are."""
     if pool is not None and pool.settings.prompts == "document start":
         openings = pool.settings.openings
+    elif pool is not None and pool.settings.prompts == "mixed":
+        openings = pool.settings.openings[::2]
     else:
         how: dict[str, Any] = {"start": keep.document_start, "opening": keep.opening, "seed": host.seed}
         with on_device(model, host.device), base.within(model):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from datetime import date
 from typing import Any
 
 import pytest
@@ -10,10 +11,11 @@ import torch
 
 from keeptune.audit import answers
 from keeptune.audit.answers import answer, rendered
+from keeptune.data.templates import on_day
 from keeptune.errors import ConfigError
 from keeptune.log import logger
 from tests.helpers.families import family_model
-from tests.helpers.models import make_model, make_tokenizer
+from tests.helpers.models import CHAT_TEMPLATE, make_model, make_tokenizer
 
 PROMPTS = [list(range(10, 10 + length)) for length in (1, 2, 3, 17, 5, 40, 8, 23, 11)] + [
     [7, 7, 7],
@@ -136,3 +138,9 @@ def test_a_template_that_loses_the_prompt_is_refused(content: str, kept: bool) -
         return
     with pytest.raises(ConfigError, match="leaves out or changes the text of a prompt"):
         rendered(tokenizer, "What is it?")
+
+
+def test_a_template_that_writes_the_date_asks_on_the_day_of_the_audit() -> None:
+    tokenizer = make_tokenizer("{{ strftime_now('%d %b %Y %H:%M') }}\n" + CHAT_TEMPLATE)
+    with on_day(date(2026, 5, 4)):
+        assert rendered(tokenizer, "Why?").startswith("04 May 2026 00:00\n")

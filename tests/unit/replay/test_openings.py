@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from dataclasses import replace
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -15,14 +16,14 @@ from safetensors.torch import save_file
 from tokenizers import Tokenizer
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from keeptune.data.templates import select_template
+from keeptune.data.templates import on_day, select_template
 from keeptune.errors import ConfigError, OutputExists
 from keeptune.log import logger
 from keeptune.models.modeling import hidden_states
 from keeptune.replay.batch import open_rows, open_windows, opened_batch
 from keeptune.replay.engines.torch import TorchEngine
 from keeptune.replay.generate import sample_pool, text_pool
-from keeptune.replay.openings import best_of, chat_opening
+from keeptune.replay.openings import Prompts, best_of, chat_opening
 from keeptune.replay.pool import ReplayPool
 from keeptune.replay.probe import Probe
 from keeptune.replay.sampled import sampling_z
@@ -79,6 +80,26 @@ def test_a_pool_of_chats(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizer
         sample_pool(model, tokenizer, tmp_path, tokens=40, length=20)
     short = sample_pool(model, tokenizer, tmp_path / "short", tokens=40, length=2, prompts="chat")
     assert (short.rows, short.tokens) == (20, 40)
+
+
+@pytest.mark.parametrize("prompts", ["chat", "mixed"])
+def test_a_pool_of_dated_chats_grows_on_a_later_day(
+    model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, tmp_path: Path, prompts: Prompts
+) -> None:
+    tokenizer.chat_template = "{{ strftime_now('%d %b %Y') }}\n" + CHAT_TEMPLATE
+    first, later = date(2025, 12, 30), date(2026, 1, 4)
+    size = {"length": 10, "prompts": prompts}
+    with on_day(first):
+        before = sample_pool(model, tokenizer, tmp_path / "grown", tokens=20, **size)
+    with on_day(later):
+        pool = sample_pool(model, tokenizer, tmp_path / "grown", tokens=40, **size)
+        assert chat_opening(tokenizer) not in pool.settings.openings
+        new = sample_pool(model, tokenizer, tmp_path / "new", tokens=40, **size)
+        assert chat_opening(tokenizer) in new.settings.openings
+    assert pool.settings == before.settings
+    assert pool.rows == 4
+    with on_day(date(2028, 1, 1)), pytest.raises(OutputExists, match="openings"):
+        sample_pool(model, tokenizer, tmp_path / "grown", tokens=60, **size)
 
 
 BOS_TEMPLATE = "{{ bos_token }}" + CHAT_TEMPLATE.replace("<|im_start|>", "")
