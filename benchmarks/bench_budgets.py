@@ -81,11 +81,13 @@ class Case:
 
 
 def cases(seeds: Sequence[int] = SEEDS) -> Iterator[Case]:
-    """Seed by seed; budgets and fixed λ take turns, so that a stopped benchmark has some of both."""
+    """Budgets first, seed by seed, so that a stopped benchmark has judged the most; then the sweeps of λ."""
     for seed in seeds:
         for mode in ("lora", "full"):
             for budget in BUDGETS:
                 yield Case(mode, seed, budget=budget)
+    for seed in seeds:
+        for mode in ("lora", "full"):
             for value in LAMBDAS:
                 yield Case(mode, seed, lambda_=value)
 
