@@ -20,8 +20,8 @@ from keeptune.data.tokens import EncodedRow
 from keeptune.errors import ConfigError, Diverged, Interrupted, KeeptuneError, SourceError, StorageError
 from keeptune.log import logger
 from keeptune.models.limits import check_length, check_sizes, check_tokenizer
-from keeptune.models.loading import load_model, load_tokenizer
-from keeptune.models.modeling import fingerprint
+from keeptune.models.loading import load_model, load_tokenizer, load_tuned
+from keeptune.models.modeling import fingerprint, whole_fingerprint
 from keeptune.models.vocabulary import Vocabularies, check_vocabularies, share_vocabulary, vocabularies
 from keeptune.replay.openings import chat_opening
 from keeptune.report.codec import to_json
@@ -187,9 +187,12 @@ def _with_tuned(
     sources: dict[str, str],
     mark: str,
 ) -> Loaded:
-    tuned_tokenizer, tuned = load_tokenizer(settings.tuned[0]), load_model(settings.tuned[0])
+    source = settings.tuned[0]
+    # The recovery probe trains both models in place: then they must not share weights.
+    tuned = load_tuned(source, base) if settings.recovery is None else load_model(source)
+    tuned_tokenizer = load_tokenizer(source)
     check_sizes(tuned, tuned_tokenizer, longest(rows), "windows of text")
-    marks = {"base": mark, "tuned": fingerprint(tuned)}
+    marks = {"base": mark, "tuned": whole_fingerprint(tuned)}
     found = vocabularies(base, tuned, tokenizer, tuned_tokenizer)
     if settings.shared_vocabulary and not found.same:
         share_vocabulary(base, tuned, found)

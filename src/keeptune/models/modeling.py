@@ -13,8 +13,9 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor, nn
 
+from keeptune.errors import ConfigError
 from keeptune.log import logger
-from keeptune.models.adapters import base_parameters, causal_model, evaluating, own_forward, peft_states
+from keeptune.models.adapters import base_parameters, causal_model, evaluating, has_adapter, own_forward, peft_states
 from keeptune.models.anatomy import anatomy_of, entering_head, output_head
 from keeptune.models.quantized import is_packed, packed_buffers, stored_tensors
 from keeptune.objective import Head
@@ -60,6 +61,15 @@ def check_head(model: nn.Module) -> None:
     anatomy_of(causal_model(model))
 
 
+def has_head(model: nn.Module) -> bool:
+    """Whether (hidden states, head) give the model's own logits; see `check_head`."""
+    try:
+        check_head(model)
+    except ConfigError:
+        return False
+    return True
+
+
 @torch.no_grad()
 def fingerprint(model: nn.Module) -> str:
     """Fingerprint of the base weights: sha256 over every tensor's name, shape and evenly spaced values in bfloat16.
@@ -71,6 +81,22 @@ def fingerprint(model: nn.Module) -> str:
     for name, tensor in _stored(model):
         digest.update(f"{name}{tuple(tensor.shape)}".encode())
         digest.update(_sampled_bytes(tensor))
+    return digest.hexdigest()
+
+
+@torch.no_grad()
+def whole_fingerprint(model: nn.Module) -> str:
+    """`fingerprint` of a model as it predicts: with an adapter in its layers, the adapter's values are part of it."""
+    causal, base = causal_model(model), {id(tensor) for _, tensor in base_parameters(model)}
+    added = [(name, tensor) for name, tensor in causal.named_parameters() if id(tensor) not in base]
+    if not added or not has_adapter(causal):
+        return fingerprint(model)
+    # Settings such as LoRA's alpha change the predictions too.
+    settings = [sorted((key, str(value)) for key, value in config.to_dict().items() if not isinstance(value, set))
+                for config in causal.peft_config.values()]  # fmt: skip
+    digest = hashlib.sha256(f"{fingerprint(model)}{settings}".encode())
+    for name, tensor in sorted(added):
+        digest.update(f"{name}{tuple(tensor.shape)}".encode() + _sampled_bytes(tensor))
     return digest.hexdigest()
 
 

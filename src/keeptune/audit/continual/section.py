@@ -29,8 +29,8 @@ from keeptune.data.tokens import EncodedRow
 from keeptune.errors import ConfigError, SourceError
 from keeptune.log import logger
 from keeptune.models.limits import check_sizes
-from keeptune.models.loading import load_model, load_tokenizer, resolve_model
-from keeptune.models.modeling import fingerprint
+from keeptune.models.loading import load_tokenizer, load_tuned, resolve_model
+from keeptune.models.modeling import whole_fingerprint
 from keeptune.models.vocabulary import check_vocabularies, vocabularies
 from keeptune.report.codec import JsonValue
 from keeptune.report.document import Model, SectionRecord, Subject
@@ -225,11 +225,11 @@ def read_checkpoint(
         SourceError: it cannot be read.
         Diverged: its predictions are no numbers.
     """
-    model = load_model(checkpoint)
+    model = load_tuned(checkpoint, base)
     own_tokenizer = load_tokenizer(checkpoint)
     check_sizes(model, own_tokenizer, longest(texts), "windows of text")
     check_vocabularies(vocabularies(base, model, tokenizer, own_tokenizer))
-    mark = fingerprint(model)
+    mark = whole_fingerprint(model)
     of_checkpoint = steps.of(checkpoint=mark)
 
     def read(name: str) -> dict[str, JsonValue]:

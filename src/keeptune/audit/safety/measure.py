@@ -26,7 +26,7 @@ from keeptune.errors import SourceError
 from keeptune.log import logger
 from keeptune.models.limits import declared_positions
 from keeptune.models.loading import load_model, load_tokenizer
-from keeptune.models.modeling import fingerprint
+from keeptune.models.modeling import whole_fingerprint
 from keeptune.workspace import Steps
 
 _LONGEST_OPENING = 32
@@ -130,7 +130,7 @@ def _fitting(
 
 def _judge(source: str, answered: dict[str, Answered], steps: Steps) -> None:
     model, tokenizer = load_model(source), load_tokenizer(source)
-    mark = fingerprint(model)
+    mark = whole_fingerprint(model)
     for name, found in answered.items():
         of_set = steps.of(judge=mark, prompts=found.prompts, answers=found.answers)
 

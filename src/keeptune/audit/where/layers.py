@@ -21,7 +21,7 @@ from keeptune.audit.meter import MEASURES, pad_rows, target_states, token_drift
 from keeptune.audit.verdict import part
 from keeptune.data.tokens import EncodedRow
 from keeptune.log import track
-from keeptune.models.adapters import causal_model
+from keeptune.models.adapters import base_state, causal_model
 from keeptune.models.anatomy import anatomy_of
 from keeptune.models.modeling import head_of, training_dtype
 from keeptune.stats import Array, Interval, bootstrap_ratio
@@ -218,4 +218,4 @@ def _by_position(states: Tensor, mask_BT: Tensor) -> Tensor:
 
 
 def _shapes(layers: nn.ModuleList) -> dict[str, torch.Size]:
-    return {name: tensor.shape for name, tensor in layers.state_dict().items()}
+    return {name: tensor.shape for name, tensor in base_state(layers)}

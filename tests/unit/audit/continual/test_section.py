@@ -158,16 +158,16 @@ def test_tasks_can_be_the_stages_and_one_stage_has_no_transfer(run: dict[str, An
 def test_never_more_than_two_models(run: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     alive: list[weakref.ref[Any]] = []
     most = []
-    load = continual.load_model
+    loads: list[Any] = [audit_run.load_model, continual.load_tuned]
 
-    def counted(name: str) -> Any:
+    def counted(name: str, *base: Any) -> Any:
         gc.collect()
-        model = load(name)
+        model = loads[len(base)](name, *base)
         alive.append(weakref.ref(model))
         most.append(sum(reference() is not None for reference in alive))
         return model
 
-    monkeypatch.setattr(continual, "load_model", counted)
+    monkeypatch.setattr(continual, "load_tuned", counted)
     monkeypatch.setattr(audit_run, "load_model", counted)
     checkpoints = [*run["tuned"], run["base"]]
     audit(run, tuned=checkpoints, docs=2, task=[])
