@@ -174,12 +174,12 @@ def append_line(path: Path, line: str) -> None:
             os.fsync(file.fileno())
 
 
-def read_lines(path: Path) -> list[dict[str, Any]]:
-    """The objects that `append_line` wrote as JSON, in order. A last line that a kill cut short is left out.
+def read_lines(path: Path) -> list[Any]:
+    """What `append_line` wrote as JSON, in order. A last line that a kill cut short is left out.
 
     Raises `SourceError` if a line in the middle is not JSON.
     """
-    rows = []
+    rows: list[Any] = []
     lines = Path(path).read_text(encoding="utf-8").split("\n")
     for number, line in enumerate(lines, start=1):
         try:

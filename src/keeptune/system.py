@@ -12,9 +12,9 @@ import sys
 from contextlib import suppress
 from importlib.metadata import version
 from pathlib import Path, PurePosixPath
-from typing import Any
 
 import torch
+from typing_extensions import TypedDict  # pydantic reads typing's from Python 3.12 on
 
 _ROOT = Path("/")
 _ASSUMED_BYTES = 4 * 2**30
@@ -99,7 +99,17 @@ def commit() -> str | None:
     return done.stdout.strip()
 
 
-def machine() -> dict[str, Any]:
+class Provenance(TypedDict):
+    """What made a result."""
+
+    command: str
+    commit: str | None
+    seed: int
+    versions: dict[str, str]
+    machine: dict[str, str | int | None]
+
+
+def machine() -> dict[str, str | int | None]:
     """Architecture, processor, accelerator and torch's threads."""
     info = Path("/proc/cpuinfo")
     lines = info.read_text(encoding="utf-8").splitlines() if info.is_file() else []
@@ -112,7 +122,7 @@ def machine() -> dict[str, Any]:
     }
 
 
-def provenance(seed: int) -> dict[str, Any]:
+def provenance(seed: int) -> Provenance:
     """Command, commit, seed, versions and machine of a result, for JSON."""
     script = Path(sys.argv[0])
     # `python -m keeptune` runs the package's __main__.py.

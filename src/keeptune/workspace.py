@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from keeptune.errors import OutputExists, SourceError
 from keeptune.storage import damaged_json, read_json, write_json
@@ -139,22 +139,24 @@ class Steps:
         kept = _read(file, key, bare=bare)
         if kept is None and refuse_damaged is not None and file.is_file():
             raise SourceError(f"{file} is damaged", refuse_damaged)
-        if kept is None:
-            kept = {"content": compute()}
-            release()
-            write_json(file, {"key": key, "checksum": _digest(kept["content"]), **kept})
-        return kept["content"]
+        if kept is not None:
+            return cast(Content, kept[0])
+        content = compute()
+        release()
+        write_json(file, {"key": key, "checksum": _digest(content), "content": content})
+        return content
 
 
-def _read(file: Path, key: str, *, bare: bool) -> dict[str, Any] | None:
-    """A step's file, if it is whole and of this key."""
+def _read(file: Path, key: str, *, bare: bool) -> tuple[Any] | None:
+    """The content of a step's file, in a tuple as it may be None, if it is whole and of this key."""
     try:
         kept = json.loads(file.read_bytes())
     except (OSError, ValueError):
         return None
     if not isinstance(kept, dict) or not kept.keys() >= _STEP_KEYS:
-        return {"content": kept} if bare else None
-    return kept if kept["key"] == key and kept["checksum"] == _digest(kept["content"]) else None
+        return (kept,) if bare else None
+    whole = kept["key"] == key and kept["checksum"] == _digest(kept["content"])
+    return (kept["content"],) if whole else None
 
 
 def _digest(value: Any) -> str:

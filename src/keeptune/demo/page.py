@@ -5,8 +5,8 @@ Its charts: task loss and drift as training goes on, and one against the other.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Literal, TypedDict
 
 from keeptune.plot_style import BLUE, ORANGE
 from keeptune.report.chart import GREY, Chart, Panel, chart
@@ -14,13 +14,16 @@ from keeptune.report.measures import measure_of
 from keeptune.report.shell import render
 from keeptune.report.table import Cell, Column, Table, count, interval, left, number, text
 from keeptune.report.view import definitions
-from keeptune.stats import LEVEL, RESAMPLES
+from keeptune.stats import LEVEL, RESAMPLES, IntervalRow
+from keeptune.system import Provenance
+from keeptune.train.readings import Lambda, Reading
 
-Rows = Sequence[dict[str, Any]]
+_Trajectories = Mapping[str, Sequence[Reading]]
+_Column = Literal["step", "L_ft", "KL"]
 
 _RUNS = {"plain": "plain", "replay": "replay", "replay_matched": "replay, matched steps"}
 _LOOKS = {"plain": (ORANGE, "o"), "replay": (BLUE, "s")}
-_MEASURES = ("kl", "ce_change", "l_f_rise", "agreement")
+MEASURES = ("kl", "ce_change", "l_f_rise", "agreement")
 TEXTS = {"self": "text that the base wrote itself", "pydoc": "Python’s language reference"}
 _END_SIZE = 10.0
 _STEP = "training step"
@@ -28,22 +31,51 @@ _LOSS = "task loss, nats per token"
 _DRIFT = "drift, nats per token"
 
 
-def demo_page(content: dict[str, Any]) -> str:
-    """The page of a demonstration that tuned one base twice, plainly and with replay.
+class Summary(Lambda, Provenance):
+    """What summary.json holds; losses and drift in nats per token."""
 
-    Args:
-        content: `sentence`, what to take away; `summary`, the model, data, drift ratios (replay ÷ plain, with
-            intervals), task losses (nats per token), steps and provenance; `trajectories`, the rows of `runs.jsonl`
-            by run; `readings`, `Drift.summary()` by text and run; `continuations`, each a prompt with what the models
-            wrote; `method`, sentences that say what was run. Nothing in it is trusted: all of it is escaped.
+    model: str
+    data: str
+    drift_ratio_matched_steps: dict[str, IntervalRow]
+    """Replay ÷ plain, by text."""
+    drift_ratio_equal_loss: dict[str, IntervalRow]
+    equal_loss_reached: bool
+    task_loss: dict[str, float]
+    """Of the base and of each tuned model."""
+    steps: dict[str, int]
+    drift: dict[str, dict[str, IntervalRow]]
+    """By text and model."""
+    minutes: float
+    minutes_by_stage: dict[str, float]
 
-    Returns:
-        The HTML.
 
-    Raises:
-        KeyError: a part of `content` is missing.
-        jinja2.UndefinedError: a part of `content["summary"]` is missing.
-    """
+class TextReading(TypedDict):
+    """The drift of one model on one text."""
+
+    documents: int
+    tokens: int
+    measures: dict[str, IntervalRow]
+    """Those of `MEASURES`."""
+
+
+class DemoContent(TypedDict):
+    """What the page shows."""
+
+    sentence: str
+    """What to take away."""
+    summary: Summary
+    trajectories: _Trajectories
+    """The rows of `runs.jsonl` by run."""
+    readings: dict[str, dict[str, TextReading]]
+    """By text and run."""
+    continuations: list[dict[str, str]]
+    """Each a prompt with what the models wrote."""
+    method: list[str]
+    """Sentences that say what was run."""
+
+
+def demo_page(content: DemoContent) -> str:
+    """The HTML of a demonstration. Nothing in `content` is trusted: all of it is escaped."""
     summary, runs = content["summary"], content["trajectories"]
     base_loss, plain_steps = summary["task_loss"]["base"], summary["steps"]["plain"]
     return render(
@@ -59,14 +91,14 @@ def demo_page(content: dict[str, Any]) -> str:
         readings=_readings(content["readings"]),
         continuations=content["continuations"],
         method=content["method"],
-        definitions=definitions(_MEASURES),
+        definitions=definitions(MEASURES),
         level=f"{LEVEL * 100:.0f}\u202f%",
         resamples=RESAMPLES,
         text_names=TEXTS,
     )
 
 
-def _trajectories(runs: dict[str, Rows]) -> Table:
+def _trajectories(runs: _Trajectories) -> Table:
     rows = [
         {
             left("run"): _run(run),
@@ -81,10 +113,10 @@ def _trajectories(runs: dict[str, Rows]) -> Table:
     return Table.of("trajectories", "Readings during training", rows)
 
 
-def _readings(texts: dict[str, dict[str, dict[str, Any]]]) -> Table:
+def _readings(texts: dict[str, dict[str, TextReading]]) -> Table:
     measures = {
         key: Column(line.label, key, line.unit, about=f"measure-{key}")
-        for key, line in ((key, measure_of(key)) for key in _MEASURES)
+        for key, line in ((key, measure_of(key)) for key in MEASURES)
     }
     rows = [
         {
@@ -104,7 +136,7 @@ def _run(run: str) -> Cell:
     return text(_RUNS.get(run, run), run, mark="plain" if run == "plain" else "replay")
 
 
-def _loss_chart(trajectories: dict[str, Rows], base_loss: float, plain_steps: int) -> Chart:
+def _loss_chart(trajectories: _Trajectories, base_loss: float, plain_steps: int) -> Chart:
     def draw(panel: Panel) -> None:
         last_step = max(row["step"] for rows in trajectories.values() for row in rows)
         panel.line([0, last_step], [base_loss, base_loss], GREY, dash="--", name="base")
@@ -123,7 +155,7 @@ def _loss_chart(trajectories: dict[str, Rows], base_loss: float, plain_steps: in
     )
 
 
-def _drift_chart(trajectories: dict[str, Rows], plain_steps: int) -> Chart:
+def _drift_chart(trajectories: _Trajectories, plain_steps: int) -> Chart:
     def draw(panel: Panel) -> None:
         _paths(panel, trajectories, "step", "KL")
         panel.axes.set_ylim(bottom=0)
@@ -142,7 +174,7 @@ def _drift_chart(trajectories: dict[str, Rows], plain_steps: int) -> Chart:
     )
 
 
-def _trade_chart(trajectories: dict[str, Rows], base_loss: float) -> Chart:
+def _trade_chart(trajectories: _Trajectories, base_loss: float) -> Chart:
     plain_loss = _points(trajectories["plain"], "L_ft", "KL")[0][-1]
 
     def draw(panel: Panel) -> None:
@@ -164,13 +196,13 @@ def _trade_chart(trajectories: dict[str, Rows], base_loss: float) -> Chart:
     )
 
 
-def _points(rows: Rows, x: str, y: str) -> tuple[list[float], list[float]]:
+def _points(rows: Sequence[Reading], x: _Column, y: _Column) -> tuple[list[float], list[float]]:
     """Two columns of the rows that have both: a run without evaluation data has no task loss at first."""
-    pairs = [(row[x], row[y]) for row in rows if row[x] is not None and row[y] is not None]
-    return [pair[0] for pair in pairs], [pair[1] for pair in pairs]
+    pairs = [(a, b) for a, b in ((row[x], row[y]) for row in rows) if a is not None and b is not None]
+    return [a for a, _ in pairs], [b for _, b in pairs]
 
 
-def _paths(panel: Panel, trajectories: dict[str, Rows], x: str, y: str, *, large_end: bool = False) -> None:
+def _paths(panel: Panel, trajectories: _Trajectories, x: _Column, y: _Column, *, large_end: bool = False) -> None:
     for name, (colour, mark) in _LOOKS.items():
         xs, ys = _points(trajectories[name], x, y)
         said = "step {:.0f}: {:.3f}" if x == "step" else "loss {:.3f}, drift {:.3f}"
@@ -179,7 +211,7 @@ def _paths(panel: Panel, trajectories: dict[str, Rows], x: str, y: str, *, large
         panel.path(xs, ys, titles, colour, mark, name, sizes=sizes)
 
 
-def _ends(trajectories: dict[str, Rows], column: str) -> str:
+def _ends(trajectories: _Trajectories, column: _Column) -> str:
     sentences = []
     for name in _LOOKS:
         steps, values = _points(trajectories[name], "step", column)
@@ -187,7 +219,7 @@ def _ends(trajectories: dict[str, Rows], column: str) -> str:
     return "; ".join(sentences).capitalize() + "."
 
 
-def _mark_end_of_plain(panel: Panel, trajectories: dict[str, Rows], plain_steps: int) -> None:
+def _mark_end_of_plain(panel: Panel, trajectories: _Trajectories, plain_steps: int) -> None:
     """Where the other run goes on, mark the step where the plain one ended."""
     if max(row["step"] for row in trajectories["replay"]) > plain_steps:
         panel.rule(x=plain_steps, name="matched steps", dash=":")

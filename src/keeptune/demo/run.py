@@ -16,7 +16,7 @@ from transformers import PreTrainedTokenizerBase as Tokenizer
 from keeptune.audit.answers import answer
 from keeptune.audit.meter import Drift, measure
 from keeptune.audit.texts import SELF, rows_of
-from keeptune.demo.page import demo_page
+from keeptune.demo.page import MEASURES, DemoContent, Summary, TextReading, demo_page
 from keeptune.demo.plan import LENGTH, REPLAY_ROWS, TASK_ROWS, DemoPlan
 from keeptune.log import logger
 from keeptune.models.limits import check_sizes
@@ -24,11 +24,12 @@ from keeptune.models.loading import load_model, load_tokenizer
 from keeptune.models.modeling import select_attention
 from keeptune.models.saving import save_model
 from keeptune.replay.generate import sample_pool
+from keeptune.report.codec import from_json
 from keeptune.runs.run import tune_or_resume
-from keeptune.stats import bootstrap_ratio
-from keeptune.storage import atomic_folder, read_json, write_json, write_text
+from keeptune.stats import IntervalRow, bootstrap_ratio
+from keeptune.storage import atomic_folder, damaged_json, write_json, write_text
 from keeptune.system import provenance
-from keeptune.train.readings import FILE, read_rows
+from keeptune.train.readings import FILE, measured_loss, read_rows
 from keeptune.workspace import Steps
 
 FRESH_SEED = 1_000
@@ -45,7 +46,7 @@ PROMPTS = (
 _NEW_TOKENS = 48
 
 
-def demo(plan: DemoPlan) -> dict[str, Any]:
+def demo(plan: DemoPlan) -> Summary:
     """Run whatever of the demo is not done yet, write report.html and summary.json, and return the summary.
 
     Raises:
@@ -72,11 +73,11 @@ def demo(plan: DemoPlan) -> dict[str, Any]:
     clock.mark("measure")
     summary = summarize(plan, drifts, clock)
     write_json(plan.folder / "summary.json", summary)
-    page = {
+    page: DemoContent = {
         "sentence": sentence(plan, summary),
         "summary": summary,
         "trajectories": {run: read_rows(plan.folder / run / FILE) for run in ("plain", "replay")},
-        "readings": {text: {name: of[name].summary() for name in ("plain", "replay")} for text, of in drifts.items()},
+        "readings": {text: {name: _reading(of[name]) for name in ("plain", "replay")} for text, of in drifts.items()},
         "continuations": texts,
         "method": method(plan),
     }
@@ -92,7 +93,8 @@ class Clock:
         self.path = folder / "minutes.json"
         self.minutes: dict[str, float] = {}
         if self.path.is_file():
-            self.minutes = read_json(self.path, f"delete {self.path}: only the recorded times are lost")
+            with damaged_json(self.path, f"delete {self.path}: only the recorded times are lost"):
+                self.minutes = from_json(dict[str, float], self.path.read_bytes())
         self._since = time.monotonic()
 
     def mark(self, stage: str) -> None:
@@ -124,22 +126,39 @@ def train(plan: DemoPlan, run: str) -> None:
 
 def measure_drift(plan: DemoPlan, base: PreTrainedModel, tokenizer: Tokenizer) -> dict[str, dict[str, Drift]]:
     """Drift of each tuned model on fresh samples of the base and on the old text, each computed once."""
-    fresh = plan.folder / "fresh-samples"
-    shared: dict[str, Any] = {"docs": plan.documents, "length": LENGTH + 1, "seed": plan.seed + FRESH_SEED}
-    sources = {SELF: SELF, plan.text: plan.text}
-    texts = rows_of(sources, base, tokenizer, fresh, windows=1, **shared, skip_bad_rows=plan.skip_bad_rows)
+    texts = rows_of(
+        {SELF: SELF, plan.text: plan.text},
+        base,
+        tokenizer,
+        plan.folder / "fresh-samples",
+        windows=1,
+        docs=plan.documents,
+        length=LENGTH + 1,
+        seed=plan.seed + FRESH_SEED,
+        skip_bad_rows=plan.skip_bad_rows,
+    )
     steps = Steps(plan.folder / READINGS)
 
-    def read(tuned: Callable[[], PreTrainedModel], name: str, text: str) -> dict[str, Any]:
-        return measure(base, tuned(), texts[text], label=f"{name} on {text}").as_dict()
+    def read(tuned: Callable[[], PreTrainedModel], name: str, text: str) -> Drift:
+        kept, label = f"{name}-{'self' if text == SELF else 'text'}", f"{name} on {text}"
+        return Drift.from_dict(
+            steps.once(kept, lambda: measure(base, tuned(), texts[text], label=label).as_dict(), bare=True)
+        )
 
     drifts: dict[str, dict[str, Drift]] = {text: {} for text in texts}
     for name, place in MODELS.items():
         tuned = cache(partial(load_model, str(plan.folder / place)))
         for text in texts:
-            kept = f"{name}-{'self' if text == SELF else 'text'}"
-            drifts[text][name] = Drift.from_dict(steps.once(kept, partial(read, tuned, name, text), bare=True))
+            drifts[text][name] = read(tuned, name, text)
     return drifts
+
+
+def _reading(drift: Drift) -> TextReading:
+    return {
+        "documents": len(drift.documents),
+        "tokens": int(drift.tokens_D.sum()),
+        "measures": {name: drift.interval(name).as_dict() for name in MEASURES},
+    }
 
 
 def write_continuations(plan: DemoPlan, base: PreTrainedModel, tokenizer: Tokenizer) -> list[dict[str, str]]:
@@ -158,15 +177,15 @@ def write_continuations(plan: DemoPlan, base: PreTrainedModel, tokenizer: Tokeni
     return Steps(plan.folder / READINGS).once("continuations", generate, bare=True)
 
 
-def summarize(plan: DemoPlan, drifts: dict[str, dict[str, Drift]], clock: Clock) -> dict[str, Any]:
+def summarize(plan: DemoPlan, drifts: dict[str, dict[str, Drift]], clock: Clock) -> Summary:
     """The content of `summary.json`."""
     plain, replay = (read_rows(plan.folder / run / FILE) for run in ("plain", "replay"))
     at_end = {"base": plain[0], "plain": plain[-1], "replay": replay[-1]}
     at_end["replay_matched"] = next(row for row in replay if row["step"] == plan.steps)
-    task_loss = {name: row["L_ft"] for name, row in at_end.items()}
+    task_loss = {name: measured_loss(row) for name, row in at_end.items()}
     kl = {text: {name: drift.column("kl") for name, drift in of.items()} for text, of in drifts.items()}
 
-    def ratios(model: str) -> dict[str, Any]:
+    def ratios(model: str) -> dict[str, IntervalRow]:
         return {text: bootstrap_ratio(of[model], of["plain"], least=0.0).as_dict() for text, of in kl.items()}
 
     return {
@@ -178,14 +197,14 @@ def summarize(plan: DemoPlan, drifts: dict[str, dict[str, Drift]], clock: Clock)
         "task_loss": task_loss,
         "steps": {"plain": plan.steps, "replay": plan.replay_steps},
         "lambda": plan.lambda_,
-        "drift": {text: {name: of[name].summary()["measures"]["kl"] for name in of} for text, of in drifts.items()},
+        "drift": {text: {name: of[name].interval("kl").as_dict() for name in of} for text, of in drifts.items()},
         "minutes": round(sum(clock.minutes.values()), 1),
         "minutes_by_stage": {stage: round(minutes, 2) for stage, minutes in clock.minutes.items()},
         **provenance(plan.seed),
     }
 
 
-def sentence(plan: DemoPlan, summary: dict[str, Any]) -> str:
+def sentence(plan: DemoPlan, summary: Summary) -> str:
     """The result in one sentence, with what it cost."""
     loss, minutes = summary["task_loss"], summary["minutes_by_stage"]
     ratio = summary["drift_ratio_equal_loss"]["self"]["value"]
@@ -215,7 +234,7 @@ def method(plan: DemoPlan) -> list[str]:
     ]
 
 
-def print_summary(plan: DemoPlan, summary: dict[str, Any]) -> None:
+def print_summary(plan: DemoPlan, summary: Summary) -> None:
     """The summary on standard output."""
     table = Table(title=f"{plan.model} on {plan.data}, nats per token")
     for column in ("", "base", "plain", "replay, same steps", "replay, same loss"):
@@ -226,8 +245,9 @@ def print_summary(plan: DemoPlan, summary: dict[str, Any]) -> None:
     table.add_row("held-out task loss", f"{loss['base']:.3f}", *[f"{loss[name]:.3f}" for name in models])
     for text, drift in summary["drift"].items():
         cells = [f"{drift['plain']['value']:.4f}"]
-        for key, model in (("drift_ratio_matched_steps", "replay_matched"), ("drift_ratio_equal_loss", "replay")):
-            cells.append(f"{drift[model]['value']:.4f} ({summary[key][text]['value']:.2f}×)")
+        matched, equal = summary["drift_ratio_matched_steps"], summary["drift_ratio_equal_loss"]
+        for model, ratio in (("replay_matched", matched), ("replay", equal)):
+            cells.append(f"{drift[model]['value']:.4f} ({ratio[text]['value']:.2f}×)")
         table.add_row(f"drift on {'its own text' if text == 'self' else text}", "0", *cells)
     console = Console(highlight=False)
     console.print(table)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from keeptune.errors import ConfigError
 from keeptune.plan.settings import HELD_OUT_ROWS, METER_ROWS, PlanSettings, reading_every
@@ -119,12 +119,12 @@ def design(pace: Pace, settings: PlanSettings, *, most_steps: int) -> Design:
     rows = int(_POOL_SHARE * left / (pace.token * settings.max_length))
     rows = METER_ROWS + min(max(rows, _LEAST_ROWS), _MOST_ROWS)
     left -= rows * settings.max_length * pace.token
-    for kind in _fullest_first(settings):
-        found = Design(steps=least, pool_rows=rows, **kind)
+    for rates, ranks in _fullest_first(settings):
+        found = Design(steps=least, rates=rates, ranks=ranks, pool_rows=rows)
         share = _SCREENING_SHARE * left / found.runs
         if pace.run(least) <= share:
             steps = _most(partial(_ends_within, pace, share), least, most_steps)
-            return Design(steps=steps, pool_rows=rows, **kind)
+            return replace(found, steps=steps)
     if found.runs * pace.run(least) <= left:
         return found
     needed = (60 * settings.minutes - left + found.runs * pace.run(least)) / 60
@@ -166,11 +166,10 @@ def readings(steps: int) -> int:
     return sum(keep.reads_after(step, steps) for step in range(1, steps)) + 1
 
 
-def _fullest_first(settings: PlanSettings) -> Sequence[dict[str, Any]]:
+def _fullest_first(settings: PlanSettings) -> Sequence[tuple[tuple[float, ...], tuple[int, ...]]]:
     """Rates and ranks. Ranks are dropped first: under a budget they matter less than the rate."""
     rates, ranks = settings.rates, settings.ranks
-    one_rank = {"rates": rates, "ranks": ranks[:1]}
-    return {"rates": rates, "ranks": ranks}, one_rank, {**one_rank, "rates": rates[:1]}
+    return (rates, ranks), (rates, ranks[:1]), (rates[:1], ranks[:1])
 
 
 def _ends_within(pace: Pace, seconds: float, steps: int) -> bool:

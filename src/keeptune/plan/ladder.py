@@ -12,12 +12,12 @@ import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any
 
 from keeptune.plan.design import Cell, Design, Setting
 from keeptune.plan.settings import LOWER_RATE
 from keeptune.train.bounds import HIGHEST
 from keeptune.train.budget.certificate import Verdict
+from keeptune.train.readings import Reading
 
 REPEATS = 4
 """Most runs of one setting and length, each with another order of the data."""
@@ -56,7 +56,7 @@ class Outcome:
     """Seconds from start to end."""
     memory: int
     """Peak memory in bytes: of the accelerator, or of the process so far."""
-    rows: list[dict[str, Any]]
+    rows: list[Reading]
     """Its readings."""
 
     @property

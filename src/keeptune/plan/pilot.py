@@ -9,12 +9,13 @@ import statistics
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, TypeVar
 
 import torch
+from pydantic import Field
 from transformers import TrainerCallback
 
 from keeptune.log import duration, logger
@@ -25,16 +26,46 @@ from keeptune.plan.design import Cell, Design, Pace, design, longest
 from keeptune.plan.ladder import Outcome, Stop, next_cell
 from keeptune.plan.settings import METER_ROWS, PlanSettings
 from keeptune.replay.generate import sample_pool
+from keeptune.report.codec import from_json, to_json
 from keeptune.runs.run import MODEL, task_rows, tune_or_resume
 from keeptune.runs.settings import TuneSettings
+from keeptune.stats import Interval
 from keeptune.storage import damaged_json
 from keeptune.train.budget.certificate import Verdict, read_certificate
-from keeptune.train.readings import FILE, read_rows
+from keeptune.train.readings import FILE, measured_loss, read_rows
 from keeptune.workspace import Steps
 
 _DELETE = "delete it and run the same command again: its content is measured again"
 _PROBE_STEPS = 3
 _PROBE_ROWS = 16
+_Kind = TypeVar("_Kind")
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Probed:
+    """The pace of this machine, and the steps in one pass over the data."""
+
+    pace: Pace
+    pass_steps: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Written:
+    """How long the pool took."""
+
+    seconds: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Ended:
+    """A run of the pilot: its certificate, seconds and memory."""
+
+    wall: float
+    memory: int
+    scale: float
+    kl: Interval
+    verdict: Verdict
+    lambda_: Annotated[float, Field(alias="lambda")]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,32 +95,35 @@ def pilot(settings: PlanSettings) -> Pilot:
         Interrupted, StorageError, Diverged: see `keeptune.errors`.
     """
     settings.workspace.check(settings.identity())
-    pace, pass_steps = _pace(settings)
-    limit = longest(pace, settings, pass_steps)
-    found = _once(settings, "design", lambda: asdict(design(pace, settings, most_steps=limit)))
-    with damaged_json(Steps(settings.folder).file("design"), _DELETE):
-        plan = Design(**{**found, "rates": tuple(found["rates"]), "ranks": tuple(found["ranks"])})
-    written = _once(settings, "pool-written", lambda: _grow_pool(settings, plan))
-    logger.info(f"Pilot: {duration(pace.spent + written['seconds'])} of {duration(60 * settings.minutes)} used so far")
-    work = _Work(settings=settings, spent=pace.spent + written["seconds"])
+    steps = Steps(settings.folder)
+    probed = _once(steps, "pace", _Probed, lambda: _probe(settings))
+    pace = probed.pace
+    limit = longest(pace, settings, probed.pass_steps)
+    plan = _once(steps, "design", Design, lambda: design(pace, settings, most_steps=limit))
+    spent = pace.spent + _once(steps, "pool-written", _Written, lambda: _grow_pool(settings, plan)).seconds
+    logger.info(f"Pilot: {duration(spent)} of {duration(60 * settings.minutes)} used so far")
+    work = _Work(settings=settings, spent=spent)
     while isinstance(cell := next_cell(work.done, plan, limit, work.fits, budget=settings.budget), Cell):
         work.do(cell)
-    measured: dict[str, Any] = {"pace": pace, "pass_steps": pass_steps, "seconds": work.spent}
-    return Pilot(done=work.done, design=plan, limit=limit, stop=cell, **measured)
+    return Pilot(
+        done=work.done,
+        design=plan,
+        pace=pace,
+        pass_steps=probed.pass_steps,
+        limit=limit,
+        stop=cell,
+        seconds=work.spent,
+    )
 
 
-def _once(settings: PlanSettings, name: str, compute: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-    return Steps(settings.folder).once(name, compute, bare=True, refuse_damaged=_DELETE)
+def _once(steps: Steps, name: str, kind: type[_Kind], compute: Callable[[], _Kind]) -> _Kind:
+    """A finished step, which is never measured again unasked."""
+    content = steps.once(name, lambda: to_json(compute(), kind), bare=True, refuse_damaged=_DELETE)
+    with damaged_json(steps.file(name), _DELETE):
+        return from_json(kind, content)
 
 
-def _pace(settings: PlanSettings) -> tuple[Pace, int]:
-    """The pace of this machine and the steps in one pass over the data, measured once."""
-    step = _once(settings, "pace", lambda: _probe(settings))
-    with damaged_json(Steps(settings.folder).file("pace"), _DELETE):
-        return Pace(**step["pace"]), int(step["pass_steps"])
-
-
-def _probe(settings: PlanSettings) -> dict[str, Any]:
+def _probe(settings: PlanSettings) -> _Probed:
     """Load everything, write the first replay rows, and time a few steps."""
     begin = time.monotonic()
     model, tokenizer = load_model(settings.model), load_tokenizer(settings.model)
@@ -112,9 +146,14 @@ def _probe(settings: PlanSettings) -> dict[str, Any]:
     clock = Clock()
     wall, _ = timed(run, "Probe", clock)
     shutil.rmtree(probe / MODEL, ignore_errors=True)
-    pace = {"step": clock.step, "reading": clock.reading, "token": per_token}
-    pace |= {"fixed": max(wall - clock.inside, 0.0), "spent": time.monotonic() - begin}
-    return {"pace": pace, "pass_steps": max(1, len(task.train) // settings.batch_size)}
+    pace = Pace(
+        step=clock.step,
+        reading=clock.reading,
+        fixed=max(wall - clock.inside, 0.0),
+        token=per_token,
+        spent=time.monotonic() - begin,
+    )
+    return _Probed(pace=pace, pass_steps=max(1, len(task.train) // settings.batch_size))
 
 
 def _write_pool(settings: PlanSettings, tokens: int, model: Any, tokenizer: Any) -> None:
@@ -122,12 +161,12 @@ def _write_pool(settings: PlanSettings, tokens: int, model: Any, tokenizer: Any)
     sample_pool(model, tokenizer, settings.pool, tokens=tokens, length=settings.max_length, seed=settings.seed)
 
 
-def _grow_pool(settings: PlanSettings, plan: Design) -> dict[str, Any]:
+def _grow_pool(settings: PlanSettings, plan: Design) -> _Written:
     """Write the missing rows of the pool."""
     begin = time.monotonic()
     model, tokenizer = load_model(settings.model), load_tokenizer(settings.model)
     _write_pool(settings, plan.pool_rows * settings.max_length, model, tokenizer)
-    return {"seconds": time.monotonic() - begin}
+    return _Written(seconds=time.monotonic() - begin)
 
 
 @dataclass(kw_only=True)
@@ -156,36 +195,42 @@ class _Work:
         if not steps.file("cell").is_file():
             to_come = f"about {duration(self._expected(cell))} of {duration(self.left)} left" if self.done else "first"
             logger.info(f"{label}: {cell}; {to_come}")
-        run = steps.once("cell", partial(self._run, cell, steps.folder, label), bare=True, refuse_damaged=_DELETE)
+        run = _once(steps, "cell", _Ended, partial(self._run, cell, steps.folder, label))
         with damaged_json(steps.file("cell"), _DELETE):
             rows = read_rows(steps.folder / FILE)
             last, first_step = rows[-1], rows[1]
             outcome = Outcome(
                 cell=cell,
-                task_loss=float(last["L_ft"]),
-                kl=float(run["kl"]["value"]),
-                verdict=Verdict(run["verdict"]),
-                kl_of_lambda=float(run["kl"]["value"]) / float(run["scale"]) ** 2,
-                lambda_=math.sqrt(float(first_step["lambda"]) * float(run["lambda"])),
-                step_seconds=float(last["seconds"]) / cell.steps,
-                wall=float(run["wall"]),
-                memory=int(run["memory"]),
+                task_loss=measured_loss(last),
+                kl=run.kl.value,
+                verdict=run.verdict,
+                # Near the base KL grows as the square of the change.
+                kl_of_lambda=run.kl.value / run.scale**2,
+                lambda_=math.sqrt(first_step["lambda"] * run.lambda_),
+                step_seconds=last["seconds"] / cell.steps,
+                wall=run.wall,
+                memory=run.memory,
                 rows=rows,
             )
         self.done.append(outcome)
         self.spent += outcome.wall
         self.since = time.monotonic()
 
-    def _run(self, cell: Cell, home: Path, label: str) -> dict[str, Any]:
+    def _run(self, cell: Cell, home: Path, label: str) -> _Ended:
         _, memory = timed(self.settings.tune_settings(home, **cell._asdict()), label)
         certificate = read_certificate(home)
         # Only the readings and the certificate are needed.
         shutil.rmtree(home / MODEL, ignore_errors=True)
         # With what lies between the runs.
         wall = time.monotonic() - self.since
-        told = {name: certificate[name] for name in ("kl", "verdict", "lambda")}
-        # Near the base KL grows as the square of the change.
-        return {"wall": wall, "memory": memory, "scale": certificate.get("scale", 1.0), **told}
+        return _Ended(
+            wall=wall,
+            memory=memory,
+            scale=certificate.scale,
+            kl=certificate.kl,
+            verdict=certificate.verdict,
+            lambda_=certificate.lambda_,
+        )
 
     def _steps(self, cell: Cell) -> Steps:
         return Steps(self.settings.folder / "cells" / cell.name(self.settings.budget))

@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 import shlex
 import sys
-from collections.abc import Mapping
-from typing import Any
+from typing import Literal
 
 from matplotlib.figure import Figure
 
 from keeptune.log import duration
 from keeptune.plan.design import PASSES
+from keeptune.plan.document import Chosen, PlanDocument
 from keeptune.plan.ladder import REPEATS, Stop
 from keeptune.plan.pilot import Pilot
 from keeptune.plan.predict import FARTHEST, WIDEST
@@ -32,7 +32,7 @@ def run_file(settings: PlanSettings, steps: int) -> str:
     return "\n".join(lines) + "\n"
 
 
-def command(settings: PlanSettings, chosen: dict[str, Any]) -> str:
+def command(settings: PlanSettings, chosen: Chosen) -> str:
     """The command of the planned run, quoted for a shell."""
     words = ["keeptune", "tune", settings.model, settings.data, "--out", "run"]
     words += ["--config", str(settings.folder / RUN), "--lora", str(chosen["rank"]), "--steps", str(chosen["steps"])]
@@ -41,12 +41,12 @@ def command(settings: PlanSettings, chosen: dict[str, Any]) -> str:
     return shlex.join(words)
 
 
-def print_plan(plan: dict[str, Any]) -> None:
+def print_plan(plan: PlanDocument) -> None:
     """The plan on standard output."""
     sys.stdout.write("\n".join(lines(plan)) + "\n")
 
 
-def lines(plan: dict[str, Any]) -> list[str]:
+def lines(plan: PlanDocument) -> list[str]:
     """The plan in lines; intervals are of 90 %."""
     settings, chosen, pilot = plan["settings"], plan["plan"], plan["pilot"]
     broken = f"{chosen['of'] - chosen['kept']} of {chosen['of']} pilot runs at this setting broke the budget"
@@ -64,7 +64,7 @@ def lines(plan: dict[str, Any]) -> list[str]:
     ]
 
 
-def notes(chosen: dict[str, Any], pilot: Pilot, settings: PlanSettings) -> list[str]:
+def notes(chosen: Chosen, pilot: Pilot, settings: PlanSettings) -> list[str]:
     """Caveats: what limits the plan's length, how far it extrapolates, what was not compared, why the pilot ended."""
     steps, measured = chosen["steps"], chosen["longest_run"]
     caveats = []
@@ -97,24 +97,24 @@ def _number(values: list[float], digits: int = 3) -> str:
     return format_interval(dict(zip(("value", "low", "high"), values, strict=True)), f".{digits}f")
 
 
-def figure(plan: Mapping[str, Any]) -> Figure:
-    """Two panels of the content of `plan.json`: task loss and certified KL of the pilot's runs by their steps, and the
-    plan with its intervals."""
+def figure(plan: PlanDocument) -> Figure:
+    """Two panels: task loss and certified KL of the pilot's runs by their steps, and the plan with its intervals."""
     chosen, budget = plan["plan"], plan["settings"]["budget"]
     with style():
         drawn = Figure(figsize=(PAGE, 3.0))
         panels = drawn.subplots(1, 2)
         runs = [run for run in plan["pilot"]["runs"] if run["counts"]]
         settings = list(dict.fromkeys((run["rank"], run["rate"]) for run in runs))
-        for panel, name in zip(panels, ("task_loss", "KL"), strict=True):
+        names: tuple[Literal["task_loss", "KL"], ...] = ("task_loss", "KL")
+        for panel, name in zip(panels, names, strict=True):
             for place, (rank, rate) in enumerate(settings):
                 own = [run for run in runs if (run["rank"], run["rate"]) == (rank, rate)]
-                look: dict[str, Any] = {"color": COLOURS[place % len(COLOURS)], "marker": MARKS[place % len(MARKS)]}
-                label = f"rank {rank}, rate {rate:g}"
+                color, marker = COLOURS[place % len(COLOURS)], MARKS[place % len(MARKS)]
+                look = {"linestyle": "none", "markersize": 3, "color": color, "marker": marker}
                 points = [run["steps"] for run in own], [run[name] for run in own]
-                panel.plot(*points, linestyle="none", markersize=3, label=label, **look)
+                panel.plot(*points, label=f"rank {rank}, rate {rate:g}", **look)
             value, low, high = chosen[name]
-            star: dict[str, Any] = {"marker": "*", "markersize": 8, "linestyle": "none", "color": BLUE, "zorder": 4}
+            star = {"marker": "*", "markersize": 8, "linestyle": "none", "color": BLUE, "zorder": 4}
             error = [[value - low], [high - value]]
             panel.errorbar([chosen["steps"]], [value], yerr=error, label="the plan (90 %)", **star)
             panel.set_xscale("log", base=2)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import statistics
 from dataclasses import asdict
-from typing import Any
+from typing import cast
 
 from keeptune.plan.design import replay_tokens, run_seconds
+from keeptune.plan.document import Asked, Chosen, PilotRecord, PilotRun, PlanDocument
 from keeptune.plan.ladder import Outcome, lengths, of, valid
 from keeptune.plan.pilot import Pilot, pilot
 from keeptune.plan.predict import Plan, plan_from
@@ -16,9 +17,10 @@ from keeptune.plot_style import save
 from keeptune.storage import write_json, write_text
 from keeptune.system import provenance
 from keeptune.train.bounds import HIGHEST
+from keeptune.train.readings import measured_loss
 
 
-def plan(settings: PlanSettings) -> dict[str, Any]:
+def plan(settings: PlanSettings) -> PlanDocument:
     """Plan a run. Writes plan.json, run.toml and a figure of the pilot, and returns the content of plan.json.
 
     Raises:
@@ -26,11 +28,16 @@ def plan(settings: PlanSettings) -> dict[str, Any]:
         SourceError, OutputExists, StorageError, Diverged, Interrupted: see `keeptune.errors`.
     """
     finished = pilot(settings)
-    chosen = _as_dict(settings, finished, plan_from(finished.done, finished.limit, settings.budget))
-    result: dict[str, Any] = {**provenance(settings.seed), "settings": asdict(settings)}
-    result |= {"pilot": _pilot_dict(finished), "plan": chosen}
-    # The command of the plan, in the place of the one that made it.
-    result |= {"command": command(settings, chosen), "notes": notes(chosen, finished, settings)}
+    chosen = _chosen(settings, finished, plan_from(finished.done, finished.limit, settings.budget))
+    result: PlanDocument = {
+        **provenance(settings.seed),
+        "settings": cast(Asked, asdict(settings)),
+        "pilot": _pilot_record(finished),
+        "plan": chosen,
+        "notes": notes(chosen, finished, settings),
+    }
+    # In the place of the command that made the plan.
+    result["command"] = command(settings, chosen)
     write_text(settings.folder / RUN, run_file(settings, chosen["steps"]))
     write_json(settings.folder / "plan.json", result)
     for suffix in ("svg", "png"):
@@ -38,13 +45,14 @@ def plan(settings: PlanSettings) -> dict[str, Any]:
     return result
 
 
-def _as_dict(settings: PlanSettings, finished: Pilot, chosen: Plan) -> dict[str, Any]:
+def _chosen(settings: PlanSettings, finished: Pilot, chosen: Plan) -> Chosen:
     setting, steps, task_loss, kl = chosen
     longest = of(finished.done, setting, lengths(finished.done, setting)[-1])
     rights = [run.right_lambda(settings.budget) for run in longest]
     step = statistics.fmean(run.step_seconds for run in longest)
     return {
-        **setting._asdict(),
+        "rank": setting.rank,
+        "rate": setting.rate,
         "steps": steps,
         "lambda": float(f"{min(statistics.geometric_mean(rights), HIGHEST):.2g}"),
         "replay_tokens": replay_tokens(settings, steps),
@@ -58,18 +66,33 @@ def _as_dict(settings: PlanSettings, finished: Pilot, chosen: Plan) -> dict[str,
     }
 
 
-def _pilot_dict(finished: Pilot) -> dict[str, Any]:
+def _pilot_record(finished: Pilot) -> PilotRecord:
     return {
-        "runs": [_run_dict(run, counts=run in valid(finished.done)) for run in finished.done],
-        "base_task_loss": float(finished.done[0].rows[0]["L_ft"]),
+        "runs": [_pilot_run(run, counts=run in valid(finished.done)) for run in finished.done],
+        "base_task_loss": measured_loss(finished.done[0].rows[0]),
         "design": asdict(finished.design),
         "pace": asdict(finished.pace),
-        **{name: getattr(finished, name) for name in ("pass_steps", "limit", "stop", "seconds")},
+        "pass_steps": finished.pass_steps,
+        "limit": finished.limit,
+        "stop": finished.stop,
+        "seconds": finished.seconds,
         "memory": max(run.memory for run in finished.done),
     }
 
 
-def _run_dict(run: Outcome, *, counts: bool) -> dict[str, Any]:
-    names = ("task_loss", "verdict", "wall", "memory")
-    row = {**run.cell._asdict(), **{name: getattr(run, name) for name in names}}
-    return row | {"KL": run.kl, "lambda": run.lambda_, "counts": counts, "readings": run.rows}
+def _pilot_run(run: Outcome, *, counts: bool) -> PilotRun:
+    return {
+        "rank": run.cell.rank,
+        "rate": run.cell.rate,
+        "steps": run.cell.steps,
+        "order": run.cell.order,
+        "start": run.cell.start,
+        "task_loss": run.task_loss,
+        "verdict": run.verdict,
+        "wall": run.wall,
+        "memory": run.memory,
+        "KL": run.kl,
+        "lambda": run.lambda_,
+        "counts": counts,
+        "readings": run.rows,
+    }

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
 from keeptune.data.rows import ROW_LENGTH, SEED
 from keeptune.errors import ConfigError
@@ -17,6 +18,18 @@ HELD_OUT_ROWS = 16
 LOWER_RATE = 0.3
 _LEAST_RANK = 16
 _READINGS = 4
+
+
+class Shared(TypedDict):
+    """Fields of `TuneSettings` that the pilot and the planned run share."""
+
+    batch_size: int
+    max_length: int
+    replay_length: int
+    drift_rows: int
+    held_out_rows: int
+    seed: int
+    skip_bad_rows: bool
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,16 +106,17 @@ class PlanSettings:
             return (self.learning_rate,)
         return DEFAULT_LR["lora"], LOWER_RATE * DEFAULT_LR["lora"]
 
-    def identity(self) -> dict[str, Any]:
+    def identity(self) -> Mapping[str, object]:
         """The settings that a folder depends on. Runs of another budget stand beside those of the first."""
         free = ("out", "budget", "minutes", "hours")
         return {name: value for name, value in asdict(self).items() if name not in free}
 
-    def shared(self) -> dict[str, Any]:
-        """Fields of `TuneSettings` that the pilot and the planned run share."""
-        rows = {"batch_size": self.batch_size, "max_length": self.max_length, "replay_length": self.max_length}
+    def shared(self) -> Shared:
+        """What pilot and plan share."""
         return {
-            **rows,
+            "batch_size": self.batch_size,
+            "max_length": self.max_length,
+            "replay_length": self.max_length,
             "drift_rows": METER_ROWS,
             "held_out_rows": HELD_OUT_ROWS,
             "seed": self.seed,
@@ -116,10 +130,21 @@ class PlanSettings:
             order: number of the order of the task rows. The planned command has order 0, and no run of the pilot has.
             start: λ at the first step.
         """
-        run: dict[str, Any] = {"lora": rank, "learning_rate": rate, "lambda_": start, "steps": steps}
-        run |= {"budget": self.budget, "drift_every": reading_every(steps), "checkpoint_every": 0}
-        run |= {"replay": str(self.pool), "sft": {"data_seed": self.seed + order}}
-        return TuneSettings(model=self.model, data=self.data, out=str(out), **run, **self.shared())
+        return TuneSettings(
+            model=self.model,
+            data=self.data,
+            out=str(out),
+            lora=rank,
+            learning_rate=rate,
+            lambda_=start,
+            steps=steps,
+            budget=self.budget,
+            drift_every=reading_every(steps),
+            checkpoint_every=0,
+            replay=str(self.pool),
+            sft={"data_seed": self.seed + order},
+            **self.shared(),
+        )
 
 
 def reading_every(steps: int) -> int:

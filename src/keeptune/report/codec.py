@@ -23,7 +23,7 @@ def _adapter(kind: Hashable) -> TypeAdapter[Any]:
 
 def to_json(value: object, kind: Any = None) -> JsonValue:
     """A value as JSON has it; `kind` is its type where that is not its class, such as `list[Passage]`."""
-    return cast(JsonValue, _adapter(cast(Hashable, kind or type(value))).dump_python(value, mode="json"))
+    return cast(JsonValue, _adapter(cast(Hashable, kind or type(value))).dump_python(value, mode="json", by_alias=True))
 
 
 def from_json(kind: type[Kind], content: JsonValue | bytes) -> Kind:

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 
 from keeptune.runs.settings import TuneSettings
-from keeptune.train.budget.certificate import describe
+from keeptune.train.budget.certificate import Certificate, describe
+from keeptune.train.readings import Reading
 
 
 def card(
     settings: TuneSettings,
-    first: dict[str, Any],
-    last: dict[str, Any],
-    certificate: dict[str, Any] | None = None,
+    first: Reading,
+    last: Reading,
+    certificate: Certificate | None = None,
     pool_text: str = "self",
     bad_rows: int = 0,
     base: str | None = None,
@@ -35,7 +34,7 @@ def card(
     if settings.lambda_ == 0.0:
         method = "plain fine-tuning (λ = 0)"
     if certificate is not None:
-        method = f"{replay}, λ steered from {settings.lambda_:g} to {certificate['lambda']:.3g} by a budget"
+        method = f"{replay}, λ steered from {settings.lambda_:g} to {certificate.lambda_:.3g} by a budget"
     certified = "" if certificate is None else f"\n{describe(certificate)}\n"
     saved = f"Saved in {str(dtype).removeprefix('torch.')}."
     if quantization is not None:

@@ -3,17 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from typing_extensions import TypedDict  # pydantic reads typing's from Python 3.12 on
 
 Array = npt.NDArray[np.float64]
 
 LEVEL = 0.95
 MIN_DOCUMENTS = 12
 """Fewer documents are too few for a verdict: below, intervals hold the truth in less than 93 % of some kinds."""
+
+
+class IntervalRow(TypedDict):
+    """An `Interval` for JSON."""
+
+    value: float
+    low: float | None
+    high: float | None
+    documents: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,9 +35,9 @@ class Interval:
     high: float | None
     documents: int  # or items behind it
 
-    def as_dict(self) -> dict[str, Any]:
+    def as_dict(self) -> IntervalRow:
         """For JSON."""
-        return asdict(self)
+        return {"value": self.value, "low": self.low, "high": self.high, "documents": self.documents}
 
     def ends(self) -> dict[str, Any]:
         """For JSON, without the number of documents: `value`, `low`, `high`."""

@@ -21,7 +21,7 @@ _EXAMPLES = "write --stop-if-forecast kl=0.05, l_f_rise=0.1 or l_ft=1.8 (nats pe
 class ForecastBound(NamedTuple):
     """The most that a measure may be forecast to end at, nats per token."""
 
-    measure: str
+    measure: Measure
     limit: float
 
     def __str__(self) -> str:

@@ -21,6 +21,7 @@ from keeptune.replay.batch import ReplayBatch
 from keeptune.replay.pool import ReplayPool
 from keeptune.replay.teachers import Teacher
 from keeptune.train.config import KeepConfig
+from keeptune.train.readings import Reading
 
 _Result = TypeVar("_Result")
 
@@ -102,7 +103,7 @@ class Window:
 class Listener(Protocol):
     """Is told each reading of drift and may add to its row, in the order of the context's list."""
 
-    def on_reading(self, row: dict[str, Any], state: Any) -> None:
+    def on_reading(self, row: Reading, state: Any) -> None:
         """All processes call it with the row about to be written, and the trainer's state."""
         ...
 

@@ -4,30 +4,90 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, NotRequired
+
+from typing_extensions import TypedDict  # pydantic reads typing's from Python 3.12 on
 
 from keeptune.errors import SourceError
+from keeptune.report.codec import JsonValue, from_json
 from keeptune.storage import append_line, read_lines, write_text
 
 FILE = "runs.jsonl"
 
 
-def append_row(path: Path, row: dict[str, Any]) -> None:
+class Ends(TypedDict):
+    """A forecast with its 90 % interval, nats per token."""
+
+    value: float
+    low: float
+    high: float
+
+
+class Forecast(TypedDict):
+    """Where a run will end, as one of its rows says: of each measure an interval, or why there is none."""
+
+    share: float
+    """Of the run, at which it was made."""
+    l_ft: Ends | str
+    l_f_rise: Ends | str
+    kl: Ends | str
+    beyond: NotRequired[list[str]]
+    """The bounds that the whole interval lies beyond."""
+    stop: NotRequired[str | None]
+    """Why to end the run: the reading before was beyond the same bound."""
+
+
+Lambda = TypedDict("Lambda", {"lambda": float})
+"""A key that no class can name."""
+
+
+class Reading(Lambda):
+    """A row of `runs.jsonl`; losses and KL in nats per token. `DriftCallback` says what the fields are."""
+
+    step: int
+    P: int
+    N: int
+    L_ft: float | None
+    L_ft_on: str
+    L_f: float
+    L_f_base: float
+    L_f_on: str
+    KL: float
+    replay_tokens: int
+    task_tokens: int
+    seconds: float
+    tokens_per_second: float | None
+    seed: int
+    objective: str
+    learning_rate: float
+    base: str
+    machine: str
+    device: str
+    versions: dict[str, str]
+    budget: NotRequired[float]
+    model_step: NotRequired[int]
+    forecast: NotRequired[Forecast | None]
+
+
+def append_row(path: Path, row: Reading) -> None:
     """Append one reading."""
     append_line(path, json.dumps(row, allow_nan=False))
 
 
-def read_rows(path: Path) -> list[dict[str, Any]]:
+def read_rows(path: Path) -> list[Reading]:
     """All readings of a run, in the order of writing; a last line cut short by a kill is left out.
 
     Raises:
         SourceError: a line in the middle is not JSON, or is no reading.
     """
-    rows = read_lines(path) if path.is_file() else []
-    for number, row in enumerate(rows, start=1):
-        if not isinstance(row, dict) or "step" not in row:
-            raise SourceError(f"{path} is damaged: line {number} is not a reading", "start the run anew (--overwrite)")
-    return rows
+    return [_reading(path, number, row) for number, row in _lines(path)]
+
+
+def measured_loss(row: Reading) -> float:
+    """The task loss of a row. Raises `SourceError` if the run did not measure it."""
+    if row["L_ft"] is None:
+        raise SourceError(f"the reading of step {row['step']} has no L_ft", "run it with held-out documents")
+    return row["L_ft"]
 
 
 def keep_earlier_run(path: Path) -> None:
@@ -42,8 +102,21 @@ def keep_earlier_run(path: Path) -> None:
 
 def rewind(path: Path, step: int) -> None:
     """Drop the readings after `step`, and that of a best model, which the run will take again."""
-    kept = [row for row in read_rows(path) if row["step"] <= step and "model_step" not in row]
+    rows = [(_reading(path, number, row), row) for number, row in _lines(path)]
+    kept = [row for reading, row in rows if reading["step"] <= step and "model_step" not in reading]
     write_text(path, "".join(json.dumps(row) + "\n" for row in kept))
+
+
+def _lines(path: Path) -> list[tuple[int, JsonValue]]:
+    return list(enumerate(read_lines(path), start=1)) if path.is_file() else []
+
+
+def _reading(path: Path, number: int, row: JsonValue) -> Reading:
+    try:
+        return from_json(Reading, row)
+    except ValueError as error:
+        what = f"{path} is damaged: line {number} is not a reading ({error})"
+        raise SourceError(what, "start the run anew (--overwrite)") from error
 
 
 def saved_step(args: Any, state: Any) -> int:

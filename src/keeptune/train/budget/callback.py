@@ -20,7 +20,7 @@ from keeptune.train.budget.scale import scale_change, scale_to
 from keeptune.train.context import KeepContext
 from keeptune.train.distributed import sum_over_ranks
 from keeptune.train.drift import read_drift
-from keeptune.train.readings import saved_step
+from keeptune.train.readings import Reading, saved_step
 
 # The name under which checkpoints have kept the state since the first version.
 _STATE = "keeptune_budget"
@@ -59,7 +59,7 @@ class BudgetCallback(TrainerCallback):
             self._scale(kwargs["model"])
         state.stateful_callbacks[_STATE] = controller.export()
 
-    def on_reading(self, row: dict[str, Any], state: Any) -> None:
+    def on_reading(self, row: Reading, state: Any) -> None:
         """Tell the controller the KL of rows that are never trained on: the reading's, unless it is of another text."""
         context, controller = self.context, self._started()
         kl = row["KL"] if context.budget_rows is None else read_drift(context, context.budget_rows)["kl"]
@@ -83,7 +83,7 @@ class BudgetCallback(TrainerCallback):
             certificate = certify(self.context, step=saved_step(args, state), scale=controller.state.scale)
         model.train(was_training)
         if state.is_world_process_zero:
-            write_json(Path(args.output_dir) / FILE, certificate)
+            write_json(Path(args.output_dir) / FILE, certificate.as_dict())
             logger.info(describe(certificate))
 
     def _scale(self, model: Any) -> None:

@@ -5,16 +5,19 @@ The rows on which drift is read steer λ (`keeptune.train.budget.callback`), so 
 
 from __future__ import annotations
 
+from dataclasses import asdict, dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import Any
+from typing import Annotated
 
 import numpy as np
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 
 from keeptune.errors import ConfigError
 from keeptune.objective.drift import MEASURES
+from keeptune.report.codec import from_json
 from keeptune.stats import MIN_DOCUMENTS, Interval, bootstrap_ratio, format_interval
 from keeptune.storage import damaged_json, read_json
 from keeptune.system import versions
@@ -44,7 +47,35 @@ _ADVICE = {
 }
 
 
-def certify(context: KeepContext, *, step: int, scale: float) -> dict[str, Any]:
+@dataclass(frozen=True, kw_only=True)
+class Certificate:
+    """What certificate.json holds."""
+
+    budget: float
+    kl: Interval
+    """KL(base‖tuned) in nats per token, with its interval over rows."""
+    verdict: Verdict
+    rule: str = RULE
+    """In words, how the verdict follows."""
+    tokens: int
+    """That were read."""
+    lambda_: Annotated[float, Field(alias="lambda")]
+    """At the end."""
+    step: int
+    """Optimizer steps that the model has taken."""
+    scale: float = 1.0
+    """What the change of its weights was scaled by; version 0.1 scaled nothing."""
+    base: str
+    """Fingerprint of the base."""
+    seed: int
+    versions: dict[str, str]
+
+    def as_dict(self) -> dict[str, object]:
+        """For JSON."""
+        return {name.rstrip("_"): value for name, value in asdict(self).items()}
+
+
+def certify(context: KeepContext, *, step: int, scale: float) -> Certificate:
     """Read the model as it is now and say whether it is within the budget. All processes must call it.
 
     The model must be in evaluation mode, without gradients.
@@ -52,10 +83,6 @@ def certify(context: KeepContext, *, step: int, scale: float) -> dict[str, Any]:
     Args:
         step: optimizer steps that the model has taken.
         scale: what the change of its weights was scaled by.
-
-    Returns:
-        For JSON: `budget`; `kl`, nats per token, with its interval over rows; `verdict` by `rule`; `tokens` read;
-        `lambda` and `step` at the end; and what made it.
     """
     batch = context.certificate_rows
     if batch is None or context.keep.budget is None:
@@ -67,22 +94,21 @@ def certify(context: KeepContext, *, step: int, scale: float) -> dict[str, Any]:
     kl_RT = context.host.call(values)[:, MEASURES.index("kl")].double().reshape(batch.targets_BT.shape)
     rows, length = kl_RT.shape
     kl = bootstrap_ratio(kl_RT.sum(dim=1).numpy(), np.full(rows, float(length)), least=0.0)
-    return {
-        "budget": context.keep.budget,
-        "kl": kl.as_dict(),
-        "verdict": verdict(kl, context.keep.budget),
-        "rule": RULE,
-        "tokens": rows * length,
-        "lambda": context.lambda_,
-        "step": step,
-        "scale": scale,
-        "base": context.base,
-        "seed": context.host.seed,
-        "versions": versions(),
-    }
+    return Certificate(
+        budget=context.keep.budget,
+        kl=kl,
+        verdict=verdict(kl, context.keep.budget),
+        tokens=rows * length,
+        lambda_=context.lambda_,
+        step=step,
+        scale=scale,
+        base=context.base,
+        seed=context.host.seed,
+        versions=versions(),
+    )
 
 
-def read_certificate(folder: Path) -> dict[str, Any]:
+def read_certificate(folder: Path) -> Certificate:
     """The certificate in a run's folder.
 
     Raises:
@@ -90,12 +116,12 @@ def read_certificate(folder: Path) -> dict[str, Any]:
     """
     file = folder / FILE
     fix = f"delete {file} and resume the run: it certifies again"
-    certificate: dict[str, Any] = read_json(file, fix)
     with damaged_json(file, fix):
+        content = read_json(file, fix)
         # Version 0.1 wrote a sentence that began with "not sure".
-        said = str(certificate["verdict"])
-        certificate["verdict"] = Verdict.INCONCLUSIVE if said.startswith("not sure") else Verdict(said)
-    return certificate
+        if str(content["verdict"]).startswith("not sure"):
+            content["verdict"] = Verdict.INCONCLUSIVE
+        return from_json(Certificate, content)
 
 
 def verdict(kl: Interval, budget: float) -> Verdict:
@@ -107,12 +133,11 @@ def verdict(kl: Interval, budget: float) -> Verdict:
     return Verdict.BROKEN if kl.low > budget else Verdict.INCONCLUSIVE
 
 
-def describe(certificate: dict[str, Any]) -> str:
+def describe(certificate: Certificate) -> str:
     """The certificate as one line."""
-    kl, verdict_ = certificate["kl"], Verdict(certificate["verdict"])
-    scale = certificate.get("scale", 1.0)  # version 0.1 scaled nothing
+    kl, scale = certificate.kl, certificate.scale
     scaled = f" The change of the weights was scaled by {scale:.3f} after the last step." if scale != 1.0 else ""
     return (
-        f"Budget of {certificate['budget']:g} nats per token: {verdict_}{_ADVICE[verdict_]}. "
-        f"KL(base‖tuned) {format_interval(kl)} on {kl['documents']} rows that were used for nothing else.{scaled}"
+        f"Budget of {certificate.budget:g} nats per token: {certificate.verdict}{_ADVICE[certificate.verdict]}. "
+        f"KL(base‖tuned) {format_interval(kl.ends())} on {kl.documents} rows that were used for nothing else.{scaled}"
     )

@@ -17,7 +17,7 @@ from keeptune.system import versions
 from keeptune.train.context import KeepContext
 from keeptune.train.distributed import all_agree, sum_over_ranks
 from keeptune.train.drift import read_drift
-from keeptune.train.readings import FILE, append_row, keep_earlier_run, read_rows, rewind, saved_step
+from keeptune.train.readings import FILE, Reading, append_row, keep_earlier_run, read_rows, rewind, saved_step
 
 # A base that computes as it did when it wrote the pool reads less from itself.
 _NOISE_FLOOR = 1e-3
@@ -40,23 +40,11 @@ class DriftCallback(TrainerCallback):
     def __init__(self, context: KeepContext) -> None:
         self.context = context
         self.path = context.host.output_dir / FILE
-        self.last_row: dict[str, Any] | None = None
+        self.last_row: Reading | None = None
         self._trained = False
         self._seconds = 0.0
         self._tokens_before = 0
         self._since = 0.0
-        host, keep = context.host, context.keep
-        self._provenance = {
-            "seed": host.seed,
-            "objective": keep.objective,
-            "learning_rate": host.learning_rate,
-            "base": context.base,
-            "machine": platform.machine(),
-            "device": str(host.device),
-            "versions": versions(),
-        }
-        if keep.budget is not None:
-            self._provenance["budget"] = keep.budget
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Read once before the first step; after a resume, drop the readings that will be taken again."""
@@ -131,7 +119,7 @@ class DriftCallback(TrainerCallback):
                 return
             row = self._row(model, state, drift, task_loss)
             if model_step is not None:
-                row |= {"N": model_step, "model_step": model_step}
+                row["N"] = row["model_step"] = model_step
             self.last_row = row
             for listener in context.listeners if model_step is None else ():
                 listener.on_reading(row, state)
@@ -139,11 +127,11 @@ class DriftCallback(TrainerCallback):
         if context.host.is_main:
             append_row(self.path, row)
 
-    def _row(self, model: nn.Module, state: Any, drift: dict[str, float], task_loss: float | None) -> dict[str, Any]:
-        context, seconds = self.context, self._seconds
-        tokens = self._tokens_before + context.host.tokens_seen()
-        trains_on_replay = context.pool is not None and context.keep.lambda_ > 0
-        return {
+    def _row(self, model: nn.Module, state: Any, drift: dict[str, float], task_loss: float | None) -> Reading:
+        context, host, keep, seconds = self.context, self.context.host, self.context.keep, self._seconds
+        tokens = self._tokens_before + host.tokens_seen()
+        trains_on_replay = context.pool is not None and keep.lambda_ > 0
+        row: Reading = {
             "step": state.global_step,
             "P": trained_by_text(model),
             "N": state.global_step,
@@ -158,8 +146,17 @@ class DriftCallback(TrainerCallback):
             "task_tokens": tokens,
             "seconds": round(seconds, 3),
             "tokens_per_second": round(tokens / seconds, 1) if seconds and tokens else None,
-            **self._provenance,
+            "seed": host.seed,
+            "objective": keep.objective,
+            "learning_rate": host.learning_rate,
+            "base": context.base,
+            "machine": platform.machine(),
+            "device": str(host.device),
+            "versions": versions(),
         }
+        if keep.budget is not None:
+            row["budget"] = keep.budget
+        return row
 
     def _train_loss(self) -> float | None:
         """The last step's task loss over all processes; None before the first step."""

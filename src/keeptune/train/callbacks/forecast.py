@@ -19,12 +19,12 @@ from keeptune.laws.joint.fit import JointFit
 from keeptune.laws.joint.record import read_laws
 from keeptune.log import logger
 from keeptune.stats import format_interval
-from keeptune.train.bounds import MEASURES, ForecastBound, parse_bounds
+from keeptune.train.bounds import ForecastBound, parse_bounds
 from keeptune.train.context import KeepContext
 from keeptune.train.distributed import all_agree
-from keeptune.train.readings import FILE, read_rows
+from keeptune.train.readings import FILE, Ends, Forecast, Reading, read_rows
 
-_SHOWN = {"l_ft": "loss", "l_f_rise": "L_f +", "kl": "KL"}
+_SHOWN: dict[Measure, str] = {"l_ft": "loss", "l_f_rise": "L_f +", "kl": "KL"}
 
 
 class ForecastCallback(TrainerCallback):
@@ -42,7 +42,7 @@ class ForecastCallback(TrainerCallback):
         self._step = -1
         self._reason: str | None = None
 
-    def on_reading(self, row: dict[str, Any], state: Any) -> None:
+    def on_reading(self, row: Reading, state: Any) -> None:
         """Add the forecast to the row; only the main process has the readings before it."""
         if not self.context.host.is_main:
             self._step, self._reason = row["step"], None
@@ -86,12 +86,12 @@ def law_of(path: str, base: str) -> JointFit:
 
 
 def forecast_row(
-    rows: Sequence[dict[str, Any]],
+    rows: Sequence[Reading],
     end: int,
     rates: Sequence[float] | str,
     bounds: Sequence[ForecastBound] = (),
     law: JointFit | None = None,
-) -> dict[str, Any] | None:
+) -> Forecast | None:
     """What the last of some rows of `runs.jsonl` says of the run's end, for its own `forecast`.
 
     Args:
@@ -102,21 +102,20 @@ def forecast_row(
         law: of earlier runs, from which L_ft and L_f are then forecast.
 
     Returns:
-        None at the first and the last step. Else `share` of the run at which it was made; `l_ft`, `l_f_rise` and `kl`,
-        each with `value`, `low` and `high` of a 90 % interval, nats per token, or the text that says why there is none;
-        with bounds, those that the whole interval is `beyond`, and why to `stop`, if the reading before was beyond the
-        same bound.
+        None at the first and the last step. `beyond` and `stop` are there with bounds only.
     """
     step = rows[-1]["step"]
     if step == 0 or step >= end:
         return None
-    found: dict[str, Any] = {"share": round(step / end, 4)}
     early = f"a forecast needs a quarter of the run, and step {step} of {end} is {step / end:.1%}"
     why_none = early if step < FIRST_SHARE * end else rates
-    for measure in MEASURES:
-        found[measure] = why_none if isinstance(why_none, str) else _one(rows, measure, end, why_none)
+
+    def of(measure: Measure) -> Ends | str:
+        return why_none if isinstance(why_none, str) else _one(rows, measure, end, why_none)
+
+    found: Forecast = {"share": round(step / end, 4), "l_ft": of("l_ft"), "l_f_rise": of("l_f_rise"), "kl": of("kl")}
     if law is not None:
-        found |= _with_law(law, rows, end)
+        found["l_ft"], found["l_f_rise"] = _with_law(law, rows, end)
     if bounds:
         found["beyond"] = [str(bound) for bound in bounds if _surely_beyond(found, bound)]
         before = rows[-2].get("forecast") if len(rows) > 1 else None
@@ -125,7 +124,7 @@ def forecast_row(
     return found
 
 
-def _one(rows: Sequence[dict[str, Any]], measure: Measure, end: int, rates: Sequence[float]) -> dict[str, float] | str:
+def _one(rows: Sequence[Reading], measure: Measure, end: int, rates: Sequence[float]) -> Ends | str:
     values = [_value(row, measure) for row in rows]
     base = values[0] if rows[0]["step"] == 0 else None
     try:
@@ -142,7 +141,8 @@ def _one(rows: Sequence[dict[str, Any]], measure: Measure, end: int, rates: Sequ
     return _rounded(said)
 
 
-def _with_law(law: JointFit, rows: Sequence[dict[str, Any]], end: int) -> dict[str, dict[str, float] | str]:
+def _with_law(law: JointFit, rows: Sequence[Reading], end: int) -> tuple[Ends | str, Ends | str]:
+    """Of L_ft, and of the rise of L_f."""
     L_ft = [math.nan if row["L_ft"] is None else row["L_ft"] for row in rows]
     base = rows[-1]["L_f_base"]
     try:
@@ -155,27 +155,27 @@ def _with_law(law: JointFit, rows: Sequence[dict[str, Any]], end: int) -> dict[s
             end=end,
         )
     except ConfigError as error:
-        return {"l_ft": error.what, "l_f_rise": error.what}
+        return error.what, error.what
     rise = Prediction(*(value - base for value in forgetting))
-    return {"l_ft": _rounded(task), "l_f_rise": _rounded(rise)}
+    return _rounded(task), _rounded(rise)
 
 
-def _rounded(said: Prediction) -> dict[str, float]:
-    return {name: round(number, 6) for name, number in said._asdict().items()}
+def _rounded(said: Prediction) -> Ends:
+    return {"value": round(said.value, 6), "low": round(said.low, 6), "high": round(said.high, 6)}
 
 
-def _value(row: dict[str, Any], measure: str) -> float | None:
-    value: float | None = {"l_ft": row["L_ft"], "l_f_rise": row["L_f"] - row["L_f_base"], "kl": row["KL"]}[measure]
-    return value
+def _value(row: Reading, measure: Measure) -> float | None:
+    return {"l_ft": row["L_ft"], "l_f_rise": row["L_f"] - row["L_f_base"], "kl": row["KL"]}[measure]
 
 
-def _surely_beyond(found: dict[str, Any] | None, bound: ForecastBound) -> bool:
-    said = found.get(bound.measure) if found else None
-    return isinstance(said, dict) and bool(said["low"] > bound.limit)
+def _surely_beyond(found: Forecast | None, bound: ForecastBound) -> bool:
+    said = None if found is None else found[bound.measure]
+    return isinstance(said, dict) and said["low"] > bound.limit
 
 
-def _reason(found: dict[str, Any], bound: ForecastBound) -> str:
-    ends = format_interval(found[bound.measure], ".4g")
+def _reason(found: Forecast, bound: ForecastBound) -> str:
+    said = found[bound.measure]
+    ends = said if isinstance(said, str) else format_interval(said, ".4g")
     return (
         f"{bound.measure} is forecast to end at {ends}, bound {bound}: "
         "at two readings in a row the 90 % interval excludes the bound"
@@ -191,8 +191,8 @@ def rates(scheduler: Any, end: int) -> list[float] | str:
     return [float(of_step(step)) for step in range(end)]
 
 
-def describe(found: dict[str, Any] | None) -> str:
+def describe(found: Forecast | None) -> str:
     """A forecast as the note beside a progress bar; "" where there is none."""
-    ends = {name: found[key] for key, name in _SHOWN.items() if isinstance(found[key], dict)} if found else {}
-    shown = [f"{name} {format_interval(end, '.3g')}" for name, end in ends.items()]
+    ends = [(name, found[key]) for key, name in _SHOWN.items()] if found else []
+    shown = [f"{name} {format_interval(end, '.3g')}" for name, end in ends if not isinstance(end, str)]
     return f"→ end: {', '.join(shown)}" if shown else ""
