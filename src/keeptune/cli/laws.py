@@ -24,9 +24,10 @@ def fit(
 ) -> None:
     """Fit the laws; see `keeptune.cli.help`."""
     from keeptune.laws.describe import print_laws
+    from keeptune.laws.joint.document import Laws
     from keeptune.laws.joint.record import fit_laws, write_laws
     from keeptune.laws.readings import ReplayRuns, read_any_runs
-    from keeptune.laws.replay.record import fit_replay_law
+    from keeptune.laws.replay.record import ReplayLaws, fit_replay_law
 
     # The far replicates of fewer are no ends of 90 %.
     if 0 < bootstraps < _LEAST_BOOTSTRAPS:
@@ -35,7 +36,8 @@ def fit(
         )
     readings = read_any_runs(runs, after=after)
     if isinstance(readings, ReplayRuns):
-        laws, where = fit_replay_law(readings, bootstraps=bootstraps, seed=seed), "--P … --N … --lambda …"
+        laws: Laws | ReplayLaws = fit_replay_law(readings, bootstraps=bootstraps, seed=seed)
+        where = "--P … --N … --lambda …"
     else:
         laws = fit_laws(readings, bootstraps=bootstraps, seed=seed)
         where = "--L-ft …" if isinstance(laws["joint"], str) else "--P … --N …"

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
 
+from keeptune.laws.joint.document import DataRecord, Laws
+from keeptune.laws.replay.record import ReplayLaws
 from keeptune.laws.robust import Band
 from keeptune.stats import format_ends, format_interval
 
 
-def print_laws(laws: Mapping[str, Any]) -> None:
+def print_laws(laws: Laws | ReplayLaws) -> None:
     """Print the result of `fit_laws` or `fit_replay_law`."""
-    data = laws["data"]
+    data: DataRecord = laws["data"]
     lines = [f"{data['readings']} readings of {data['runs']} runs with {len(data['P'])} different P"]
     if data["dropped"]:
         lines.append(f"{data['dropped']} readings dropped: a value is missing, NaN or infinite")
@@ -35,14 +36,14 @@ def print_bands(bands: Mapping[str, Band], interval: float | None = None) -> Non
         sys.stdout.write(line + "\n")
 
 
-def _replay_lines(laws: Mapping[str, Any]) -> list[str]:
+def _replay_lines(laws: ReplayLaws) -> list[str]:
     replay, left_out = laws["replay"], laws["left_out"]
     lines = [f"Replay law: R² {replay['r2'][0]:.3f} for L_ft, {replay['r2'][1]:.3f} for L_f"]
     lines += [f"  {name} {value:.4g}" for name, value in replay["params"].items() if name not in replay["spread"]]
-    lines += _ranges(replay)
+    lines += _ranges(replay["spread"], replay["weak"])
     if replay["form"] == "no_tokens":
         lines.append("  replay tokens: all pools have one size, so the effect of the size is not known")
-    lines += _weak(replay)
+    lines += _weak(replay["weak"])
     if isinstance(left_out, str):
         return [*lines, f"Error on held-out cells: not known, {left_out}"]
     lines.append(f"Mean error on {len(left_out['cells'])} cells of λ and replay tokens, each held out in turn:")
@@ -55,14 +56,14 @@ def _replay_lines(laws: Mapping[str, Any]) -> list[str]:
     return lines
 
 
-def _lines(laws: Mapping[str, Any]) -> list[str]:
+def _lines(laws: Laws) -> list[str]:
     line, joint = laws["line"], laws["joint"]
     lines = [f"Line: L_f = {-line['params']['c']:.4f}·L_ft + {line['params']['s']:.4f}, R² {line['r2']:.3f}"]
-    lines += _ranges(line)
+    lines += _ranges(line["spread"])
     if isinstance(joint, str):
         return [*lines, f"Only the line is fitted: {joint}"]
     lines.append(f"Joint law: R² {joint['r2'][0]:.3f} for L_ft, {joint['r2'][1]:.3f} for L_f")
-    lines += [*_ranges(joint), *_weak(joint), "Median error on held-out readings:"]
+    lines += [*_ranges(joint["spread"], joint["weak"]), *_weak(joint["weak"]), "Median error on held-out readings:"]
     ranks, last = laws["held_out"]["one_rank"], laws["held_out"]["last_30_percent"]
     if isinstance(ranks, str):
         lines.append(f"  another P: not known, {ranks}")
@@ -73,12 +74,11 @@ def _lines(laws: Mapping[str, Any]) -> list[str]:
     return [*lines, f"  the last 30 % of every run: L_ft {last['L_ft']:.2%}, L_f {last['L_f']:.2%}"]
 
 
-def _ranges(fit: Mapping[str, Any]) -> list[str]:
-    weak = fit.get("weak", ())
-    ranges = {name: format_ends(low, high, ".4g") for name, (low, high) in fit["spread"].items() if name not in weak}
-    return [f"  {name} in {shown} (90 %)" for name, shown in ranges.items()]
+def _ranges(spread: Mapping[str, tuple[float, float]], weak: Sequence[str] = ()) -> list[str]:
+    shown = {name: format_ends(low, high, ".4g") for name, (low, high) in spread.items() if name not in weak}
+    return [f"  {name} in {ends} (90 %)" for name, ends in shown.items()]
 
 
-def _weak(fit: Mapping[str, Any]) -> list[str]:
-    names = ", ".join(fit["weak"])
-    return [f"  not determined by these runs (use predictions, not these values): {names}"] if names else []
+def _weak(names: Sequence[str]) -> list[str]:
+    shown = ", ".join(names)
+    return [f"  not determined by these runs (use predictions, not these values): {shown}"] if names else []

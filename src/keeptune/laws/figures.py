@@ -9,8 +9,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterator, Sequence
+from typing import Any, Literal, NotRequired, TypedDict
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -24,41 +24,98 @@ _TASK = "task loss $L_{ft}$ (nats per token)"
 _FORGETTING = "forgetting $L_f$ (nats per token)"
 _STEPS = "update steps $N$"
 _PARAMETERS = "tuned parameters $P$"
-_SMALL: dict[str, Any] = {"textcoords": "offset points", "fontsize": 6, "color": GREY}
+
+
+class _Small(TypedDict):
+    textcoords: Literal["offset points"]
+    fontsize: int
+    color: str
+
+
+_SMALL: _Small = {"textcoords": "offset points", "fontsize": 6, "color": GREY}
 # Points of a fitted curve.
 _POINTS = 100
 # With more readings than this, only some along a run have markers.
 _MARKED = 40
 
 
-def drawing(runs: Runs) -> dict[str, Any]:
-    """The data of the figures of runs: points by P, the line, the joint law along the steps.
+Loss = Literal["L_ft", "L_f"]
 
-    Returns:
-        `by_P`: for each P ascending, its points `N`, `L_ft`, `L_f` by run in the order of steps and, with a joint law,
-        the `fit` as the same three columns; `line`: `c`, `s`, `r2` and the `L_ft` of both ends; `joint`: its two R², or
-        the reason why there is none. Losses in nats per token.
+
+class Curve(TypedDict):
+    """Columns of one length; losses in nats per token."""
+
+    N: list[float]
+    L_ft: list[float]
+    L_f: list[float]
+
+
+class OfSize(Curve):
+    """The points of one P, by run in the order of steps."""
+
+    P: float
+    run: list[int]
+    fit: NotRequired[Curve]
+    """The joint law."""
+
+
+class DrawnLine(TypedDict):
+    """The line L_f = s − c·L_ft."""
+
+    c: float
+    s: float
+    r2: float
+    L_ft: list[float]
+    """Of both ends."""
+
+
+class Drawing(TypedDict):
+    """The data of the figures of runs."""
+
+    by_P: list[OfSize]
+    """P ascending."""
+    line: DrawnLine
+    joint: tuple[float, float] | str
+    """Both R² of the joint law, or why there is none."""
+
+
+RunEnd = TypedDict("RunEnd", {"P": float, "tokens": float, "lambda": float, "L_ft": float, "L_f": float})
+"""The last reading of a run; losses in nats per token."""
+
+
+class RunEnds(TypedDict):
+    """The ends of runs that differ in replay."""
+
+    runs: list[RunEnd]
+    """Ascending in P, tokens and λ."""
+    L_f_base: float
+
+
+def drawing(runs: Runs) -> Drawing:
+    """The data of the figures of runs: points by P, the line, the joint law along the steps.
 
     Raises:
         ConfigError: not even a line can be fitted.
     """
     line = LineFit(bootstraps=0).fit(runs)
     joint: JointFit | None = None
+    r2: tuple[float, float] | str
     try:
         joint = JointFit(bootstraps=0).fit(runs)
-        r2: Any = list(joint.r2_)
+        r2 = joint.r2_
     except ConfigError as error:
         r2 = error.what
     ends = [float(runs.L_ft.min()), float(runs.L_ft.max())]
     by_P = [_of_size(runs, size, joint) for size in runs.sizes]
-    return {"by_P": by_P, "line": {**line.params_, "r2": line.r2_, "L_ft": ends}, "joint": r2}
+    drawn: DrawnLine = {"c": line.law_.c, "s": line.law_.s, "r2": line.r2_, "L_ft": ends}
+    return {"by_P": by_P, "line": drawn, "joint": r2}
 
 
-def _of_size(runs: Runs, size: float, joint: JointFit | None) -> dict[str, Any]:
+def _of_size(runs: Runs, size: float, joint: JointFit | None) -> OfSize:
     some = runs.where(np.equal(runs.P, size))
     order = np.lexsort((some.N, some.run))
-    points: dict[str, Any] = {"P": size, "run": some.run[order].tolist()}
-    points |= {name: getattr(some, name)[order].tolist() for name in ("N", "L_ft", "L_f")}
+    N, L_ft, L_f = (column[order].tolist() for column in (some.N, some.L_ft, some.L_f))
+    points: OfSize = {"P": size, "run": some.run[order].tolist(), "N": N, "L_ft": L_ft, "L_f": L_f}
     if joint is not None:
         steps = np.geomspace(some.N.min(), some.N.max(), _POINTS)
         predicted = joint.law_.predict(P=size, N=steps)
@@ -66,20 +123,18 @@ def _of_size(runs: Runs, size: float, joint: JointFit | None) -> dict[str, Any]:
     return points
 
 
-def run_ends(runs: ReplayRuns) -> dict[str, Any]:
-    """The ends of runs that differ in replay.
-
-    Returns:
-        `runs`: for each run its `P`, `tokens`, `lambda` and, at its last step, `L_ft` and `L_f`, ascending in the first
-        three; and `L_f_base`. Losses in nats per token.
-    """
-    columns = {"P": runs.P, "tokens": runs.tokens, "lambda": runs.lambda_, "L_ft": runs.L_ft, "L_f": runs.L_f}
+def run_ends(runs: ReplayRuns) -> RunEnds:
+    """The ends of runs that differ in replay."""
     last = [max(np.flatnonzero(runs.run == run), key=lambda place: runs.N[place]) for run in np.unique(runs.run)]
-    ends = [{name: float(column[place]) for name, column in columns.items()} for place in last]
-    return {"runs": sorted(ends, key=lambda of: tuple(of.values())), "L_f_base": runs.L_f_base}
+    columns = (runs.P, runs.tokens, runs.lambda_, runs.L_ft, runs.L_f)
+    ends: list[RunEnd] = [
+        {"P": P, "tokens": tokens, "lambda": weight, "L_ft": L_ft, "L_f": L_f}
+        for P, tokens, weight, L_ft, L_f in sorted(tuple(float(of[place]) for of in columns) for place in last)
+    ]
+    return {"runs": ends, "L_f_base": runs.L_f_base}
 
 
-def laws_figure(drawing: Mapping[str, Any]) -> Figure:
+def laws_figure(drawing: Drawing) -> Figure:
     """Three panels of what `drawing` returns."""
     with style():
         figure = Figure(figsize=(PAGE, 2.6))
@@ -89,16 +144,17 @@ def laws_figure(drawing: Mapping[str, Any]) -> Figure:
     return figure
 
 
-def laws_panels(panels: Sequence[Any], drawing: Mapping[str, Any]) -> None:
+def laws_panels(panels: Sequence[Any], drawing: Drawing) -> None:
     """What `drawing` returns on three axes: forgetting against task loss, and each loss along the steps."""
     cost, learned, forgotten = panels
     for place, of in enumerate(drawing["by_P"]):
         look = _look(place)
         cost.plot(of["L_ft"], of["L_f"], linestyle="none", label=_size(of["P"]), **look)
-        for panel, loss in ((learned, "L_ft"), (forgotten, "L_f")):
+        losses: tuple[tuple[Any, Loss], ...] = ((learned, "L_ft"), (forgotten, "L_f"))
+        for panel, loss in losses:
             # Join the readings of one run, but not those of different runs of one rank.
-            for steps, losses in _each_run(of, "N", loss):
-                panel.plot(steps, losses, linestyle=":", linewidth=0.8, alpha=0.8, **_marks(look, len(steps)))
+            for steps, values in _each_run(of, "N", loss):
+                panel.plot(steps, values, linestyle=":", linewidth=0.8, alpha=0.8, **_marks(look, len(steps)))
             if "fit" in of:
                 panel.plot(of["fit"]["N"], of["fit"][loss], color=look["color"])
     line, joint = drawing["line"], drawing["joint"]
@@ -110,7 +166,7 @@ def laws_panels(panels: Sequence[Any], drawing: Mapping[str, Any]) -> None:
     forgotten.set(xlabel=_STEPS, ylabel=_FORGETTING, title=f"What is forgotten{r2[1]}")
 
 
-def frontier_figure(drawing: Mapping[str, Any]) -> Figure:
+def frontier_figure(drawing: Drawing) -> Figure:
     """One panel of what `drawing` returns: a trajectory per run, with an arrow in the direction of time."""
     with style():
         figure = Figure(figsize=(COLUMN, 3.1))
@@ -127,7 +183,7 @@ def frontier_figure(drawing: Mapping[str, Any]) -> Figure:
     return figure
 
 
-def replay_frontier_figure(ends: Mapping[str, Any]) -> Figure:
+def replay_frontier_figure(ends: RunEnds) -> Figure:
     """One panel of what `run_ends` returns: the end of each run, with a marker by λ.
 
     Runs of one size and pool are joined in the order of λ.
@@ -144,7 +200,8 @@ def replay_frontier_figure(ends: Mapping[str, Any]) -> Figure:
                 size = f"$P$ {_size(P)}, " if len({P for P, _ in ways}) > 1 else ""
                 panel.annotate(f"{size}{_size(tokens)} tokens", (task[-1], forgetting[-1]), xytext=(-2, -9), **_SMALL)
         for place, weight in enumerate(sorted({of["lambda"] for of in runs})):
-            task, forgetting = ([of[name] for of in runs if of["lambda"] == weight] for name in ("L_ft", "L_f"))
+            own = [of for of in runs if of["lambda"] == weight]
+            task, forgetting = [of["L_ft"] for of in own], [of["L_f"] for of in own]
             panel.plot(task, forgetting, linestyle="none", label=f"{weight:g}", **_look(place))
         base, across = ends["L_f_base"], ("axes fraction", "data")
         panel.axhline(base, color=GREY, linewidth=0.8, linestyle="--")
@@ -154,25 +211,36 @@ def replay_frontier_figure(ends: Mapping[str, Any]) -> Figure:
     return figure
 
 
-def _way(runs: Sequence[Mapping[str, Any]], P: float, tokens: float) -> list[list[float]]:
+def _way(runs: Sequence[RunEnd], P: float, tokens: float) -> list[list[float]]:
     """Medians of both losses by λ, starting without replay."""
     own = [of for of in runs if of["P"] == P and (of["tokens"] == tokens or of["lambda"] == 0)]
     alike = [[of for of in own if of["lambda"] == weight] for weight in sorted({of["lambda"] for of in own})]
-    return [[float(np.median([of[loss] for of in some])) for some in alike] for loss in ("L_ft", "L_f")]
+    losses: tuple[Loss, ...] = ("L_ft", "L_f")
+    return [[float(np.median([of[loss] for of in some])) for some in alike] for loss in losses]
 
 
-def _each_run(of: Mapping[str, Any], *names: str) -> Iterator[list[list[float]]]:
+def _each_run(of: OfSize, *names: Literal["N", "L_ft", "L_f"]) -> Iterator[list[list[float]]]:
     """Columns of the points of one size, run by run."""
     for run in dict.fromkeys(of["run"]):
         own = [at for at, other in enumerate(of["run"]) if other == run]
         yield [[of[name][at] for at in own] for name in names]
 
 
-def _look(place: int) -> dict[str, Any]:
+class _Look(TypedDict):
+    color: str
+    marker: str
+
+
+class _Marks(_Look):
+    markersize: float
+    markevery: int
+
+
+def _look(place: int) -> _Look:
     return {"color": COLOURS[place % len(COLOURS)], "marker": MARKS[place % len(MARKS)]}
 
 
-def _marks(look: Mapping[str, Any], readings: int) -> dict[str, Any]:
+def _marks(look: _Look, readings: int) -> _Marks:
     return {**look, "markersize": 2.6, "markevery": max(readings // _MARKED, 1)}
 
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
+from typing import Literal
 
+from keeptune.laws.figures import Drawing, Loss, OfSize
 from keeptune.plot_style import COLOURS, MARKS
 from keeptune.report.chart import GREY, Chart, Panel, chart
 from keeptune.report.shell import render
@@ -15,12 +16,8 @@ _FORGETTING = "forgetting L_f, nats per token"
 _STEPS = "update steps N"
 
 
-def render_laws(drawing: Mapping[str, Any]) -> str:
-    """The page.
-
-    Args:
-        drawing: what `keeptune.laws.figures.drawing` gives.
-    """
+def render_laws(drawing: Drawing) -> str:
+    """The page."""
     joint = drawing["joint"]
     return render(
         "laws.html",
@@ -36,7 +33,7 @@ def render_laws(drawing: Mapping[str, Any]) -> str:
     )
 
 
-def _against_loss(drawing: Mapping[str, Any]) -> Chart:
+def _against_loss(drawing: Drawing) -> Chart:
     line = drawing["line"]
 
     def draw(panel: Panel) -> None:
@@ -59,7 +56,7 @@ def _against_loss(drawing: Mapping[str, Any]) -> Chart:
     )
 
 
-def _along_steps(drawing: Mapping[str, Any], loss: str, title: str, axis: str) -> Chart:
+def _along_steps(drawing: Drawing, loss: Loss, title: str, axis: str) -> Chart:
     def draw(panel: Panel) -> None:
         for place, of in enumerate(drawing["by_P"]):
             titles = [f"step {x:.0f}: {y:.4f}" for x, y in zip(of["N"], of[loss], strict=True)]
@@ -83,12 +80,12 @@ def _along_steps(drawing: Mapping[str, Any], loss: str, title: str, axis: str) -
     )
 
 
-def _marks(panel: Panel, place: int, of: Mapping[str, Any], x: str, y: str, titles: Sequence[str]) -> None:
+def _marks(panel: Panel, place: int, of: OfSize, x: Literal["N", "L_ft"], y: Loss, titles: Sequence[str]) -> None:
     colour, mark = COLOURS[place % len(COLOURS)], MARKS[place % len(MARKS)]
     panel.marks(of[x], of[y], titles, colour, mark, name=f"P = {of['P']:,.0f}", size=5)
 
 
-def _readings(by_P: Sequence[Mapping[str, Any]]) -> Table:
+def _readings(by_P: Sequence[OfSize]) -> Table:
     rows = [
         {
             Column("P", unit="tuned parameters"): count(round(of["P"])),

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import csv
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
@@ -28,7 +28,9 @@ _POSITIVE = {
     "L_ft": "the task loss in nats per token",
     "L_f": "the forgetting loss itself, not its rise above the base's",
 }
-_Table = tuple[Path, Sequence[dict[str, Any]]]
+# A file, and its rows with whatever columns they have.
+_Row = Mapping[str, object]
+_Table = tuple[Path, Sequence[_Row]]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -67,8 +69,11 @@ class Runs:
 
     def where(self, mask: NDArray[np.bool_]) -> Self:
         """Only the readings where `mask` is true."""
-        columns: dict[str, Any] = {name: of for name, of in vars(self).items() if isinstance(of, np.ndarray)}
-        return replace(self, **{name: column[mask] for name, column in columns.items()})
+
+        def chosen(of: Any) -> Any:
+            return of[mask] if isinstance(of, np.ndarray) else of
+
+        return type(self)(**{name: chosen(of) for name, of in vars(self).items()})
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -105,7 +110,7 @@ def read_runs(paths: Iterable[str | Path], *, after: int = 0) -> Runs:
     """
     tables = [_table(path) for path in paths]
     _refuse_mixtures(tables, (*_SAME, *_REPLAY))
-    return Runs(**_usable(tables, after, _values)[0])
+    return _usable(tables, after, _values)[0]
 
 
 def read_any_runs(paths: Iterable[str | Path], *, after: int = 0) -> Runs | ReplayRuns:
@@ -117,9 +122,9 @@ def read_any_runs(paths: Iterable[str | Path], *, after: int = 0) -> Runs | Repl
     tables = [_table(path) for path in paths]
     _refuse_mixtures(tables, _SAME)
     if all(len(_distinct(tables, name)) <= 1 for name in _REPLAY):
-        return Runs(**_usable(tables, after, _values)[0])
-    named, (lambda_, tokens, L_f_base) = _usable(tables, after, _replay_values)
-    runs = ReplayRuns(**named, lambda_=lambda_, tokens=tokens, L_f_base=float(np.median(L_f_base)))
+        return _usable(tables, after, _values)[0]
+    plain, (lambda_, tokens, L_f_base) = _usable(tables, after, _replay_values)
+    runs = ReplayRuns(**vars(plain), lambda_=lambda_, tokens=tokens, L_f_base=float(np.median(L_f_base)))
     if any(len(runs.where(np.equal(runs.run, run)).cells) > 1 for run in set(runs.run.tolist())):
         raise ConfigError(
             "λ or the replay tokens change within a run, as they do with a budget",
@@ -129,12 +134,12 @@ def read_any_runs(paths: Iterable[str | Path], *, after: int = 0) -> Runs | Repl
 
 
 def _usable(
-    tables: Sequence[_Table], after: int, values_of: Callable[[Path, int, dict[str, Any]], list[float]]
-) -> tuple[dict[str, Any], Floats]:
-    """The fields of a `Runs`, from the usable readings, and the values of `values_of` after the first four."""
+    tables: Sequence[_Table], after: int, values_of: Callable[[Path, int, _Row], list[float]]
+) -> tuple[Runs, Floats]:
+    """The usable readings, and the values of `values_of` after the first four."""
     if after < 0:
         raise ConfigError(f"--after is {after}", "give 0 or more")
-    numbers: dict[tuple[Any, ...], int] = {}
+    numbers: dict[tuple[object, ...], int] = {}
     kept, dropped, left_out = [], 0, 0
     for path, rows in tables:
         for place, row in enumerate(rows, start=1):
@@ -152,10 +157,11 @@ def _usable(
             "give runs.jsonl of runs with an evaluation data set and --drift-every, or a csv with those columns",
         )
     run, *columns = np.array(kept, dtype=np.float64).T
-    named: dict[str, Any] = dict(zip(COLUMNS, columns[:4], strict=True))
-    base = next((row["base"] for _, rows in tables for row in rows if row.get("base")), None)
-    named |= {"run": run.astype(np.int64), "dropped": dropped, "left_out": left_out, "base": base}
-    return named, np.array(columns[4:], dtype=np.float64)
+    P, N, L_ft, L_f, *more = columns
+    base = next((str(row["base"]) for _, rows in tables for row in rows if row.get("base")), None)
+    counts = {"dropped": dropped, "left_out": left_out}
+    runs = Runs(P=P, N=N, L_ft=L_ft, L_f=L_f, run=run.astype(np.int64), base=base, **counts)
+    return runs, np.array(more, dtype=np.float64)
 
 
 def _table(given: str | Path) -> _Table:
@@ -168,7 +174,7 @@ def _table(given: str | Path) -> _Table:
     try:
         if path.suffix == ".csv":
             with path.open(encoding="utf-8", newline="") as file:
-                rows: list[dict[str, Any]] = list(csv.DictReader(file))
+                rows = list(csv.DictReader(file))
         else:
             rows = read_lines(path)
     except (UnicodeDecodeError, csv.Error) as error:
@@ -179,26 +185,31 @@ def _table(given: str | Path) -> _Table:
     return path, [row for row in rows if row.get("model_step") is None]
 
 
-def _cell(path: Path, place: int, row: dict[str, Any], name: str, columns: str) -> float:
+def _cell(path: Path, place: int, row: _Row, name: str, columns: str) -> float:
     """One number of a row; NaN for a value that the run did not measure."""
     if name not in row:
         raise SourceError(f"{path}, row {place}: no column {name}", columns)
+    given = row[name]
+    if given is None or given == "":
+        return math.nan
+    if not isinstance(given, str | int | float):
+        raise SourceError(f"{path}, row {place}: {name} is of type {type(given).__name__}", "give numbers")
     try:
-        value = math.nan if row[name] in (None, "") else float(row[name])
-    except (TypeError, ValueError, OverflowError) as error:
-        raise SourceError(f"{path}, row {place}: {error}", "give numbers") from error
+        value = float(given)
+    except (ValueError, OverflowError) as error:
+        raise SourceError(f"{path}, row {place}: {name}: {error}", "give numbers") from error
     if value <= 0 and name in _POSITIVE:
-        raise SourceError(f"{path}, row {place}: {name} = {row[name]}", f"give {_POSITIVE[name]}")
+        raise SourceError(f"{path}, row {place}: {name} = {given}", f"give {_POSITIVE[name]}")
     return value
 
 
-def _values(path: Path, place: int, row: dict[str, Any]) -> list[float]:
+def _values(path: Path, place: int, row: _Row) -> list[float]:
     """P, N, L_ft and L_f."""
     names = ("P", "N" if "N" in row else "step", "L_ft", "L_f")
     return [_cell(path, place, row, name, f"name the columns {', '.join(COLUMNS)}") for name in names]
 
 
-def _replay_values(path: Path, place: int, row: dict[str, Any]) -> list[float]:
+def _replay_values(path: Path, place: int, row: _Row) -> list[float]:
     """`_values`, then λ, distinct replay tokens and L_f_base."""
     columns = "runs that differ in λ or replay tokens need lambda, replay_tokens and L_f_base"
     weight = _cell(path, place, row, "lambda", columns)
@@ -227,6 +238,6 @@ def _distinct(tables: Sequence[_Table], name: str) -> dict[str, Path]:
             text = str(value)
             # One text for 0, 0.0 and "0".
             with suppress(TypeError, ValueError):
-                text = f"{float(value):g}" if name in _NUMBERS else text
+                text = f"{float(text):g}" if name in _NUMBERS else text
             values.setdefault(text, path)
     return values

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple, TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
@@ -44,6 +44,13 @@ class Band(NamedTuple):
     reading_high: Floats | None = None
 
 
+class Limits(TypedDict, total=False):
+    """Where `solve` stops."""
+
+    evaluations: int
+    tolerance: float
+
+
 def solve(
     residuals: Callable[[Floats], Floats],
     jacobian: Callable[[Floats], Floats],
@@ -61,9 +68,17 @@ def solve(
         tolerance: relative change of cost and parameters at which to stop.
     """
     low, high = bounds or (np.full(len(start), -np.inf), np.full(len(start), np.inf))
-    limits: dict[str, Any] = {"ftol": tolerance, "xtol": tolerance, "max_nfev": evaluations}
-    begin = np.clip(start, low, high)
-    return optimize.least_squares(residuals, begin, jacobian, (low, high), x_scale="jac", loss="soft_l1", **limits).x
+    return optimize.least_squares(
+        residuals,
+        np.clip(start, low, high),
+        jacobian,
+        (low, high),
+        x_scale="jac",
+        loss="soft_l1",
+        ftol=tolerance,
+        xtol=tolerance,
+        max_nfev=evaluations,
+    ).x
 
 
 def root_weights(residuals: Floats) -> Floats:

@@ -109,7 +109,7 @@ def test_what_is_no_table_of_readings(tmp_path: Path) -> None:
     for text, said in (
         ("P,N,L_ft\n1,1,1\n", "row 1: no column L_f"),
         ("P,L_ft,L_f\n1,1,1\n", "no column step"),
-        ("P,N,L_ft,L_f\n1,ten,1,1\n", "row 1: could not convert"),
+        ("P,N,L_ft,L_f\n1,ten,1,1\n", "row 1: N: could not convert"),
         ("P,N,L_ft,L_f\n1,1,1,1\n0,1,1,1\n", "row 2: P = 0"),
         ("P,N,L_ft,L_f\n1,1,0,1\n", "row 1: L_ft = 0"),
         ("P,N,L_ft,L_f\n1,1,1,0\n", "row 1: L_f = 0"),
@@ -130,6 +130,9 @@ def test_what_is_no_table_of_readings(tmp_path: Path) -> None:
     lines.write_text(json.dumps(row(1, P=10**400)) + "\n")
     with pytest.raises(SourceError, match="too large"):
         read_runs([lines])
+    for name, value in (("P", [1]), ("L_ft", {}), ("L_f", [None]), ("N", {"a": 1})):
+        with pytest.raises(SourceError, match=f"row 1: {name} is of type"):
+            read_runs([write(lines, [row(1, **{name: value})])])
     lines.write_text("oops\n{}\n")
     with pytest.raises(SourceError, match="line 1: not JSON"):
         read_runs([lines])

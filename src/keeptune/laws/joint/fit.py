@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, NamedTuple, Self
+from typing import NamedTuple, Self, Unpack
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -17,6 +17,7 @@ from keeptune.laws.readings import Runs
 from keeptune.laws.robust import (
     Band,
     Leverage,
+    Limits,
     band,
     ends,
     r_squared,
@@ -32,7 +33,7 @@ _START_READINGS = 400
 # Enough evaluations to tell a good start from a bad one.
 _START_EVALUATIONS = 60
 # A replicate starts at the estimate and needs few evaluations.
-REPLICATE_LIMITS: dict[str, Any] = {"evaluations": 40, "tolerance": 1e-5}
+REPLICATE_LIMITS: Limits = {"evaluations": 40, "tolerance": 1e-5}
 # An exponent is weakly identified if its 90 % range spans more than this factor.
 _WEAK_FACTOR = 2.0
 _NORMAL_90 = 1.645
@@ -199,7 +200,7 @@ class _Problem:
     def jacobian(self, theta: Floats) -> Floats:
         return self.surface.jacobian(theta) / self.scale[:, None]
 
-    def solve(self, start: Floats, target: Floats | None = None, **limits: Any) -> Floats:
+    def solve(self, start: Floats, target: Floats | None = None, **limits: Unpack[Limits]) -> Floats:
         return solve(lambda theta: self.residuals(theta, target), self.jacobian, start, self.bounds, **limits)
 
     def condition(self, theta: Floats) -> float:

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Protocol, TypedDict
+from typing import Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
+from typing_extensions import TypedDict  # pydantic reads typing's from Python 3.12 on
 
 from keeptune.errors import ConfigError, SourceError, SourceNotFound
 from keeptune.laws.forms import PUBLISHED, Floats, JointLaw, LineLaw, log_of
+from keeptune.laws.joint.document import R2, DataRecord, FitRecord, HeldOut, JointRecord, Laws, Misses
 from keeptune.laws.joint.fit import Bands, JointFit, LineFit, refuse_few
 from keeptune.laws.joint.surface import Surface
 from keeptune.laws.readings import Runs
 from keeptune.laws.robust import Band, Leverage, thinned
 from keeptune.log import track
+from keeptune.report.codec import JsonValue, from_json
 from keeptune.storage import damaged_json, read_json, write_json
 
 FORMAT = 2
@@ -23,13 +26,12 @@ AGAIN = "create it again with: keeptune laws fit RUNS --out laws.json"
 # Most residuals that are kept for the intervals of new readings.
 _RESIDUALS = 1000
 
+_Result = TypeVar("_Result")
+_Kind = TypeVar("_Kind")
 
-class Misses(TypedDict):
-    """Median errors |predicted − observed|/observed on the held-out readings, and their number."""
 
-    L_ft: float
-    L_f: float
-    readings: int
+class _OfAnyKind(TypedDict):
+    data: DataRecord
 
 
 def leave_one_rank_out(runs: Runs) -> dict[float, Misses]:
@@ -73,41 +75,43 @@ def _misses(runs: Runs, held_out: NDArray[np.bool_]) -> Misses:
     return Misses(L_ft=L_ft, L_f=L_f, readings=len(left))
 
 
-class Fit(Protocol):
+class Fit(Protocol[R2]):
     """What all fits have in common."""
 
     params_: dict[str, float]
     spread_: dict[str, tuple[float, float]]
     leverage_: Leverage
-    r2_: Any
+    r2_: R2
     runs_: int
     residuals_: Floats
     draws_: Floats
 
 
-def fit_laws(runs: Runs, *, bootstraps: int = 200, seed: int = 0) -> dict[str, Any]:
+def fit_laws(runs: Runs, *, bootstraps: int = 200, seed: int = 0) -> Laws:
     """Fit the line, the joint law if the runs determine one, and its errors on held-out readings.
-
-    Returns:
-        The content of laws.json. The reason stands in the place of a joint law or held-out error that does not exist.
 
     Raises:
         ConfigError: not even a line can be fitted.
     """
     line = LineFit(bootstraps=bootstraps, seed=seed).fit(runs)
-    laws: dict[str, Any] = {"format": FORMAT, "data": described(runs), "line": shared(line)}
     joint = or_reason(lambda: JointFit(bootstraps=bootstraps, seed=seed).fit(runs))
     if isinstance(joint, str):
-        return {**laws, "joint": joint}
-    center = [joint.surface_.mean_log_P, joint.surface_.mean_log_N]
-    laws["joint"] = {**shared(joint), "weak": joint.weak_, "condition": joint.condition_}
-    laws["joint"] |= {"theta": joint.theta_.tolist(), "center": center}
-    ranks = or_reason(lambda: [{"P": size, **errors} for size, errors in leave_one_rank_out(runs).items()])
-    laws["held_out"] = {"one_rank": ranks, "last_30_percent": or_reason(lambda: last_steps(runs))}
-    return laws
+        return {"format": FORMAT, "data": described(runs), "line": shared(line), "joint": joint}
+    record: JointRecord = {
+        **shared(joint),
+        "weak": joint.weak_,
+        "condition": joint.condition_,
+        "theta": joint.theta_.tolist(),
+        "center": (joint.surface_.mean_log_P, joint.surface_.mean_log_N),
+    }
+    errors: HeldOut = {
+        "one_rank": or_reason(lambda: [{"P": size, **of} for size, of in leave_one_rank_out(runs).items()]),
+        "last_30_percent": or_reason(lambda: last_steps(runs)),
+    }
+    return {"format": FORMAT, "data": described(runs), "line": shared(line), "joint": record, "held_out": errors}
 
 
-def write_laws(path: Path, laws: dict[str, Any]) -> None:
+def write_laws(path: Path, laws: Mapping[str, object]) -> None:
     """Write the result of `fit_laws` or `fit_replay_law`; raises `StorageError` if the disk is full or read-only."""
     write_json(path, laws)
 
@@ -119,9 +123,10 @@ def read_laws(path: Path) -> tuple[LineFit, JointFit | str]:
         SourceNotFound, SourceError: as `read_file` raises them.
         ConfigError: the file contains the replay law.
     """
-    laws = read_file(path)
-    if "replay" in laws:
+    content = read_file(path)
+    if "replay" in content:
         raise ConfigError(f"{path} contains the replay law", "give --lambda (0 for no replay) with --P and --N")
+    laws = laws_of(path, content, Laws)
     with damaged_json(path, AGAIN):
         line, joint = LineFit(), laws["joint"]
         restore(line, laws["line"])
@@ -134,20 +139,26 @@ def read_laws(path: Path) -> tuple[LineFit, JointFit | str]:
         fit.surface_ = Surface(p=empty, n=empty, mean_log_P=joint["center"][0], mean_log_N=joint["center"][1])
         fit.law_, fit.slope_ = JointLaw(**fit.params_), fit.params_["c_f_ft"]
         fit.theta_, fit.weak_, fit.condition_ = np.array(joint["theta"]), joint["weak"], joint["condition"]
-        fit.first_N_, fit.base_ = float(laws["data"]["N"][0]), laws["data"]["base"]
+        fit.first_N_, fit.base_ = laws["data"]["N"][0], laws["data"]["base"]
     return line, fit
 
 
-def read_file(path: Path) -> dict[str, Any]:
+def read_file(path: Path) -> dict[str, JsonValue]:
     """The content of a laws.json; raises `SourceNotFound`, or `SourceError` if it is not of this version."""
     if not path.is_file():
         raise SourceNotFound(f"no laws at {path}", "create them with: keeptune laws fit RUNS --out laws.json")
-    laws = read_json(path, AGAIN)
+    laws: JsonValue = read_json(path, AGAIN)
     if not isinstance(laws, dict) or "format" not in laws:
         raise SourceError(f"{path} is not a laws.json", AGAIN)
     if laws["format"] != FORMAT:
         raise SourceError(f"{path} has format {laws['format']}; this version reads format {FORMAT}", AGAIN)
     return laws
+
+
+def laws_of(path: Path, content: dict[str, JsonValue], kind: type[_Kind]) -> _Kind:
+    """What `read_file` returned, as its type; raises `SourceError` with the field that does not fit."""
+    with damaged_json(path, AGAIN):
+        return from_json(kind, content)
 
 
 def predict_losses(laws: str, *, P: float, N: float, interval: float) -> Bands:
@@ -182,23 +193,29 @@ def beyond(laws: str, *, P: float, N: float) -> str | None:
     """A warning if P or N lies outside the runs of a laws.json, read before; None inside, or for a published law."""
     if laws in PUBLISHED:
         return None
-    with damaged_json(Path(laws), AGAIN):
-        data = read_file(Path(laws))["data"]
-        sizes, (first, last) = data["P"], data["N"]
+    data = laws_of(Path(laws), read_file(Path(laws)), _OfAnyKind)["data"]
+    sizes, (first, last) = data["P"], data["N"]
     if sizes[0] <= P <= sizes[-1] and first <= N <= last:
         return None
     P_range = f"P from {sizes[0]:,.0f} to {sizes[-1]:,.0f}"
     return f"Extrapolated: the runs have {P_range} and N from {first:.0f} to {last:.0f}"
 
 
-def described(runs: Runs) -> dict[str, Any]:
+def described(runs: Runs) -> DataRecord:
     """The readings, as recorded in laws.json."""
-    counts = {"readings": len(runs), "runs": runs.count, "dropped": runs.dropped, "left_out": runs.left_out}
-    return {**counts, "P": runs.sizes, "N": [float(runs.N.min()), float(runs.N.max())], "base": runs.base}
+    return {
+        "readings": len(runs),
+        "runs": runs.count,
+        "dropped": runs.dropped,
+        "left_out": runs.left_out,
+        "P": runs.sizes,
+        "N": (float(runs.N.min()), float(runs.N.max())),
+        "base": runs.base,
+    }
 
 
-def shared(fit: Fit) -> dict[str, Any]:
-    """The common part of a fit, for JSON. Residuals are sorted and thinned evenly."""
+def shared(fit: Fit[R2]) -> FitRecord[R2]:
+    """The common part of a fit."""
     ordered = np.sort(np.atleast_2d(fit.residuals_), axis=1)
     places = thinned(ordered.shape[1], _RESIDUALS)
     return {
@@ -212,16 +229,15 @@ def shared(fit: Fit) -> dict[str, Any]:
     }
 
 
-def restore(fit: Fit, kept: dict[str, Any]) -> None:
+def restore(fit: Fit[R2], kept: FitRecord[R2]) -> None:
     """Restore the output of `shared`."""
-    fit.params_ = kept["params"]
-    fit.spread_ = {name: (low, high) for name, (low, high) in kept["spread"].items()}
+    fit.params_, fit.spread_ = kept["params"], kept["spread"]
     fit.leverage_ = Leverage(of_runs=np.array(kept["information"]))
     fit.r2_, fit.runs_ = kept["r2"], kept["runs"]
     fit.residuals_, fit.draws_ = np.array(kept["residuals"]), np.array(kept["draws"])
 
 
-def or_reason(compute: Callable[[], Any]) -> Any:
+def or_reason(compute: Callable[[], _Result]) -> _Result | str:
     """The result, or the reason of the `ConfigError` that prevents it."""
     try:
         return compute()

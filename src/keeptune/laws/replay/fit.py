@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, replace
-from typing import Any, Self
+from typing import Self
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -86,14 +86,13 @@ class ReplayFit:
         Raises:
             ConfigError: the law is not defined there, all runs have one other P, or an interval outside 0 … 1.
         """
-        where: dict[str, Any] = {"P": P, **others}
         only = self.model_.only_P
         if only is not None and not np.allclose(np.asarray(P, dtype=np.float64), only, rtol=1e-3):
             what = f"all runs have P = {only:,.0f}, and nothing is known of P = {np.asarray(P)}"
             raise ConfigError(what, "give the P of the runs, or fit runs of more ranks")
 
         def losses(theta: Floats) -> Losses:
-            return self.model_.law(theta).predict(**where)
+            return self.model_.law(theta).predict(P=P, **others)
 
         value, draws = losses(self.theta_), [losses(theta) for theta in self.draws_]
         gradients = derivatives(lambda theta: np.ravel(losses(theta)), self.theta_)

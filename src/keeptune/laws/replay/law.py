@@ -24,7 +24,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Literal, Unpack
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -33,7 +33,7 @@ from keeptune.errors import ConfigError
 from keeptune.laws.forms import Floats, JointLaw, Losses
 from keeptune.laws.joint.surface import NAMES, Surface
 from keeptune.laws.readings import ReplayRuns
-from keeptune.laws.robust import solve
+from keeptune.laws.robust import Limits, solve
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -198,7 +198,7 @@ class Model:
         return low, high
 
     def solve(
-        self, start: Floats, runs: ReplayRuns, scale: Floats, drawn: Floats | None = None, **limits: Any
+        self, start: Floats, runs: ReplayRuns, scale: Floats, drawn: Floats | None = None, **limits: Unpack[Limits]
     ) -> Floats:
         target = observed(runs) if drawn is None else drawn
         return solve(
@@ -214,7 +214,7 @@ class Model:
 class _Switch(ReplayLaw):
     """The rival that depends only on whether there is replay."""
 
-    def predict(self, *, P: ArrayLike, N: ArrayLike, lambda_: ArrayLike, tokens: ArrayLike = np.inf) -> Any:
+    def predict(self, *, P: ArrayLike, N: ArrayLike, lambda_: ArrayLike, tokens: ArrayLike = np.inf) -> Losses:
         """`ReplayLaw.predict` with every λ above 0 replaced by 1."""
         on = (np.asarray(lambda_, dtype=np.float64) > 0).astype(np.float64)
         return super().predict(P=P, N=N, lambda_=on, tokens=tokens)

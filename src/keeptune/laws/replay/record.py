@@ -3,16 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
-from typing import Any, TypedDict, get_args
+from typing import final, get_args
 
 import numpy as np
+from typing_extensions import TypedDict  # pydantic reads typing's from Python 3.12 on
 
 from keeptune.errors import ConfigError
 from keeptune.laws.forms import PUBLISHED, Floats
+from keeptune.laws.joint.document import DataRecord, FitRecord
 from keeptune.laws.joint.fit import Bands
-from keeptune.laws.joint.record import AGAIN, FORMAT, described, or_reason, read_file, restore, shared
+from keeptune.laws.joint.record import (
+    AGAIN,
+    FORMAT,
+    described,
+    laws_of,
+    or_reason,
+    read_file,
+    restore,
+    shared,
+)
 from keeptune.laws.readings import ReplayRuns
 from keeptune.laws.replay.fit import ReplayFit
 from keeptune.laws.replay.law import Form, Model
@@ -33,9 +43,46 @@ class Comparison(TypedDict):
     """For each cell: `lambda`, `replay_tokens`, and the mean absolute error by form and loss, such as `replay.L_f`."""
     mean: dict[str, dict[str, float]]
     """By form and loss: the mean over cells."""
-    against: dict[str, tuple[float, float, float]]
+    against: dict[str, tuple[float, float | None, float | None]]
     """By rival: its error in L_f minus the law's, the mean over cells with the ends of a 95 % bootstrap over cells.
     Above 0 the law is better."""
+
+
+class ReplayDataRecord(DataRecord):
+    """The readings, with their cells of λ and replay tokens."""
+
+    cells: list[tuple[float, float]]
+    L_f_base: float
+
+
+class ModelRecord(TypedDict):
+    """`keeptune.laws.replay.law.Model`."""
+
+    form: Form
+    center: tuple[float, float]
+    fixed: list[float]
+    free: tuple[int, ...]
+    L_f_base: float
+    only_P: float | None
+
+
+class ReplayRecord(FitRecord[tuple[float, float]]):
+    """The replay law, see `ReplayFit`."""
+
+    form: Form
+    weak: list[str]
+    theta: list[float]
+    model: ModelRecord
+
+
+@final
+class ReplayLaws(TypedDict):
+    """laws.json of runs that differ in their replay. If no cell can be left out, the reason stands there."""
+
+    format: int
+    data: ReplayDataRecord
+    replay: ReplayRecord
+    left_out: Comparison | str
 
 
 def leave_cells_out(runs: ReplayRuns, forms: Sequence[Form] = FORMS) -> Comparison:
@@ -67,7 +114,7 @@ def leave_cells_out(runs: ReplayRuns, forms: Sequence[Form] = FORMS) -> Comparis
     mean: dict[str, dict[str, float]] = {
         form: {loss: float(errors[f"{form}.{loss}"].mean()) for loss in ("L_ft", "L_f")} for form in forms
     }
-    against: dict[str, tuple[float, float, float]] = {
+    against: dict[str, tuple[float, float | None, float | None]] = {
         rival: _mean(errors[f"{rival}.L_f"] - errors["replay.L_f"])
         for rival in forms
         if rival != "replay" and "replay" in forms
@@ -75,30 +122,39 @@ def leave_cells_out(runs: ReplayRuns, forms: Sequence[Form] = FORMS) -> Comparis
     return Comparison(cells=rows, mean=mean, against=against)
 
 
-def _mean(values: Floats) -> tuple[float, float, float]:
+def _mean(values: Floats) -> tuple[float, float | None, float | None]:
     """With the ends of its interval."""
-    value, low, high = bootstrap_ratio(values, np.ones(len(values))).ends().values()
-    return value, low, high
+    mean = bootstrap_ratio(values, np.ones(len(values)))
+    return mean.value, mean.low, mean.high
 
 
-def fit_replay_law(runs: ReplayRuns, *, bootstraps: int = 200, seed: int = 0) -> dict[str, Any]:
+def fit_replay_law(runs: ReplayRuns, *, bootstraps: int = 200, seed: int = 0) -> ReplayLaws:
     """Fit the replay law, and compute its errors and those of simpler laws on held-out cells.
-
-    Returns:
-        The content of laws.json. If no cell can be left out, the reason stands in the place of the errors.
 
     Raises:
         ConfigError: these runs cannot determine the law.
     """
     fit = ReplayFit(bootstraps=bootstraps, seed=seed).fit(runs)
-    laws: dict[str, Any] = {
+    model = fit.model_
+    return {
         "format": FORMAT,
         "data": {**described(runs), "cells": runs.cells, "L_f_base": runs.L_f_base},
-        "replay": {**shared(fit), "form": fit.form_, "weak": fit.weak_, "theta": fit.theta_.tolist()},
+        "replay": {
+            **shared(fit),
+            "form": fit.form_,
+            "weak": fit.weak_,
+            "theta": fit.theta_.tolist(),
+            "model": {
+                "form": model.form,
+                "center": model.center,
+                "fixed": model.fixed.tolist(),
+                "free": model.free,
+                "L_f_base": model.L_f_base,
+                "only_P": model.only_P,
+            },
+        },
+        "left_out": or_reason(lambda: leave_cells_out(runs)),
     }
-    laws["replay"]["model"] = {**asdict(fit.model_), "fixed": fit.model_.fixed.tolist()}
-    laws["left_out"] = or_reason(lambda: leave_cells_out(runs))
-    return laws
 
 
 def read_replay_law(path: Path) -> ReplayFit:
@@ -108,16 +164,22 @@ def read_replay_law(path: Path) -> ReplayFit:
         SourceNotFound, SourceError: as `read_file` raises them.
         ConfigError: its runs did not differ in their replay.
     """
-    laws = read_file(path)
-    if "replay" not in laws:
+    content = read_file(path)
+    if "replay" not in content:
         what = f"{path} has no replay law: its runs did not differ in λ or replay tokens"
         raise ConfigError(what, "leave out --lambda and --replay-tokens, or fit runs that differ in them")
+    kept, fit = laws_of(path, content, ReplayLaws)["replay"], ReplayFit()
     with damaged_json(path, AGAIN):
-        kept, fit = laws["replay"], ReplayFit()
         restore(fit, kept)
         model = kept["model"]
-        arrays = {"fixed": np.array(model["fixed"]), "free": tuple(model["free"]), "center": tuple(model["center"])}
-        fit.model_ = Model(**{**model, **arrays})
+        fit.model_ = Model(
+            form=model["form"],
+            center=model["center"],
+            fixed=np.array(model["fixed"]),
+            free=model["free"],
+            L_f_base=model["L_f_base"],
+            only_P=model["only_P"],
+        )
         fit.form_, fit.theta_ = kept["form"], np.array(kept["theta"])
         fit.restore()
     return fit

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,6 +15,7 @@ from keeptune.errors import ConfigError, SourceError, SourceNotFound
 from keeptune.laws.describe import print_laws
 from keeptune.laws.figures import drawing
 from keeptune.laws.forms import LLAMA_2_7B_PARAMETERS_PER_RANK
+from keeptune.laws.joint.document import Laws
 from keeptune.laws.joint.fit import JointFit
 from keeptune.laws.joint.record import (
     FORMAT,
@@ -106,6 +109,38 @@ def test_files_that_are_no_laws(tmp_path: Path) -> None:
         assert "keeptune laws fit" in caught.value.fix
     with pytest.raises(SourceError, match="damaged: it is not what"):
         beyond(str(path), P=1, N=1)
+
+
+@cache
+def fitted() -> Laws:
+    return fit_laws(readings(ranks=(8, 32, 128), seeds=1), bootstraps=2)
+
+
+@pytest.mark.parametrize(
+    ("part", "change", "field"),
+    [
+        ("line", None, "line"),
+        ("line", {"params": {"c": "x", "s": 1.0}}, "line.params.c"),
+        ("line", {"r2": [0.1, 0.2]}, "line.r2"),
+        ("line", {"spread": {"c": [1.0]}}, "line.spread.c"),
+        ("line", {"residuals": 3}, "line.residuals"),
+        ("joint", 3, "joint"),
+        ("joint", {"theta": ["a"]}, "joint.*theta"),
+        ("joint", {"center": [1.0]}, "joint.*center"),
+        ("joint", {"weak": None}, "joint.*weak"),
+        ("data", {"N": [1.0]}, "data.N"),
+        ("data", {"P": {}}, "data.P"),
+        ("data", {"base": 7}, "data.base"),
+    ],
+)
+def test_a_damaged_laws_json_names_its_file_and_field(tmp_path: Path, part: str, change: Any, field: str) -> None:
+    path = tmp_path / "laws.json"
+    laws: dict[str, Any] = dict(fitted())
+    laws[part] = {**laws[part], **change} if isinstance(change, dict) else change
+    path.write_text(json.dumps(laws))
+    with pytest.raises(SourceError, match=rf"laws\.json is damaged: .*{field}") as caught:
+        read_laws(path)
+    assert "keeptune laws fit" in caught.value.fix
 
 
 def test_held_out_errors_are_nothing_for_a_law_and_show_the_rank_that_breaks_it() -> None:

@@ -40,7 +40,11 @@ def test_files_without_a_replay_law(tmp_path: Path) -> None:
     path = tmp_path / "laws.json"
     with pytest.raises(SourceNotFound):
         read_replay_law(path)
-    for text, why in (('{"format": 2, "replay": {}}', "is damaged: it is not what"), ("{}", "is not a laws")):
+    for text, why in (
+        ('{"format": 2, "replay": {}}', "is damaged: it is not what .*data: Field required"),
+        ('{"format": 2, "replay": 3, "left_out": "", "data": {}}', "is damaged: it is not what .*data.readings"),
+        ("{}", "is not a laws"),
+    ):
         path.write_text(text)
         with pytest.raises(SourceError, match=why):
             read_replay_law(path)
