@@ -35,7 +35,8 @@ from shared import RESULTS
 
 BUDGETS = (0.005, 0.02, 0.05)
 LAMBDAS = (0.3, 1.0, 3.0, 10.0, 30.0)
-SEEDS = (1, 2, 3)
+SEEDS = (2, 3, 4)
+"""Seed 1 was looked at while the scaling at the end was chosen (lab/LOG.md)."""
 # Of the 18 runs of a model, or the same share of as many as there are.
 LOWEST, HIGHEST, INSIDE, KEPT = 0.7, 1.0, 16, 15
 TASK_LOSS = 0.02

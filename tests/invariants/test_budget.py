@@ -18,8 +18,7 @@ from keeptune.log import logger
 from keeptune.replay.generate import sample_pool
 from keeptune.replay.pool import ReplayPool
 from keeptune.train.budget.certificate import FILE
-from keeptune.train.budget.controller import AIM
-from keeptune.train.budget.scale import LEAST, MOST
+from keeptune.train.budget.scale import GOAL, LEAST, MOST
 from keeptune.train.config import KeepConfig
 from keeptune.train.drift import read_drift
 from keeptune.train.loop import keep_tuning
@@ -149,7 +148,7 @@ def test_the_change_of_the_weights_is_scaled_until_kl_is_what_the_budget_aims_at
         on_its_rows, on_drift_rows = (
             read_drift(context, rows)["kl"] for rows in (context.scale_rows, context.drift_rows)
         )
-    assert certificate["scale"] in (LEAST, MOST) or on_its_rows == pytest.approx(AIM * BUDGET, rel=0.03)
+    assert certificate["scale"] in (LEAST, MOST) or on_its_rows == pytest.approx(GOAL * BUDGET, rel=0.03)
     assert certificate["scale"] != 1.0
     assert read_rows(tmp_path / "run" / "runs.jsonl")[-1]["KL"] == pytest.approx(on_drift_rows, rel=1e-5)
 

@@ -105,10 +105,10 @@ def keep_tuning(
                 held_out_mean = held_out_kl(model, held_out, teacher, dtype)
                 controller.compare(held_out_mean, rounds=(step + 1) * accumulate * rows / train_rows)
             lambda_ = controller.lambda_
-            if step + 1 == steps and scale_rows:
+            if step + 1 == steps and scale_rows and keep.budget is not None:
                 batch = pool.batch(train_rows + keep.drift_rows + torch.arange(scale_rows)).to(device)
                 read = partial(held_out_kl, model, batch, teacher, dtype)
-                scale_to(partial(scale_change, model, start), read, controller.aim)
+                scale_to(partial(scale_change, model, start), read, keep.budget)
         yield reading
 
 

@@ -15,7 +15,7 @@ from keeptune.errors import ConfigError
 from keeptune.log import logger
 from keeptune.storage import write_json
 from keeptune.train.budget.certificate import FILE, certify, describe
-from keeptune.train.budget.controller import AIM, LambdaController
+from keeptune.train.budget.controller import LambdaController
 from keeptune.train.budget.scale import scale_change, scale_to
 from keeptune.train.context import KeepContext
 from keeptune.train.distributed import sum_over_ranks
@@ -104,7 +104,7 @@ class BudgetCallback(TrainerCallback):
 
         model.eval()
         with torch.no_grad():
-            state.scale = scale_to(change, read, AIM * self.budget)
+            state.scale = scale_to(change, read, self.budget)
         model.train(was_training)
 
     def _started(self) -> LambdaController:

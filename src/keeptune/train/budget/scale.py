@@ -2,8 +2,9 @@
 
 The learning rate ends at 0, so that no λ corrects the last steps, and training sees KL on few rows at a time. KL grows
 about as the square of the distance from the base: the weights θ₀ + α(θ − θ₀) meet it with an α near 1. Such weights
-lie between those of WiSE-FT (Wortsman et al. 2022, arXiv 2109.01903), and a little beyond, down to `LEAST` and up to
-`MOST`. KL is read on rows that neither training nor the certificate sees.
+lie between those of WiSE-FT (Wortsman et al. 2022, arXiv 2109.01903), or a little beyond: α is at least `LEAST` and at
+most `MOST`. Far below 1 a run with another λ learns more; there may be none, where the steps themselves shake KL up.
+KL is read on rows that neither training nor the certificate sees.
 """
 
 from __future__ import annotations
@@ -15,8 +16,10 @@ import torch
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
-LEAST, MOST = 0.7, 1.1
-"""Bounds of α: further down a run with another λ learns more, and further up nothing was trained."""
+LEAST, MOST = 0.1, 1.1
+"""Bounds of α: further up nothing was trained."""
+GOAL = 0.8
+"""What KL is scaled to, as a share of the budget: room for the errors of these rows and the certificate's."""
 _READS = 3
 _CLOSE = 0.02
 # PEFT draws them at random; their counterparts start at zero, and scaling one factor scales the product.
@@ -44,8 +47,8 @@ def scale_change(model: nn.Module, start: dict[str, Tensor], by: float) -> None:
         weight.copy_(torch.lerp(base.to(weight.device), weight, by))
 
 
-def scale_to(change: Callable[[float], object], read: Callable[[], float], goal: float) -> float:
-    """Scale the change of the weights so that `read()`, the mean KL in nats per token, is `goal`; returns α.
+def scale_to(change: Callable[[float], object], read: Callable[[], float], budget: float) -> float:
+    """Scale the change of the weights so that `read()`, the mean KL in nats per token, is `GOAL` of a budget; give α.
 
     `change` multiplies the distance of the weights from where they started: `scale_change` of a model.
     """
@@ -57,7 +60,7 @@ def scale_to(change: Callable[[float], object], read: Callable[[], float], goal:
         at = scale
         return read()
 
-    return find_scale(kl_at, read(), goal)[0]
+    return find_scale(kl_at, read(), GOAL * budget)[0]
 
 
 def find_scale(kl_at: Callable[[float], float], kl: float, goal: float) -> tuple[float, float]:

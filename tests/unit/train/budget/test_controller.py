@@ -12,7 +12,7 @@ import pytest
 from keeptune.errors import ConfigError
 from keeptune.train.bounds import HIGHEST, LOWEST
 from keeptune.train.budget.controller import AIM, LambdaController
-from keeptune.train.budget.scale import LEAST, MOST
+from keeptune.train.budget.scale import MOST
 
 NOISE = 0.3  # of the KL of a few rows, relative
 EVERY = 20
@@ -110,9 +110,9 @@ def test_it_lands_near_what_it_aims_at(make: Callable[[np.random.Generator], Pla
 
 @pytest.mark.parametrize("make", [Lag, Descent])
 @pytest.mark.parametrize("steps", [40, 60, 100])
-def test_short_runs_end_where_scaling_reaches(make: Callable[[np.random.Generator], Plant], steps: int) -> None:
+def test_short_runs_end_where_scaling_costs_little(make: Callable[[np.random.Generator], Plant], steps: int) -> None:
     shares, _ = ends(make, 0.05, steps)
-    assert sum(AIM / MOST**2 <= share <= AIM / LEAST**2 for share in shares) >= 12, shares
+    assert sum(AIM / MOST**2 <= share <= AIM / 0.7**2 for share in shares) >= 12, shares
 
 
 @pytest.mark.parametrize("steps", [160, 400])

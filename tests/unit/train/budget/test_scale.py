@@ -10,7 +10,7 @@ import torch
 from peft import LoraConfig, get_peft_model
 from torch import nn
 
-from keeptune.train.budget.scale import LEAST, MOST, find_scale, scale_change, scale_to, trainable_weights
+from keeptune.train.budget.scale import GOAL, LEAST, MOST, find_scale, scale_change, scale_to, trainable_weights
 from tests.helpers.models import make_model
 
 KINDS: dict[str, Callable[[float], float]] = {
@@ -83,7 +83,7 @@ def test_the_weights_are_left_where_kl_was_read_last() -> None:
         return sum(float((value - start[name]).square().sum()) for name, value in model.named_parameters())
 
     first = distance()
-    scale = scale_to(lambda by: scale_change(model, start, by), distance, 0.6 * first)
+    scale = scale_to(lambda by: scale_change(model, start, by), distance, 0.6 * first / GOAL)
     assert scale == pytest.approx(math.sqrt(0.6), rel=0.02)
     for name, value in model.named_parameters():
         torch.testing.assert_close(value, start[name] + scale * (tuned[name] - start[name]), rtol=1e-4, atol=1e-6)
