@@ -40,6 +40,12 @@ def free_bytes(device: torch.device | str) -> int:
     return max(0, min([available, *_left_by_limits()]))
 
 
+def used_bytes() -> int:
+    """Bytes of memory that this process holds now; 0 where the system does not say."""
+    statm = _ROOT / "proc/self/statm"
+    return int(statm.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") if statm.is_file() else 0
+
+
 def release() -> None:
     """Return unused memory to the system, between two pieces of work that need different memory.
 

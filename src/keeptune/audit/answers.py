@@ -21,7 +21,7 @@ from keeptune.log import logger, track
 from keeptune.models.guarded import first_line
 from keeptune.stats import evenly_spaced
 
-_ROWS = 50
+ROWS_TOGETHER = 50
 # Rows of each batch to hold against the full forward. Of two nearly equal tokens (logits nearer than this) either is
 # right, and a rounding error may route a token to another expert.
 _PROVED, _TIE, _TIE_16_BIT, _MOST_WRONG = 4, 0.01, 0.5, 0.05
@@ -98,8 +98,8 @@ def answer(
     answers: list[list[int]] = [[] for _ in prompts]
     ways, faults = list(_Way), list[str]()
     with track(label, len(prompts), "prompts") as progress:
-        for start in range(0, len(order), _ROWS):
-            indices = order[start : start + _ROWS]
+        for start in range(0, len(order), ROWS_TOGETHER):
+            indices = order[start : start + ROWS_TOGETHER]
             asked = [prompts[index] for index in indices]
             while True:
                 written, fault = _written(model, asked, new_tokens, ends, ways[0])

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from keeptune.audit.meter import Drift
 from keeptune.audit.section import Cost, Loaded, Measured, Section, digest_of
 from keeptune.audit.texts import FRESH, TextSettings, text_sources
-from keeptune.audit.verdict import how
+from keeptune.audit.verdict import FLOOR_DOCUMENTS, how
 from keeptune.audit.where.reading import read_text
 from keeptune.data.tokens import EncodedRow
 from keeptune.report.document import SectionRecord, Subject
@@ -37,11 +37,15 @@ class Texts(Section[TextSettings]):
         return list(text_sources(settings.text, chat=True))
 
     def cost(self) -> Cost:
-        """Each text is read by both models; the base writes its own text first."""
-        texts, fresh = len(self.names(self.settings)), len(FRESH)
-        written = fresh * self.settings.docs * (self.settings.max_length - 1)
-        read = fresh * self.settings.docs + (texts - fresh) * self.settings.docs * self.settings.windows
-        return Cost(items=texts * self.settings.docs, read=read * self.settings.max_length, written=written)
+        """Each text is read by both models, a small part of it again for the noise floor; the base writes its own."""
+        settings, texts, fresh = self.settings, len(self.names(self.settings)), len(FRESH)
+        windows = fresh * settings.docs + (texts - fresh) * settings.docs * settings.windows
+        floors = texts * min(FLOOR_DOCUMENTS, settings.docs)
+        return Cost(
+            items=texts * settings.docs,
+            read=(windows + floors) * settings.max_length,
+            sampled=fresh * settings.docs * (settings.max_length - 1),
+        )
 
     def measure(self, loaded: Loaded) -> Measured:
         """Every text, each in a step of its own."""

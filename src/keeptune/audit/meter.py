@@ -35,7 +35,7 @@ from keeptune.stats import Array, Interval, bootstrap_ratio
 
 __all__ = ["DESCRIPTIONS", "MEASURES", "Drift", "measure", "token_drift"]
 
-_BATCH_TOKENS = 4096
+BATCH_TOKENS = 4096
 
 Row = TypeVar("Row")
 States = Callable[[nn.Module, Tensor, Tensor], Tensor]
@@ -134,7 +134,7 @@ def measure(
         ConfigError: plain texts without a tokenizer.
         ValueError: no row has a target, or the vocabularies differ in size.
     """
-    batches = batched(_encoded(base, texts, tokenizer, max_length), lambda row: len(row["input_ids"]), _BATCH_TOKENS)
+    batches = batched(_encoded(base, texts, tokenizer, max_length), lambda row: len(row["input_ids"]), BATCH_TOKENS)
     for model in (base, tuned):
         settle(model.eval())
     names = list(dict.fromkeys(row["document"] for batch in batches for row in batch))

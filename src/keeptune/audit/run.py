@@ -12,9 +12,9 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from keeptune.audit.gate import Bound, check
 from keeptune.audit.page import audit_page
-from keeptune.audit.section import AnySection, Cost, Loaded, Measured, Section
-from keeptune.audit.settings import SECTIONS, AuditSettings
-from keeptune.audit.texts import longest, rows_of, text_sources, without_tokens
+from keeptune.audit.section import AnySection, Loaded, Measured, Section, digest_of
+from keeptune.audit.settings import LONG, SECTIONS, AuditSettings
+from keeptune.audit.texts import FRESH, longest, rows_of, text_sources, without_tokens
 from keeptune.data.templates import current_day, on_day
 from keeptune.data.tokens import EncodedRow
 from keeptune.errors import ConfigError, Diverged, Interrupted, KeeptuneError, SourceError, StorageError
@@ -23,18 +23,20 @@ from keeptune.models.limits import check_length, check_sizes, check_tokenizer
 from keeptune.models.loading import load_model, load_tokenizer, load_tuned
 from keeptune.models.modeling import fingerprint, whole_fingerprint
 from keeptune.models.vocabulary import Vocabularies, check_vocabularies, share_vocabulary, vocabularies
+from keeptune.models.wheels import build_once, cache_folder
 from keeptune.replay.openings import chat_opening
 from keeptune.report.codec import to_json
 from keeptune.report.document import Model, Report, SectionRecord, Status
 from keeptune.report.finding import together
 from keeptune.report.measures import Verdict
-from keeptune.report.table import Column, Table, count, left, text
+from keeptune.report.trackers import track_report
 from keeptune.storage import write_text
 from keeptune.system import commit, provenance, release, versions
 from keeptune.workspace import Steps
 
 REPORT, PAGE = "report.json", "report.html"
 STEPS, SAMPLES = "steps", "samples"
+_FLAGS = "--only or --skip"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,6 +80,7 @@ def audit(settings: AuditSettings, bounds: Sequence[Bound] = (), sections: Seque
     report = replace(report, gate=check(bounds, report.findings, settings.named(settings.chosen(sections))))
     report.write(Path(settings.out) / REPORT)
     write_text(Path(settings.out) / PAGE, audit_page(report, sections))
+    track_report(report, settings.report_to, Path(settings.out))
     return report
 
 
@@ -91,7 +94,7 @@ def choose(settings: AuditSettings, sections: Sequence[AnySection]) -> list[Chos
     chosen = []
     for section in sections:
         asked = section(settings) if section in left else None
-        reason = asked.not_asked() if asked else "left out by --only or --skip"
+        reason = asked.not_asked() if asked else f"left out by {'--quick' if _short(settings, section) else _FLAGS}"
         chosen.append(Chosen(section=section, asked=None if reason else asked, reason=reason))
     if not any(one.asked for one in chosen):
         reasons = "; ".join(f"{one.section.name}: {one.reason}" for one in chosen)
@@ -99,22 +102,8 @@ def choose(settings: AuditSettings, sections: Sequence[AnySection]) -> list[Chos
     return chosen
 
 
-def plan_table(settings: AuditSettings, sections: Sequence[AnySection] = SECTIONS) -> Table:
-    """What each section would do, from `Section.cost`; no model is loaded."""
-    rows = []
-    for one in choose(settings, sections):
-        cost = one.asked.cost() if one.asked else Cost()
-        rows.append(
-            {
-                left("section"): text(one.section.name),
-                left("what"): text(one.section.title),
-                Column("items", unit="at most"): count(cost.items),
-                Column("tokens read", unit="by each model"): count(cost.read),
-                Column("tokens written", unit="by each model"): count(cost.written),
-                left("left out because"): text(one.reason),
-            }
-        )
-    return Table.of("plan", f"What the audit of {settings.tuned[0]} would do", rows)
+def _short(settings: AuditSettings, section: AnySection) -> bool:
+    return settings.quick and section.name in LONG and not settings.only
 
 
 def measure_sections(chosen: Sequence[Chosen], loaded: Loaded) -> tuple[list[SectionRecord], list[Measured]]:
@@ -167,16 +156,31 @@ def load(settings: AuditSettings, sections: Sequence[AnySection]) -> Loaded:
     sources: dict[str, str] = {}
     if any(section.reads_texts for section in sections):
         sources = text_sources(settings.text, chat=compares and _opens_chats(tokenizer))
-    rows = rows_of(sources, base, tokenizer, Path(settings.out) / SAMPLES, **settings.amount)
+    mark, folder = fingerprint(base), Path(settings.out) / STEPS
+    samples, fresh = samples_of(settings, mark), {name: of for name, of in sources.items() if of in FRESH}
+    if settings.quick and fresh:  # written whole, for audits that run side by side
+
+        def sample(folder: Path) -> None:
+            rows_of(fresh, base, tokenizer, folder, **settings.amount)
+
+        samples = build_once(samples, sample)
+    rows = rows_of(sources, base, tokenizer, samples, **settings.amount)
     check_length(base, longest(rows), "windows of text")
     release()
-    mark, folder = fingerprint(base), Path(settings.out) / STEPS
     if not compares:
         steps = Steps(folder, base=mark, versions=versions(), commit=commit())
         return Loaded(
             base=base, second=None, tokenizer=tokenizer, rows=rows, sources=sources, vocabulary=None, steps=steps
         )
     return _with_tuned(settings, base, tokenizer, rows, sources, mark)
+
+
+def samples_of(settings: AuditSettings, mark: str) -> Path:
+    """Where the base's own text is kept: beside the report; that of quick audits once for a base, in the cache."""
+    if not settings.quick:
+        return Path(settings.out) / SAMPLES
+    given = [mark, settings.docs, settings.max_length, settings.seed, versions()]
+    return cache_folder() / "audit" / digest_of(given)[:32]
 
 
 def _with_tuned(

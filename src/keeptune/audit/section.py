@@ -30,7 +30,7 @@ import hashlib
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any, ClassVar, Generic, TypeVar, Unpack
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -71,6 +71,16 @@ class Cost:
     """Tokens that each model reads, at most."""
     written: int = 0
     """Tokens that each model writes, at most."""
+    sampled: int = 0
+    """Tokens of its own text that the base samples."""
+    read_a_layer: int = 0
+    """Tokens that are read once for each layer of the tuned model."""
+    trained: int = 0
+    """Tokens that each model is trained on, in its own memory."""
+
+    def __add__(self, other: Cost) -> Cost:
+        """Both together."""
+        return Cost(**{one.name: getattr(self, one.name) + getattr(other, one.name) for one in fields(self)})
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -17,9 +17,16 @@ from keeptune.audit.tasks import Tasks
 from keeptune.audit.texts import TextSettings
 from keeptune.audit.where.section import WhereDrift
 from keeptune.errors import ConfigError
+from keeptune.report.trackers import check_trackers
 
 SECTIONS: tuple[AnySection, ...] = (Texts, Tasks, Harness, Abilities, Refusals, WhereDrift)
 """The sections of an audit, in the order of the page."""
+
+
+QUICK = {"docs": 16, "windows": 1, "max_length": 128, "items": 24, "prompts": 16, "new_tokens": 24, "suite_items": 8}
+"""The most of each that a quick audit measures: enough documents, items and prompts for a verdict, and no more."""
+LONG = ("where",)
+"""The sections that a quick audit leaves out, unless they are asked for by name."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,6 +40,12 @@ class AuditSettings(RefusalSettings, SuiteSettings, HarnessSettings, TextSetting
     """Leave these sections out, such as where, which takes over half of the time. Repeat it for more."""
     strict: bool = False
     """Exit with code 1 also where a section failed, or has too little evidence for a verdict."""
+    quick: bool = False
+    """Measure small samples, the same ones each time, as for use while a model is trained: at most 16 documents of 128
+    tokens, 24 items and 16 prompts, without the section where. Under a minute for a model of 135 million weights on two
+    cores; only large changes show."""
+    report_to: list[str] = field(default_factory=list)
+    """Send the judged findings to trackio, tensorboard or wandb, which have to be installed. Repeat it for more."""
     recovery: str | None = None
     """Name of a text: tune both models briefly on half of it and read the other half, to tell spurious forgetting
     from lost knowledge. Needs the memory of training."""
@@ -48,7 +61,8 @@ class AuditSettings(RefusalSettings, SuiteSettings, HarnessSettings, TextSetting
             for name in names:
                 if name not in known:
                     raise ConfigError(f"{flag} {name}: there is no such section", f"name one of {', '.join(known)}")
-        return [one for one in sections if one.name in (self.only or known) and one.name not in self.skip]
+        left_out = {*self.skip, *(LONG if self.quick and not self.only else ())}
+        return [one for one in sections if one.name in (self.only or known) and one.name not in left_out]
 
     def named(self, sections: Sequence[AnySection] = SECTIONS) -> dict[str, AnySection]:
         """Everything that has a name, and the section that measures it.
@@ -68,6 +82,10 @@ class AuditSettings(RefusalSettings, SuiteSettings, HarnessSettings, TextSetting
 
     def __post_init__(self) -> None:
         """Validate the settings, those of each section by its own rules too."""
+        if self.quick:
+            for name, most in QUICK.items():
+                object.__setattr__(self, name, min(getattr(self, name) or most, most))
+        check_trackers(self.report_to)
         for kind in AuditSettings.__mro__[1:]:
             if check := vars(kind).get("__post_init__"):
                 check(self)

@@ -43,7 +43,12 @@ def audit(
     junit: Annotated[Path | None, Parameter(help="File for the bounds as JUnit XML; needs --fail-above.")] = None,
     markdown: Annotated[Path | None, Parameter(help="File for the tables as Markdown.")] = None,
     plan: Annotated[
-        bool, Parameter(help="Print what each section would do and do nothing; loads no model.", negative="")
+        bool,
+        Parameter(
+            help="Print what each section would do, its minutes and memory, and do nothing more. Loads the models and "
+            "probes their speed for a few seconds.",
+            negative="",
+        ),
     ] = False,
 ) -> None:
     """Audit a tuned model; see `keeptune.cli.help`."""
@@ -51,8 +56,8 @@ def audit(
     from keeptune.audit.gate import broken, parse_bounds
     from keeptune.audit.headline import sentence
     from keeptune.audit.page import status_table, summary_table, views_of
+    from keeptune.audit.planned import plan as plan_of
     from keeptune.audit.run import audit as run
-    from keeptune.audit.run import plan_table
     from keeptune.audit.section import AnySection
     from keeptune.audit.settings import SECTIONS
     from keeptune.errors import ConfigError
@@ -75,7 +80,8 @@ def audit(
     sections: tuple[AnySection, ...] = (Continual,) if stages else (*SECTIONS, Recovery)
     bounds = parse_bounds(fail_above, settings.named(settings.chosen(sections)))
     if plan:
-        print_tables(plan_table(settings, sections))
+        planned = plan_of(settings, sections)
+        print_tables(planned.table(), *planned.lines())
         return
     report = run(settings, bounds, sections)
     print_views(views_of(report, sections))

@@ -72,7 +72,8 @@ it goes on from the runs that are done.
     "audit": """Measure what a tuned model forgot, how surely, and where.
 
 Writes OUT/report.html for people, OUT/report.json and findings.csv for machines. An interrupted audit resumes where it
-stopped. --only and --skip choose sections; --plan says what they would do.
+stopped. --only and --skip choose sections; --plan says what they would do, in minutes and memory; --quick measures
+small samples.
 
 For every text, the base's own fresh text first: drift, which is a distance (KL(base‖tuned), the rise of L_f, how often
 both models rank the same token first), and the change of loss, which has a sign (above 0 predicted worse, below 0

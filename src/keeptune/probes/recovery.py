@@ -64,7 +64,7 @@ class Recovery(Section[AuditSettings]):
         """Half of the text is read twice, and both models train on a few rows of the other half."""
         settings = self.settings
         read = settings.docs * settings.windows * settings.max_length
-        return Cost(items=settings.docs, read=read + 3 * STEPS * ROWS * settings.max_length)
+        return Cost(items=settings.docs, read=read, trained=STEPS * ROWS * settings.max_length)
 
     def measure(self, loaded: Loaded) -> Measured:
         """CE(tuned) − CE(base) on the held-out half before and after, and which part of the gap closed.

@@ -14,7 +14,8 @@ from keeptune.audit.drift import Texts
 from keeptune.audit.gate import parse_bounds
 from keeptune.audit.headline import sentence
 from keeptune.audit.page import summary_table, views_of
-from keeptune.audit.run import audit, plan_table
+from keeptune.audit.planned import plan
+from keeptune.audit.run import audit
 from keeptune.audit.section import Cost, Loaded, Measured, Section, digest_of, paired
 from keeptune.audit.settings import AuditSettings
 from keeptune.errors import ConfigError, Diverged, SourceError
@@ -109,8 +110,8 @@ def test_a_new_section_is_measured_shown_bounded_and_compared(
     print_views(views_of(report, SECTIONS))
     assert "change of shouting" in capsys.readouterr().out
     assert any(row[0].shown == "hello" for row in summary_table(report).rows)
-    plan = plan_table(settings, SECTIONS)
-    assert [[cell.shown for cell in row] for row in plan.rows][1][2:5] == ["12", "0", "768"]
+    planned = plan(settings, SECTIONS).table()
+    assert [[cell.shown for cell in row] for row in planned.rows][1][2:5] == ["12", "0", "768"]
     assert settings.named(SECTIONS)["hello"] is Shouting
     report.write(tmp_path / "again.json")
     paths = [f"a={tmp_path / 'again.json'}", f"b={settings.out}"]

@@ -80,8 +80,8 @@ class Continual(Section[ContinualSettings]):
         stages, texts = len(self.settings.tuned), len(self.sources["texts"])
         items = texts * self.settings.docs + sum(len(task.items) for task in self.tasks.values())
         read = texts * self.settings.docs * self.settings.windows * self.settings.max_length
-        written = self.settings.docs * (self.settings.max_length - 1)
-        return Cost(items=stages * items, read=stages * read, written=written)
+        sampled = self.settings.docs * (self.settings.max_length - 1)
+        return Cost(items=stages * items, read=stages * read, sampled=sampled)
 
     def measure(self, loaded: Loaded) -> Measured:
         """Every checkpoint on every column; what an earlier run finished is not done again."""

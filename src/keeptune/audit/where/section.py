@@ -26,9 +26,13 @@ class WhereDrift(Section[TextSettings]):
     name, title, reads_texts = "where", "Where the drift sits", True
 
     def cost(self) -> Cost:
-        """Comparing layers takes most of it: two passes of the sample for each layer, which stands for 24 here."""
+        """Comparing layers takes most of it: two passes of the sample for each layer."""
+        tokens = WINDOWS * WINDOW_TOKENS
         return Cost(
-            items=WINDOWS + CONTINUATIONS, read=2 * 24 * WINDOWS * WINDOW_TOKENS, written=CONTINUATIONS * NEW_TOKENS
+            items=WINDOWS + CONTINUATIONS,
+            read=2 * tokens,
+            read_a_layer=2 * tokens,
+            written=CONTINUATIONS * NEW_TOKENS,
         )
 
     def measure(self, loaded: Loaded) -> Measured:
