@@ -20,6 +20,7 @@ from keeptune.replay.batch import open_windows
 from keeptune.replay.generate import sample_pool
 from keeptune.replay.openings import Prompts, recorded_openings
 from keeptune.stats import evenly_spaced
+from keeptune.system import release
 
 SELF = "self"
 SELF_CHAT = "self-chat"
@@ -153,6 +154,7 @@ def self_rows(
     pool = sample_pool(
         base, tokenizer, folder, tokens=size, length=length - 1, seed=seed, prompts=prompts, predictions="none"
     )
+    release()
     rows: list[EncodedRow] = []
     for row in range(docs):
         tokens, given = pool.tokens_of(row).tolist(), len(pool.settings.opening_of(row))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -19,10 +20,10 @@ def test_every_judged_finding_is_a_number_with_its_interval() -> None:
 
 def test_tensorboard_holds_the_numbers(tmp_path: Path) -> None:
     pytest.importorskip("tensorboard")
-    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+    events_of = import_module("tensorboard.backend.event_processing.event_accumulator").EventAccumulator
 
     track_report(full_report(), ["tensorboard"], tmp_path)
-    events = EventAccumulator(str(tmp_path / "tensorboard"))
+    events = events_of(str(tmp_path / "tensorboard"))
     events.Reload()
     read = {name: events.Scalars(name)[0].value for name in events.Tags()["scalars"]}
     assert read == pytest.approx(numbers_of(full_report()), rel=1e-6)
@@ -43,9 +44,9 @@ def test_wandb_holds_the_numbers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 def test_trackio_holds_the_numbers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TRACKIO_DIR", str(tmp_path))
     pytest.importorskip("trackio")
-    from trackio.sqlite_storage import SQLiteStorage
+    storage = import_module("trackio.sqlite_storage").SQLiteStorage
 
     track_report(full_report(), ["trackio"], tmp_path / "out")
-    (run,) = SQLiteStorage.get_runs("keeptune")
-    (row,) = SQLiteStorage.get_logs("keeptune", run)
+    (run,) = storage.get_runs("keeptune")
+    (row,) = storage.get_logs("keeptune", run)
     assert {name: row[name] for name in numbers_of(full_report())} == pytest.approx(numbers_of(full_report()))

@@ -78,7 +78,9 @@ def _with_cache(given: Any, dtype: torch.dtype, rows: int, faults: list[str]) ->
     own, quantized = next(given.parameters()), is_quantized(given)
     causal, exact = given, None
     if not quantized and (own.device.type == "cpu" or own.dtype != dtype):
-        causal = copy.deepcopy(given).to(dtype).eval()
+        # Weights are copied in `dtype` at once: a copy in their own dtype first would be a whole model more in memory.
+        weights = {id(p): nn.Parameter(p.detach().to(dtype, copy=True), p.requires_grad) for p in given.parameters()}
+        causal = copy.deepcopy(given, {**weights}).to(dtype).eval()
         # A forward patched onto the instance (as trainers do) belongs to the original and would run the original.
         causal.__dict__.pop("forward", None)
         remove_idle_adapter(causal, probe_tokens(causal, _SHORT_PROBE))
