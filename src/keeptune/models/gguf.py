@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 from contextlib import redirect_stderr
 from pathlib import Path
-from typing import Any
 
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -29,12 +28,12 @@ def converted_gguf(gguf: Path, sha256: str) -> str:
 
     def convert(folder: Path) -> None:
         logger.info(f"converting {gguf.name} to safetensors, once (about 15 s per 100 MB)")
-        file: dict[str, Any] = {"gguf_file": gguf.name, "trust_remote_code": False}
+        parent, file = str(gguf.parent), gguf.name
         # transformers draws the bar of this conversion with tqdm directly: no setting turns it off.
         with quiet(), readable(str(gguf)), redirect_stderr(io.StringIO()):
-            tokenizer = AutoTokenizer.from_pretrained(str(gguf.parent), **file)
+            tokenizer = AutoTokenizer.from_pretrained(parent, gguf_file=file, trust_remote_code=False)
             loaded, report = AutoModelForCausalLM.from_pretrained(
-                str(gguf.parent), **file, dtype=torch.float32, output_loading_info=True
+                parent, gguf_file=file, trust_remote_code=False, dtype=torch.float32, output_loading_info=True
             )
             require_complete(str(gguf), report)
             # transformers refuses to save the loaded model, because it counts as quantized: copy the weights into a

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
 
 from huggingface_hub.utils.tqdm import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
 from transformers.utils import logging as transformers_logging
@@ -13,7 +12,7 @@ from transformers.utils import logging as transformers_logging
 from keeptune.errors import KeeptuneError, SourceError
 
 
-def require_complete(source: str, report: dict[str, Any]) -> None:
+def require_complete(source: str, report: Mapping[str, Iterable[object]]) -> None:
     """Raise `SourceError` if weights are missing or have another shape.
 
     transformers would initialize them at random and only warn.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -200,7 +201,7 @@ def _absolute(name: str) -> str:
 
 
 def _load_adapter(
-    source: str, name: str, adapter: dict[str, Any], wanted: _Wanted, seen: tuple[str, ...]
+    source: str, name: str, adapter: Mapping[str, object], wanted: _Wanted, seen: tuple[str, ...]
 ) -> PreTrainedModel:
     base_name, mark = _base_of(name, adapter, (*seen, name))
     if not has_file(name, ADAPTER_WEIGHTS):
@@ -248,7 +249,7 @@ def _class_of(source: str, name: str) -> tuple[Any, Any]:
     return (AutoModelForImageTextToText if whole else AutoModelForCausalLM), config
 
 
-def _reached(source: str) -> tuple[str, dict[str, Any] | None]:
+def _reached(source: str) -> tuple[str, Mapping[str, object] | None]:
     """What `from_pretrained` takes, and the adapter's configuration, if it is an adapter."""
     name = resolve_model(source)
     try:
@@ -282,7 +283,7 @@ def _require_safetensors(name: str) -> None:
     raise SourceError(f"{name} has no model.safetensors", "name a complete model: weights as safetensors")
 
 
-def _base_of(name: str, adapter: dict[str, Any], seen: tuple[str, ...]) -> tuple[str, str | None]:
+def _base_of(name: str, adapter: Mapping[str, object], seen: tuple[str, ...]) -> tuple[str, str | None]:
     """The base that an adapter names, and the fingerprint recorded for it, if one is."""
     named = adapter.get("base_model_name_or_path")
     base, mark = named_base(name, named) if isinstance(named, str) else ("", None)

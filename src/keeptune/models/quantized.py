@@ -8,9 +8,9 @@ Packed weights are never cast: their dtype is a storage format, and a cast would
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from importlib import import_module
-from typing import Any, Literal
+from typing import Any, Literal, TypedDict
 
 import torch
 from torch import Tensor, nn
@@ -54,7 +54,7 @@ def describe(model: nn.Module) -> str | None:
     if config is None:
         packed = next(p for p in causal_model(model).parameters() if is_packed(p))
         return f"{type(packed).__name__} weights"
-    settings: dict[str, Any] = config if isinstance(config, dict) else config.to_dict()
+    settings: Mapping[str, object] = config if isinstance(config, dict) else config.to_dict()
     method = str(getattr(settings["quant_method"], "value", settings["quant_method"]))
     if settings.get("load_in_4bit"):
         return f"{method} 4-bit ({settings['bnb_4bit_quant_type']})"
@@ -211,13 +211,13 @@ def load_in(four: bool, eight: bool) -> LoadIn | None:
     return "4bit" if four else "8bit" if eight else None
 
 
-def loading_quantization(model: nn.Module) -> dict[str, Any] | None:
+def loading_quantization(model: nn.Module) -> Mapping[str, object] | None:
     """How the model was quantized while it was loaded; None for a checkpoint that was quantized or is not."""
     causal = causal_model(model)
     quantizer = getattr(causal, "hf_quantizer", None)
     if quantizer is None or quantizer.pre_quantized:
         return None
-    settings: dict[str, Any] = causal.config.quantization_config.to_dict()
+    settings: Mapping[str, object] = causal.config.quantization_config.to_dict()
     return settings
 
 
@@ -227,7 +227,13 @@ def quantized_with(config: Any) -> str | None:
     return None if method is None else str(method)
 
 
-def loading_arguments(source: str, config: Any, wanted: QuantizationConfigMixin | None) -> dict[str, Any]:
+class LoadingArguments(TypedDict, total=False):
+    """Of `from_pretrained`."""
+
+    quantization_config: QuantizationConfigMixin
+
+
+def loading_arguments(source: str, config: Any, wanted: QuantizationConfigMixin | None) -> LoadingArguments:
     """Arguments for `from_pretrained`: the quantization that is wanted, or for GPTQ and AWQ a kernel with gradients.
 
     Raises `ConfigError` if a quantization is wanted of a checkpoint that has one.

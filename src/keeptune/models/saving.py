@@ -8,8 +8,9 @@ transformers 4 do the same. So the old names are written beside the new ones, fr
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TypeGuard
 
 import torch
 from torch import Tensor
@@ -61,45 +62,48 @@ def make_portable(folder: Path) -> None:
     _rewrite(folder / "tokenizer_config.json", portable_tokenizer_config)
 
 
-def portable_config(config: dict[str, Any]) -> dict[str, Any]:
+def portable_config(config: Mapping[str, object]) -> Mapping[str, object]:
     """A config.json of transformers 5 with the names of transformers 4 beside its own."""
-    config = {key: portable_config(part) if _is_config(part) else part for key, part in config.items()}
+    kind = str(config.get("model_type", ""))
+    both = {key: portable_config(part) if _is_config(part) else part for key, part in config.items()}
     # Fields that were renamed: transformers 5 knows both names and writes one, transformers 4 reads the other.
-    for name, stored in _renamed(config.get("model_type")).items():
-        if stored in config:
-            config.setdefault(name, config[stored])
-    if isinstance(config.get("rope_parameters"), dict):
-        config |= _rope_names(config["rope_parameters"], config.get("model_type", ""))
-    if isinstance(config.get("dtype"), str):
-        config |= _dtype_names(config["dtype"])
-    return config
+    for name, stored in _renamed(kind).items():
+        if stored in both:
+            both.setdefault(name, both[stored])
+    rope, dtype = both.get("rope_parameters"), both.get("dtype")
+    if isinstance(rope, dict):
+        both |= _rope_names(rope, kind)
+    if isinstance(dtype, str):
+        both |= _dtype_names(dtype)
+    return both
 
 
-def portable_tokenizer_config(config: dict[str, Any]) -> dict[str, Any]:
+def portable_tokenizer_config(config: Mapping[str, object]) -> Mapping[str, object]:
     """A tokenizer_config.json that transformers 4 reads."""
     if config.get("backend") == "tokenizers" and config.get("tokenizer_class") not in _SAME_TOKENIZERS:
         # The generic class takes tokenizer.json as it stands. With it, transformers 4 would also return token_type_ids,
         # which decoders refuse.
-        config = {"model_input_names": ["input_ids", "attention_mask"], **config}
-        config["tokenizer_class"] = "PreTrainedTokenizerFast"
-    if isinstance(config.get("extra_special_tokens"), list):
+        inputs = ["input_ids", "attention_mask"]
+        config = {"model_input_names": inputs, **config, "tokenizer_class": "PreTrainedTokenizerFast"}
+    if isinstance(tokens := config.get("extra_special_tokens"), list):
         # To transformers 4 this name means a dict, and the list has another; transformers 5 reads either.
-        config = {**config, "additional_special_tokens": config["extra_special_tokens"]}
-        del config["extra_special_tokens"]
+        others = {name: value for name, value in config.items() if name != "extra_special_tokens"}
+        config = {**others, "additional_special_tokens": tokens}
     return config
 
 
-def _rope_names(rope: dict[str, Any], kind: str) -> dict[str, Any]:
+def _rope_names(rope: Mapping[str, object], kind: str) -> dict[str, object]:
     """The rotary embedding as transformers 4 writes it."""
     by_layer = "full_attention" in rope
     whole = rope["full_attention"] if by_layer else rope
     if not isinstance(whole, dict) or "rope_theta" not in whole:
         return {}
-    names: dict[str, Any] = {_THETA.get(kind, "rope_theta"): whole["rope_theta"]}
+    names: dict[str, object] = {_THETA.get(kind, "rope_theta"): whole["rope_theta"]}
     if "partial_rotary_factor" in whole:
         names[_SHARE.get(kind, "partial_rotary_factor")] = whole["partial_rotary_factor"]
-    if by_layer and kind in _LOCAL_THETA:
-        names[_LOCAL_THETA[kind]] = rope["sliding_attention"]["rope_theta"]
+    sliding = rope.get("sliding_attention")
+    if by_layer and kind in _LOCAL_THETA and isinstance(sliding, dict):
+        names[_LOCAL_THETA[kind]] = sliding["rope_theta"]
     if whole.get("rope_type", "default") != "default":
         names["rope_scaling"] = _rope_scaling(whole, kind)
         if "original_max_position_embeddings" in whole and kind in _LONGROPE_ONLY:
@@ -107,14 +111,14 @@ def _rope_names(rope: dict[str, Any], kind: str) -> dict[str, Any]:
     return names
 
 
-def _rope_scaling(rope: dict[str, Any], kind: str) -> dict[str, Any]:
+def _rope_scaling(rope: Mapping[str, object], kind: str) -> Mapping[str, object]:
     if kind in _LONGROPE_ONLY:
         return {"type": rope["rope_type"], **{name: rope[name] for name in _LONGROPE}}
     # transformers 5 takes rope_scaling in place of rope_parameters, so nothing may be missing from it.
     return dict(rope)
 
 
-def _renamed(kind: str | None) -> dict[str, str]:
+def _renamed(kind: str) -> dict[str, str]:
     return CONFIG_MAPPING[kind].attribute_map if kind in CONFIG_MAPPING else {}
 
 
@@ -122,7 +126,7 @@ def _dtype_names(dtype: str) -> dict[str, str]:
     return {"dtype": dtype, "torch_dtype": dtype}
 
 
-def _is_config(part: Any) -> bool:
+def _is_config(part: object) -> TypeGuard[Mapping[str, object]]:
     return isinstance(part, dict) and "model_type" in part
 
 
@@ -135,7 +139,7 @@ def _cast(state: dict[str, Tensor], dtype: torch.dtype) -> dict[str, Tensor]:
     return {name: done[tensor.data_ptr()] if tensor.is_floating_point() else tensor for name, tensor in state.items()}
 
 
-def _rewrite(file: Path, change: Any) -> None:
+def _rewrite(file: Path, change: Callable[[Mapping[str, object]], Mapping[str, object]]) -> None:
     if file.is_file():
         content = change(json.loads(file.read_text(encoding="utf-8")))
         write_text(file, json.dumps(content, indent=2, sort_keys=True, ensure_ascii=False) + "\n")
