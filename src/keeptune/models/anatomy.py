@@ -123,13 +123,14 @@ def _examine(causal: Any) -> Anatomy:
         )
     check_output_layer(head)
     keep_weights(causal)
-    tolerance = _TOLERANCE if head.weight.dtype.itemsize > 2 else _TOLERANCE_16_BIT
     row_T = torch.arange(_TOKENS, device=head.weight.device).remainder(len(head.weight))
     input_BT = torch.stack([row_T, row_T])
     input_BT[1, -1] = (_TOKENS + 1) % len(head.weight)
     with evaluating(causal), torch.autocast(head.weight.device.type, enabled=False):
         with _calls(causal) as called:
             own_BTV = causal(input_ids=input_BT, use_cache=False).logits.float()
+        computed = _arithmetic(own_BTV, head.weight.dtype)
+        tolerance = _TOLERANCE_16_BIT if computed.itemsize <= 2 else _TOLERANCE
         if _differ(own_BTV[0, :-1], own_BTV[1, :-1], tolerance):
             raise ConfigError(
                 f"the predictions of {name} at a position change with the tokens after it, so it is no causal language"
@@ -137,7 +138,8 @@ def _examine(causal: Any) -> Anatomy:
                 "use a causal language model; some encoders are one with is_decoder=true in their config.json",
             )
         for by_decoder, scale, softcap in _candidates(causal, input_BT):
-            logits_BTV = _rebuilt(causal, input_BT, by_decoder, scale, softcap)
+            with torch.autocast(head.weight.device.type, computed, enabled=computed != head.weight.dtype):
+                logits_BTV = _rebuilt(causal, input_BT, by_decoder, scale, softcap)
             if logits_BTV is not None and not _differ(own_BTV, logits_BTV, tolerance):
                 return Anatomy(by_decoder, scale, softcap, tuple(_idle(causal, called)))
     raise ConfigError(
@@ -210,6 +212,12 @@ def _rebuilt(causal: Any, input_BT: Tensor, by_decoder: bool, scale: float, soft
     except (AttributeError, RuntimeError, TypeError, ValueError):
         # What `get_decoder` gives may be the model itself, or may want other inputs.
         return None
+
+
+def _arithmetic(logits: Tensor, weights: torch.dtype) -> torch.dtype:
+    """What the model computes in: the dtype of its weights, or fewer bits where a host switches autocast on in it."""
+    fewer = (dtype for dtype in (torch.bfloat16, torch.float16) if torch.equal(logits, logits.to(dtype).float()))
+    return weights if weights.itemsize <= 2 else next(fewer, weights)
 
 
 def _differ(own: Tensor, other: Tensor, tolerance: float) -> bool:

@@ -106,6 +106,23 @@ def test_16_bit_models_have_the_scale_and_cap_of_their_configuration(name: str, 
     assert anatomy == Anatomy(*HARD[name], idle=())
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("name", ["llama", "gemma2, low caps", "granite, scaled"])
+def test_a_host_may_switch_autocast_on_in_the_model(name: str, dtype: torch.dtype) -> None:
+    torch.manual_seed(0)
+    model = from_config(FAMILIES[name].config())
+    inner = model.forward
+
+    def forward(*args: Any, **kwargs: Any) -> Any:  # as Unsloth's on a CPU
+        with torch.autocast("cpu", dtype):
+            output = inner(*args, **kwargs)
+        output.logits = output.logits.float()
+        return output
+
+    model.forward = forward
+    assert anatomy_of(model) == Anatomy(*HARD[name], idle=())
+
+
 def test_an_expert_that_no_token_chose_is_part_of_what_text_trains() -> None:
     model = make_model()
     model.model.layers[0].mlp = Experts(model.model.layers[0].mlp)
