@@ -93,9 +93,9 @@ def test_the_texts_of_an_audit_begin_as_its_own_text_does(tmp_path: Path) -> Non
     rows = rows_of(sources, make_model(), make_tokenizer(), tmp_path, **amount)
     first, later = rows["old"]
     opening = pool.settings.openings[0]
-    assert first["input_ids"][:6] == rows["self"][0]["input_ids"][:6] == opening
-    assert first["labels"][:7] == [-100] * 6 + make_tokenizer()("A")["input_ids"]
-    assert len(first["input_ids"]) == len(rows["self"][0]["input_ids"]) == 25 and len(later["input_ids"]) == 20
+    assert first["input_ids"][:14] == rows["self"][0]["input_ids"][:14] == opening
+    assert first["labels"][:15] == [-100] * 14 + make_tokenizer()("A")["input_ids"]
+    assert len(first["input_ids"]) == len(rows["self"][0]["input_ids"]) == 33 and len(later["input_ids"]) == 20
 
 
 def test_a_given_pool_opens_as_it_does(tmp_path: Path, pool: ReplayPool) -> None:

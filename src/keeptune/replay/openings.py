@@ -12,9 +12,10 @@ chaotic there. So candidates are probed on the base (`keeptune.replay.probe`), i
 | text       | a newline, a short text of the base's own, and that token                      |
 | start-text | that token, such a text, and that token again                                  |
 
-There are 64 short texts of four tokens, which rows use in turn: of 128 samples those after which the base is least sure
-of the next token. The rule: `start` is taken if it keeps the bounds. Else all are probed, and the first that keeps them
-is taken.
+There are at most 64 short texts of twelve tokens, which rows use in turn. Of 128 samples those are left out after which
+noise in the model moves its prediction far more than after the others; of the rest those are taken after which it is
+least sure of the next token. The rule: `start` is taken if it keeps the bounds. Else all are probed, and the first that
+keeps them is taken.
 
 1. Noise: KL(float32‖16 bit) at each of the first three positions is at most 0.005 nats, or 5 times that at the third.
 2. Concentration: the likeliest first token has a probability of at most 0.25, as a mean over the openings.
@@ -51,7 +52,7 @@ OpeningIds = Sequence[int] | Sequence[Sequence[int]]
 _Make = Callable[[], list[list[int]]]
 
 NOISE, TIMES_THIRD, SHARE, LESS_LIKELY = 0.005, 5.0, 0.25, 0.25
-_SAMPLED, _TEXTS, _TEXT_TOKENS = 128, 64, 4
+_SAMPLED, _TEXTS, _TEXT_TOKENS = 128, 64, 12
 # The age at which an unfinished pool of dated chats is no longer continued.
 _DAYS = 400
 
@@ -174,7 +175,8 @@ def _candidates(prober: Prober, first: int, newline: list[int], most: float) -> 
 
     def around(before: list[int]) -> list[list[int]]:
         sampled = prober.sample(torch.full((_SAMPLED, 1), first), _TEXT_TOKENS).tolist()
-        return prober.least_concentrated([[*before, *row[1:], first] for row in sampled], _TEXTS)
+        steady = prober.steady([[*before, *row[1:], first] for row in sampled])
+        return prober.least_concentrated(steady, _TEXTS)
 
     made: dict[str, tuple[int, _Make]] = {
         "start": (1, lambda: [[first]]),

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import logging
 from dataclasses import replace
 from datetime import date
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +27,7 @@ from keeptune.replay.engines.torch import TorchEngine
 from keeptune.replay.generate import sample_pool, text_pool
 from keeptune.replay.openings import Prompts, best_of, chat_opening
 from keeptune.replay.pool import ReplayPool
-from keeptune.replay.probe import Probe
+from keeptune.replay.probe import Probe, Prober
 from keeptune.replay.sampled import sampling_z
 from keeptune.replay.teachers import AdapterOff, CachedHidden, CachedTopK, LiveCopy, frozen_head
 from keeptune.storage import sha256_file
@@ -224,7 +226,7 @@ def test_the_choice_is_printed_and_recorded_with_its_numbers(
 
 @pytest.mark.parametrize(
     ("name", "length", "ends"),
-    [("start", 1, 0), ("twice", 2, 0), ("newline", 2, 0), ("text", 6, 0), ("start-text", 6, 0)],
+    [("start", 1, 0), ("twice", 2, 0), ("newline", 2, 0), ("text", 14, 0), ("start-text", 14, 0)],
 )
 def test_each_opening_can_be_asked_for(tmp_path: Path, name: Any, length: int, ends: int) -> None:
     pool = sample_pool(make_model(), make_tokenizer(), tmp_path / "pool", opening=name, **SIZE)
@@ -315,7 +317,7 @@ def test_a_text_opens_as_samples_do(tmp_path: Path) -> None:
     assert plain.settings.openings == [[START]] and len(pool.settings.openings) == 64
     assert torch.equal(plain.batch(torch.arange(7)).targets_BT, pool.batch(torch.arange(7)).targets_BT)
     for row in range(7):
-        assert pool.tokens_of(row)[:6].tolist() == pool.settings.openings[row]
+        assert pool.tokens_of(row)[:14].tolist() == pool.settings.openings[row]
     batch = pool.batch(torch.arange(7))
     own = batch.at_targets(hidden_states(make_model(), batch.inputs_BP)).detach()
     torch.testing.assert_close(batch.hidden_BTD.flatten(0, 1), own, rtol=0, atol=1e-5)
@@ -418,3 +420,30 @@ def test_a_base_that_predicts_nan_is_refused_in_words(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="predictions are NaN"):
         sample_pool(broken, make_tokenizer(), tmp_path / "pool", **SIZE)
     assert not (tmp_path / "pool").exists()
+
+
+def test_openings_after_which_noise_moves_the_prediction_far_are_left_out() -> None:
+    model = make_model()
+    with torch.no_grad():
+        for weight in model.parameters():
+            weight.mul_(3)  # so that small changes grow on the way
+    openings = torch.randint(3, 259, (64, 5), generator=torch.Generator().manual_seed(1)).tolist()
+    log_p_RV = torch.log_softmax(model(torch.tensor(openings)).logits[:, -1], dim=-1).detach()
+    moved = []
+    for seed in range(3):
+        shaken, generator = copy.deepcopy(model), torch.Generator().manual_seed(seed)
+        for layer in shaken.modules():
+            if isinstance(layer, torch.nn.Linear) and layer.out_features != 259:
+                noise = 0.03 * torch.randn(layer.out_features, generator=generator)
+                layer.forward = partial(
+                    lambda inner, noise, x: inner(x) + noise * inner(x).square().mean(-1, True).sqrt(),
+                    layer.forward,
+                    noise,
+                )
+        log_q_RV = torch.log_softmax(shaken(torch.tensor(openings)).logits[:, -1], dim=-1)
+        moved.append((log_p_RV.exp() * (log_p_RV - log_q_RV)).sum(-1))
+    most_R = torch.stack(moved).amax(0)
+    expected = [opening for opening, most in zip(openings, most_R, strict=True) if most <= 3 * most_R.median()]
+    assert 0 < len(expected) < 64
+    assert Prober(model, make_tokenizer(), 0).steady(openings) == expected
+    assert not any(module._forward_hooks for module in model.modules())
