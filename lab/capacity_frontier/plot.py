@@ -115,7 +115,7 @@ def claims(rows: list[Row]) -> list[Claim]:
     def claim(text: str, measure: str, ours: Interval | None, **bound: Any) -> Claim | None:
         if ours is None:
             return None
-        return Claim(claim=text, paper="figure only", measure=f"{measure}, nats per token", ours=ours, **bound)
+        return Claim(claim=text, measure=f"{measure}, nats per token", ours=ours, **bound)
 
     def change(column: str) -> Interval:
         return over_seeds([end(groups[weak], seed)[column] - end(groups[strong], seed)[column] for seed in seeds])
@@ -131,14 +131,31 @@ def claims(rows: list[Row]) -> list[Claim]:
     means = [float(np.mean([far for far in own if far is not None])) for own in distances if any(own)]
     less = f"λ = {weak:g} less λ = {strong:g}"
     return measured(
-        claim("λ trades the old loss …", f"old loss, {less}", change("old_loss"), above=0.05),
-        claim("… for the new one", f"new loss, {less}", change("new_loss"), below=-0.05),
+        claim(
+            "λ trades the old loss …",
+            f"old loss, {less}",
+            change("old_loss"),
+            above=0.05,
+            paper="about .7: 3.69 at .01, 2.97 at 10",
+        ),
+        claim(
+            "… for the new one",
+            f"new loss, {less}",
+            change("new_loss"),
+            below=-0.05,
+            paper="about −.46: 2.74 at .01, 3.20 at 10",
+        ),
         claim(
             "fine-tuning at several λ traces the frontier of mixtures",
             "old loss above that of a mixture with the same new loss, mean over λ > 0",
             over_seeds(means) if means else None,
             below=0.1,
+            paper="about .03–.08 above it for λ from 1 to 10",
         ),
-        without_forgetting(short, "learns the new text without forgetting", below=0.02),
-        without_forgetting(long, "has to forget for it", above=0.05),
+        without_forgetting(
+            short, "learns the new text without forgetting", below=0.02, paper="3.69 → 3.75 at 20 tokens a parameter"
+        ),
+        without_forgetting(
+            long, "has to forget for it", above=0.05, paper="2.92 → about 3.68 at 17,000, for the same new loss of 2.75"
+        ),
     )

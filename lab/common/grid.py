@@ -2,7 +2,8 @@
 
 A grid.toml has these tables:
 
-- `[experiment]`: `run`, the function that runs a cell, as `module:function` (by default `run_cell` of the experiment's
+- `[experiment]`: `setting`, its models, texts and training in short, for the tables of claims; `run`, the function that
+  runs a cell, as `module:function` (by default `run_cell` of the experiment's
   cells.py); `columns`, the settings that stand first in each row of the csv; `samples`, whether answers of the models
   are kept.
 - `[settings]`: what holds at every size.

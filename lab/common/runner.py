@@ -78,7 +78,10 @@ def write_results(grid: Grid, runs: Path, home: Path, rows: CellRows) -> None:
         return
     keep(home / csv_name(grid.size), table, done, whole=len(done) == len(grid.cells))
     if grid.samples:
-        answers = [{"method": kept["cell"]["method"], **said} for kept in done.values() for said in kept["answers"]]
+        cells = [(settle(kept["cell"]), kept) for kept in done.values()]
+        answers = [
+            {**{key: cell[key] for key in grid.columns}, **said} for cell, kept in cells for said in kept["answers"]
+        ]
         lines = [json.dumps(answer, ensure_ascii=False) for answer in answers]
         name = csv_name(grid.size).replace("results", "samples").replace("csv", "jsonl")
         write_text(home / name, "\n".join(lines) + "\n")

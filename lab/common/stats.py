@@ -34,7 +34,8 @@ class Verdict(StrEnum):
     ONE_RUN = "one run"
     """One training run: an interval over documents or items says nothing about other runs."""
     NOT_TESTED = "not tested"
-    """The experiment differs from the paper's in what the claim is about; `Claim.untested` says how."""
+    """The experiment differs from the paper's in what the claim is about, or the bound was set after the rows had been
+    read; `Claim.untested` says how."""
 
 
 RULE = (
@@ -42,10 +43,11 @@ RULE = (
     f"fewer than {MIN_DOCUMENTS} units it has no interval. Runs is the number of independent training runs behind the "
     "number. A claim is **confirmed** if the whole interval lies on the claim's side of its bound, and "
     "**contradicted** if the whole interval lies on the other side. Both need p < .05 after Holm's adjustment of the "
-    "p-values of one experiment; p inverts the interval. A claim is **not decided** if the interval contains the "
+    "p-values of one table; p inverts the interval. A claim is **not decided** if the interval contains the "
     "bound, if p is .05 or more after the adjustment (the line says so), or if there are only two runs. **One run** "
     "means a single training run, and no verdict. **Not tested** means that our set-up differs from the paper's in "
-    "what the claim is about."
+    "what the claim is about, or that its bound was set after the rows had been read. **Not run yet** means that an "
+    "experiment is designed, with its bounds, and has no rows."
 )
 
 
@@ -163,7 +165,7 @@ class Claim:
 
 
 def judged(claims: Sequence[Claim]) -> list[dict[str, Any]]:
-    """The claims of one experiment with their verdicts, for JSON.
+    """The claims of one table with their verdicts, for JSON.
 
     `p` is None where no verdict is possible. `p_holm` is p adjusted for the number of the others, `comparisons`. What
     the interval alone would decide needs `p_holm` below .05.

@@ -11,13 +11,14 @@ import sys
 import sysconfig
 import tarfile
 import tempfile
+import zipfile
 from pathlib import Path
 from typing import NamedTuple
 
 from keeptune.data.documents import hub_rows
 from keeptune.errors import SourceError
 from keeptune.log import logger
-from keeptune.models.wheels import cache_folder
+from keeptune.models.wheels import cache_folder, fetch_wheel_members
 from keeptune.storage import atomic_file, atomic_folder, sha256_file, write_text
 
 _DJANGO, _DJANGO_SHA256 = "Django==5.2", "1a47f7a7a3d43ce64570d350e008d2949abe8c7e21737b351b6a1611277c6d89"
@@ -25,6 +26,12 @@ _PACKAGE, _TEXT = "debian-reference-es", "usr/share/debian-reference/debian-refe
 # A section starts with its number and title at the left margin, twice numbered: `9.4. La supervisión ...`.
 _SECTION = re.compile(r"^(?=\d+\.\d+\. \S)", re.MULTILINE)
 _LEAST_CHARACTERS = 600
+# The test data of gensim, whose source takes a compiler: a wheel of any Python holds the same file.
+_GENSIM, _GENSIM_SHA256 = "gensim==4.4.0", "91a7fa5e814e7b1bad4b2dffa8d62c1e55410d5cbdf930714c1997ffb4404db8"
+_GENSIM_WHEEL = ["--python-version=3.11", "--implementation=cp", "--abi=cp311", "--platform=manylinux_2_28_x86_64"]
+_ARTICLES, _MOST_ARTICLES = "gensim/test/test_data/lee_background.cor", 100
+_HARNESS = ("lm_eval", "0.4.13", "5daaa1973bf874005f64f28d3834b875f6886f0d6475878e6a6c821994a5286a")
+_WORKED = "lm_eval/tasks/mmlu/flan_cot_fewshot/_cot_prompts.json"
 _HUB_DOCUMENTS = 400_000
 
 
@@ -85,6 +92,48 @@ def spanish() -> str:
     return str(folder)
 
 
+def news() -> str:
+    """Folder of a hundred short news articles, one text file each; from gensim's wheel in PyPI.
+
+    The first hundred of the Lee corpus (Lee, Pincombe and Welsh 2005): stories of the Australian Broadcasting
+    Corporation from 2000 and 2001. gensim (LGPL-2.1) ships them as test data. The articles have no licence of their
+    own: they are read here, and never kept in a repository.
+    """
+    folder = cache_folder() / "lab" / "news"
+    if folder.is_dir():
+        return str(folder)
+    logger.info(f"fetching a wheel of {_GENSIM}")
+    with tempfile.TemporaryDirectory() as temporary:
+        options = ["--no-deps", "--only-binary=:all:", "--no-input", "--quiet", "--dest", temporary, *_GENSIM_WHEEL]
+        fetch([sys.executable, "-m", "pip", "download", *options, _GENSIM], temporary)
+        wheel = next(Path(temporary).glob("*.whl"))
+        if sha256_file(wheel) != _GENSIM_SHA256:
+            raise SourceError(f"{wheel.name} is not the published file", "check where pip fetches packages from")
+        with zipfile.ZipFile(wheel) as archive:
+            lines = archive.read(_ARTICLES).decode("utf-8").splitlines()
+    with atomic_folder(folder) as made:
+        for number, article in enumerate([line for line in lines if line.strip()][:_MOST_ARTICLES]):
+            (made / f"{number:03d}.txt").write_text(article, encoding="utf-8")
+    return str(folder)
+
+
+def reasoning() -> str:
+    """Jsonl of questions, each answered step by step, as prompt and completion; from lm-eval's wheel in PyPI.
+
+    The worked examples of MMLU's few-shot prompts with a chain of thought, five for each of 57 subjects (lm-eval and
+    MMLU: MIT licence).
+    """
+    file = cache_folder() / "lab" / "reasoning.jsonl"
+    if not file.is_file():
+        prompts = json.loads((fetch_wheel_members(*_HARNESS, _WORKED) / _WORKED).read_text(encoding="utf-8"))
+        with atomic_file(file) as made, made.open("w", encoding="utf-8") as lines:
+            for of_subject in prompts.values():
+                for example in of_subject.split("\n\nQ: ")[1:]:
+                    question, _, answer = example.partition("\nA: ")
+                    lines.write(json.dumps({"prompt": question.strip(), "completion": answer.strip()}) + "\n")
+    return str(file)
+
+
 def fetch(command: list[str], folder: str) -> None:
     """Run a package manager's command in a folder.
 
@@ -127,6 +176,8 @@ SOURCES = {
     "english": english,
     "spanish": spanish,
     "python": python,
+    "news": news,
+    "reasoning": reasoning,
     **{name: lambda name=name: hub_text(name) for name in HUB},
 }
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from common.drawing import format_rate, log_places, panels, whiskers
 from common.grid import Row
-from common.small.curves import by_seed, differences, mean_at, paired, runs, values
+from common.small.curves import by_seed, differences, mean_at, ratios, runs, values
 from common.stats import Claim, claim_over_seeds, measured
 from common.tables import format_interval, markdown
 from keeptune.plot_style import COLOURS, MARKS
@@ -82,9 +82,6 @@ def claims(rows: list[Row]) -> list[Claim]:
     osft_trained = forgotten(rows, "osft", "trained")
     more = "forgetting at equal task loss, nats per token"
 
-    def ratio(first: dict[int, float], second: dict[int, float]) -> list[float]:
-        return paired(first, second, lambda one, other: one / other)
-
     found = [
         claim_over_seeds(
             "LoRA forgets more than full fine-tuning at equal task loss, each at its best rate",
@@ -102,13 +99,13 @@ def claims(rows: list[Row]) -> list[Claim]:
         claim_over_seeds(
             "with embeddings and head trained LoRA forgets at most a tenth more than full fine-tuning",
             "forgetting at equal task loss, LoRA with both trained / full fine-tuning",
-            ratio(lora_trained, full),
+            ratios(lora_trained, full),
             below=1.1,
         ),
         claim_over_seeds(
             "with embeddings and head trained OSFT forgets no less than full fine-tuning",
             "forgetting at equal task loss, OSFT with both trained / full fine-tuning",
-            ratio(osft_trained, full),
+            ratios(osft_trained, full),
             above=0.9,
         ),
     ]

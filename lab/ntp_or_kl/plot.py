@@ -6,7 +6,7 @@ from typing import Any
 
 from common.drawing import bars, logarithmic, panels
 from common.grid import Row
-from common.small.curves import by_seed, differences, forgetting, mean_at, paired, runs, share_removed, values
+from common.small.curves import by_seed, differences, forgetting, mean_at, ratios, runs, share_removed, steps_of, values
 from common.small.curves import whole_seconds as seconds_of
 from common.stats import Claim, claim_over_seeds, measured
 from common.tables import format_count, format_interval, markdown
@@ -20,11 +20,6 @@ NAMES = {
 }
 PAPER = {"kl_self": "97 %", "kl_real": "98 %", "ntp_self": "95 %", "ntp_real": "96 %"}
 CHOOSING_SEED = 9
-
-
-def steps_of(row: Row) -> float:
-    """Steps so far."""
-    return float(row["step"])
 
 
 def reported(rows: list[Row]) -> list[Row]:
@@ -105,9 +100,6 @@ def claims(rows: list[Row]) -> list[Claim]:
         seeds = sorted(kept.keys() & standard.keys())
         return dict(zip(seeds, share_removed(kept, standard), strict=True))
 
-    def ratio(method: str, other: str, of: Any) -> list[float]:
-        return paired(at_best(rows, method, of), at_best(rows, other, of), lambda one, two: one / two)
-
     found = [
         claim_over_seeds(
             f"{name}, nearly eliminates forgetting, λ chosen for it",
@@ -130,7 +122,7 @@ def claims(rows: list[Row]) -> list[Claim]:
             claim_over_seeds(
                 f"KL costs no more time than next-token loss, each at its λ ({words})",
                 "processor seconds to the target, replay text counted in, KL / next-token loss",
-                ratio(f"kl_{text}", f"ntp_{text}", seconds_of),
+                ratios(at_best(rows, f"kl_{text}", seconds_of), at_best(rows, f"ntp_{text}", seconds_of)),
                 below=1.0,
             ),
         ]

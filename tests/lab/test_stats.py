@@ -10,10 +10,13 @@ from scipy.stats import t
 
 import verdicts
 from common import stats
+from common.papers import Figure, Paper
 from common.stats import Claim, Interval, Verdict, judged
+from keeptune.errors import ConfigError
 from keeptune.stats import bootstrap_ratio
 
-LINE = {"experiment": "toy", "rows": "toy/results.csv"}
+LINE = {"experiment": "toy_continual", "rows": "toy_continual/results.csv"}
+PAPER = Paper(title="A paper", figures=(Figure(name="Figure 2", setting="7 B", experiments=("toy_continual",)),))
 
 
 def test_the_t_interval_over_seeds() -> None:
@@ -92,13 +95,22 @@ def test_a_claim_has_one_bound(bounds: dict[str, float]) -> None:
 def test_the_papers_claims_and_our_own_findings_have_a_table_each() -> None:
     ours = Interval(0.98765, 0.98, 0.99, 3)
     lines = judged([claim(ours, paper, above=0.97) for paper in (None, "97 %")])
-    table = verdicts.as_table([LINE | line for line in lines])
+    table = verdicts.as_tables([LINE | line for line in lines], [PAPER])
     of_papers, _, our_own = table.partition("## Our own findings")
-    measured = "accuracy: 0.988 [0.98, 0.99] (claim: > 0.97) | 3 | **confirmed** | [csv](toy/results.csv) |"
-    assert f"| [toy](toy/README.md) | it keeps | 97 % | {measured}" in of_papers
-    assert f"| [toy](toy/README.md) | it keeps | {measured}" in our_own
+    measured = "accuracy: 0.988 [0.98, 0.99] (claim: > 0.97) | 3 | **confirmed** |"
+    assert f"| it keeps | 97 % | {measured}" in of_papers
+    assert f"| it keeps | {measured}" in our_own
     assert table.count(measured) == 2
-    assert "2 comparisons were made: toy 2. 0 of them" in table
+    set_up = ".13 M parameters, 600–1,500 steps of 128 rows a task"
+    assert f"| **Figure 2** | *7 B* | *{set_up}" in of_papers
+    assert f"| **toy_continual** | *{set_up}" in our_own
+    assert "2 comparisons were made, 1 in the first table and 1 in the second. 0 of them" in table
+
+
+def test_a_papers_claim_of_an_experiment_without_a_figure_is_refused() -> None:
+    lines = judged([claim(Interval(0.98, 0.97, 0.99, 3), above=0.9)])
+    with pytest.raises(ConfigError, match="no figure for toy_continual"):
+        verdicts.as_tables([LINE | line for line in lines], [])
 
 
 def test_a_claim_among_many_needs_a_smaller_p() -> None:
@@ -111,8 +123,9 @@ def test_a_claim_among_many_needs_a_smaller_p() -> None:
     assert [line["verdict"] for line in lines] == [Verdict.NOT_DECIDED, Verdict.CONFIRMED, Verdict.NOT_DECIDED]
     assert [line["comparisons"] for line in lines] == [3, 3, 3]
     assert lines[0]["p_holm"] == pytest.approx(2 * lines[0]["p"])
-    assert "after Holm's adjustment for 3" in verdicts.as_row(LINE | lines[0], "")
-    assert "2 of them would have a verdict" in verdicts.compared([LINE | line for line in lines])
+    assert "after Holm's adjustment (" not in verdicts.as_row(LINE | lines[1], "")
+    assert "; p 0.071 after Holm's adjustment | 3 |" in verdicts.as_row(LINE | lines[0], "")
+    assert "2 of them would have a verdict" in verdicts.compared([LINE | line for line in lines], [])
 
 
 def test_what_cannot_have_a_verdict_is_not_compared() -> None:

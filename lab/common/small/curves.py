@@ -73,9 +73,19 @@ def differences(first: dict[int, float], second: dict[int, float]) -> list[float
     return paired(first, second, lambda one, other: one - other)
 
 
+def ratios(first: dict[int, float], second: dict[int, float]) -> list[float]:
+    """First over second, within each seed."""
+    return paired(first, second, lambda one, other: one / other)
+
+
 def share_removed(kept: dict[int, float], standard: dict[int, float]) -> list[float]:
     """The share of the forgetting of standard fine-tuning that a method removes, within each seed."""
     return paired(kept, standard, lambda left, all_of_it: 1 - left / all_of_it)
+
+
+def steps_of(row: Row) -> float:
+    """Steps so far."""
+    return float(row["step"])
 
 
 def training_seconds(row: Row) -> float:
