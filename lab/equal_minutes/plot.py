@@ -9,12 +9,14 @@ from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any
 
+from scipy.stats import spearmanr
+
 from common.drawing import legend_below, panels
 from common.grid import Row
 from common.small.curves import values
 from common.stats import Claim, claim_over_seeds, measured, over_seeds
 from common.tables import format_interval, markdown
-from keeptune.plot_style import BLUE, GREEN, GREY, MARKS, ORANGE, PINK, SKY
+from keeptune.plot_style import AMBER, BLUE, GREEN, GREY, MARKS, ORANGE, PINK, SKY
 
 CHOOSER = 9
 """The seed that chooses an arm for each family; the others are reported."""
@@ -24,9 +26,12 @@ FAMILIES = {
     "lora": "LoRA",
     "ntp": "next-token loss on own text",
     "kl": "KL on own text",
+    "kl-interpolation": "KL on own text, then interpolation to the base",
     "lora-kl": "LoRA with KL on own text",
 }
-COLOURS = dict(zip(FAMILIES, (GREY, SKY, ORANGE, PINK, BLUE, GREEN), strict=True))
+COLOURS = dict(zip(FAMILIES, (GREY, SKY, ORANGE, PINK, BLUE, AMBER, GREEN), strict=True))
+INTERPOLATED = {"interpolation": "plain", "kl-interpolation": "kl"}
+"""Families of weights between the base and the end of a run, and whose runs those are."""
 COLUMNS = ("own_kl", "own_change", "old_kl", "old_change", "repeating", "seconds")
 
 Curve = list[Row]
@@ -66,8 +71,8 @@ def at(readings: Curve, target: float, seconds: float) -> dict[str, float] | Non
 
 def curves(rows: list[Row], name: str, seed: int) -> dict[str, Curve]:
     """The curves of a family's arms, by the arm's name."""
-    interpolated = name == "interpolation"
-    kind = "plain" if interpolated else name
+    interpolated = name in INTERPOLATED
+    kind = INTERPOLATED.get(name, name)
     arms = [arm for arm in values(rows, "arm") if family(str(arm)) == kind]
     found = {str(arm): curve(rows, str(arm), seed, interpolated=interpolated) for arm in arms}
     return {arm: readings for arm, readings in found.items() if readings}
@@ -131,9 +136,38 @@ def claims(rows: list[Row]) -> list[Claim]:
 
     places = {"own_kl": "on own text", "old_kl": "on `pydoc`"}
     bounds = {"plain": 0.5, "interpolation": 1.0, "lora": 0.5}
+    after, alone = reported(rows, "kl-interpolation"), ours
     return measured(
-        *(than(name, column, where, limit) for name, limit in bounds.items() for column, where in places.items())
+        *(than(name, column, where, limit) for name, limit in bounds.items() for column, where in places.items()),
+        *(
+            claim_over_seeds(
+                f"interpolation to the base after KL drifts less than KL alone, {where}",
+                f"drift at equal task loss, KL then interpolation / KL alone, {where}",
+                [after[seed][column] / alone[seed][column] for seed in after if seed in alone],
+                below=1.0,
+            )
+            for column, where in places.items()
+        ),
+        claim_over_seeds(
+            "answers that loop follow KL rather than the change of loss",
+            "rank correlation with the share of looping answers over readings: KL on `pydoc` less change of loss",
+            [apart for seed in seeds(rows) if (apart := foretold(rows, seed)) is not None],
+            above=0.0,
+        ),
     )
+
+
+def foretold(rows: list[Row], seed: int) -> float | None:
+    """How much better KL on old text ranks a seed's readings by their looping answers than the change of loss does.
+
+    None if the share of looping answers is the same in all.
+    """
+    own = [row for row in rows if row["seed"] == seed]
+    looping = [row["repeating"] for row in own]
+    if len(set(looping)) < 2:
+        return None
+    of_kl, of_change = (spearmanr([row[name] for row in own], looping).statistic for name in ("old_kl", "old_change"))
+    return float(of_kl - of_change)
 
 
 def figure(rows: list[Row]) -> Any:
@@ -145,7 +179,7 @@ def figure(rows: list[Row]) -> Any:
         for seed in seeds(rows):
             readings = curves(rows, name, seed).get(arm or "", [])
             loss = [row["task_loss"] for row in readings]
-            if name != "interpolation":
+            if name not in INTERPOLATED:
                 time_axis.plot([row["seconds"] / 60 for row in readings], loss, label=words, **look)
             for axis, column in ((own, "own_kl"), (old, "old_kl")):
                 axis.plot(loss, [row[column] for row in readings], label=words, **look)

@@ -6,14 +6,13 @@ from typing import Any
 
 from common.drawing import format_rate, log_places, panels, whiskers
 from common.grid import Row
-from common.small.curves import by_seed, differences, mean_at, ratios, runs, values
+from common.small.curves import CHOOSING_SEED, by_seed, differences, mean_at, ratios, runs, values
 from common.stats import Claim, claim_over_seeds, measured
 from common.tables import format_interval, markdown
 from keeptune.plot_style import COLOURS, MARKS
 
 NAMES = {"standard": "all weights", "lora": "LoRA, rank 16", "osft": "OSFT, half the rank"}
 EMBEDDINGS = ("frozen", "trained")
-CHOOSING_SEED = 9
 
 
 def reported(rows: list[Row]) -> list[Row]:

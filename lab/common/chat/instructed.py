@@ -31,6 +31,7 @@ from keeptune.audit.safety import load_prompts
 from keeptune.audit.safety.detectors import opening_log_odds
 from keeptune.audit.tasks import HEADLINE, load_tasks, measure_task
 from keeptune.audit.texts import self_rows, text_rows
+from keeptune.errors import ConfigError
 from keeptune.log import logger
 from keeptune.models.loading import load_model, load_tokenizer
 from keeptune.models.modeling import select_attention
@@ -56,6 +57,8 @@ FILES = {
     "refusals": "KEEPTUNE_LAB_ADVBENCH",
 }
 """Environment variables that name the files of WikiText-2 (as published), ARC-Challenge (test part) and AdvBench."""
+GEMMA = "KEEPTUNE_LAB_GEMMA"
+"""Environment variable that names a gguf file of Gemma 3 270M."""
 _CHAT = (
     "{% for turn in messages %}<|endoftext|>{{ turn['role'] }}: {{ turn['content'] }}\n{% endfor %}"
     "{% if add_generation_prompt %}<|endoftext|>assistant: {% endif %}"
@@ -137,6 +140,13 @@ def _shared(cell: Cell, *axes: str, **more: Any) -> Path:
 
 def base_of(cell: Cell) -> str:
     """The base of the cell: its model, or at size `smoke` an untrained decoder with a chat template."""
+    if cell["model"] == "gemma":
+        file = os.environ.get(GEMMA)
+        if not file:
+            raise ConfigError(
+                f"{GEMMA} names no file", "name the gguf file of Gemma 3 270M there (equal_minutes_gemma)"
+            )
+        return file
     if cell["model"] != "tiny":
         return str(cell["model"])
     return str(once(cache_folder() / "lab" / "instructed" / "tiny-chat", _tiny_chat))

@@ -45,7 +45,7 @@ def run_cell(cell: Cell, home: Path) -> dict[str, Any]:
     base, tokenizer = load_model(model), load_tokenizer(model)
     select_attention(base, cell["replay_length"])
     shared = home.parent / "shared"
-    pool = once(shared / f"pool-{cell['seed']}", lambda made: _write(cell, base, tokenizer, made))
+    pool = once(shared / f"pool-{cell['seed']}-{cell['pool_rows']}", lambda made: _write(cell, base, tokenizer, made))
     fresh = once(shared / f"fresh-{cell['seed']}", partial(_own_text, cell, base, tokenizer))
     reader = Reader(cell, base, tokenizer, _texts(cell, base, tokenizer, fresh))
     reader.read(0, base)
@@ -59,8 +59,10 @@ def run_cell(cell: Cell, home: Path) -> dict[str, Any]:
 def cell_rows(cell: Cell, kept: dict[str, Any], home: Path) -> Iterator[Row]:
     """A row of the csv for every reading."""
     replayed = cell["replay_rows"] if cell["lambda_"] else 0
+    distinct = cell["pool_rows"] - cell["drift_rows"]
     for row in kept["readings"]:
-        writing = kept["seconds_to_write_a_row"] * replayed * row["step"]
+        # A row that is used again is written once.
+        writing = kept["seconds_to_write_a_row"] * min(replayed * row["step"], distinct)
         values = {**row, "write_seconds": writing}
         yield {name: round(value, 5) if isinstance(value, float) else value for name, value in values.items()}
 

@@ -6,6 +6,7 @@ and the base's losses. Forgetting is the rise of the old loss above the base's, 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from itertools import pairwise
 from typing import Any, NamedTuple
@@ -14,6 +15,10 @@ from common.grid import Row
 from common.stats import Interval, over_seeds
 
 Run = list[Row]
+CHOOSING_SEED = 9
+"""The seed that chooses rates, weights or a target, where one does; it is never reported."""
+TARGET_STEP = 0.05
+"""Targets that are chosen from rows are multiples of this, nats per token."""
 
 
 def values(rows: list[Row], column: str, **wanted: Any) -> list[Any]:
@@ -135,6 +140,20 @@ def best_at(rows: list[Row], target: float, lambdas: Sequence[float], **setting:
         if group and len(at) == len(group):
             found.append(Best(lambda_, at))
     return min(found, key=lambda best: sum(best.by_seed.values()) / len(best.by_seed), default=Best(None, {}))
+
+
+def read_where_chosen(rows: list[Row], **place: Any) -> list[Row]:
+    """The rows of the reported seeds, to be read at the new loss that runs of the choosing seed end at.
+
+    The target is the highest last new loss of the choosing seed's runs with the wanted values, rounded up to
+    `TARGET_STEP`. Without such runs, as at size smoke, rows keep the target of the grid.
+    """
+    ends = [run[-1]["new_loss"] for run in runs(rows, seed=CHOOSING_SEED, **place)]
+    own = [row for row in rows if row["seed"] != CHOOSING_SEED]
+    if not ends:
+        return own
+    target = round(math.ceil(max(ends) / TARGET_STEP) * TARGET_STEP, 4)
+    return [{**row, "target": target} for row in own]
 
 
 def kl_lambdas(rows: list[Row]) -> list[float]:
