@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+
 from common.drawing import bars, logarithmic, panels
 from common.grid import Row
 from common.small.curves import (
@@ -110,6 +112,15 @@ def claims(rows: list[Row]) -> list[Claim]:
         seeds = sorted(kept.keys() & standard.keys())
         return dict(zip(seeds, share_removed(kept, standard), strict=True))
 
+    for_the_same = [
+        claim_over_seeds(
+            f"for the same {words} KL forgets less than next-token loss, both on own text",
+            f"forgetting with KL less with next-token loss, at the {words} of the latter at its λ, nats per token",
+            at_the_same_cost(rows, cost),
+            below=0.0,
+        )
+        for words, cost in (("steps", steps_of), ("processor seconds", seconds_of))
+    ]
     found = [
         claim_over_seeds(
             f"{name}, nearly eliminates forgetting, λ chosen for it",
@@ -136,4 +147,25 @@ def claims(rows: list[Row]) -> list[Claim]:
                 below=1.0,
             ),
         ]
-    return measured(*found)
+    return measured(*found, *for_the_same)
+
+
+def at_the_same_cost(rows: list[Row], cost: Any) -> list[float]:
+    """Forgetting with KL on own text less that with next-token loss at its λ, at the cost of the latter, for each seed.
+
+    KL's is read on the line through its λ in the logarithm of cost; beyond the dearest λ it is that λ's. A seed whose
+    next-token loss is cheaper than every λ of KL is left out.
+    """
+    target, seen, found = rows[0]["target"], reported(rows), []
+    spent, forgotten = at_best(rows, "ntp_self", cost), at_best(rows, "ntp_self")
+    for seed in sorted(forgotten):
+        points = []
+        for lambda_ in values(seen, "lambda_", method="kl_self"):
+            group = runs(seen, method="kl_self", lambda_=lambda_, seed=seed)
+            price, left = by_seed(group, target, cost), by_seed(group, target)
+            points += [(float(np.log(price[seed])), left[seed])] if seed in left else []
+        points.sort()
+        if points and np.log(spent[seed]) >= points[0][0]:
+            prices, lefts = zip(*points, strict=True)
+            found.append(float(np.interp(np.log(spent[seed]), prices, lefts)) - forgotten[seed])
+    return found

@@ -12,11 +12,13 @@ from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 from answers_kept.cells import choices
 from answers_kept.plot import agreement, hidden, odds, refused
 from common.chat import minutes
-from common.small.curves import ratios, read_where_chosen, steps_of
+from common.small.curves import CHOOSING_SEED, ratios, read_where_chosen, steps_of
 from equal_minutes.plot import foretold
 from frontier_distance.plot import distance, frontier
 from keeptune.audit.items import Item
 from keeptune.audit.tasks import choose, score_choices
+from lora_embeddings.plot import at_the_edge, chosen_rate
+from ntp_or_kl.plot import at_the_same_cost
 from pool_sizes.plot import needed
 
 Row = dict[str, Any]
@@ -80,6 +82,44 @@ def pools_of(brought_back: dict[int, float]) -> list[Row]:
 def test_the_tokens_needed_lie_between_two_pools_or_on_their_line(brought_back: dict[int, float], rows: int) -> None:
     found = needed(pools_of({**brought_back, 4 * max(brought_back): 0.0}))
     assert found == {0: pytest.approx(64 * rows, rel=1e-6)}
+
+
+@pytest.mark.parametrize(
+    ("forgotten", "chosen", "edge"),
+    [
+        ({1e-4: 0.7, 3e-4: 0.6, 1e-3: 0.9}, 3e-4, False),
+        ({1e-4: 0.5, 3e-4: 0.6, 1e-3: 0.9}, 1e-4, True),
+        ({1e-4: 0.58, 3e-4: 0.6, 1e-3: 0.9}, 1e-4, False),
+        ({1e-4: None, 3e-4: 0.6, 1e-3: 0.9}, 3e-4, True),
+        ({1e-4: None, 3e-4: None, 1e-3: 0.9}, 1e-3, True),
+    ],
+)
+def test_a_rate_without_a_lower_one_that_gets_there_is_at_the_edge(
+    forgotten: dict[float, float | None], chosen: float, edge: bool
+) -> None:
+    rows = []
+    for rate, left in forgotten.items():
+        about = {"method": "lora", "embeddings": "frozen", "learning_rate": rate}
+        rows += of_run(CHOOSING_SEED, 5.5 if left is None else 5.0, left or 0.0, **about)
+    rows = [{**row, "target": 5.0} for row in rows]
+    assert chosen_rate(rows, "lora", "frozen") == chosen
+    assert at_the_edge(rows, "lora", "frozen") is edge
+
+
+def test_the_cheaper_of_two_terms_is_read_at_the_cost_of_the_other() -> None:
+    # Steps to the target: a run of two readings passes it at its end.
+    def of(seed: int, method: str, lambda_: float, steps: int, forgotten: float) -> list[Row]:
+        rows = of_run(seed, 5.0, forgotten, method=method, lambda_=lambda_)
+        return [{**row, "target": 5.0, "step": steps if row["step"] else 0} for row in rows]
+
+    rows = []
+    for seed in (CHOOSING_SEED, 0):
+        rows += of(seed, "kl_self", 1.0, 100, 0.3) + of(seed, "kl_self", 10.0, 400, 0.1)
+        rows += of(seed, "ntp_self", 1.0, 50, 0.5) + of(seed, "ntp_self", 3.0, 200, 0.25)
+    assert at_the_same_cost(rows, steps_of) == pytest.approx([0.2 - 0.25])
+    assert (
+        at_the_same_cost([{**row, "step": 10 if row["step"] == 200 else row["step"]} for row in rows], steps_of) == []
+    )
 
 
 def test_looping_answers_are_held_against_both_measures() -> None:
