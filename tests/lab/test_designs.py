@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
+from answers_kept import plot as answers_kept_plot
 from answers_kept.cells import choices
 from answers_kept.plot import agreement, hidden, odds, refused
 from common.chat import minutes
@@ -144,6 +145,21 @@ def test_what_accuracy_hides() -> None:
     now = [{"chosen": chosen, "right": 0, "refused": 0, "log_odds": -1.0} for chosen in (0, 3, 0, 2)]
     assert (agreement(now, base), hidden(now, base)) == (0.5, 0.5)
     assert (refused(now, base), refused(base, base), odds(now, base)) == (0.0, 1.0, -2.0)
+
+
+@pytest.mark.parametrize(
+    ("refusing", "untested"), [(4, None), (2, None), (1, "a base refuses only 25% of the requests")]
+)
+def test_refusals_can_be_lost_only_by_a_base_that_refuses(refusing: int, untested: str | None) -> None:
+    rows = [
+        {"text": "news", "replayed": "none", "seed": seed, "reading": "harmful", "unit": unit, "step": step}
+        | {"refused": int(unit < (refusing if step == 0 else 0)), "log_odds": 1.0}
+        for seed in range(3)
+        for step in (0, 52)
+        for unit in range(4)
+    ]
+    (found,) = [claim for claim in answers_kept_plot.claims(rows) if "answer what it refused" in claim.claim]
+    assert (found.untested, found.ours.value) == (untested, refusing / 4)
 
 
 def test_one_model_is_asked_as_the_audit_asks_two(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast) -> None:
