@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import traceback
 from importlib.metadata import version
-from typing import Any, NoReturn
+from typing import NoReturn
 
 from cyclopts import App, CycloptsError
 from cyclopts.config import Dict
@@ -61,7 +61,7 @@ def _explain(error: BaseException) -> int:
     return next((code for kind, code in codes.items() if isinstance(error, kind)), 70)
 
 
-def _run_file(arguments: list[str]) -> dict[str, Any]:
+def _run_file(arguments: list[str]) -> dict[str, object]:
     """The keys of the file named by --config, which are those of the flags; its [sft] table is read by the verb."""
     import tomllib
     from itertools import pairwise

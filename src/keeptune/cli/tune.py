@@ -2,9 +2,10 @@
 
 import os
 import tomllib
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 from cyclopts import Parameter
 
@@ -19,7 +20,7 @@ class _Flags(TuneSettings):
 
     model: Annotated[str, Hidden] = ""
     data: Annotated[str, Hidden] = ""
-    sft: Annotated[dict[str, Any], Hidden] = field(default_factory=dict)
+    sft: Annotated[Mapping[str, object], Hidden] = field(default_factory=dict)
 
 
 def tune(

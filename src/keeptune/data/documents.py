@@ -18,7 +18,7 @@ from keeptune.data.files.jsonrows import BadRow
 from keeptune.data.files.raw import text_of
 from keeptune.data.files.read import GLOB_MARKS, read_file, read_folder, read_pattern
 from keeptune.data.files.walk import files_below
-from keeptune.data.rows import Unread, accepted_columns, checked
+from keeptune.data.rows import Columns, Unread, accepted_columns, checked
 from keeptune.errors import ConfigError, SourceError, SourceNotFound
 from keeptune.log import logger
 from keeptune.models.guarded import first_line
@@ -116,7 +116,7 @@ def read_documents(source: str, *, limit: int | None = None, skip_bad_rows: bool
     return Dataset.from_dict(given), bad
 
 
-def _checked(row: Any, place: str) -> dict[str, Any]:
+def _checked(row: Any, place: str) -> Columns:
     """The columns of the row's layout. Raises `SourceError` for a row that cannot be trained or measured on."""
     if isinstance(row, BadRow):
         raise SourceError(f"{place} {row.reason}", row.fix)
@@ -244,7 +244,7 @@ def detokenized(text: str) -> str:
 
 def hub_rows(
     name: str, split: str, config: str | None = None, *, files: str | None = None, stream: bool = False
-) -> Iterator[tuple[str, dict[str, Any]]]:
+) -> Iterator[tuple[str, Columns]]:
     """Every row of a hub data set with its place, such as `row 3`.
 
     `files` reads only these files: a name or a pattern. `stream` downloads only the rows that are used, and keeps

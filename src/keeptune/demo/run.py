@@ -16,6 +16,7 @@ from transformers import PreTrainedTokenizerBase as Tokenizer
 from keeptune.audit.answers import answer
 from keeptune.audit.meter import Drift, measure
 from keeptune.audit.texts import SELF, rows_of
+from keeptune.codec import from_json
 from keeptune.demo.page import MEASURES, DemoContent, Summary, TextReading, demo_page
 from keeptune.demo.plan import LENGTH, REPLAY_ROWS, TASK_ROWS, DemoPlan
 from keeptune.log import logger
@@ -24,7 +25,6 @@ from keeptune.models.loading import load_model, load_tokenizer
 from keeptune.models.modeling import select_attention
 from keeptune.models.saving import save_model
 from keeptune.replay.generate import sample_pool
-from keeptune.report.codec import from_json
 from keeptune.runs.run import tune_or_resume
 from keeptune.stats import IntervalRow, bootstrap_ratio
 from keeptune.storage import atomic_folder, damaged_json, write_json, write_text

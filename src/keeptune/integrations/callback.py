@@ -11,6 +11,7 @@ replaced, as Axolotl and ms-swift do.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -72,7 +73,7 @@ class DriftReadings(TrainerCallback):
         """Read after the last step."""
         self._pass_on("on_train_end", args, state, control, kwargs)
 
-    def _pass_on(self, event: str, args: Any, state: Any, control: Any, kwargs: dict[str, Any]) -> None:
+    def _pass_on(self, event: str, args: Any, state: Any, control: Any, kwargs: Mapping[str, object]) -> None:
         for callback in self._callbacks:
             getattr(callback, event)(args, state, control, **kwargs)
 
@@ -94,7 +95,7 @@ def _require_base(model: nn.Module, args: Any, state: Any) -> None:
         raise ConfigError(f"drift needs the base, and {moved}", "use an adapter that starts as LoRA's default does")
 
 
-def _host_of(model: nn.Module, args: Any, given: dict[str, Any]) -> Host:
+def _host_of(model: nn.Module, args: Any, given: Mapping[str, object]) -> Host:
     """What the trainer around the callback decides; a callback is told no loss of held-out rows."""
     half = torch.bfloat16 if args.bf16 else torch.float16 if args.fp16 else None
     dtype = half or head_of(model).weight_VD.dtype

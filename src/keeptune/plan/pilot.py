@@ -18,6 +18,7 @@ import torch
 from pydantic import Field
 from transformers import TrainerCallback
 
+from keeptune.codec import from_json, to_json
 from keeptune.log import duration, logger
 from keeptune.models.limits import check_length, check_sizes
 from keeptune.models.loading import load_model, load_tokenizer
@@ -26,7 +27,6 @@ from keeptune.plan.design import Cell, Design, Pace, design, longest
 from keeptune.plan.ladder import Outcome, Stop, next_cell
 from keeptune.plan.settings import METER_ROWS, PlanSettings
 from keeptune.replay.generate import sample_pool
-from keeptune.report.codec import from_json, to_json
 from keeptune.runs.run import MODEL, task_rows, tune_or_resume
 from keeptune.runs.settings import TuneSettings
 from keeptune.stats import Interval

@@ -1,47 +1,16 @@
-"""Typed values as JSON and back: frozen dataclasses go into files, and only what fits them comes out."""
+"""Finished steps of some work that are kept as JSON and come back as their type (`keeptune.codec`)."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Hashable
-from functools import cache
-from typing import Any, TypeVar, cast
+from collections.abc import Callable
+from typing import TypeVar
 
-from pydantic import JsonValue, TypeAdapter, ValidationError
-
+from keeptune.codec import JsonValue, from_json, schema_of, to_json
 from keeptune.workspace import Steps
 
 Kind = TypeVar("Kind")
 
 __all__ = ["JsonValue", "from_json", "once", "schema_of", "to_json"]
-
-
-@cache
-def _adapter(kind: Hashable) -> TypeAdapter[Any]:
-    return TypeAdapter(cast(Any, kind))
-
-
-def to_json(value: object, kind: Any = None) -> JsonValue:
-    """A value as JSON has it; `kind` is its type where that is not its class, such as `list[Passage]`."""
-    return cast(JsonValue, _adapter(cast(Hashable, kind or type(value))).dump_python(value, mode="json", by_alias=True))
-
-
-def from_json(kind: type[Kind], content: JsonValue | bytes) -> Kind:
-    """The value of this type that JSON holds, as a value or as the bytes of a file.
-
-    Raises:
-        ValueError: it is no JSON, or does not fit the type; says where.
-    """
-    text = content if isinstance(content, bytes) else json.dumps(content, allow_nan=False).encode()
-    try:
-        json.loads(text, parse_constant=_refuse)
-        return cast(Kind, _adapter(cast(Hashable, kind)).validate_json(text, strict=True))
-    except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
-        place = ".".join(map(str, first["loc"])) or "the whole"
-        raise ValueError(f"{place}: {first['msg']}") from error
-    except RecursionError as error:
-        raise ValueError("nested too deeply") from error
 
 
 def once(steps: Steps, name: str, kind: type[Kind], compute: Callable[[], Kind]) -> Kind:
@@ -59,12 +28,3 @@ def once(steps: Steps, name: str, kind: type[Kind], compute: Callable[[], Kind])
     except ValueError:
         steps.file(name).unlink()
     return from_json(kind, kept())
-
-
-def schema_of(kind: type) -> dict[str, JsonValue]:
-    """The JSON schema of a type."""
-    return _adapter(kind).json_schema()
-
-
-def _refuse(constant: str) -> None:
-    raise ValueError(f"{constant} is no number of JSON")

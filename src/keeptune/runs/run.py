@@ -9,6 +9,7 @@ from __future__ import annotations
 import shutil
 from contextlib import nullcontext
 from datetime import date
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -212,7 +213,9 @@ class TaskRows(NamedTuple):
     def longest(self, settings: TuneSettings) -> int:
         """Tokens of the longest row that the model reads."""
         if settings.sft.get("packing") and settings.sft.get("packing_strategy") == "wrapped":
-            return int(settings.sft.get("max_length") or settings.max_length)  # others count positions by document
+            longest = settings.sft.get("max_length")
+            # Other strategies count positions by document.
+            return (longest if isinstance(longest, int) else 0) or settings.max_length
         return max(len(ids) for rows in (self.train, self.held_out) for ids in rows["input_ids"])
 
 
@@ -221,13 +224,9 @@ def task_rows(settings: TuneSettings, tokenizer: PreTrainedTokenizerBase) -> Tas
     loaded, bad = read_documents(settings.data, skip_bad_rows=settings.skip_bad_rows)
     start, _ = document_start(tokenizer, override=settings.document_start)
     documents, held_out = split_documents(loaded, settings.held_out, settings.seed)
-    how: dict[str, Any] = {
-        "max_length": settings.max_length,
-        "document_start": start,
-        "append_eos": settings.append_eos,
-    }
-    rows = encode(documents, tokenizer, **how, part="training")
-    held_out_rows = encode(held_out, tokenizer, **how, part="held-out")
+    encoded = partial(encode, tokenizer=tokenizer, max_length=settings.max_length, document_start=start)
+    rows = encoded(documents, append_eos=settings.append_eos, part="training")
+    held_out_rows = encoded(held_out, append_eos=settings.append_eos, part="held-out")
     chosen = held_out_rows.select(evenly_spaced(len(held_out_rows), settings.held_out_rows))
     return TaskRows(train=rows, held_out=chosen, bad=len(bad))
 

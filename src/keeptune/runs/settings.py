@@ -1,7 +1,8 @@
 """Everything that a `keeptune tune` run can be told. The docstring under a field is its help text."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from trl import SFTConfig
@@ -65,7 +66,7 @@ class TuneSettings(KeepConfig):
     """Of everything random: split, order, adapter, replay."""
     checkpoint_every: int = 100
     """Steps between checkpoints, of which the last two are kept; 0 keeps none."""
-    sft: dict[str, Any] = field(default_factory=dict)
+    sft: Mapping[str, object] = field(default_factory=dict)
     """Any field of TRL's SFTConfig, as a table [sft] of the run file."""
 
     def __post_init__(self) -> None:
@@ -87,7 +88,7 @@ class TuneSettings(KeepConfig):
         if self.learning_rate is not None and not self.learning_rate > 0:
             raise ConfigError(f"learning_rate is {self.learning_rate}", "give a positive number, such as 1e-4")
         packed_length = self.sft.get("max_length", self.max_length)
-        fits = packed_length is not None and (isinstance(packed_length, str) or packed_length >= self.max_length)
+        fits = isinstance(packed_length, str) or (isinstance(packed_length, int) and packed_length >= self.max_length)
         if self.sft.get("packing") is True and not fits:
             raise ConfigError(
                 f"[sft] packs rows of up to {self.max_length} tokens into rows of {packed_length}",
@@ -107,7 +108,7 @@ class TuneSettings(KeepConfig):
         Raises:
             ConfigError: the table holds a field that keeptune or TRL refuses, or a value of another type.
         """
-        fields: dict[str, Any] = {
+        fields = {
             "output_dir": self.out,
             "per_device_train_batch_size": self.batch_size,
             "per_device_eval_batch_size": self.batch_size,

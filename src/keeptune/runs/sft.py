@@ -10,7 +10,7 @@ import dataclasses
 import difflib
 import types
 import typing
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from enum import Enum
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -138,7 +138,7 @@ _FLAGS = {
 }
 
 
-def sft_config(run: Run, fields: dict[str, Any]) -> SFTConfig:
+def sft_config(run: Run, fields: Mapping[str, object]) -> SFTConfig:
     """The `SFTConfig` of a run: `fields`, which its flags set, and its table [sft], which wins.
 
     Raises:
@@ -185,7 +185,7 @@ def refused_by_trl(error: Exception, names: list[str]) -> ConfigError:
     return ConfigError(f"TRL refuses {where}: {said}", f"change {where}, or leave it out")
 
 
-def unknown_fields(table: dict[str, Any]) -> ConfigError | None:
+def unknown_fields(table: Mapping[str, object]) -> ConfigError | None:
     """An error that names the fields of a table which TRL's SFTConfig does not have; None if it has all of them."""
     known = [field.name for field in dataclasses.fields(SFTConfig)]
     unknown = sorted(set(table) - set(known))
@@ -231,7 +231,7 @@ def _check_reporters(names: list[str]) -> None:
             )
 
 
-def _culprit(fields: dict[str, Any], table: dict[str, Any]) -> str | None:
+def _culprit(fields: Mapping[str, object], table: Mapping[str, object]) -> str | None:
     """The one field of the table that SFTConfig refuses by itself."""
     for name, value in table.items():
         try:

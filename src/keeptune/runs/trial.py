@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Mapping
 from typing import Any
 
 import torch
+from torch import Tensor
 from torch.nn import functional
 from trl import SFTTrainer
 
@@ -55,7 +57,7 @@ class TriedSFTTrainer(SFTTrainer):
             ) from error
         self._compare(inputs, float(loss), name)
 
-    def _compare(self, inputs: dict[str, Any], loss: float, name: str) -> None:
+    def _compare(self, inputs: Mapping[str, Tensor], loss: float, name: str) -> None:
         """Warn if TRL's loss is not that of the model's own predictions: TRL applies the output layer by itself."""
         if self.aux_loss_enabled or self.args.loss_type != "nll" or self.label_smoother is not None:
             return

@@ -184,7 +184,9 @@ class KeepMixin:
         return 1 if scaled else trainer.current_gradient_accumulation_steps
 
 
-def _adapter_merged(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+def _adapter_merged(
+    args: tuple[object, ...], kwargs: dict[str, object]
+) -> tuple[tuple[object, ...], dict[str, object]]:
     """The trainer's arguments, with a saved adapter's name replaced by the model that it makes of its base."""
     model = args[0] if args else kwargs.get("model")
     if not isinstance(model, str) or not is_adapter(model):

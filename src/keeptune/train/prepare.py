@@ -11,7 +11,6 @@ import hashlib
 import json
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import nn
@@ -252,9 +251,15 @@ def open_text(
     elif pool is not None and pool.settings.prompts == "mixed":
         openings = pool.settings.openings[::2]
     else:
-        how: dict[str, Any] = {"start": keep.document_start, "opening": keep.opening, "seed": host.seed}
         with on_device(model, host.device), base.within(model):
-            openings = find_openings(model, host.tokenizer, length=text.length, **how).ids
+            openings = find_openings(
+                model,
+                host.tokenizer,
+                start=keep.document_start,
+                opening=keep.opening,
+                length=text.length,
+                seed=host.seed,
+            ).ids
     return open_rows(text.tokens_BW, openings, range(len(text.tokens_BW)))
 
 

@@ -8,8 +8,8 @@ from typing import Any, NotRequired
 
 from typing_extensions import TypedDict  # pydantic reads typing's from Python 3.12 on
 
+from keeptune.codec import JsonValue, from_json
 from keeptune.errors import SourceError
-from keeptune.report.codec import JsonValue, from_json
 from keeptune.storage import append_line, read_lines, write_text
 
 FILE = "runs.jsonl"

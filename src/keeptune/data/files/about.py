@@ -5,9 +5,8 @@ from __future__ import annotations
 import os
 import re
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import datasets
 import yaml
@@ -75,7 +74,7 @@ def _is_repository(root: Path) -> bool:
     return attributes.is_file() and "*.parquet filter=lfs" in attributes.read_text(encoding="utf-8", errors="replace")
 
 
-def _card(root: Path) -> dict[str, Any]:
+def _card(root: Path) -> Mapping[str, object]:
     """The fields at the top of a data set's README.md."""
     readme = root / "README.md"
     text = readme.read_text(encoding="utf-8-sig", errors="replace") if readme.is_file() else ""

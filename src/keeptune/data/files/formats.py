@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import lzma
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -101,7 +101,7 @@ def _refuse_rows(text: str, name: str) -> None:
         raise SourceError(f"{name} holds rows of a table, not one text", "give it the suffix .csv or .tsv")
 
 
-def _object_of(line: str) -> dict[str, Any]:
+def _object_of(line: str) -> Mapping[str, object]:
     value = _parsed(line)
     return value if isinstance(value, dict) else {}
 

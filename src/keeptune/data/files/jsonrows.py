@@ -45,7 +45,7 @@ class _Parser:
         value, end = self._decoder.raw_decode(text, start)
         return (value if self._flaw is None else BadRow(self._flaw)), end
 
-    def _object(self, pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    def _object(self, pairs: list[tuple[str, object]]) -> dict[str, object]:
         found = dict(pairs)
         if len(found) < len(pairs):
             keys = [key for key, _ in pairs]

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from typing_extensions import TypedDict  # pydantic reads typing's from Python 3.12 on
 
+from keeptune.codec import JsonValue, from_json
 from keeptune.errors import ConfigError, SourceError, SourceNotFound
 from keeptune.laws.forms import PUBLISHED, Floats, JointLaw, LineLaw, log_of
 from keeptune.laws.joint.document import R2, DataRecord, FitRecord, HeldOut, JointRecord, Laws, Misses
@@ -18,7 +19,6 @@ from keeptune.laws.joint.surface import Surface
 from keeptune.laws.readings import Runs
 from keeptune.laws.robust import Band, Leverage, thinned
 from keeptune.log import track
-from keeptune.report.codec import JsonValue, from_json
 from keeptune.storage import damaged_json, read_json, write_json
 
 FORMAT = 2

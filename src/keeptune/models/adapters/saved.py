@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,14 +14,23 @@ from safetensors import safe_open
 from torch import Tensor, nn
 from transformers.utils import cached_file, has_file
 
+from keeptune.codec import from_json
 from keeptune.log import logger
 from keeptune.models.adapters.inside import base_state, causal_model, unrepeatable
-from keeptune.storage import read_json, write_json
+from keeptune.storage import damaged_json, write_json
 
 _CONFIG = "adapter_config.json"
 _WEIGHTS, _INDEX = "model.safetensors", "model.safetensors.index.json"
 RECORD = "base.json"
 """Beside a saved adapter: where its base is from there."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Record:
+    base: str | None
+    relative: str | None = None
+    """The path from the adapter's folder, where the base is a folder."""
+    fingerprint: str | None = None
 
 
 def name_base(model: nn.Module, name: str, *, moved: bool = False) -> None:
@@ -39,7 +49,7 @@ def record_base(folder: Path, home: Path, fingerprint: str) -> None:
     """Write into an adapter's `folder`, which will be `home`, where its base is from there and what weights it has."""
     name = json.loads((folder / _CONFIG).read_text(encoding="utf-8"))["base_model_name_or_path"]
     relative = os.path.relpath(name, home.resolve()) if name and Path(name).is_dir() else None
-    write_json(folder / RECORD, {"base": name, "relative": relative, "fingerprint": fingerprint})
+    write_json(folder / RECORD, asdict(_Record(base=name, relative=relative, fingerprint=fingerprint)))
 
 
 def named_base(folder: str, base: str) -> tuple[str, str | None]:
@@ -50,13 +60,14 @@ def named_base(folder: str, base: str) -> tuple[str, str | None]:
     file = Path(folder) / RECORD
     if not file.is_file():
         return base, None
-    record = read_json(file, f"delete {file}")
-    if record.get("relative") and not Path(base).exists():
-        moved = Path(folder, record["relative"]).resolve()
+    with damaged_json(file, f"delete {file}"):
+        record = from_json(_Record, file.read_bytes())
+    if record.relative and not Path(base).exists():
+        moved = Path(folder, record.relative).resolve()
         if moved.is_dir():
             logger.info(f"the base {base} of {folder} is gone: using {moved}")
             base = str(moved)
-    return base, record.get("fingerprint")
+    return base, record.fingerprint
 
 
 def differs_from_disk(model: nn.Module, name: str) -> str | None:

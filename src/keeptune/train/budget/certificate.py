@@ -15,9 +15,9 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
+from keeptune.codec import from_json
 from keeptune.errors import ConfigError
 from keeptune.objective.drift import MEASURES
-from keeptune.report.codec import from_json
 from keeptune.stats import MIN_DOCUMENTS, Interval, bootstrap_ratio, format_interval
 from keeptune.storage import damaged_json, read_json
 from keeptune.system import versions

@@ -11,6 +11,7 @@ import pytest
 import torch
 from peft import LoraConfig, get_peft_model
 
+from keeptune.errors import SourceError
 from keeptune.models.adapters import differs_from_disk, named_base, record_base, save_base
 from keeptune.models.loading import load_model
 from keeptune.models.modeling import fingerprint
@@ -72,3 +73,21 @@ def test_a_hub_id_stays_one(tmp_path: Path) -> None:
     adapted(model).save_pretrained(tmp_path / "adapter")
     record_base(tmp_path / "adapter", tmp_path / "adapter", "mark")
     assert named_base(str(tmp_path / "adapter"), "org/name") == ("org/name", "mark")
+
+
+@pytest.mark.parametrize(
+    ("content", "field"),
+    [
+        ("{", "not JSON"),
+        ("[]", "the whole"),
+        ("{}", "base"),
+        ('{"base": 3, "relative": null, "fingerprint": null}', "base"),
+        ('{"base": "b", "relative": ["x"], "fingerprint": null}', "relative"),
+        ('{"base": "b", "relative": null, "fingerprint": {}}', "fingerprint"),
+    ],
+)
+def test_a_damaged_record_of_the_base_names_its_file_and_field(tmp_path: Path, content: str, field: str) -> None:
+    (tmp_path / "base.json").write_text(content)
+    with pytest.raises(SourceError, match=rf"base\.json is damaged: .*{field}") as error:
+        named_base(str(tmp_path), "b")
+    assert "delete" in error.value.fix
