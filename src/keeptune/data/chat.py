@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 from transformers import PreTrainedTokenizerBase
 
@@ -32,6 +32,7 @@ from keeptune.errors import ConfigError, KeeptuneError, SourceError
 from keeptune.log import logger
 
 _FIX_ROW = "correct the row or leave it out"
+_Variables = Mapping[str, object] | None
 _STANDARD = ("role", "content", "tool_calls", TRAIN, *REASONING)
 
 
@@ -63,14 +64,14 @@ class Chats:
         self._unread: Counter[str] = Counter()
         self._chats = self._rows = self._split = self._by_trl = 0
 
-    def __call__(self, document: dict[str, Any], *_: Any) -> Iterator[TokenRow]:
+    def __call__(self, document: Mapping[str, object], *_: object) -> Iterator[TokenRow]:
         """The token rows of a chat as `check_messages` returns it.
 
         Raises `SourceError` if the chat does not fit the template or starts with an answer, and `ConfigError` if the
         template leaves out a turn, or a part of an answer.
         """
-        name, messages = document["document"], unpack(document["messages"])
-        tools, variables = (json.loads(document.get(key) or "null") for key in ("tools", "chat_template_kwargs"))
+        name, messages = str(document["document"]), unpack(cast(Iterable[Message], document["messages"]))
+        tools, variables = (json.loads(str(document.get(key) or "null")) for key in ("tools", "chat_template_kwargs"))
         if trains(messages[0]):
             raise SourceError(f"{name} starts with an assistant turn, which answers nothing", _FIX_ROW)
         rows = self._rows_of(messages, tools, variables, name)
@@ -99,7 +100,7 @@ class Chats:
         for key, count in sorted(self._unread.items()):
             logger.warning(f"the chat template does not read {key}, which {count} of {self._chats} chats give")
 
-    def _rows_of(self, messages: list[Message], tools: Any, variables: dict[str, Any] | None, name: str) -> list[Row]:
+    def _rows_of(self, messages: list[Message], tools: Any, variables: _Variables, name: str) -> list[Row]:
         """The rows of a chat: by its own template, or by TRL's version of it where that makes fewer of them."""
         own = own_template(self._tokenizer, tools)
         if own not in self._training:
@@ -117,7 +118,7 @@ class Chats:
         return found.rows
 
     def _attempt(
-        self, template: str, messages: list[Message], tools: Any, variables: dict[str, Any] | None, name: str
+        self, template: str, messages: list[Message], tools: Any, variables: _Variables, name: str
     ) -> _Attempt | KeeptuneError:
         """The rows by the first form of the messages that a template renders whole, or what stands in the way."""
         fault: KeeptuneError | None = None
@@ -138,7 +139,7 @@ class Chats:
         return fault or SourceError(f"{name} does not fit the chat template", _FIX_ROW)
 
     def _unread_keys(
-        self, messages: list[Message], tools: Any, variables: dict[str, Any] | None, render: Renderer, name: str
+        self, messages: list[Message], tools: Any, variables: _Variables, render: Renderer, name: str
     ) -> frozenset[str]:
         """The keys and variables that a template does not read. Refuses one that does not read tools or a turn."""
         keys = {key for message in messages for key in message if key not in _STANDARD}

@@ -97,7 +97,7 @@ def _tokenize(dataset: Dataset, tokenizer: PreTrainedTokenizerBase, *, append_eo
         return layout.tokenize
     end = tokenizer.eos_token_id if append_eos else None
     starts = _text_starts(tokenizer)
-    return lambda document, *given: windows(document["text"], *given, starts=starts, end=end)
+    return lambda document, *given: windows(str(document["text"]), *given, starts=starts, end=end)
 
 
 def _text_starts(tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from keeptune.data.messages import (
@@ -18,7 +18,8 @@ from keeptune.data.messages import (
 )
 from keeptune.errors import SourceError
 
-Columns = dict[str, Any]
+Columns = Mapping[str, object]
+"""A row, with whatever columns people give it."""
 Check = Callable[[Columns, str], Columns]
 
 SYSTEM = ("system", "system_prompt")
@@ -119,15 +120,17 @@ def question(asked: str, answered: str) -> Check:
                 kind = type(row[column]).__name__
                 raise SourceError(f"{place}: {column} is {kind}, not text", f"make {column} a string")
         turns = []
-        for pair in row.get(HISTORY) or ():
+        history: Any = row.get(HISTORY) or ()
+        for pair in history:
             if not isinstance(pair, list | tuple) or len(pair) != 2:
                 raise SourceError(f"{place}: {HISTORY} is not a list of pairs", "give [[question, answer], …]")
             turns += [*_turns(pair[0], "user"), *_turns(pair[1], "assistant")]
-        more = [row[column] for column in INSTRUCTION_INPUT if given(row, column)]
-        if more and isinstance(row[asked], str):
-            turns.append({"role": "user", "content": "\n".join([row[asked], *map(str, more)] if row[asked] else more)})
+        more = [str(row[column]) for column in INSTRUCTION_INPUT if given(row, column)]
+        first = row[asked]
+        if more and isinstance(first, str):
+            turns.append({"role": "user", "content": "\n".join([first, *more] if first else more)})
         else:
-            turns += _turns(row[asked], "user")
+            turns += _turns(first, "user")
         return _chat(row, place, [*turns, *_turns(row[answered], "assistant")], asked)
 
     return check

@@ -6,8 +6,8 @@ Data sets hold columns of one type, so that everything but role and content is k
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, TypedDict, cast
 
 from keeptune.errors import SourceError
 
@@ -45,7 +45,32 @@ _FLAG_VALUES = {
 _PARTIAL = "train_detail"
 _FIX = 'write messages as [{"role": "user", "content": "…"}, {"role": "assistant", "content": "…"}]'
 
-Message = dict[str, Any]
+Message = Mapping[str, object]
+"""`role` and `content`, both text, and whatever else the chat template reads of it."""
+
+
+class Function(TypedDict):
+    """What a tool call calls."""
+
+    name: str
+    arguments: object
+
+
+class Call(TypedDict):
+    """A tool call; it may have an `id` and an `index` too."""
+
+    type: str
+    function: Function
+
+
+def content_of(message: Message) -> str:
+    """The content, which `check_messages` has made text."""
+    return cast(str, message["content"])
+
+
+def calls_of(message: Message) -> Sequence[Call]:
+    """The tool calls of a checked message."""
+    return cast(Sequence[Call], message.get("tool_calls", ()))
 
 
 def check_messages(given: Any, place: str, column: str = "messages") -> list[Message]:
@@ -69,7 +94,7 @@ def pack(message: Message) -> Message:
 def unpack(messages: Iterable[Message]) -> list[Message]:
     """The messages of `check_messages` with all of their keys."""
     return [
-        {"role": message["role"], "content": message["content"], **json.loads(message.get(_FIELDS) or "{}")}
+        {"role": message["role"], "content": message["content"], **json.loads(str(message.get(_FIELDS) or "{}"))}
         for message in messages
     ]
 
@@ -115,7 +140,7 @@ def holds_absent_nulls(turns: Any, tools: Any) -> bool:
     return any(_given(value) != value for value in (*arguments, tools))
 
 
-def row_trains(row: dict[str, Any], place: str) -> bool:
+def row_trains(row: Mapping[str, object], place: str) -> bool:
     """Whether the flags of a whole row, such as a column `weight`, leave it its loss."""
     return all(
         _flag(value, key, place) for key, value in row.items() if _plain(key) in _ROW_FLAGS and value is not None
@@ -148,7 +173,7 @@ def _message(given: Any, place: str, column: str) -> Message:
         content = ""
     if not isinstance(content, str):
         raise SourceError(f"{place} of {column} lacks a text role or content", _FIX)
-    checked: Message = {"role": role, "content": content}
+    checked: dict[str, object] = {"role": role, "content": content}
     if calls:
         if role != "assistant":
             raise SourceError(f"{place} ({role}) has tool_calls, which only an assistant makes", "correct the role")
@@ -185,7 +210,7 @@ def _bears_loss(message: Message, role: str, place: str) -> bool:
     return all(flags.values())
 
 
-def _flag(value: Any, key: str, place: str) -> bool:
+def _flag(value: object, key: str, place: str) -> bool:
     known = _FLAG_VALUES.get(str(value).lower()) if isinstance(value, bool | int | float | str) else None
     if known is None:
         raise SourceError(f"{place}: {key} is {value!r}; keeptune knows 0 and 1", "give 0 or 1, or true or false")
@@ -212,8 +237,8 @@ def _text_of_parts(parts: list[Any], place: str) -> str:
     return "".join(texts)
 
 
-def _tool_calls(given: Any, place: str) -> list[dict[str, Any]]:
-    whole = []
+def _tool_calls(given: Any, place: str) -> list[Mapping[str, object]]:
+    whole: list[Mapping[str, object]] = []
     for one in _listed(_parsed(given, f"{place}: tool_calls")):
         call = _parsed(one, f"{place}: tool_calls")
         function = call.get("function", call) if isinstance(call, dict) else None

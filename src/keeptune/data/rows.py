@@ -11,6 +11,7 @@ from transformers import PreTrainedTokenizerBase
 
 from keeptune.data import layouts, tokens
 from keeptune.data.chat import Chats
+from keeptune.data.layouts import Columns
 from keeptune.data.tokens import IGNORED_LABEL, TokenRow
 from keeptune.errors import SourceError
 from keeptune.log import logger
@@ -24,7 +25,6 @@ MAX_LENGTH = 256
 SEED = 42
 """Default seed of everything random but an audit's own text, which no training pool may share."""
 
-Columns = dict[str, Any]
 Tokenize = Callable[[Columns, PreTrainedTokenizerBase, int, int | None], Iterator[TokenRow]]
 """(document, tokenizer, maximal length, id that starts a document or None) → token rows."""
 
@@ -98,7 +98,7 @@ LAYOUTS = {
     "text": Layout(
         columns=("text",),
         check=layouts.strings("text"),
-        tokenize=lambda document, *given: tokens.windows(document["text"], *given),
+        tokenize=lambda document, *given: tokens.windows(str(document["text"]), *given),
     ),
     "conversations": Layout(columns=("conversations",), check=layouts.messages("conversations")),
     "conversation": Layout(columns=("conversation",), check=layouts.messages("conversation")),

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from keeptune.data.messages import REASONING, TRAIN, Message
+from keeptune.data.messages import REASONING, TRAIN, Message, calls_of, content_of
 from keeptune.data.templates import RENDERING_ERRORS, Renderer
 from keeptune.errors import ConfigError
 
@@ -62,11 +62,11 @@ def chat_rows(messages: list[Message], render: Renderer, special: set[str], name
 
 def dropped_turn(messages: list[Message], render: Renderer, answer: Sequence[Message] = ()) -> int | None:
     """The first of the messages before an answer that the template does not render, or None."""
-    marks = {turn: f" zq{turn}qz" for turn, message in enumerate(messages) if message["content"].strip()}
-    marked = [{**one, "content": one["content"] + marks.get(turn, "")} for turn, one in enumerate(messages)]
+    marks = {turn: f" zq{turn}qz" for turn, message in enumerate(messages) if content_of(message).strip()}
+    marked = [{**one, "content": content_of(one) + marks.get(turn, "")} for turn, one in enumerate(messages)]
     text = render([*marked, *answer], ask=not answer) if messages else ""
     for turn, message in enumerate(messages):
-        named = [call["function"]["name"] for call in message.get("tool_calls", ())]
+        named = [call["function"]["name"] for call in calls_of(message)]
         if not all(word in text for word in (marks.get(turn, "").strip(), *named)):
             return turn
     return None
@@ -98,7 +98,7 @@ def _answer(turns: list[Message], turn: int, text: str, render: Renderer, specia
     shared = _shared(opening[::-1], through[::-1])
     if opening[len(opening) - shared :].strip() and render(turns[:turn]) == opening:
         # The template opens an answer after every chat. What stands before that is what was asked.
-        asked = {**turns[turn - 1], "content": turns[turn - 1]["content"] + _MARK}
+        asked = {**turns[turn - 1], "content": content_of(turns[turn - 1]) + _MARK}
         header = len(opening) - render([*turns[: turn - 1], asked]).rfind(_MARK)
         through = through[: len(through) - min(shared, header)]
     if not text.startswith(_without_end(through, special)):
@@ -120,7 +120,7 @@ def _answer(turns: list[Message], turn: int, text: str, render: Renderer, specia
 
 def _follows(messages: list[Message], before: str, render: Renderer) -> bool:
     """Whether the text before the last message holds all others, in a template that opens no answer by itself."""
-    last = messages[-2]["content"].strip() if len(messages) > 1 else ""
+    last = content_of(messages[-2]).strip() if len(messages) > 1 else ""
     return bool(last) and last in before and dropped_turn(messages[:-1], render, messages[-1:]) is None
 
 
@@ -132,7 +132,7 @@ def _spliced(messages: list[Message], turn: int, render: Renderer, special: set[
     opening, through = render(messages[:turn], ask=True), render(messages[: turn + 1])
     said = _content_start(messages[: turn + 1], render)
     if said is None:
-        calls = messages[turn].get("tool_calls")
+        calls = calls_of(messages[turn])
         said = through.rfind(calls[0]["function"]["name"]) if calls else -1
     places = range(max(said - _HEADER, 0), said + 1)
     shared = {place: _shared(through[:place][::-1], opening[::-1]) for place in places}
@@ -149,7 +149,7 @@ def _spliced(messages: list[Message], turn: int, render: Renderer, special: set[
 
 def _content_start(messages: list[Message], render: Renderer) -> int | None:
     """Where the last message's content starts, if the template renders it as it is."""
-    content = messages[-1]["content"]
+    content = content_of(messages[-1])
     said = content.lstrip()
     if not said:
         return None
@@ -164,8 +164,8 @@ def _content_start(messages: list[Message], render: Renderer) -> int | None:
 def _lost(messages: list[Message], text: str, spans: list[Span], render: Renderer) -> str | None:
     """What of the last message the row's answer lacks, in words; white space aside."""
     answer = messages[-1]
-    wanted = [(REASONING[0], answer.get(REASONING[0], "")), ("the content", answer["content"])]
-    for call in answer.get("tool_calls", ()):
+    wanted = [(REASONING[0], str(answer.get(REASONING[0], ""))), ("the content", content_of(answer))]
+    for call in calls_of(answer):
         wanted += [("a tool call", leaf) for leaf in (call["function"]["name"], *_strings(call["function"]))]
     said = _SPACE.sub("", "".join(text[start:end] for start, end in spans))
     missing = [(what, leaf) for what, leaf in wanted if not _holds(said, leaf)]
@@ -242,7 +242,7 @@ def _through_token(text: str, end: int, special: set[str]) -> int:
 def _closing(turns: list[Message], text: str, render: Renderer, special: set[str]) -> str:
     """The special token that would follow the last answer if the chat went on, or nothing."""
     role = "tool" if turns[-1].get("tool_calls") else "user"
-    marked = {**turns[-1], "content": turns[-1]["content"] + _MARK}
+    marked = {**turns[-1], "content": content_of(turns[-1]) + _MARK}
     try:
         longer = render([*turns[:-1], marked if role == "user" else turns[-1], {"role": role, "content": "x"}])
     except RENDERING_ERRORS:

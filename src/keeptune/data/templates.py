@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from datetime import date, datetime, time
@@ -16,7 +16,7 @@ from jinja2 import TemplateError, TemplateSyntaxError
 from transformers import PreTrainedTokenizerBase
 from transformers.utils.chat_template_utils import render_jinja_template
 
-from keeptune.data.messages import REASONING, TRAIN, Message
+from keeptune.data.messages import REASONING, TRAIN, Message, calls_of, content_of
 from keeptune.errors import ConfigError
 
 _GENERATION_MARK = re.compile(r"\{%-?\s*generation\s*-?%\}")
@@ -145,8 +145,8 @@ class Renderer:
         self,
         tokenizer: PreTrainedTokenizerBase,
         template: str,
-        tools: list[dict[str, Any]] | None = None,
-        variables: dict[str, Any] | None = None,
+        tools: Sequence[Mapping[str, object]] | None = None,
+        variables: Mapping[str, object] | None = None,
         form: tuple[Form, ...] = (),
     ) -> None:
         """`variables` are the template's own, such as `enable_thinking`."""
@@ -155,11 +155,11 @@ class Renderer:
         self._form = form
         self._given = {"tools": tools, **tokenizer.special_tokens_map, **(variables or {})}
 
-    def __call__(self, messages: list[Message], *, ask: bool = False) -> str:
+    def __call__(self, messages: Sequence[Message], *, ask: bool = False) -> str:
         """The chat's text; `ask` adds what opens an answer."""
         return self._render(messages, add_generation_prompt=ask)[0]
 
-    def marks(self, messages: list[Message]) -> list[tuple[int, int]]:
+    def marks(self, messages: Sequence[Message]) -> list[tuple[int, int]]:
         """The characters between the template's generation marks."""
         return self._render(messages, return_assistant_tokens_mask=True)[1]
 
@@ -169,7 +169,7 @@ class Renderer:
         other._given = {key: value for key, value in self._given.items() if key != variable}
         return other
 
-    def _render(self, messages: list[Message], **options: Any) -> tuple[str, list[tuple[int, int]]]:
+    def _render(self, messages: Sequence[Message], **options: bool) -> tuple[str, list[tuple[int, int]]]:
         *before, last = messages
         written = [*(self._written(one, shield=False) for one in before), self._written(last, shield=True)]
         texts, marks = render_jinja_template([written], chat_template=dated(self.template), **self._given, **options)
@@ -178,9 +178,9 @@ class Renderer:
         return texts[0].replace(_SHIELD, _THOUGHT), [(int(start), int(end)) for start, end in marks[0]] if marks else []
 
     def _written(self, message: Message, *, shield: bool) -> Message:
-        written = {key: value for key, value in message.items() if key != TRAIN}
+        written: Message = {key: value for key, value in message.items() if key != TRAIN}
         if reasoning := written.get(REASONING[0]):
-            written.update(dict.fromkeys(REASONING, reasoning))
+            written = {**written, **dict.fromkeys(REASONING, reasoning)}
         for change in self._form:
             if change is not _shielded or (shield and message["role"] == "assistant"):
                 written = change(written)
@@ -198,7 +198,7 @@ def _json_arguments(message: Message) -> Message:
         return message
     calls = [
         {**call, "function": {**call["function"], "arguments": json.dumps(call["function"]["arguments"])}}
-        for call in message["tool_calls"]
+        for call in calls_of(message)
     ]
     return {**message, "tool_calls": calls}
 
@@ -208,7 +208,7 @@ def _shielded(message: Message) -> Message:
 
     DeepSeek's templates drop all reasoning in the content, even that of the answer that is trained.
     """
-    return {**message, "content": message["content"].replace(_THOUGHT, _SHIELD)}
+    return {**message, "content": content_of(message).replace(_THOUGHT, _SHIELD)}
 
 
 def _inline_reasoning(message: Message) -> Message:

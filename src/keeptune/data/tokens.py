@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, TypedDict
 
 from transformers import PreTrainedTokenizerBase
@@ -45,10 +45,10 @@ def windows(
         yield window, list(window)
 
 
-def completion(document: dict[str, Any], tokenizer: PreTrainedTokenizerBase, *_: Any) -> Iterator[TokenRow]:
+def completion(document: Mapping[str, object], tokenizer: PreTrainedTokenizerBase, *_: Any) -> Iterator[TokenRow]:
     """Prompt and completion tokenized together: a token that spans the boundary belongs to the completion."""
-    prompt_ids = _ids(document["prompt"], tokenizer)
-    ids = _ids(document["prompt"] + document["completion"], tokenizer)
+    prompt = str(document["prompt"])
+    prompt_ids, ids = _ids(prompt, tokenizer), _ids(prompt + str(document["completion"]), tokenizer)
     if tokenizer.eos_token_id is not None and (not ids or ids[-1] != tokenizer.eos_token_id):
         ids.append(tokenizer.eos_token_id)
     start = 0
