@@ -52,7 +52,7 @@ class OwnCacheDecoder:
     def begin(self, rows: int, length: int) -> None:
         device = self.causal.device
         self.tokens_BP = torch.empty(rows, 0, dtype=torch.int64, device=device)
-        self.given: dict[str, Any] = {
+        self.given: dict[str, object] = {
             "use_cache": True,
             "attention_mask": torch.ones(rows, 1, dtype=torch.int64, device=device),
         }

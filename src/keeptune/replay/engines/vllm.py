@@ -14,11 +14,10 @@ import sys
 import tempfile
 import time
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -52,7 +51,7 @@ class VLLM:
     name = "vllm"
     python: str | None = None
     """The python of an environment with vLLM; by default that of `KEEPTUNE_VLLM_PYTHON`, the present one, or uv's."""
-    options: dict[str, Any] = field(default_factory=dict)
+    options: Mapping[str, object] = field(default_factory=dict)
     """Further arguments of `vllm.LLM`, such as `tensor_parallel_size` for a base that fits no single GPU."""
 
     def __call__(
@@ -93,7 +92,7 @@ class VLLMEngine:
         temperature: float = 1.0,
         on_token: Callable[[int], None] | None = None,
         python: str | None = None,
-        options: dict[str, Any] | None = None,
+        options: Mapping[str, object] | None = None,
     ) -> None:
         """Raise `ConfigError` for a quantized base, or where no vLLM is found."""
         causal = causal_model(model)
@@ -195,7 +194,7 @@ class VLLMEngine:
             self.model.save_pretrained(copy)
         return str(copy)
 
-    def _ask(self, request: dict[str, Any]) -> None:
+    def _ask(self, request: Mapping[str, object]) -> None:
         process = self._running()
         if process.stdin is None:
             raise self._ended(process)
@@ -251,7 +250,7 @@ def _environment() -> dict[str, str]:
     return {**kept, "PYTHONSAFEPATH": "1", "VLLM_ENABLE_V1_MULTIPROCESSING": "0", "VLLM_NO_USAGE_STATS": "1"}
 
 
-def _memory() -> dict[str, Any]:
+def _memory() -> Mapping[str, float]:
     """What vLLM may take of the GPU, where there is one; the base stands there already."""
     if not torch.cuda.is_available():
         return {"enforce_eager": True}

@@ -16,12 +16,22 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
 
 
-def write(engine: Any, request: dict[str, Any], folder: Path) -> None:
+class Request(TypedDict):
+    """A line of standard input."""
+
+    number: int
+    openings: list[list[int]]
+    length: int
+    temperature: float
+    seeds: list[int]
+
+
+def write(engine: Any, request: Request, folder: Path) -> None:
     """The rows of one request, ancestral samples of the model's own distribution."""
     from vllm import SamplingParams  # noqa: PLC0415 — takes long
 
