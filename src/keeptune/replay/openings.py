@@ -27,12 +27,12 @@ breaks. Candidates that do not fit the model's positions are left out.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import timedelta
 from math import inf
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal, TypedDict, cast, get_args
 
 import torch
 from jinja2 import TemplateError
@@ -44,7 +44,7 @@ from keeptune.errors import ConfigError
 from keeptune.log import logger
 from keeptune.models.limits import learned_positions
 from keeptune.models.vocabulary import document_start
-from keeptune.replay.pool import Opening, PoolSettings, read_manifest
+from keeptune.replay.pool import Opening, PoolSettings, Probed, read_manifest
 from keeptune.replay.probe import Probe, Prober
 
 Prompts = Literal["document", "chat", "mixed"]
@@ -60,20 +60,29 @@ _DAYS = 400
 _USER_WORDS = "~keeptune~user~words~"
 
 
+class OpeningSettings(TypedDict):
+    """The fields of `PoolSettings` about openings."""
+
+    start_token: int
+    start_text: str
+    prompts: str
+    opening: str
+    openings: list[list[int]]
+    probe: dict[str, Probed]
+
+
 @dataclass(frozen=True, kw_only=True)
 class Openings:
     """How the rows of a pool open."""
 
-    settings: dict[str, Any]
-    """The fields of `PoolSettings` about openings."""
+    settings: OpeningSettings
     description: str
     """One line or more, for the log."""
 
     @property
     def ids(self) -> list[list[int]]:
         """The openings, which rows use in turn."""
-        openings: list[list[int]] = self.settings["openings"]
-        return openings
+        return self.settings["openings"]
 
     @property
     def longest(self) -> int:
@@ -111,13 +120,13 @@ def find_openings(
         chat = chat_opening(tokenizer, known)
         if known is not None and known.prompts == "mixed":
             known = replace(known, prompts="document start", openings=known.openings[::2])
-        how: dict[str, Any] = {"start": start, "opening": opening, "length": length, "seed": seed, "known": known}
-        return _mixed(find_openings(model, tokenizer, **how), chat, tokenizer)
+        documents = find_openings(model, tokenizer, start=start, opening=opening, length=length, seed=seed, known=known)
+        return _mixed(documents, chat, tokenizer)
     if prompts == "chat" or not (start is None or isinstance(start, str | int)):
         return _unprobed(tokenizer, prompts, start, opening, known)
     newline = tokenizer("\n", add_special_tokens=False, verbose=False)["input_ids"]
     try:
-        first, found = document_start(tokenizer, override=start)
+        first, why = document_start(tokenizer, override=start)
     except ConfigError as error:
         if start is not None or opening not in ("auto", "newline") or not newline:
             raise
@@ -137,7 +146,7 @@ def find_openings(
             )
         candidates = {opening: candidates[opening]}
     name, openings, probes = _choose(candidates, prober)
-    return _found(tokenizer, first, name, openings, {n: asdict(p) for n, p in probes.items()}, found)
+    return _found(tokenizer, first, name, openings, {n: cast(Probed, asdict(p)) for n, p in probes.items()}, why)
 
 
 def _unprobed(
@@ -265,7 +274,7 @@ def recorded_openings(folder: str | Path) -> PoolSettings | None:
     return None if pool is None else pool.settings
 
 
-def describe(opening: str, openings: list[list[int]], probe: dict[str, Any], tokenizer: Any) -> str:
+def describe(opening: str, openings: list[list[int]], probe: Mapping[str, Probed], tokenizer: Any) -> str:
     """How rows open, and the numbers of the probed candidates, a line each."""
     several = f", the first of {len(openings)}" if len(openings) > 1 else ""
     lines = [f"rows open with {tokenizer.decode(openings[0])!r}{several} ({opening}), which is context"]
@@ -282,9 +291,9 @@ def describe(opening: str, openings: list[list[int]], probe: dict[str, Any], tok
 
 
 def _found(
-    tokenizer: Any, first: int, name: str, openings: list[list[int]], probe: dict[str, Any], why: str
+    tokenizer: Any, first: int, name: str, openings: list[list[int]], probe: dict[str, Probed], why: str
 ) -> Openings:
-    fields: dict[str, Any] = {
+    fields: OpeningSettings = {
         "start_token": first,
         "start_text": tokenizer.convert_ids_to_tokens(first),
         "prompts": "document start",

@@ -28,6 +28,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
+from typing_extensions import TypedDict  # pydantic reads typing's from Python 3.12 on
 
 from keeptune.errors import OutputExists, PoolError, PoolMismatch, SourceNotFound
 from keeptune.replay.batch import ReplayBatch, opened_batch
@@ -50,6 +51,16 @@ def describe_sampling(temperature: float) -> str:
 # The base's own distribution.
 SAMPLING = describe_sampling(1.0)
 DEFAULT_ENGINE = "torch"
+
+
+class Probed(TypedDict):
+    """The numbers of one candidate opening, as `keeptune.replay.probe.Probe` has them."""
+
+    entropy: float
+    top: str
+    share: float
+    noise: list[float] | None
+    known: float
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,7 +91,7 @@ class PoolSettings:
     """How rows open, by the name of a candidate of `keeptune.replay.openings`; or `chat`, or `given`."""
     openings: list[list[int]] = field(default_factory=list)
     """Ids that open rows, each in turn: they are context, neither trained on nor read."""
-    probe: dict[str, Any] = field(default_factory=dict)
+    probe: dict[str, Probed] = field(default_factory=dict)
     """What the base predicts after each candidate opening; see `keeptune.replay.probe`. Empty if none was probed."""
     sampling: str = SAMPLING
     """How tokens were sampled, or the source of real text."""
