@@ -16,7 +16,7 @@ from torch.distributed.tensor import DTensor
 
 from keeptune.models.modeling import head_of, hidden_states
 from keeptune.objective import fused_next_token_ce
-from keeptune.train.distributed import all_agree, main_process_first
+from keeptune.train.host.distributed import all_agree, main_process_first
 from tests.helpers.models import make_model
 
 INPUT_BT = torch.arange(24).reshape(4, 6)

@@ -22,7 +22,7 @@ from keeptune.runs.folder import claim_folder
 from keeptune.runs.run import tune
 from keeptune.runs.settings import TuneSettings
 from keeptune.runs.trainer import TuneTrainer
-from keeptune.train.evaluation import held_out_loss
+from keeptune.train.host.evaluation import held_out_loss
 from keeptune.train.readings import read_rows
 from tests.helpers.models import make_model, make_tokenizer
 from tests.helpers.training import config, keep, task_rows

@@ -22,7 +22,7 @@ from trl import SFTConfig
 
 from keeptune.errors import ConfigError
 from keeptune.models.guarded import quiet
-from keeptune.train.arguments import check_optimizer, check_schedule
+from keeptune.train.host.arguments import check_optimizer, check_schedule
 
 Run = Any  # a TuneSettings, whose module imports this one
 

@@ -22,16 +22,16 @@ from keeptune.models.loading import is_adapter, load_model, load_tokenizer
 from keeptune.models.modeling import head_of
 from keeptune.models.quantized import BASE_QUANTIZATION, loading_quantization
 from keeptune.storage import write_json
-from keeptune.train.arguments import check_arguments, check_task_rows
 from keeptune.train.base import given_model, require_language_model
 from keeptune.train.budget.callback import BudgetCallback
 from keeptune.train.callbacks.drift import DriftCallback
 from keeptune.train.callbacks.forecast import ForecastCallback
-from keeptune.train.compat import _ForwardRedirection, require_current_parents, total_train_tokens, trl_parents
 from keeptune.train.config import KeepConfig
 from keeptune.train.context import Host, KeepContext, Window
-from keeptune.train.distributed import check_launch
-from keeptune.train.evaluation import held_out_loss
+from keeptune.train.host.arguments import check_arguments, check_task_rows
+from keeptune.train.host.compat import _ForwardRedirection, require_current_parents, total_train_tokens, trl_parents
+from keeptune.train.host.distributed import check_launch
+from keeptune.train.host.evaluation import held_out_loss
 from keeptune.train.prepare import prepare
 from keeptune.train.replay_term import replay_rows, replay_sum
 

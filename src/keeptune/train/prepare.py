@@ -32,8 +32,8 @@ from keeptune.train.base import Base, Given, Where, identify_base, keep_base_rel
 from keeptune.train.budget.scale import trainable_weights
 from keeptune.train.config import CERTIFICATE_ROWS, SCALE_ROWS, KeepConfig
 from keeptune.train.context import Host, KeepContext
-from keeptune.train.distributed import main_process_first, on_device, teachers_head
 from keeptune.train.drift import drift_text_rows
+from keeptune.train.host.distributed import main_process_first, on_device, teachers_head
 
 
 @dataclass(frozen=True, kw_only=True)

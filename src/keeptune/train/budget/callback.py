@@ -18,8 +18,8 @@ from keeptune.train.budget.certificate import FILE, certify, describe
 from keeptune.train.budget.controller import LambdaController
 from keeptune.train.budget.scale import scale_change, scale_to
 from keeptune.train.context import KeepContext
-from keeptune.train.distributed import sum_over_ranks
 from keeptune.train.drift import read_drift
+from keeptune.train.host.distributed import sum_over_ranks
 from keeptune.train.readings import Reading, saved_step
 
 # The name under which checkpoints have kept the state since the first version.

@@ -17,7 +17,7 @@ from transformers import TrainerCallback
 from keeptune.log import logger
 from keeptune.storage import write_text
 from keeptune.train.context import KeepContext
-from keeptune.train.distributed import all_agree
+from keeptune.train.host.distributed import all_agree
 
 _COMPLETE = "complete"
 

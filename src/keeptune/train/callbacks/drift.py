@@ -15,8 +15,8 @@ from keeptune.log import logger
 from keeptune.models.modeling import trained_by_text
 from keeptune.system import versions
 from keeptune.train.context import KeepContext
-from keeptune.train.distributed import all_agree, sum_over_ranks
 from keeptune.train.drift import read_drift
+from keeptune.train.host.distributed import all_agree, sum_over_ranks
 from keeptune.train.readings import FILE, Reading, append_row, keep_earlier_run, read_rows, rewind, saved_step
 
 # A base that computes as it did when it wrote the pool reads less from itself.

@@ -21,7 +21,7 @@ from keeptune.log import logger
 from keeptune.stats import format_interval
 from keeptune.train.bounds import ForecastBound, parse_bounds
 from keeptune.train.context import KeepContext
-from keeptune.train.distributed import all_agree
+from keeptune.train.host.distributed import all_agree
 from keeptune.train.readings import FILE, Ends, Forecast, Reading, read_rows
 
 _SHOWN: dict[Measure, str] = {"l_ft": "loss", "l_f_rise": "L_f +", "kl": "KL"}

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from keeptune.train.distributed import sum_over_ranks
+from keeptune.train.host.distributed import sum_over_ranks
 
 # What TRL's trainers gather in evaluation and report with their own next one.
 _GATHERED = ("_metrics", "_stored_metrics")

@@ -27,7 +27,7 @@ from trl import SFTTrainer
 
 from keeptune import KeepConfig, KeepMixin
 from keeptune.replay.pool import ReplayPool
-from keeptune.train.evaluation import held_out_loss
+from keeptune.train.host.evaluation import held_out_loss
 from keeptune.train.readings import read_rows
 from tests.helpers.models import make_model, make_tokenizer
 from tests.helpers.trainers import KINDS, SHARED, model_on_disk

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from keeptune.errors import ConfigError
-from keeptune.train.distributed import all_agree, check_launch, main_process_first, teachers_head
+from keeptune.train.host.distributed import all_agree, check_launch, main_process_first, teachers_head
 from tests.helpers.models import make_model
 
 

@@ -10,7 +10,7 @@ import trl
 from torch import nn
 
 from keeptune.errors import ConfigError
-from keeptune.train.compat import _ForwardRedirection, require_current_parents, total_train_tokens, trl_parents
+from keeptune.train.host.compat import _ForwardRedirection, require_current_parents, total_train_tokens, trl_parents
 from keeptune.train.mixin import KeepMixin
 from keeptune.train.trainers import KeepSFTTrainer
 from tests.helpers.trainers import KINDS
