@@ -22,9 +22,8 @@ def card(
 ) -> str:
     """Markdown from the first and the last reading of the run, the certificate of its budget, and its pool's text.
 
-    `bad_rows` is the number of rows of the data that were left out because they could not be read; `base` is where the
-    base is saved, if that is not the model that was named; `dtype` is that of the saved weights, `quantization` the
-    base's in words.
+    `bad_rows` counts the rows that could not be read; `base` is where the base is saved, if not where it was named;
+    `dtype` is that of the saved weights, `quantization` the base's in words.
     """
     base = base or settings.model
     merged = "" if base == settings.model else f"\nThe base is {settings.model}, merged and saved as `{base}`.\n"
