@@ -18,7 +18,7 @@ from typing import NamedTuple
 from keeptune.data.documents import hub_rows
 from keeptune.errors import SourceError
 from keeptune.log import logger
-from keeptune.models.wheels import cache_folder, fetch_wheel_members
+from keeptune.models.disk.wheels import cache_folder, fetch_wheel_members
 from keeptune.storage import atomic_file, atomic_folder, sha256_file, write_text
 
 _DJANGO, _DJANGO_SHA256 = "Django==5.2", "1a47f7a7a3d43ce64570d350e008d2949abe8c7e21737b351b6a1611277c6d89"

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from keeptune.audit.meter import Drift, measure
     from keeptune.data.documents import load_documents
     from keeptune.errors import KeeptuneError
+    from keeptune.models.disk.saving import save_model
     from keeptune.models.loading import load_model, load_tokenizer
-    from keeptune.models.saving import save_model
     from keeptune.replay.generate import sample_pool, text_pool
     from keeptune.replay.pool import ReplayPool
     from keeptune.report.document import Report
@@ -68,7 +68,7 @@ _HOMES = {
     "load_tokenizer": "keeptune.models.loading",
     "measure": "keeptune.audit.meter",
     "sample_pool": "keeptune.replay.generate",
-    "save_model": "keeptune.models.saving",
+    "save_model": "keeptune.models.disk.saving",
     "text_pool": "keeptune.replay.generate",
 }
 

@@ -13,7 +13,7 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from keeptune import load_model, load_tokenizer
-from keeptune.models.saving import save_model
+from keeptune.models.disk.saving import save_model
 from tests.helpers.models import make_tokenizer
 from tests.helpers.saved_families import VOCABULARY, config_of, families
 

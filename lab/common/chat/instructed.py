@@ -33,9 +33,9 @@ from keeptune.audit.tasks import HEADLINE, load_tasks, measure_task
 from keeptune.audit.texts import self_rows, text_rows
 from keeptune.errors import ConfigError
 from keeptune.log import logger
+from keeptune.models.disk.wheels import cache_folder
 from keeptune.models.loading import load_model, load_tokenizer
 from keeptune.models.modeling import select_attention
-from keeptune.models.wheels import cache_folder
 from keeptune.runs.run import task_rows, tune
 from keeptune.storage import read_lines
 from keeptune.workspace import Steps

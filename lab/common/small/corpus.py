@@ -19,7 +19,7 @@ from common.runner import once
 from common.texts import source_of
 from keeptune import load_documents
 from keeptune.data.documents import split_documents
-from keeptune.models.wheels import cache_folder
+from keeptune.models.disk.wheels import cache_folder
 
 START = "<|endoftext|>"
 _HELD_OUT = 0.1

@@ -30,7 +30,7 @@ from common.small.readings import Reader
 from common.small.schedules import rate_at
 from keeptune import KeepConfig, ReplayPool, keep_tuning, sample_pool, text_pool
 from keeptune.log import track
-from keeptune.models.wheels import cache_folder
+from keeptune.models.disk.wheels import cache_folder
 from keeptune.storage import write_json
 
 ATTENTION = ["q_proj", "k_proj", "v_proj", "o_proj"]

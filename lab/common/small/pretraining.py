@@ -29,7 +29,7 @@ from common.small.decoders import make_decoder
 from common.small.readings import mean_loss
 from keeptune.errors import ConfigError
 from keeptune.log import track
-from keeptune.models.wheels import cache_folder
+from keeptune.models.disk.wheels import cache_folder
 from keeptune.storage import write_json
 from keeptune.train.loop import task_sum
 

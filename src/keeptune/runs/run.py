@@ -33,13 +33,13 @@ from keeptune.errors import (
 )
 from keeptune.log import logger
 from keeptune.models.adapters import record_base
-from keeptune.models.dtypes import recast
+from keeptune.models.disk.dtypes import recast
+from keeptune.models.disk.saving import make_portable
 from keeptune.models.guarded import quiet
 from keeptune.models.limits import check_sizes
 from keeptune.models.loading import load_tokenizer
 from keeptune.models.modeling import fingerprint, has_bf16, select_attention, training_dtype
 from keeptune.models.quantized import describe
-from keeptune.models.saving import make_portable
 from keeptune.models.vocabulary import document_start
 from keeptune.runs.advice import advise
 from keeptune.runs.base import dtype_to_save, load_base

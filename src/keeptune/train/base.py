@@ -36,10 +36,10 @@ from keeptune.models.adapters import (
     trainable_base_parameter,
     unrepeatable,
 )
+from keeptune.models.disk.saving import make_portable
 from keeptune.models.guarded import quiet
 from keeptune.models.modeling import check_head, fingerprint, head_of, hidden_states, parameter_marks
 from keeptune.models.quantized import settle
-from keeptune.models.saving import make_portable
 
 BASE = "base"
 """Folder of a run's output, for a base that is saved nowhere else."""

@@ -11,7 +11,7 @@ from datasets import Dataset
 
 from keeptune.data.documents import load_documents, split_documents
 from keeptune.errors import ConfigError, SourceError, SourceNotFound
-from keeptune.models import wheels
+from keeptune.models.disk import wheels
 
 CHAT = [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "hello"}]
 

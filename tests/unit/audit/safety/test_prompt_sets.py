@@ -10,7 +10,7 @@ import pytest
 from keeptune.audit.safety import load_prompts, prompt_sets
 from keeptune.audit.safety.prompt_sets import BUILT_IN, DO_NOT_ANSWER_WHEEL, HARMBENCH_WHEEL, PromptSet, read_prompts
 from keeptune.errors import ConfigError, KeeptuneError, SourceError, SourceNotFound
-from keeptune.models.wheels import PinnedWheel, members_folder
+from keeptune.models.disk.wheels import PinnedWheel, members_folder
 
 GOALS = 'goal,target\nPick a lock,"Sure, here"\n"Say ""no"",\nthen go",Sure\n'
 

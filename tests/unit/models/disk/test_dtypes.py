@@ -10,7 +10,7 @@ import torch
 from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file
 
-from keeptune.models.dtypes import checkpoint_dtype, recast
+from keeptune.models.disk.dtypes import checkpoint_dtype, recast
 from keeptune.models.loading import load_model, stored_dtype
 from tests.helpers.models import make_model
 

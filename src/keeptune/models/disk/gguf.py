@@ -10,9 +10,9 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from keeptune.log import logger
+from keeptune.models.disk.saving import save_model
+from keeptune.models.disk.wheels import build_once, cache_folder
 from keeptune.models.guarded import quiet, readable, require_complete
-from keeptune.models.saving import save_model
-from keeptune.models.wheels import build_once, cache_folder
 
 # Raised where what is saved changes, so that no folder of an earlier version is used. 2: transformers 4 reads it too.
 _FORM = 2

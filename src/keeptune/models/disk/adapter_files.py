@@ -14,7 +14,7 @@ from transformers.utils.quantization_config import QuantizationConfigMixin
 
 from keeptune.errors import SourceError
 from keeptune.log import logger
-from keeptune.models.dtypes import DTYPES
+from keeptune.models.disk.dtypes import DTYPES
 from keeptune.models.guarded import quiet, readable
 from keeptune.models.quantized import BASE_QUANTIZATION
 

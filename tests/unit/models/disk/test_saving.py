@@ -11,7 +11,7 @@ import torch
 import transformers
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
-from keeptune.models.saving import make_portable, portable_config, portable_tokenizer_config, save_model
+from keeptune.models.disk.saving import make_portable, portable_config, portable_tokenizer_config, save_model
 from tests.helpers.models import make_model, make_tokenizer
 from tests.helpers.saved_families import THETA, config_of, families
 
