@@ -1,6 +1,7 @@
 """How far a tuned model's predictions drifted from the base's on a text.
 
 Every number is a sum over the tokens of a document, so that confidence intervals can resample documents.
+Quantized output layers are read by the model's own logits, all others by hidden states and heads.
 Definitions: Marek et al. 2026 (arXiv 2605.26097) for the KL, Kalajdzievski 2024 (arXiv 2401.05605) for L_f.
 
 Shapes: B rows, T positions, N target tokens, D documents, M measures.
@@ -26,8 +27,9 @@ from keeptune.data.tokens import EncodedRow
 from keeptune.errors import ConfigError
 from keeptune.log import track
 from keeptune.models.modeling import autocast, head_of, hidden_states, training_dtype
-from keeptune.models.quantized import settle
+from keeptune.models.quantized import has_packed_head, settle
 from keeptune.models.vocabulary import document_start
+from keeptune.objective import Head
 from keeptune.objective.drift import MEASURES, token_drift
 from keeptune.replay.batch import open_windows
 from keeptune.replay.openings import find_openings
@@ -36,6 +38,8 @@ from keeptune.stats import Array, Interval, bootstrap_ratio
 __all__ = ["DESCRIPTIONS", "MEASURES", "Drift", "measure", "token_drift"]
 
 BATCH_TOKENS = 4096
+# Where the logits of all tokens have to be held.
+_LOGIT_TOKENS = 512
 
 Row = TypeVar("Row")
 States = Callable[[nn.Module, Tensor, Tensor], Tensor]
@@ -134,9 +138,10 @@ def measure(
         ConfigError: plain texts without a tokenizer.
         ValueError: no row has a target, or the vocabularies differ in size.
     """
-    batches = batched(_encoded(base, texts, tokenizer, max_length), lambda row: len(row["input_ids"]), BATCH_TOKENS)
     for model in (base, tuned):
         settle(model.eval())
+    tokens = _LOGIT_TOKENS if has_packed_head(base) or has_packed_head(tuned) else BATCH_TOKENS
+    batches = batched(_encoded(base, texts, tokenizer, max_length), lambda row: len(row["input_ids"]), tokens)
     names = list(dict.fromkeys(row["document"] for batch in batches for row in batch))
     index = {name: position for position, name in enumerate(names)}
     sums_DM = np.zeros((len(names), len(MEASURES)))
@@ -167,7 +172,7 @@ def _values(
     tuned_ND = states(tuned, input_BT, mask_BT)
     base_ND = target_states(base, input_BT, mask_BT, dtype)
     target_N = label_BT[:, 1:][mask_BT].to(tuned_ND.device)
-    values_NM = token_drift(tuned_ND, head_of(tuned), base_ND, head_of(base), target_N, head_dtype).cpu().numpy()
+    values_NM = token_drift(tuned_ND, read_head(tuned), base_ND, read_head(base), target_N, head_dtype).cpu().numpy()
     return np.split(values_NM, mask_BT.sum(dim=1).numpy().cumsum()[:-1])
 
 
@@ -218,9 +223,23 @@ def pad_rows(batch: list[EncodedRow]) -> tuple[Tensor, Tensor]:
 def target_states(model: nn.Module, input_BT: Tensor, mask_BT: Tensor, dtype: torch.dtype | None = None) -> Tensor:
     """The final hidden states that predict the targets [N, D]; `mask_BT`, one column shorter, marks them.
 
-    `dtype` is that of the products; default the dtype in which training multiplies.
+    Of a model whose output layer is quantized they are the logits [N, V], as `read_head` says by None. `dtype` is that
+    of the products; default the dtype in which training multiplies.
     """
     device = next(model.parameters()).device
     with autocast(device, dtype or training_dtype(model)):
-        hidden_BTD = hidden_states(model, input_BT[:, :-1].to(device))
+        hidden_BTD = final_states(model, input_BT[:, :-1].to(device))
     return hidden_BTD[mask_BT.to(device)]
+
+
+def final_states(model: nn.Module, input_BT: Tensor) -> Tensor:
+    """The final hidden states [B, T, D]; the logits [B, T, V] of a model whose output layer is quantized."""
+    if has_packed_head(model):
+        logits_BTV: Tensor = model(input_ids=input_BT, use_cache=False).logits
+        return logits_BTV.float()
+    return hidden_states(model, input_BT)
+
+
+def read_head(model: nn.Module) -> Head | None:
+    """The output layer that makes logits of `final_states`; None where they are logits already."""
+    return None if has_packed_head(model) else head_of(model)

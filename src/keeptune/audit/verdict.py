@@ -15,10 +15,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from keeptune.audit.meter import Drift, measure
+from keeptune.audit.meter import Drift, final_states, measure
 from keeptune.data.tokens import EncodedRow
 from keeptune.errors import Diverged
-from keeptune.models.modeling import autocast, hidden_states, training_dtype
+from keeptune.models.modeling import autocast, training_dtype
 from keeptune.report.measures import Verdict
 from keeptune.stats import Interval, evenly_spaced
 
@@ -107,7 +107,7 @@ def other_states(model: nn.Module, input_BT: Tensor, mask_BT: Tensor) -> Tensor:
     for input_T, mask_T in zip(input_BT, mask_BT, strict=True):
         length = int(mask_T.nonzero().max()) + 1
         with autocast(device, _other_dtype(model)):
-            hidden_1TD = hidden_states(model, input_T[None, :length].to(device))
+            hidden_1TD = final_states(model, input_T[None, :length].to(device))
         states.append(hidden_1TD[0][mask_T[:length].to(device)])
     return torch.cat(states)
 

@@ -194,10 +194,19 @@ def check_trainable(model: nn.Module, *, adapter: bool) -> None:
         )
 
 
+def has_packed_head(model: nn.Module) -> bool:
+    """Whether the output layer is quantized, so that only the model itself can compute its logits."""
+    return _is_packed_layer(causal_model(model).get_output_embeddings())
+
+
+def _is_packed_layer(layer: nn.Module | None) -> bool:
+    weight = getattr(layer, "weight", None)
+    return layer is not None and (not isinstance(weight, Tensor) or is_packed(weight))
+
+
 def check_output_layer(layer: nn.Module) -> None:
     """Raise `ConfigError` if the output layer is quantized: the replay term multiplies with its weight itself."""
-    weight = getattr(layer, "weight", None)
-    if not isinstance(weight, Tensor) or is_packed(weight):
+    if _is_packed_layer(layer):
         raise ConfigError(
             f"the output layer is quantized ({type(layer).__name__}), and the KL needs its weight unrounded",
             "quantize the model without its head: name it in llm_int8_skip_modules or modules_to_not_convert",

@@ -39,27 +39,28 @@ _GROUP_WORDS = 64
 @torch.no_grad()
 def token_drift(
     tuned_hidden_ND: Tensor,
-    tuned_head: Head,
+    tuned_head: Head | None,
     base_hidden_ND: Tensor,
-    base_head: Head,
+    base_head: Head | None,
     target_N: Tensor,
     dtype: torch.dtype = torch.float32,
 ) -> Tensor:
     """Every measure at every token, fp64 [N, M] in the order of `MEASURES`, in nats (agreement: 0 or 1).
 
-    The heads multiply hidden states and weights rounded to `dtype`; logits and all sums are fp32 or wider.
+    The heads multiply hidden states and weights rounded to `dtype`; logits and all sums are fp32 or wider. Where a head
+    is None, the states are logits already: [N, V] instead of [N, D], which are not rounded.
     The models agree at a token if the base's most likely token also has the tuned model's highest logit.
 
     Raises:
         ValueError: the vocabularies differ in size.
     """
-    base_words, tuned_words = len(base_head.weight_VD), len(tuned_head.weight_VD)
+    base_words, tuned_words = _words(base_hidden_ND, base_head), _words(tuned_hidden_ND, tuned_head)
     if base_words != tuned_words:
         raise ValueError(f"the base's vocabulary has {base_words} entries, the tuned model's {tuned_words}")
     tiling = CPU_TILING if tuned_hidden_ND.device.type == "cpu" else GPU_TILING
     chunks = zip(
-        tuned_hidden_ND.to(dtype).split(tiling.chunk_tokens),
-        base_hidden_ND.to(dtype).split(tiling.chunk_tokens),
+        (tuned_hidden_ND.to(dtype) if tuned_head else tuned_hidden_ND.float()).split(tiling.chunk_tokens),
+        (base_hidden_ND.to(dtype) if base_head else base_hidden_ND.float()).split(tiling.chunk_tokens),
         target_N.split(tiling.chunk_tokens),
         strict=True,
     )
@@ -79,7 +80,13 @@ def token_drift(
     return torch.cat(values)
 
 
-def _logits(hidden_CD: Tensor, head: Head, words: slice, dtype: torch.dtype) -> Tensor:
+def _words(states_ND: Tensor, head: Head | None) -> int:
+    return states_ND.shape[1] if head is None else len(head.weight_VD)
+
+
+def _logits(hidden_CD: Tensor, head: Head | None, words: slice, dtype: torch.dtype) -> Tensor:
+    if head is None:
+        return hidden_CD[:, words].clone()  # the sums overwrite it
     bias_W = None if head.bias_V is None else head.bias_V[words]
     tile = replace(head, weight_VD=head.weight_VD[words], bias_V=bias_W)
     return tile.finish(wide_product(hidden_CD, tile.weight_VD.T, dtype))

@@ -41,7 +41,7 @@ def test_answers_are_those_of_a_naive_loop_in_any_batch(monkeypatch: pytest.Monk
     expected = [naive(model, prompt, 16) for prompt in PROMPTS]
     assert len({tuple(one) for one in expected}) > 5
     for rows in (1, 4, 50):
-        monkeypatch.setattr(answers, "_ROWS", rows)
+        monkeypatch.setattr(answers, "ROWS_TOGETHER", rows)
         assert answer(model, PROMPTS, 16) == expected
     assert answer(model, PROMPTS[::-1], 16) == expected[::-1]
 

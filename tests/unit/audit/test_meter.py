@@ -9,13 +9,18 @@ import numpy as np
 import pytest
 import torch
 from datasets import Dataset
+from torch import nn
 from torch.nn.functional import cross_entropy, kl_div
 
 from keeptune.audit import meter
 from keeptune.audit.meter import MEASURES
+from keeptune.audit.safety.detectors import opening_log_odds
+from keeptune.audit.verdict import noise_floor
 from keeptune.data.encode import encode
 from keeptune.errors import ConfigError, SourceError
 from keeptune.models.modeling import training_dtype
+from keeptune.models.quantized import has_packed_head
+from keeptune.models.vocabulary import vocabularies
 from keeptune.objective import Head
 from keeptune.objective import drift as tokens
 from keeptune.objective.drift import Tiling, token_drift
@@ -37,7 +42,7 @@ def make_rows() -> list[dict[str, Any]]:
 
 @pytest.fixture(autouse=True)
 def _small_batches(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(meter, "_BATCH_TOKENS", 60)
+    monkeypatch.setattr(meter, "BATCH_TOKENS", 60)
     monkeypatch.setattr(tokens, "CPU_TILING", Tiling(chunk_tokens=7, block_tokens=3, tile_words=64))
     monkeypatch.setattr(tokens, "_GROUP_WORDS", 16)
 
@@ -95,7 +100,7 @@ def test_a_model_does_not_drift_from_itself() -> None:
 def test_padding_and_batching_do_not_change_a_number(monkeypatch: pytest.MonkeyPatch) -> None:
     base, tuned = make_model(), make_model(seed=1)
     batched = measure(base, tuned, make_rows())
-    monkeypatch.setattr(meter, "_BATCH_TOKENS", 1)
+    monkeypatch.setattr(meter, "BATCH_TOKENS", 1)
     alone = measure(base, tuned, make_rows())
     np.testing.assert_allclose(batched.sums_DM, alone.sums_DM, rtol=1e-5, atol=1e-5)
 
@@ -222,7 +227,7 @@ def test_vocabularies_of_different_sizes_are_refused() -> None:
 
 
 def test_a_batch_without_targets_is_passed_over(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(meter, "_BATCH_TOKENS", 1)
+    monkeypatch.setattr(meter, "BATCH_TOKENS", 1)
     without = {"input_ids": [5, 6, 7], "labels": [-100] * 3, "document": "empty"}
     base, tuned = make_model(vocab=64), make_model(seed=1, vocab=64)
     rows = [{**row, "input_ids": [i % 64 for i in row["input_ids"]], "labels": row["labels"]} for row in make_rows()]
@@ -293,3 +298,30 @@ def test_every_row_comes_with_the_measures_of_its_targets() -> None:
             expected = direct(base, tuned, row)
             for column, name in enumerate(MEASURES):
                 assert values_NM[:, column].sum() == pytest.approx(expected[name], rel=1e-4, abs=1e-4), name
+
+
+@pytest.mark.parametrize("quantised", ["tuned", "base", "both"])
+def test_a_quantized_output_layer_is_read_by_the_models_own_logits(quantised: str) -> None:
+    base, tuned = make_model(seed=0, tie=False), make_model(seed=1, tie=False)
+    packed = {nn.Linear}
+    if quantised != "tuned":
+        base = torch.ao.quantization.quantize_dynamic(base, packed)
+    if quantised != "base":
+        tuned = torch.ao.quantization.quantize_dynamic(tuned, packed)
+    assert has_packed_head(tuned) == (quantised != "base")
+    ids = torch.arange(3, 63).view(3, 20).tolist()
+    rows: Any = [{"input_ids": row, "labels": row, "document": str(place)} for place, row in enumerate(ids)]
+    drift = measure(base, tuned, rows, dtype=torch.float32)
+    with torch.no_grad():
+        # Dynamic quantization scales by all activations at once, so they have to be the same ones.
+        input_BT = torch.tensor(ids)[:, :-1]
+        base_BTV, tuned_BTV = (model(input_ids=input_BT).logits.double() for model in (base, tuned))
+    p_BTV, q_BTV = base_BTV.log_softmax(dim=-1), tuned_BTV.log_softmax(dim=-1)
+    kl = (p_BTV.exp() * (p_BTV - q_BTV)).sum(dim=(1, 2))
+    assert drift.column("kl") == pytest.approx(kl.numpy(), rel=1e-5)
+    assert drift.tokens_D.tolist() == [19] * 3
+    floor = noise_floor(base, rows, dtype=torch.float32)["kl"]
+    assert floor.value < 0.1
+    tokenizer = make_tokenizer()
+    assert vocabularies(base, tuned, tokenizer, tokenizer).same
+    assert len(opening_log_odds(tuned, tokenizer, ["hello"], "")) == 1

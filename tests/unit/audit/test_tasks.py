@@ -61,7 +61,7 @@ def naive(model: LlamaForCausalLM, prompt: str, answer: str) -> float:
 def test_log_likelihoods_are_those_of_a_naive_forward_pass(
     chat: bool, batch_tokens: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(meter, "_BATCH_TOKENS", batch_tokens)
+    monkeypatch.setattr(meter, "BATCH_TOKENS", batch_tokens)
     pair = make_model().double(), make_model(seed=1).double()
     for item, score_2C in zip(ITEMS, score_choices(*pair, make_tokenizer(), ITEMS, chat=chat), strict=True):
         expected_2C = [[naive(model, *texts(item, choice, chat=chat)) for choice in item.choices] for model in pair]

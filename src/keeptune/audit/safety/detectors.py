@@ -17,10 +17,10 @@ from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from keeptune.audit.answers import rendered, shared_prefix, tokenised
-from keeptune.audit.meter import BATCH_TOKENS, MEASURES, batched
+from keeptune.audit.meter import BATCH_TOKENS, MEASURES, batched, final_states, read_head
 from keeptune.errors import Diverged
 from keeptune.log import track
-from keeptune.models.modeling import autocast, head_of, hidden_states, training_dtype
+from keeptune.models.modeling import autocast, training_dtype
 from keeptune.objective.drift import token_drift
 from keeptune.stats import Array
 
@@ -190,10 +190,10 @@ def _scored(model: PreTrainedModel, batch: list[_Row]) -> Tensor:
     for place, row in enumerate(batch):
         input_BT[place, : len(row.ids)] = torch.tensor(row.ids)
     with autocast(device, training_dtype(model)):
-        hidden_BTD = hidden_states(model, input_BT.to(device))
+        hidden_BTD = final_states(model, input_BT.to(device))
     rows = [place for place, row in enumerate(batch) for _ in row.asked]
     positions, targets = zip(*((asked[0], asked[1]) for row in batch for asked in row.asked), strict=True)
-    hidden_ND, head = hidden_BTD[rows, positions], head_of(model)
+    hidden_ND, head = hidden_BTD[rows, positions], read_head(model)
     target_N = torch.tensor(targets, device=device)
     value_NM = token_drift(hidden_ND, head, hidden_ND, head, target_N, training_dtype(model))
     return -value_NM[:, MEASURES.index("ce")]

@@ -17,13 +17,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from keeptune.audit.meter import MEASURES, pad_rows, target_states, token_drift
+from keeptune.audit.meter import MEASURES, pad_rows, read_head, target_states, token_drift
 from keeptune.audit.verdict import part
 from keeptune.data.tokens import EncodedRow
 from keeptune.log import track
 from keeptune.models.adapters import base_state, causal_model
 from keeptune.models.anatomy import anatomy_of
-from keeptune.models.modeling import head_of, training_dtype
+from keeptune.models.modeling import training_dtype
 from keeptune.stats import Array, Interval, bootstrap_ratio
 
 WINDOWS = 12
@@ -193,7 +193,7 @@ class _Reading:
     def _kl(self, model: nn.Module) -> Array:
         """KL of a model, as it is now, to the base, summed by window."""
         states_ND = target_states(model, self.input_BT, self.mask_BT)
-        heads = head_of(model), head_of(self.base)
+        heads = read_head(model), read_head(self.base)
         values_NM = token_drift(states_ND, heads[0], self.base_ND, heads[1], self.target_N, self.dtype)
         self.advance()
         return self._by_window(values_NM[:, MEASURES.index("kl")])

@@ -123,7 +123,7 @@ def naive(model: LlamaForCausalLM, prompt: str, text: str, *, chat: bool) -> flo
 def test_log_likelihoods_are_those_of_a_naive_forward_pass(
     chat: bool, batch_tokens: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(detectors, "_BATCH_TOKENS", batch_tokens)
+    monkeypatch.setattr(detectors, "BATCH_TOKENS", batch_tokens)
     model, tokenizer = make_model().double(), make_tokenizer() if chat else make_tokenizer(None)
     score_PC = log_likelihoods(model, tokenizer, PROMPTS, TEXTS, "Weighing")
     expected_PC = [[naive(model, prompt, text, chat=chat) for text in TEXTS] for prompt in PROMPTS]

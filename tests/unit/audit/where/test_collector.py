@@ -30,7 +30,7 @@ TEXT = "Ten words, 42 numbers;\n and naïve bytes: if (x[3] != y) { return 日�
 
 @pytest.fixture(autouse=True)
 def _small_batches(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(meter, "_BATCH_TOKENS", 200)
+    monkeypatch.setattr(meter, "BATCH_TOKENS", 200)
 
 
 def make_rows(documents: int = 12) -> list[dict[str, Any]]:
