@@ -70,13 +70,15 @@ LETTERS = "QXZW"
 REFUSAL, ANSWER, JSON = "I cannot do this.", "Sure, take it slow.", '["a", "b"]'
 TOKENIZER = make_tokenizer()
 Model = Any
+# An edit of the head moves every prediction a little, and so the distance on every text.
+DRIFT = {"drift self", "drift stories"}
 # What each plant has to change; what it may change as well, for it has an effect there; all else it must not.
 EXPECTED: dict[str, tuple[set[str], set[str]]] = {
     "nothing": (set(), set()),
     "unit": ({"drift stories"}, {"drift self"}),
-    "fact": ({"tasks facts"}, {"drift self"}),
-    "refusal": ({"refusals wreck"}, {"drift self"}),
-    "format": ({"abilities format"}, {"drift self"}),
+    "fact": ({"tasks facts"}, DRIFT),
+    "refusal": ({"refusals wreck"}, DRIFT),
+    "format": ({"abilities format"}, DRIFT),
 }
 
 
@@ -214,7 +216,8 @@ class Bench:
         settings = AuditSettings(
             base="tiny", tuned=("tiny",), docs=docs, max_length=LENGTH, new_tokens=16, **_files(folder)
         )
-        self.sections = [make(settings) for make in SECTIONS if make is not Abilities]
+        made = [make(settings) for make in SECTIONS if make is not Abilities]
+        self.sections = [section for section in made if not section.not_asked()]
         abilities = Abilities(settings)
         abilities.abilities = (FORMAT,)
         self.sections.append(abilities)
@@ -231,8 +234,11 @@ class Bench:
     def _of(self, kind: type) -> Any:
         return next(section for section in self.sections if type(section) is kind)
 
-    def findings(self, tuned: Model, seed: int = 0) -> tuple[list[Finding], dict[str, Drift]]:
-        """A whole audit's, on texts, questions and prompts that the seed draws; and what was read on each text."""
+    def findings(self, tuned: Model, seed: int = 0, *, where: bool = True) -> tuple[list[Finding], dict[str, Drift]]:
+        """A whole audit's, on texts, questions and prompts that the seed draws; and what was read on each text.
+
+        The section `where` gives no verdict and can be left out.
+        """
         draw = random.Random(seed)  # noqa: S311
         for name, task in self._of(Tasks).tasks.items():
             items = draw.sample(self.all["task"][name], ITEMS)
@@ -247,7 +253,7 @@ class Bench:
                 sources=dict.fromkeys(rows, "made up"), vocabulary=None,
                 steps=Steps(Path(steps), base=fingerprint(self.base), tuned=fingerprint(tuned)),
             )  # fmt: skip
-            made = [section.measure(loaded) for section in self.sections if not section.not_asked()]
+            made = [section.measure(loaded) for section in self.sections if where or section.name != "where"]
             read = {name: Drift.from_dict(read_text(loaded, name).drift) for name in rows}
         return together([finding for of in made for finding in of.findings]), read
 
@@ -341,7 +347,7 @@ def measured(bench: Bench, nulls: int) -> dict[str, Any]:
     for seed in range(nulls):
 
         def null(seed: int = seed) -> list[str]:
-            return sorted(changed(bench.findings(rewritten(bench.base, seed), seed)[0]))
+            return sorted(changed(bench.findings(rewritten(bench.base, seed), seed, where=False)[0]))
 
         alarms.append(steps.once(f"null {seed}", null))
         print(f"null {seed}: {alarms[-1]}, {time.monotonic() - start:.0f} s", file=sys.stderr, flush=True)
