@@ -15,6 +15,12 @@ from keeptune.report.words import counted, listed, named, shown_number
 
 def sentence(findings: Sequence[Finding]) -> str:
     """What changed and what did not, of the findings that are headlines."""
+    words = "; ".join(clauses(findings))
+    return f"{words[0].upper()}{words[1:]}."
+
+
+def clauses(findings: Sequence[Finding]) -> list[str]:
+    """The parts of the sentence: drift first, then what changed, then what did not; at least one."""
     headlines = [finding for finding in findings if finding.headline and finding.verdict is not None]
     groups: dict[tuple[str, str], list[Finding]] = {}
     for finding in headlines:
@@ -28,8 +34,7 @@ def sentence(findings: Sequence[Finding]) -> str:
         else:
             unchanged.setdefault(_unchanged(group), []).append(_noun(group[0]))
     parts += [f"{words}: {listed(nouns)}" for words, nouns in unchanged.items()]
-    words = "; ".join(parts) or "nothing was judged"
-    return f"{words[0].upper()}{words[1:]}."
+    return parts or ["nothing was judged"]
 
 
 def _drift(findings: Sequence[Finding]) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from keeptune.audit.headline import sentence
+from keeptune.audit.headline import clauses
 from keeptune.audit.section import AnySection
 from keeptune.report.document import OutcomeStatus, Report, Status
 from keeptune.report.finding import RULE
@@ -36,7 +36,7 @@ def audit_page(report: Report, sections: Sequence[AnySection]) -> str:
         "audit.html",
         report=report,
         level=f"{LEVEL * 100:.0f}\u202f%",
-        sentence=sentence(report.findings),
+        clauses=[f"{words[0].upper()}{words[1:]}." for words in clauses(report.findings)],
         summary=summary_table(report),
         statuses=None if all(one.status is Status.MEASURED for one in report.sections) else status_table(report),
         views=views_of(report, sections),

@@ -97,9 +97,9 @@ def brief_table(name: str, caption: str, findings: Sequence[Finding]) -> Table:
         {
             left("on"): text(finding.subject),
             left("measure"): text(measure_words(finding), finding.measure, more=finding.part, about=about[place]),
-            **({Column("base → tuned", "levels", wide_only=True): _both(finding)} if levels else {}),
             Column("value", unit="95 % interval"): value_cell(finding),
             left("verdict"): verdict_cell(finding),
+            **({Column("base → tuned", "levels", wide_only=True): _both(finding)} if levels else {}),
             Column("n", "n_of", left=True, page_only=True): text(counted(finding.n, finding.unit_of_n)),
         }
         for place, finding in enumerate(findings)
