@@ -13,7 +13,7 @@ import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import numpy as np
 import torch
@@ -33,6 +33,7 @@ from keeptune.objective import Head
 from keeptune.objective.drift import MEASURES, token_drift
 from keeptune.replay.batch import open_windows
 from keeptune.replay.openings import find_openings
+from keeptune.report.codec import JsonValue
 from keeptune.stats import Array, Interval, bootstrap_ratio
 
 __all__ = ["DESCRIPTIONS", "MEASURES", "Drift", "measure", "token_drift"]
@@ -89,7 +90,7 @@ class Drift:
             "measures": {name: self.interval(name).as_dict() for name in names},
         }
 
-    def as_dict(self) -> dict[str, Any]:
+    def as_dict(self) -> dict[str, JsonValue]:
         """Everything, for JSON; `from_dict` reads it back."""
         return {
             "measures": list(MEASURES),
@@ -99,11 +100,10 @@ class Drift:
         }
 
     @classmethod
-    def from_dict(cls, content: dict[str, Any]) -> Drift:
+    def from_dict(cls, content: dict[str, JsonValue]) -> Drift:
         """The inverse of `as_dict`."""
-        return cls(
-            sums_DM=np.array(content["sums"]), tokens_D=np.array(content["tokens"]), documents=content["documents"]
-        )
+        documents = cast(list[str], content["documents"])
+        return cls(sums_DM=np.array(content["sums"]), tokens_D=np.array(content["tokens"]), documents=documents)
 
 
 def measure(

@@ -10,12 +10,12 @@ from __future__ import annotations
 import math
 from enum import StrEnum
 from statistics import NormalDist
-from typing import Any
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from keeptune.stats import LEVEL, Interval, mcnemar, wilson
+from keeptune.stats import LEVEL, Interval, wilson
 
 Indices = npt.NDArray[np.int64]
 
@@ -68,9 +68,9 @@ def chance_changes(base_accuracy: float, tuned_accuracy: float, options_I: Indic
 
     A model knows an answer or guesses evenly among k: its lucky guesses are (1 − accuracy) / (k − 1) of the items.
     Lucky before and wrong after is ((1 − base) / (k − 1)) · (1 − tuned); exchanging the two models changes nothing
-    (Harmon et al. 2025, arXiv 2510.17776). It takes the two models' guesses for independent, which `guesses` tests: two
-    models that are nearly one share their guesses. Items with different numbers of options k enter with their mean of
-    1 / (k − 1).
+    (Harmon et al. 2025, arXiv 2510.17776). It takes the two models' guesses for independent, which `guessing` tests:
+    two models that are nearly one share their guesses. Items with different numbers of options k enter with their mean
+    of 1 / (k − 1).
 
     Raises:
         ValueError: an accuracy outside 0 … 1, no items, or one with fewer than two options.
@@ -82,78 +82,57 @@ def chance_changes(base_accuracy: float, tuned_accuracy: float, options_I: Indic
     return float((1 - base_accuracy) * (1 - tuned_accuracy) * np.mean(1 / (options_I - 1)))
 
 
-def guesses(right_I: Indices, base_I: Indices, tuned_I: Indices, options_I: Indices) -> dict[str, Any]:
-    """Whether two models guess independently of each other, for JSON; see `ASSUMPTION`.
+class Guessing(NamedTuple):
+    """What the items that two models both answer wrongly say of how they guess."""
+
+    guesses: Guesses
+    both_wrong: int = 0
+    """Items with three options or more that both answer wrongly."""
+    same_wrong_option: Interval | None = None
+    """The share of them with the same option; None without such items."""
+    by_chance: float | None = None
+    """That share for independent guesses."""
+
+
+def guessing(right_I: Indices, base_I: Indices, tuned_I: Indices, options_I: Indices) -> Guessing:
+    """Whether two models guess independently of each other; see `ASSUMPTION`.
 
     Independent guesses among k − 1 wrong options are equal in 1 / (k − 1) of the items that both answer wrongly; and at
     least as many answers change as `chance_changes` says.
-
-    Returns:
-        `guesses`; `both_wrong`, the items with three options or more that both answer wrongly; `same_wrong_option`, the
-        share of them with the same option, as value, low, high; `by_chance`, that share for independent guesses. The
-        last two are None without such items.
     """
     base_right_I, tuned_right_I = base_I == right_I, tuned_I == right_I
     both_wrong_I = ~base_right_I & ~tuned_right_I & (options_I > 2)
     both_wrong = int(both_wrong_I.sum())
     changed = min(int((base_right_I & ~tuned_right_I).sum()), int((tuned_right_I & ~base_right_I).sum()))
     least = chance_changes(float(base_right_I.mean()), float(tuned_right_I.mean()), options_I)
-    result = Guesses.ALIKE if wilson(changed, len(right_I)).ends()["high"] < least else Guesses.UNKNOWN
+    result = Guesses.ALIKE if (wilson(changed, len(right_I)).high or 0.0) < least else Guesses.UNKNOWN
     if not both_wrong:
-        return {"guesses": result, "both_wrong": 0, "same_wrong_option": None, "by_chance": None}
-    same = wilson(int((both_wrong_I & (base_I == tuned_I)).sum()), both_wrong).ends()
+        return Guessing(result)
+    same = wilson(int((both_wrong_I & (base_I == tuned_I)).sum()), both_wrong)
+    low, high = same.low or 0.0, 1.0 if same.high is None else same.high
     by_chance = float(np.mean(1 / (options_I[both_wrong_I] - 1)))
-    near = same["high"] - CORRECTION_MARGIN <= by_chance <= same["low"] + CORRECTION_MARGIN
-    if result == Guesses.UNKNOWN and near:
+    if result == Guesses.UNKNOWN and high - CORRECTION_MARGIN <= by_chance <= low + CORRECTION_MARGIN:
         result = Guesses.INDEPENDENT
-    elif same["low"] > by_chance:
+    elif low > by_chance:
         result = Guesses.ALIKE
-    elif same["high"] < by_chance:
+    elif high < by_chance:
         result = Guesses.UNLIKE
-    return {"guesses": result, "both_wrong": both_wrong, "same_wrong_option": same, "by_chance": by_chance}
+    return Guessing(result, both_wrong, same, by_chance)
 
 
-def compare(right_I: Indices, base_I: Indices, tuned_I: Indices, options_I: Indices) -> dict[str, Any]:
-    """Everything that two models' answers to the same items say, for JSON; all but counts and p are shares of items.
+def lost_beyond_chance(right_I: Indices, base_I: Indices, tuned_I: Indices, options_I: Indices) -> float | None:
+    """The share of items that the tuned model lost for another reason than guessing; None where guesses are not sure.
 
     Args:
         right_I, base_I, tuned_I: the right option and each model's, int64 [I]; options_I: how many there are.
 
-    Returns:
-        `items`, `accuracy_base`, `accuracy_tuned`, `change` and `agreement` (same option chosen, right or wrong) as
-        value, low, high; the counts `right_to_wrong` and `wrong_to_right` with `mcnemar_p`; `forgetting` and
-        `backward_transfer` as `raw` with `low` and `high`, and, if the models guess independently, the part that is
-        `chance` and `beyond_chance` = max(raw − chance, 0), else None for both; `correction`, what `guesses` says.
-
     Raises:
         ValueError: no items, or arrays of different lengths.
     """
-    items = len(right_I)
-    if not items or {right_I.shape, base_I.shape, tuned_I.shape, options_I.shape} != {(items,)}:
+    if not len(right_I) or len({of.shape for of in (right_I, base_I, tuned_I, options_I)}) != 1:
         raise ValueError("need one answer of each model, the right one and the number of options for every item")
+    if guessing(right_I, base_I, tuned_I, options_I).guesses != Guesses.INDEPENDENT:
+        return None
     base_right_I, tuned_right_I = base_I == right_I, tuned_I == right_I
-    lost, gained = int((base_right_I & ~tuned_right_I).sum()), int((tuned_right_I & ~base_right_I).sum())
-    base_accuracy, tuned_accuracy = wilson(int(base_right_I.sum()), items), wilson(int(tuned_right_I.sum()), items)
-    correction = guesses(right_I, base_I, tuned_I, options_I)
-    chance = None
-    if correction["guesses"] == Guesses.INDEPENDENT:
-        chance = chance_changes(base_accuracy.value, tuned_accuracy.value, options_I)
-    return {
-        "items": items,
-        "accuracy_base": base_accuracy.ends(),
-        "accuracy_tuned": tuned_accuracy.ends(),
-        "change": difference(lost, gained, items).ends(),
-        "right_to_wrong": lost,
-        "wrong_to_right": gained,
-        "mcnemar_p": mcnemar(lost, gained),
-        "agreement": wilson(int((base_I == tuned_I).sum()), items).ends(),
-        "forgetting": _beyond(lost, items, chance),
-        "backward_transfer": _beyond(gained, items, chance),
-        "correction": correction,
-    }
-
-
-def _beyond(count: int, items: int, chance: float | None) -> dict[str, float | None]:
-    raw = wilson(count, items)
-    beyond = None if chance is None else max(raw.value - chance, 0.0)
-    return {"raw": raw.value, "low": raw.low, "high": raw.high, "chance": chance, "beyond_chance": beyond}
+    chance = chance_changes(float(base_right_I.mean()), float(tuned_right_I.mean()), options_I)
+    return max(float((base_right_I & ~tuned_right_I).mean()) - chance, 0.0)

@@ -22,7 +22,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from keeptune.audit.answers import rendered, shared_prefix
 from keeptune.audit.items import Item, read_items
 from keeptune.audit.meter import measure
-from keeptune.audit.paired import ASSUMPTION, compare
+from keeptune.audit.paired import ASSUMPTION, lost_beyond_chance
 from keeptune.audit.section import Cost, Loaded, Measured, Section, digest_of, paired
 from keeptune.audit.texts import named_sources
 from keeptune.data.rows import IGNORED_LABEL
@@ -34,7 +34,7 @@ from keeptune.report.codec import once
 from keeptune.report.document import SectionRecord, Subject
 from keeptune.report.finding import Finding, found
 from keeptune.report.view import View, default_view, findings_table
-from keeptune.report.words import counted, listed
+from keeptune.report.words import counted, flaws_in_words, listed
 from keeptune.stats import Array, Interval, evenly_spaced, wilson
 from keeptune.workspace import Steps
 
@@ -246,20 +246,13 @@ class Tasks(Section[TaskSettings]):
         for name, task in self.tasks.items():
             asked = measure_task(loaded.base, loaded.tuned, loaded.tokenizer, task, name, loaded.steps)
             findings += task_findings(self.name, name, task.items, asked)
-            digest, size = digest_of([asdict(item) for item in task.items]), len(task.items)
-            subjects.append(
-                Subject(name=name, kind="task", source=task.source, n=size, unit_of_n="item", digest=digest)
-            )
+            subjects.append(task_subject(name, task))
             styles = listed([FORMATS[style] for style in asked.formats])
             left_out = sum(ways[HEADLINE].base.count(_LEFT_OUT) for ways in asked.formats.values())
             short = f" {counted(left_out, 'answer')} could not be scored and are left out." if left_out else ""
-            bad = (
-                f" {counted(len(task.flaws), 'row')} of the source hold no question, the first: {task.flaws[0]}."
-                if task.flaws
-                else ""
-            )
+            bad = flaws_in_words(task.flaws, "question")
             methods.append(
-                f"{name}: {size:,} of {task.readable:,} questions from {task.source}, evenly spaced, asked "
+                f"{name}: {len(task.items):,} of {task.readable:,} questions from {task.source}, evenly spaced, asked "
                 f"{styles}.{short}{bad}"
             )
             details[name] = asked
@@ -281,6 +274,12 @@ class Tasks(Section[TaskSettings]):
         return default_view(record, findings, prose, tables=[table], folded=folded)
 
 
+def task_subject(name: str, task: Task) -> Subject:
+    """What a task was, for a report."""
+    digest, size = digest_of([asdict(item) for item in task.items]), len(task.items)
+    return Subject(name=name, kind="task", source=task.source, n=size, unit_of_n="item", digest=digest)
+
+
 def task_findings(section: str, name: str, items: list[Item], asked: TaskAnswers) -> Iterator[Finding]:
     """What both models' answers say, for each format and scoring; the headline scoring's change is judged."""
     for style, ways in asked.formats.items():
@@ -294,7 +293,7 @@ def task_findings(section: str, name: str, items: list[Item], asked: TaskAnswers
                 continue
             same = wilson(sum(row[2] == row[3] for row in kept), len(kept))
             yield found(section, name, "agreement", same, "item", judged=False, part=part)
-            beyond = compare(*_numbers(kept))["forgetting"]["beyond_chance"]
+            beyond = lost_beyond_chance(*_numbers(kept))
             if beyond is not None:
                 bare = Interval(value=beyond, low=None, high=None, documents=len(kept))
                 yield found(section, name, "lost_beyond_chance", bare, "item", part=part)

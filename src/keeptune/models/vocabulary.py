@@ -73,7 +73,7 @@ def share_vocabulary(base: PreTrainedModel, tuned: PreTrainedModel, found: Vocab
 
 def _outputs(model: PreTrainedModel) -> int:
     layer = model.get_output_embeddings()
-    shape = getattr(getattr(layer, "weight", None), "shape", ())
+    shape: list[int] = list(getattr(getattr(layer, "weight", None), "shape", ()))
     # A quantized layer packs its weight, or has none of its own, and says how many outputs it has.
     plain = len(shape) == 2 and shape[1] == getattr(layer, "in_features", shape[1])
     return int(shape[0] if plain else layer.out_features)

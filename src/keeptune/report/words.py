@@ -50,6 +50,11 @@ def counted(number: int, noun: str) -> str:
     return f"{number:,} {noun}{'s' * (number != 1)}"
 
 
+def flaws_in_words(flaws: Sequence[str], noun: str) -> str:
+    """How many rows of a source were left out, and why the first of them; nothing where none was."""
+    return f" {counted(len(flaws), 'row')} of the source hold no {noun}, the first: {flaws[0]}." if flaws else ""
+
+
 def visible(text: str) -> str:
     """Text in which the characters that turn the order of others around are written out: ⟨U+202E⟩."""
     return _TURNING.sub(lambda match: f"⟨U+{ord(match[0]):04X}⟩", text)

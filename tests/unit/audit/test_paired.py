@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from scipy.stats import binomtest
 
-from keeptune.audit.paired import Guesses, chance_changes, compare, difference, guesses
+from keeptune.audit.paired import Guesses, Guessing, chance_changes, difference, guessing, lost_beyond_chance
 from keeptune.stats import Interval, mcnemar
 
 
@@ -75,12 +75,13 @@ def test_chance_by_hand() -> None:
 def test_guessers_show_no_forgetting_beyond_chance() -> None:
     generator = np.random.default_rng(1)
     right, base, tuned = generator.integers(0, 4, (3, 200_000))
-    result = compare(right, base, tuned, np.full(200_000, 4))
-    assert result["correction"]["guesses"] == Guesses.INDEPENDENT
-    assert result["correction"]["by_chance"] == pytest.approx(1 / 3)
-    assert result["forgetting"]["raw"] == pytest.approx(3 / 16, abs=0.005)
-    assert result["forgetting"]["chance"] == pytest.approx(result["forgetting"]["raw"], abs=0.005)
-    assert result["backward_transfer"]["beyond_chance"] < 0.005
+    options = np.full(200_000, 4)
+    result = guessing(right, base, tuned, options)
+    assert result.guesses == Guesses.INDEPENDENT
+    assert result.by_chance == pytest.approx(1 / 3)
+    assert ((base == right) & (tuned != right)).mean() == pytest.approx(3 / 16, abs=0.005)
+    assert lost_beyond_chance(right, base, tuned, options) == pytest.approx(0.0, abs=0.005)
+    assert lost_beyond_chance(right, tuned, base, options) == pytest.approx(0.0, abs=0.005)
 
 
 def test_knowers_who_forget_are_counted_beyond_chance() -> None:
@@ -90,50 +91,36 @@ def test_knowers_who_forget_are_counted_beyond_chance() -> None:
     right, first, second = generator.integers(0, 4, (3, 300_000))
     known = np.arange(300_000) % 2 == 0
     kept = known & (np.arange(300_000) % 3 != 0)
-    result = compare(right, np.where(known, right, first), np.where(kept, right, second), np.full(300_000, 4))
+    base, tuned = np.where(known, right, first), np.where(kept, right, second)
     forgotten = (1 / 6) * (3 / 4)
-    assert result["forgetting"]["raw"] == pytest.approx(forgotten + 0.5 * (1 / 4) * (3 / 4), abs=0.005)
-    assert result["forgetting"]["beyond_chance"] == pytest.approx(forgotten + 1 / 32, abs=0.005)
+    assert ((base == right) & (tuned != right)).mean() == pytest.approx(forgotten + 0.5 / 4 * (3 / 4), abs=0.005)
+    beyond = lost_beyond_chance(right, base, tuned, np.full(300_000, 4))
+    assert beyond == pytest.approx(forgotten + 1 / 32, abs=0.005)
 
 
-def test_a_comparison_by_hand() -> None:
+def test_two_items_that_both_answer_wrongly_say_nothing_of_guesses() -> None:
     right = answers(0, 1, 2, 3, 0, 1, 2, 3)
-    base_ = answers(0, 1, 2, 3, 1, 0, 0, 3)
-    tuned = answers(0, 1, 0, 1, 0, 0, 1, 3)
-    result = compare(right, base_, tuned, np.full(8, 5))
-    assert (result["items"], result["right_to_wrong"], result["wrong_to_right"]) == (8, 2, 1)
-    assert result["accuracy_base"]["value"] == 5 / 8
-    assert result["accuracy_tuned"]["value"] == 4 / 8
-    assert result["change"]["value"] == -1 / 8
-    assert result["change"]["high"] == pytest.approx(-1 / 10 + 1.959964 * half_width(5, -1, 10), rel=1e-6)
-    assert result["mcnemar_p"] == 1.0
+    base, tuned = answers(0, 1, 2, 3, 1, 0, 0, 3), answers(0, 1, 0, 1, 0, 0, 1, 3)
     # Both wrong in items 6 and 7, with the same wrong option in item 6 alone.
-    assert result["agreement"]["value"] == 4 / 8
-    # Two items that both answer wrongly say nothing of how they guess: the raw shares stand alone.
-    assert result["correction"]["guesses"] == Guesses.UNKNOWN
-    assert (result["correction"]["both_wrong"], result["correction"]["by_chance"]) == (2, 1 / 4)
-    assert (result["forgetting"]["raw"], result["backward_transfer"]["raw"]) == (2 / 8, 1 / 8)
-    for side in ("forgetting", "backward_transfer"):
-        assert result[side]["low"] < result[side]["raw"] < result[side]["high"]
-        assert (result[side]["chance"], result[side]["beyond_chance"]) == (None, None)
+    result = guessing(right, base, tuned, np.full(8, 5))
+    assert result[:2] == (Guesses.UNKNOWN, 2)
+    assert result.by_chance == 1 / 4
+    assert result.same_wrong_option is not None
+    assert result.same_wrong_option.value == 1 / 2
+    assert lost_beyond_chance(right, base, tuned, np.full(8, 5)) is None
 
 
 def test_the_same_answers_change_nothing() -> None:
-    result = compare(answers(0, 1, 2), answers(0, 0, 0), answers(0, 0, 0), answers(3, 3, 3))
-    assert result["change"] == difference(0, 0, 3).ends()
-    assert result["mcnemar_p"] == 1.0
-    assert result["agreement"]["value"] == 1.0
-    assert result["agreement"]["low"] < 0.5
-    assert (result["forgetting"]["raw"], result["forgetting"]["beyond_chance"]) == (0.0, None)
+    assert lost_beyond_chance(answers(0, 1, 2), answers(0, 0, 0), answers(0, 0, 0), answers(3, 3, 3)) is None
 
 
-def likeness(options: int, shared: float, items: int = 4000, known: float = 0.4) -> dict[str, Any]:
+def likeness(options: int, shared: float, items: int = 4000, known: float = 0.4) -> Guessing:
     """Two models that know the same items, and share some of their guesses."""
     generator = np.random.default_rng(options)
     right, base, other = generator.integers(0, options, (3, items))
     knows = generator.random(items) < known
     tuned = np.where(generator.random(items) < shared, base, other)
-    return guesses(right, np.where(knows, right, base), np.where(knows, right, tuned), np.full(items, options))
+    return guessing(right, np.where(knows, right, base), np.where(knows, right, tuned), np.full(items, options))
 
 
 @pytest.mark.parametrize("options", [3, 4, 5, 10])
@@ -143,26 +130,27 @@ def likeness(options: int, shared: float, items: int = 4000, known: float = 0.4)
 )
 def test_guesses_that_two_models_share_are_found(options: int, shared: float, expected: Guesses) -> None:
     result = likeness(options, shared)
-    assert result["guesses"] == expected
-    assert result["by_chance"] == pytest.approx(1 / (options - 1))
+    assert result.guesses == expected
+    assert result.by_chance == pytest.approx(1 / (options - 1))
 
 
 def test_two_options_leave_nothing_to_test_but_the_changes() -> None:
-    assert likeness(2, 0.0)["guesses"] == Guesses.UNKNOWN
-    assert likeness(2, 1.0)["guesses"] == Guesses.ALIKE
-    assert likeness(2, 1.0)["same_wrong_option"] is None
+    assert likeness(2, 0.0).guesses == Guesses.UNKNOWN
+    assert likeness(2, 1.0).guesses == Guesses.ALIKE
+    assert likeness(2, 1.0).same_wrong_option is None
 
 
 def test_few_items_are_not_called_independent() -> None:
-    assert likeness(4, 0.0, items=60)["guesses"] == Guesses.UNKNOWN
-    assert likeness(4, 0.0, items=4000, known=0.999)["guesses"] == Guesses.UNKNOWN
+    assert likeness(4, 0.0, items=60).guesses == Guesses.UNKNOWN
+    assert likeness(4, 0.0, items=4000, known=0.999).guesses == Guesses.UNKNOWN
 
 
 def test_models_that_avoid_each_others_guesses_are_not_independent() -> None:
     right, base = np.random.default_rng(3).integers(0, 4, (2, 2000))
-    result = guesses(right, base, (base + 1) % 4, np.full(2000, 4))
-    assert result["guesses"] == Guesses.UNLIKE
-    assert result["same_wrong_option"]["value"] == 0.0
+    result = guessing(right, base, (base + 1) % 4, np.full(2000, 4))
+    assert result.guesses == Guesses.UNLIKE
+    assert result.same_wrong_option is not None
+    assert result.same_wrong_option.value == 0.0
 
 
 def test_high_agreement_reports_raw_losses_and_no_correction() -> None:
@@ -172,12 +160,10 @@ def test_high_agreement_reports_raw_losses_and_no_correction() -> None:
     tuned = base.copy()
     tuned[:7] = 1
     tuned[100:104] = 0
-    result = compare(right, base, tuned, np.full(200, 4))
     assert chance_changes(60 / 200, 57 / 200, np.full(200, 4)) == pytest.approx(0.165, abs=0.003)
-    assert (result["forgetting"]["raw"], result["right_to_wrong"], result["wrong_to_right"]) == (0.035, 7, 4)
-    assert result["forgetting"]["beyond_chance"] is None
-    assert result["correction"]["guesses"] == Guesses.ALIKE
-    assert result["mcnemar_p"] == pytest.approx(2 * sum(math.comb(11, k) for k in range(5)) / 2**11)
+    assert ((base == right) & (tuned != right)).sum() == 7
+    assert lost_beyond_chance(right, base, tuned, np.full(200, 4)) is None
+    assert guessing(right, base, tuned, np.full(200, 4)).guesses == Guesses.ALIKE
 
 
 def test_what_cannot_be_counted_is_refused() -> None:
@@ -190,6 +176,6 @@ def test_what_cannot_be_counted_is_refused() -> None:
         with pytest.raises(ValueError, match="two options"):
             chance_changes(0.5, 0.5, options)
     with pytest.raises(ValueError, match="every item"):
-        compare(answers(0, 1), answers(0), answers(0, 1), answers(4, 4))
+        lost_beyond_chance(answers(0, 1), answers(0), answers(0, 1), answers(4, 4))
     with pytest.raises(ValueError, match="every item"):
-        compare(answers(), answers(), answers(), answers())
+        lost_beyond_chance(answers(), answers(), answers(), answers())

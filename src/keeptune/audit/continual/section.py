@@ -21,8 +21,17 @@ from keeptune.audit.continual.view import ColumnAbout, ContinualDetails, Kind, c
 from keeptune.audit.drift import text_subject
 from keeptune.audit.items import Item
 from keeptune.audit.meter import Drift, measure
-from keeptune.audit.section import Cost, Loaded, Measured, ModelSettings, Section, digest_of
-from keeptune.audit.tasks import ITEMS_LEFT_OUT, UNSCORED_FIX, Task, TaskSettings, choose, load_tasks, score_choices
+from keeptune.audit.section import Cost, Loaded, Measured, ModelSettings, Section
+from keeptune.audit.tasks import (
+    ITEMS_LEFT_OUT,
+    UNSCORED_FIX,
+    Task,
+    TaskSettings,
+    choose,
+    load_tasks,
+    score_choices,
+    task_subject,
+)
 from keeptune.audit.texts import FRESH, TextSettings, longest, text_sources
 from keeptune.audit.verdict import floors_of, how, require_finite
 from keeptune.data.tokens import EncodedRow
@@ -146,17 +155,7 @@ class Continual(Section[ContinualSettings]):
             text_subject(name, self.sources["texts"][name], of_text, reading.texts[name])
             for name, of_text in rows.items()
         ]
-        return texts + [
-            Subject(
-                name=name,
-                kind="task",
-                source=task.source,
-                n=len(task.items),
-                unit_of_n="item",
-                digest=digest_of([asdict(item) for item in task.items]),
-            )
-            for name, task in self.tasks.items()
-        ]
+        return texts + [task_subject(name, task) for name, task in self.tasks.items()]
 
     def _methods(self, columns: dict[Kind, list[Column]], base: PreTrainedModel) -> list[str]:
         return [

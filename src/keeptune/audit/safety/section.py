@@ -17,7 +17,7 @@ from keeptune.report.document import SectionRecord, Subject
 from keeptune.report.finding import SIGNIFICANT, Finding, Level, found
 from keeptune.report.measures import Better, Verdict
 from keeptune.report.view import View, default_view, findings_table
-from keeptune.report.words import counted
+from keeptune.report.words import counted, flaws_in_words
 from keeptune.stats import bootstrap_ratio, mcnemar, wilson
 
 MIN_REFUSED = 10
@@ -169,11 +169,7 @@ def _subject(name: str, prompts: PromptSet, asked: Answered) -> Subject:
 def _method(name: str, prompts: PromptSet, asked: Answered, settings: RefusalSettings, style: str) -> str:
     left_out = len(prompts.prompts) - len(asked.prompts)
     short = f" {counted(left_out, 'prompt')} left no room in the context and are left out." if left_out else ""
-    bad = (
-        f" {counted(len(prompts.flaws), 'row')} of the source hold no prompt, the first: {prompts.flaws[0]}."
-        if prompts.flaws
-        else ""
-    )
+    bad = flaws_in_words(prompts.flaws, "prompt")
     size = counted(len(asked.prompts), f"{prompts.kind} prompt")
     return (
         f"{name}: {size} of {prompts.readable:,} from {prompts.source}, asked as {style}, answered with the likeliest "

@@ -154,23 +154,19 @@ def _classes_chart(place: int, name: str, classes: Rows) -> Chart:
     )
 
 
-def _of_layers(findings: Sequence[Finding], measure: str) -> list[Finding]:
-    return select(findings, measure=measure)
-
-
 def _one(findings: Sequence[Finding], measure: str) -> str:
-    return next((interval_text(one.interval.as_dict()) for one in findings if one.measure == measure), "–")
+    return next((interval_text(one.interval.as_dict()) for one in select(findings, measure=measure)), "–")
 
 
 def layers_in_words(findings: Sequence[Finding], layers: LayerProfile) -> str:
     """The layer that helps most when it alone is put back, and the sample that says so; or why there is none."""
     if layers.unavailable:
         return f"Layers cannot be compared: {layers.unavailable}."
-    repaired = _of_layers(findings, "layer_repaired")
+    repaired = select(findings, measure="layer_repaired")
     if not repaired:
         return ""
     best = max(repaired, key=lambda layer: layer.value)
-    left_of = next(one for one in _of_layers(findings, "layer_restored") if one.part == best.part)
+    left_of = next(one for one in select(findings, measure="layer_restored") if one.part == best.part)
     whole = _one(findings, "layer_kl")
     return (
         f"Putting back one layer helps most for {best.part} (of 0 to {len(repaired) - 1}): KL on {best.subject} falls "
@@ -182,26 +178,15 @@ def layers_in_words(findings: Sequence[Finding], layers: LayerProfile) -> str:
 
 def _layer_charts(findings: Sequence[Finding]) -> list[Chart]:
     """Two charts, for the movement of a layer's output is no KL."""
-    whole = next((one.value for one in findings if one.measure == "layer_kl"), None)
-    return [
-        _layer_chart(
-            findings,
-            _MOVED,
-            "‖tuned − base‖ / ‖base‖",
-            "How far each layer’s output moved",
-            "The distance between the two models’ outputs of a layer, as a part of the base’s length. It carries on "
-            "what the layers before it moved.",
-            None,
-        ),
-        _layer_chart(
-            findings,
-            _KEPT,
-            "KL left, nats per token",
-            "What is left of the drift when one layer is put back",
-            "The lower a line, the more of the drift goes through that layer’s output, or is made in that layer.",
-            whole,
-        ),
-    ]
+    whole = next((one.value for one in select(findings, measure="layer_kl")), None)
+    moved = "‖tuned − base‖ / ‖base‖", "How far each layer’s output moved", (
+        "The distance between the two models’ outputs of a layer, as a part of the base’s length. It carries on what "
+        "the layers before it moved."
+    )  # fmt: skip
+    kept = "KL left, nats per token", "What is left of the drift when one layer is put back", (
+        "The lower a line, the more of the drift goes through that layer’s output, or is made in that layer."
+    )  # fmt: skip
+    return [_layer_chart(findings, _MOVED, *moved, None), _layer_chart(findings, _KEPT, *kept, whole)]
 
 
 def _layer_chart(
@@ -214,7 +199,7 @@ def _layer_chart(
 ) -> Chart:
     def draw(panel: Panel) -> None:
         for measure, name, colour, mark in lines:
-            own = _of_layers(findings, measure)
+            own = select(findings, measure=measure)
             values, form = [one.value for one in own], own[0].line.form
             titles = [f"{one.part}, {name}: {interval_text(one.interval.as_dict(), form)}" for one in own]
             for place, one in enumerate(own):
@@ -230,7 +215,7 @@ def _layer_chart(
 
     ends = []
     for measure, name, _, _ in lines:
-        own = _of_layers(findings, measure)
+        own = select(findings, measure=measure)
         form = own[0].line.form
         first, last = (interval_text(one.interval.as_dict(), form) for one in (own[0], own[-1]))
         ends.append(f"{name}: from {first} at {own[0].part} to {last} at {own[-1].part}")
@@ -247,7 +232,7 @@ def _layers_table(findings: Sequence[Finding]) -> Table:
     }
     layers: dict[str, dict[str, Finding]] = {}
     for measure in columns:
-        for finding in _of_layers(findings, measure):
+        for finding in select(findings, measure=measure):
             layers.setdefault(finding.part, {})[measure] = finding
     rows = [
         {
