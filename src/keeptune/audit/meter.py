@@ -38,7 +38,8 @@ from keeptune.stats import Array, Interval, bootstrap_ratio
 
 __all__ = ["DESCRIPTIONS", "MEASURES", "Drift", "measure", "token_drift"]
 
-BATCH_TOKENS = 4096
+# Four times as many take 250 MB more on SmolLM2 and save little time.
+BATCH_TOKENS = 1024
 # Where the logits of all tokens have to be held.
 _LOGIT_TOKENS = 512
 

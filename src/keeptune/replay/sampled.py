@@ -21,7 +21,8 @@ from keeptune.replay.teachers import teacher_outputs
 
 # Tokens of a shard to test: enough to see a mean shift of 0.1 nats, and about 1 % of the time of sampling a shard.
 _TESTED_TOKENS = 4096
-_LOGITS_AT_ONCE = 2**25
+# Seven tensors of so many values are held at once.
+_LOGITS_AT_ONCE = 2**22
 # Beyond 6 by chance: once in 10⁸ shards.
 _MOST_Z = 6.0
 # A decoder and the full forward round differently: the mean that this may move, in nats per token at temperature 1.
