@@ -29,6 +29,7 @@ from keeptune.models.modeling import fingerprint, training_dtype
 from keeptune.models.quantized import packed_buffers, stored_tensors
 from keeptune.objective.drift import CPU_TILING
 from keeptune.replay.engines.torch import TorchEngine
+from keeptune.replay.sampled import LOGITS_AT_ONCE, PROOF_TENSORS
 from keeptune.report.table import Cell, Column, Table, count, left, number, text
 from keeptune.system import used_bytes
 
@@ -95,7 +96,7 @@ class Plan:
             rows.append(
                 {
                     left("section"): text(name),
-                    left("what"): text(one.section.title),
+                    Column("what", left=True, page_only=True): text(one.section.title),
                     Column("items", unit="at most"): count(cost.items),
                     Column("tokens read", unit="by each model"): count(read),
                     Column("tokens written", unit="by each model"): count(cost.written + cost.sampled),
@@ -139,6 +140,7 @@ def plan(settings: AuditSettings, sections: Sequence[AnySection] = SECTIONS) -> 
     fresh = (
         any(cost.sampled for cost in costs.values()) and not (samples_of(settings, fingerprint(base)) / SELF).is_dir()
     )
+    own = weight_bytes(base, tuned) - weight_bytes(base)
     return Plan(
         chosen=chosen,
         costs=costs,
@@ -146,8 +148,8 @@ def plan(settings: AuditSettings, sections: Sequence[AnySection] = SECTIONS) -> 
         load_seconds=loading,
         opening_seconds=_OPENINGS / 2 / speed.read if fresh else 0.0,
         process=process,
-        weights=weight_bytes(base, tuned),
-        working={name: working_bytes(base, cost, settings.max_length) for name, cost in costs.items()},
+        weights=weight_bytes(base) + own,
+        working={name: working_bytes(base, own, cost, settings.max_length) for name, cost in costs.items()},
     )
 
 
@@ -187,8 +189,11 @@ def weight_bytes(*models: PreTrainedModel) -> int:
     return sum(part.numel() * part.element_size() for part in parts.values())
 
 
-def working_bytes(base: PreTrainedModel, cost: Cost, length: int) -> int:
-    """Bytes that a section works with beside the weights, by what it does and by the shape of the model."""
+def working_bytes(base: PreTrainedModel, own: int, cost: Cost, length: int) -> int:
+    """Bytes that a section works with beside the weights, by what it does and by the shape of the model.
+
+    `own` are the bytes of the tuned model's own weights: it is not loaded yet while the base samples its text.
+    """
     config, kinds = base.config.get_text_config(), [0]
     width, words = config.hidden_size, len(base.get_output_embeddings().weight)
     inner = getattr(config, "intermediate_size", None) or 4 * width
@@ -196,11 +201,13 @@ def working_bytes(base: PreTrainedModel, cost: Cost, length: int) -> int:
     if cost.read:
         tile = CPU_TILING.tile_words * (4 * CPU_TILING.chunk_tokens + 6 * width)
         kinds.append(BATCH_TOKENS * (4 * 5 * width + 4 * 3 * inner) + 3 * tile)
+    if cost.sampled:  # a copy in 16 bits, the same packed, and the proof that samples follow the base
+        kinds.append(4 * base.num_parameters() + PROOF_TENSORS * 4 * LOGITS_AT_ONCE + kinds[-1] - own)
     if cost.written:
         cache = 8 * config.num_hidden_layers * width * 2 * _LENGTH
         kinds.append(ROWS_TOGETHER * (cache + 12 * words))
     if cost.read_a_layer:
-        kinds.append(kinds[1] + 4 * config.num_hidden_layers * WINDOWS * WINDOW_TOKENS * width)
+        kinds.append(max(kinds) + 4 * config.num_hidden_layers * WINDOWS * WINDOW_TOKENS * width)
     if cost.trained:
         kinds.append(2 * 12 * base.num_parameters() + 4 * length * words * 8)
     return max(kinds)

@@ -21,8 +21,8 @@ from keeptune.replay.teachers import teacher_outputs
 
 # Tokens of a shard to test: enough to see a mean shift of 0.1 nats, and about 1 % of the time of sampling a shard.
 _TESTED_TOKENS = 4096
-# Seven tensors of so many values are held at once.
-_LOGITS_AT_ONCE = 2**22
+# Tensors of so many values that are held at once.
+PROOF_TENSORS, LOGITS_AT_ONCE = 7, 2**22
 # Beyond 6 by chance: once in 10⁸ shards.
 _MOST_Z = 6.0
 # A decoder and the full forward round differently: the mean that this may move, in nats per token at temperature 1.
@@ -148,7 +148,7 @@ def _full_logits(
     batch = ReplayBatch(tokens_BW=rows_RT1, opening_B=opening_R)
     hidden_ND = teacher_outputs(model, batch, dtype, "hidden", 0)["hidden"].flatten(0, 1)
     drawn_N1 = batch.targets_BT.reshape(-1, 1)
-    block = max(1, _LOGITS_AT_ONCE // vocabulary)
+    block = max(1, LOGITS_AT_ONCE // vocabulary)
     with autocast(device, dtype):
         for some_ND, drawn in zip(hidden_ND.split(block), drawn_N1.split(block), strict=True):
             yield head.logits(some_ND.to(device, head.weight_VD.dtype)).float(), drawn.to(device)
