@@ -49,8 +49,8 @@ def duration(seconds: float) -> str:
 class Task:
     """One piece of work of `total` units. Call `advance` as units get done; `note` is shown beside the bar."""
 
-    def __init__(self, label: str, total: int, unit: str, bar: Progress | None) -> None:
-        self.label, self.total, self.unit, self.note = label, total, unit, ""
+    def __init__(self, label: str, total: int, unit: str, bar: Progress | None, shown: bool = True) -> None:
+        self.label, self.total, self.unit, self.note, self.shown = label, total, unit, "", shown
         self.done = self._done_before = 0
         self._bar, self._bar_task = bar, bar.add_task(label, total=total, note="") if bar else TaskID(0)
         self._start = self._last_line = time.monotonic()
@@ -64,7 +64,7 @@ class Task:
             self._bar.update(self._bar_task, completed=self.done, note=self.note)
             return
         now = time.monotonic()
-        if now - self._last_line < _LINE_EVERY_SECONDS:
+        if not self.shown or now - self._last_line < _LINE_EVERY_SECONDS:
             return
         self._last_line = now
         rate = (self.done - self._done_before) / (now - self._start)
@@ -82,15 +82,15 @@ class Task:
     def finish(self) -> None:
         """Log a last line if the work was long enough to notice."""
         elapsed = time.monotonic() - self._start
-        if elapsed >= _SILENT_BELOW_SECONDS:
+        if self.shown and elapsed >= _SILENT_BELOW_SECONDS:
             logger.info(f"{self.label}: {self.done}/{self.total} {self.unit} in {duration(elapsed)}")
 
 
 @contextmanager
-def track(label: str, total: int, unit: str) -> Iterator[Task]:
-    """Show progress of `total` units of work while the block runs."""
-    if not sys.stderr.isatty():
-        task = Task(label, total, unit, None)
+def track(label: str, total: int, unit: str, *, shown: bool = True) -> Iterator[Task]:
+    """Show progress of `total` units of work while the block runs; of several processes one shows it."""
+    if not shown or not sys.stderr.isatty():
+        task = Task(label, total, unit, None, shown)
         yield task
         task.finish()
         return

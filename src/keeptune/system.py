@@ -25,7 +25,7 @@ def free_bytes(device: torch.device | str) -> int:
 
     On Linux, host memory is what the kernel can give without swapping, or what the tightest limit of the process's
     control groups leaves (a container, a batch job). Elsewhere it is the physical memory, and 4 GiB where the system
-    does not report that. Callers must leave room.
+    does not report that. Processes that a launcher started on this machine share it. Callers must leave room.
     """
     device = torch.device(device)
     if device.type == "cuda":
@@ -37,7 +37,7 @@ def free_bytes(device: torch.device | str) -> int:
         names = getattr(os, "sysconf_names", {})
         return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") if "SC_PHYS_PAGES" in names else _ASSUMED_BYTES
     available = int(_fields(meminfo)["MemAvailable:"]) * 1024
-    return max(0, min([available, *_left_by_limits()]))
+    return max(0, min([available, *_left_by_limits()])) // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
 
 
 def used_bytes() -> int:

@@ -16,7 +16,8 @@ from torch.distributed.tensor import DTensor
 
 from keeptune.models.modeling import head_of, hidden_states
 from keeptune.objective import fused_next_token_ce
-from keeptune.train.host.distributed import all_agree, main_process_first
+from keeptune.replay.ranks import together
+from keeptune.train.host.distributed import all_agree
 from tests.helpers.models import make_model
 
 INPUT_BT = torch.arange(24).reshape(4, 6)
@@ -37,10 +38,11 @@ def in_two_processes(rank: int, folder: Path) -> None:
 
 
 def rank_zero_takes_longer_than_a_collective_may(rank: int, folder: Path) -> None:
-    with main_process_first():
+    with together() as ranks:
         if rank == 0:
             time.sleep(3)
             (folder / "done").touch()
+        assert ranks.gather({"rank": rank}) == [{"rank": 0}, {"rank": 1}]
         assert (folder / "done").exists()
     assert all_agree(True, torch.device("cpu"))
     assert not all_agree(rank == 0, torch.device("cpu"))

@@ -11,6 +11,8 @@ from keeptune.cli.arguments import Base
 from keeptune.data.rows import ROW_LENGTH, SEED
 
 if TYPE_CHECKING:
+    import torch
+
     from keeptune.replay.engines import EngineMaker
     from keeptune.replay.pool import ReplayPool
 
@@ -58,6 +60,12 @@ class _Flags:
     """What to store of the base's predictions: hidden states (exact), topk tokens (small), or none."""
     top_k: int = 64
     """Tokens stored of each prediction, with --predictions topk."""
+    rows_per_shard: int | None = None
+    """Rows sampled and written together: what a kill loses, and what processes share out. By default what fits in
+    memory. Lower it so that every process started by torchrun has a shard to write."""
+    shard: bool = False
+    """Spread the base's weights over the processes started by torchrun (FSDP2), for a base that fits no single GPU.
+    Each process reads its part of the weights only."""
     load_in_4bit: bool = False
     """Quantize the base to 4 bits while loading, as keeptune tune --load-in-4bit does: a pool for such a run."""
     load_in_8bit: bool = False
@@ -97,6 +105,14 @@ def replay(model: Base, *, flags: _Flags = _DEFAULTS) -> None:
         raise ConfigError("--vllm-python and --tensor-parallel are for vLLM", "add --engine vllm, or leave them out")
     if flags.tensor_parallel < 1:
         raise ConfigError(f"--tensor-parallel is {flags.tensor_parallel}", "give 1 or more")
+    if flags.rows_per_shard is not None and (flags.rows_per_shard < 1 or flags.text is not None):
+        raise ConfigError(f"--rows-per-shard is {flags.rows_per_shard}", "give 1 or more, and leave it out with --text")
+    if flags.shard and (flags.engine != "torch" or flags.load_in_4bit or flags.load_in_8bit):
+        raise ConfigError(
+            "--shard spreads plain weights for the torch engine: vLLM reads the checkpoint itself, and bitsandbytes"
+            " quantizes whole layers",
+            "leave out --shard; vLLM spreads a base with --tensor-parallel",
+        )
     if flags.text is not None and flags.engine != "torch":
         raise ConfigError("--engine is for sampling, and --text uses real text", "leave out --engine or --text")
     if flags.chat_template is not None and flags.prompts == "document":
@@ -106,12 +122,30 @@ def replay(model: Base, *, flags: _Flags = _DEFAULTS) -> None:
 
 
 def _write_pool(model: str, flags: _Flags, out: Path) -> None:
+    from keeptune.log import logger, say
+    from keeptune.models.loading import load_tokenizer
+    from keeptune.replay.ranks import join_processes, together
+
+    device = join_processes()
+    with together() as ranks:
+        if not ranks.is_main:
+            logger.setLevel("ERROR")  # one process speaks for all
+        pool = _make_pool(model, flags, out, device)
+    if not ranks.is_main:
+        return
+    size = sum(file.stat().st_size for file in out.iterdir())
+    say(f"{out}: {pool.rows} rows of {pool.settings.length} tokens, {size / 2**20:.0f} MiB")
+    if isinstance(flags.show, int) and flags.show > 0:
+        _describe(pool, load_tokenizer(model), flags.show)
+
+
+def _make_pool(model: str, flags: _Flags, out: Path, device: "torch.device") -> "ReplayPool":
     from keeptune.data.encode import text_rows
     from keeptune.data.templates import select_template
-    from keeptune.log import say
     from keeptune.models.loading import load_model, load_tokenizer
     from keeptune.models.modeling import select_attention
     from keeptune.models.quantized import load_in
+    from keeptune.models.sharded import place
     from keeptune.replay.generate import sample_pool, text_pool
 
     tokenizer, text = load_tokenizer(model), flags.text
@@ -122,18 +156,13 @@ def _write_pool(model: str, flags: _Flags, out: Path) -> None:
     stored: dict[str, Any] = {"predictions": flags.predictions, "top_k": flags.top_k, "opening": flags.opening}
     # Real text is cut before the model is loaded, so that a wrong name is reported at once.
     given = None if text is None else text_rows(text, tokenizer, **rows, skip_bad_rows=flags.skip_bad_rows)
-    base = load_model(model, load_in=load_in(flags.load_in_4bit, flags.load_in_8bit))
+    base = place(load_model(model, load_in=load_in(flags.load_in_4bit, flags.load_in_8bit), shard=flags.shard), device)
     select_attention(base, flags.length)  # as in training, so that the stored states match what training computes
     if given is None:
         sampling: dict[str, Any] = {"prompts": flags.prompts, "temperature": flags.temperature}
-        sampling["engine"] = _engine(flags)
-        pool = sample_pool(base, tokenizer, out, **rows, **stored, **sampling)
-    else:
-        pool = text_pool(base, tokenizer, out, given, source=text, **stored)
-    size = sum(file.stat().st_size for file in out.iterdir())
-    say(f"{out}: {pool.rows} rows of {pool.settings.length} tokens, {size / 2**20:.0f} MiB")
-    if isinstance(flags.show, int) and flags.show > 0:
-        _describe(pool, tokenizer, flags.show)
+        sampling |= {"engine": _engine(flags), "rows_per_shard": flags.rows_per_shard}
+        return sample_pool(base, tokenizer, out, **rows, **stored, **sampling)
+    return text_pool(base, tokenizer, out, given, source=text, **stored)
 
 
 def _engine(flags: _Flags) -> "str | EngineMaker":

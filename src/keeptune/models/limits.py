@@ -111,7 +111,7 @@ def learned_positions(model: nn.Module) -> int | None:
     return min((size for name, size in sizes.items() if not f"{name}.".startswith(idle)), default=None)
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def _reading_fails(causal: Any, longest: int) -> str:
     """Why the model cannot read a row of so many tokens, tried on one; empty if it can."""
     device = causal.get_input_embeddings().weight.device

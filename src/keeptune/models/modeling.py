@@ -18,6 +18,7 @@ from keeptune.log import logger
 from keeptune.models.adapters import base_parameters, causal_model, evaluating, has_adapter, own_forward, peft_states
 from keeptune.models.anatomy import anatomy_of, entering_head, output_head
 from keeptune.models.quantized import is_packed, packed_buffers, stored_tensors
+from keeptune.models.sharded import whole
 from keeptune.objective import Head
 
 _FINGERPRINT_VALUES = 4096
@@ -115,7 +116,7 @@ def _stored(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
 
 @torch.no_grad()
 def _sampled_bytes(tensor: Tensor) -> bytes:
-    flat = tensor.detach().reshape(-1)
+    flat = whole(tensor.detach()).reshape(-1)
     values = flat[:: max(1, flat.numel() // _FINGERPRINT_VALUES)].cpu()
     values = values.bfloat16() if values.is_floating_point() else values
     return values.contiguous().view(torch.uint8).numpy().tobytes()

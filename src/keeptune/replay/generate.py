@@ -10,23 +10,23 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from keeptune.data.encode import text_rows
 from keeptune.data.rows import ROW_LENGTH, SEED
 from keeptune.errors import ConfigError
-from keeptune.log import Task, logger, track
+from keeptune.log import track
 from keeptune.models.adapters import causal_model, evaluating, without_adapter
 from keeptune.models.limits import check_length, check_sizes
 from keeptune.models.modeling import check_head, fingerprint, training_dtype
 from keeptune.models.quantized import check_storable, settle
-from keeptune.replay.batch import ReplayBatch, open_rows, opened_batch
+from keeptune.replay.batch import open_rows
 from keeptune.replay.diversity import check_diversity
 from keeptune.replay.engines import Engine, EngineMaker, engine_named
 from keeptune.replay.openings import Prompts, find_openings, recorded_openings
@@ -39,13 +39,12 @@ from keeptune.replay.pool import (
     describe_sampling,
     read_manifest,
 )
-from keeptune.replay.sampled import check_rows, follows_base
-from keeptune.replay.teachers import teacher_outputs
+from keeptune.replay.ranks import together
+from keeptune.replay.write import sample_rows, say_start, start_pool, write_shards
 from keeptune.system import versions
 
 # Rows of real text that are read and written together; a kill loses at most these.
 _TEXT_ROWS_PER_SHARD = 64
-_RowsOf = Callable[[range], ReplayBatch]
 
 
 @without_adapter
@@ -65,11 +64,15 @@ def sample_pool(
     predictions: Predictions = "hidden",
     top_k: int = 64,
     engine: str | Engine | EngineMaker = DEFAULT_ENGINE,
+    rows_per_shard: int | None = None,
 ) -> ReplayPool:
     """Sample at least `tokens` tokens from the base into `folder`, in rows of `length`; resumes an unfinished pool.
 
     The same seed gives the same bytes for one model, machine, set of versions and number of rows per shard, which
     depends on the free memory and is recorded in the pool.
+
+    Where a launcher started several processes, each calls this and writes its part of the shards. The bytes are those
+    that one process writes. A failure of one is raised in all.
 
     Args:
         model, tokenizer: the base, before any fine-tuning, on its device, and its tokenizer. An adapter is disabled.
@@ -86,10 +89,12 @@ def sample_pool(
         predictions: what to store of the base's predictions: `hidden` states (exact), `topk` tokens (small), or `none`.
         top_k: tokens to store of each prediction, for topk.
         engine: what samples the rows: a name in `keeptune.replay.engines.ENGINES`, an `Engine`, or what makes one.
+        rows_per_shard: rows that are sampled and written together, which a kill loses and processes share out; by
+            default what fits the memory, or the engine's `rows`.
 
     Raises:
         OutputExists: `folder` contains something else.
-        PoolError: the engine returned other rows than asked for.
+        PoolError: the engine returned other rows than asked for, or another process failed.
         ConfigError: a tokenizer or rows that the model cannot read (see `check_sizes`), no document start or chat
             template, an unsupported architecture, a model that has other predictions when it is read token by token, a
             temperature that is not positive, or too little memory.
@@ -101,23 +106,26 @@ def sample_pool(
     settle(model)
     dtype = dtype or training_dtype(model)
     how: dict[str, Any] = {"prompts": prompts, "start": start, "opening": opening, "length": length, "seed": seed}
-    opened = find_openings(model, tokenizer, **how, known=recorded_openings(folder))
-    check_length(model, length + opened.longest - 1)
-    settings = PoolSettings(
-        **_base_settings(model, dtype, predictions, top_k),
-        **opened.settings,
-        length=length,
-        rows_per_shard=_rows_per_shard(Path(folder), engine, model, length + opened.longest - 1, dtype),
-        seed=seed,
-        sampling=describe_sampling(temperature),
-        engine=engine.name,
-    )
-    pool = ReplayPool.start(Path(folder), settings, math.ceil(tokens / length))
-    if pool.rows_written < pool.rows:
-        logger.info(opened.description)
-        with pool.withdrawn_on_failure():
-            _sample_rows(pool, model, dtype, engine, temperature)
-        check_diversity(pool, tokenizer)
+    with together() as ranks:
+        opened = find_openings(model, tokenizer, **how, known=recorded_openings(folder))
+        check_length(model, length + opened.longest - 1)
+        given = rows_per_shard or _rows_per_shard(Path(folder), engine, model, length + opened.longest - 1, dtype)
+        settings = PoolSettings(
+            **_base_settings(model, dtype, predictions, top_k),
+            **opened.settings,
+            length=length,
+            rows_per_shard=_checked_rows(engine, min(ranks.gather(given))),
+            seed=seed,
+            sampling=describe_sampling(temperature),
+            engine=engine.name,
+        )
+        pool = start_pool(Path(folder), settings, math.ceil(tokens / length), ranks)
+        if pool.rows_written < pool.rows:
+            say_start(pool, opened.description, ranks)
+            with pool.withdrawn_on_failure() if ranks.is_main else nullcontext():
+                sample_rows(pool, model, dtype, engine, temperature, ranks)
+            if ranks.is_main:
+                check_diversity(pool, tokenizer)
     return ReplayPool.open(folder)
 
 
@@ -172,28 +180,31 @@ def text_pool(
     how: dict[str, Any] = {"start": start_token, "opening": opening, "length": length}
     how["seed"] = SEED if seed is None else seed
     check_sizes(model, tokenizer, length)
-    opened = find_openings(model, tokenizer, **how, known=recorded_openings(folder))
-    check_length(model, length + opened.longest - 1)
-    rows_RT1 = rows_RT1.to(torch.int64)
-    settings = PoolSettings(
-        **_base_settings(model, dtype, predictions, top_k),
-        **opened.settings,
-        length=length,
-        rows_per_shard=_TEXT_ROWS_PER_SHARD,
-        seed=0,
-        sampling=f"real text from {source or name}",
-        text_sha256=hashlib.sha256(rows_RT1.numpy().tobytes()).hexdigest(),
-    )
-    pool, causal = ReplayPool.start(Path(folder), settings, rows), causal_model(model)
-    if pool.rows_written < pool.rows:
-        logger.info(opened.description)
-    with (
-        pool.withdrawn_on_failure(),
-        evaluating(causal),
-        track("Computing predictions on the text", pool.rows, "rows") as progress,
-    ):
-        _append_shards(pool, causal, dtype, lambda rows: open_rows(rows_RT1, opened.ids, rows), progress)
-    check_diversity(pool, tokenizer)
+    with together() as ranks:
+        opened = find_openings(model, tokenizer, **how, known=recorded_openings(folder))
+        check_length(model, length + opened.longest - 1)
+        rows_RT1 = rows_RT1.to(torch.int64)
+        settings = PoolSettings(
+            **_base_settings(model, dtype, predictions, top_k),
+            **opened.settings,
+            length=length,
+            rows_per_shard=_TEXT_ROWS_PER_SHARD,
+            seed=0,
+            sampling=f"real text from {source or name}",
+            text_sha256=hashlib.sha256(rows_RT1.numpy().tobytes()).hexdigest(),
+        )
+        pool, causal = start_pool(Path(folder), settings, rows, ranks), causal_model(model)
+        if pool.rows_written < pool.rows:
+            say_start(pool, opened.description, ranks)
+        with (
+            pool.withdrawn_on_failure() if ranks.is_main else nullcontext(),
+            evaluating(causal),
+            track("Computing predictions on the text", pool.rows, "rows", shown=ranks.is_main) as progress,
+        ):
+            ids = pool.settings.openings
+            write_shards(pool, causal, dtype, lambda piece: open_rows(rows_RT1, ids, piece.rows), progress, ranks)
+        if ranks.is_main:
+            check_diversity(pool, tokenizer)
     return ReplayPool.open(folder)
 
 
@@ -243,53 +254,15 @@ def _rows_per_shard(
     return engine.rows_that_fit(model, length, dtype) if isinstance(engine, EngineMaker) else engine.rows
 
 
-def _sample_rows(
-    pool: ReplayPool, model: nn.Module, dtype: torch.dtype, engine: Engine | EngineMaker, temperature: float
-) -> None:
-    causal, settings = causal_model(model), pool.settings
-    label = "Sampling chats" if settings.prompts == "chat" else "Sampling replay text"
-    with evaluating(causal), track(label, pool.tokens, "tokens") as progress:
-        if isinstance(engine, EngineMaker):
-            engine = engine(
-                causal, dtype=dtype, rows=settings.rows_per_shard, temperature=temperature, on_token=progress.advance
-            )
-        writer: Engine = engine
-        first = pool.rows_written
-
-        def sample(openings: list[list[int]], seed: int, prove: bool) -> Tensor:
-            tokens_NW = writer.sample(len(openings), settings.length, openings, seed)
-            check_rows(tokens_NW, openings, settings.length, _vocabulary(causal), writer.name)
-            if prove and not follows_base(tokens_NW, causal, dtype, settings.length, writer):
-                return sample(openings, seed, prove)
-            return tokens_NW
-
-        def shard(rows: range) -> ReplayBatch:
-            number, generator = len(pool.shards), torch.Generator().manual_seed(settings.seed)
-            seed = int(torch.randint(2**62, (number + 1,), generator=generator)[number])
-            openings = [settings.opening_of(row) for row in rows]
-            opening_R = torch.tensor([len(opening) for opening in openings])
-            tokens_RW = torch.zeros(len(rows), settings.width, dtype=torch.int64)
-            for group, length in enumerate(opening_R.unique().tolist()):
-                places = (opening_R == length).nonzero()[:, 0].tolist()
-                tokens_NW = sample([openings[place] for place in places], seed + group, prove=rows.start == first)
-                tokens_RW[places, : tokens_NW.shape[1]] = tokens_NW
-            return opened_batch(tokens_RW, opening_R, settings.length)
-
-        _append_shards(pool, causal, dtype, shard, progress, settings.length)
-
-
-def _append_shards(
-    pool: ReplayPool, causal: Any, dtype: torch.dtype, rows_of: _RowsOf, progress: Task, units: int = 1
-) -> None:
-    """Complete the pool with the rows that `rows_of` gives by their indices; each is `units` of progress."""
-    settings = pool.settings
-    progress.skip(pool.rows_written * units)
-    while pool.rows_written < pool.rows:
-        batch = rows_of(range(pool.rows_written, min(pool.rows_written + settings.rows_per_shard, pool.rows)))
-        outputs = teacher_outputs(causal, batch, dtype, settings.predictions, settings.top_k)
-        padding = settings.width - batch.tokens_BW.shape[1]
-        pool.append(functional.pad(batch.tokens_BW, (0, padding)), outputs)
-        progress.advance(pool.rows_written * units - progress.done)
+def _checked_rows(engine: Engine | EngineMaker, rows: int) -> int:
+    """Raise `ConfigError` if an engine that is given as an object samples another number of rows together."""
+    if rows < 1:
+        raise ConfigError(f"rows_per_shard is {rows}", "give 1 or more")
+    if not isinstance(engine, EngineMaker) and rows > engine.rows:
+        raise ConfigError(
+            f"rows_per_shard is {rows}, and the engine samples {engine.rows} rows together", "leave rows_per_shard out"
+        )
+    return rows
 
 
 def _start_of(tokens_RT1: Tensor, vocabulary: int) -> int:

@@ -1,7 +1,8 @@
 """The replay pool on disk: token rows, sampled from the base or real text, and the base's predictions on them.
 
 A folder with `manifest.json` and safetensors shards. A shard is written atomically, and the manifest after it, so a
-kill loses at most the current shard, and the same command resumes.
+kill loses at most the current shard, and the same command resumes. Of several processes each writes whole shards, and
+one of them the manifest; a shard that was written after it is found by its name.
 
 Shapes: R rows, T targets of a row, W tokens of the longest opening and T, D width of the model, K tokens of a
 prediction.
@@ -22,7 +23,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from itertools import accumulate
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -119,6 +120,13 @@ class PoolSettings:
         return self.openings[row % len(self.openings)]
 
 
+class Piece(NamedTuple):
+    """A shard to write: its place in the pool, and its rows."""
+
+    number: int
+    rows: range
+
+
 @dataclass(kw_only=True)
 class ReplayPool:
     """A finished pool, memory-mapped. Make one with `sample_pool` or `text_pool`, open one with `ReplayPool.open`."""
@@ -127,6 +135,8 @@ class ReplayPool:
     settings: PoolSettings
     rows: int
     shards: list[dict[str, Any]]
+    ready: dict[int, dict[str, Any]] = field(default_factory=dict, repr=False)
+    """Written shards by their number that the manifest lacks, because one before them is not written."""
     _open: dict[int, Any] = field(default_factory=dict, repr=False)
 
     @classmethod
@@ -166,7 +176,21 @@ class ReplayPool:
         pool.write_manifest()
         for shard in pool.shards:
             pool.verify(shard)
+        for left in folder.glob(".shard-*.tmp"):  # of a killed process
+            left.unlink(missing_ok=True)
+        pool.add({piece.number: record for piece in pool.missing() if (record := pool._found(piece)) is not None})
         return pool
+
+    def missing(self) -> list[Piece]:
+        """The shards that are not written, in their order."""
+        size = self.settings.rows_per_shard
+        starts = range(self.rows_written, self.rows, size)
+        pieces = (Piece(number, range(start, start + size)) for number, start in enumerate(starts, len(self.shards)))
+        return [
+            Piece(number, range(rows.start, min(rows.stop, self.rows)))
+            for number, rows in pieces
+            if number not in self.ready
+        ]
 
     @property
     def rows_written(self) -> int:
@@ -228,14 +252,37 @@ class ReplayPool:
                 ) from error
         return self._open[shard], row - (ends[shard - 1] if shard else 0)
 
-    def append(self, tokens_RW: Tensor, outputs: dict[str, Tensor]) -> None:
-        """Write the next shard, with its teacher outputs, and then the manifest."""
-        file = self.folder / f"shard-{len(self.shards):05d}.safetensors"
+    def write(self, number: int, tokens_RW: Tensor, outputs: dict[str, Tensor]) -> dict[str, Any]:
+        """Write one shard with its teacher outputs; returns what the manifest holds of it."""
+        file = self._file(number)
         with atomic_file(file) as temporary:
             tensors = {"tokens": tokens_RW.int(), **outputs}
             save_file({key: tensor.contiguous() for key, tensor in tensors.items()}, temporary)
-        self.shards.append({"file": file.name, "rows": len(tokens_RW), "sha256": sha256_file(file)})
-        self.write_manifest()
+        return {"file": file.name, "rows": len(tokens_RW), "sha256": sha256_file(file)}
+
+    def add(self, written: dict[int, dict[str, Any]]) -> None:
+        """Take written shards into the pool, by their number, and write the manifest if it grew."""
+        self.ready.update(written)
+        before = len(self.shards)
+        while len(self.shards) in self.ready:
+            self.shards.append(self.ready.pop(len(self.shards)))
+        if len(self.shards) > before:
+            self.write_manifest()
+
+    def _file(self, number: int) -> Path:
+        return self.folder / f"shard-{number:05d}.safetensors"
+
+    def _found(self, piece: Piece) -> dict[str, Any] | None:
+        """What the manifest would hold of a shard that was written after it; None if there is no such shard."""
+        file, shape = self._file(piece.number), [len(piece.rows), self.settings.width]
+        try:
+            with safe_open(file, framework="pt") as shard:
+                whole = set(shard.keys()) == {"tokens", *_TENSORS[self.settings.predictions]}
+                if not whole or shard.get_slice("tokens").get_shape() != shape:
+                    return None
+        except (SafetensorError, OSError):
+            return None
+        return {"file": file.name, "rows": len(piece.rows), "sha256": sha256_file(file)}
 
     @contextmanager
     def withdrawn_on_failure(self) -> Iterator[None]:
@@ -243,7 +290,7 @@ class ReplayPool:
         try:
             yield
         except Exception:
-            if not self.shards:
+            if not self.shards and not any(self.folder.glob("shard-*")):
                 (self.folder / _MANIFEST).unlink(missing_ok=True)
                 with suppress(OSError):  # it holds something else
                     self.folder.rmdir()
@@ -256,6 +303,17 @@ class ReplayPool:
             del settings["engine"]  # earlier versions do not know this field
         content = {"format": _FORMAT, "rows": self.rows, "settings": settings, "shards": self.shards}
         write_json(self.folder / _MANIFEST, content)
+
+    def told(self) -> dict[str, Any]:
+        """The pool as JSON, for `heard` in another process."""
+        ready = list(self.ready.items())
+        return {"rows": self.rows, "settings": asdict(self.settings), "shards": self.shards, "ready": ready}
+
+    @classmethod
+    def heard(cls, folder: Path, told: dict[str, Any]) -> ReplayPool:
+        """The pool that another process started: from its words, for a file may take seconds to show on NFS."""
+        settings, ready = PoolSettings(**told["settings"]), dict(told["ready"])
+        return cls(folder=folder, settings=settings, rows=told["rows"], shards=told["shards"], ready=ready)
 
 
 def read_manifest(folder: Path) -> ReplayPool | None:

@@ -68,7 +68,7 @@ class Prober:
         self.known = [ids[:_KNOWN_TOKENS] for ids in known if len(ids) >= _KNOWN_TOKENS]
         self.narrow, self.exact = _both_widths(self.model)
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def probe(self, openings: Sequence[Sequence[int]]) -> Probe:
         """The numbers of openings of one length [O, G]."""
         with evaluating(self.model):
@@ -86,7 +86,7 @@ class Prober:
                 known=torch.cat(known).mean().item() if known else 0.0,
             )
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def sample(self, rows_RG: Tensor, tokens: int) -> Tensor:
         """Rows continued with so many tokens of the base's own, on the CPU: int64 [R, G + tokens].
 
@@ -101,7 +101,7 @@ class Prober:
                 rows_RG = torch.cat([rows_RG, torch.multinomial(p_RV.cpu(), 1, generator=generator)], dim=1)
         return rows_RG
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def least_concentrated(self, openings: Sequence[list[int]], count: int) -> list[list[int]]:
         """So many of the openings, in their order: those after which the likeliest token is least likely."""
         with evaluating(self.model):

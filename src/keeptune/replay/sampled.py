@@ -95,7 +95,7 @@ def stepped_difference(tokens_RT1: Tensor, model: nn.Module, dtype: torch.dtype,
     return None
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def sampling_z(tokens_RT1: Tensor, model: nn.Module, dtype: torch.dtype, sampled: int, temperature: float) -> float:
     """How far the mean log-probability of sampled tokens lies from what the base expects of its own samples.
 
@@ -130,7 +130,7 @@ def sampling_z(tokens_RT1: Tensor, model: nn.Module, dtype: torch.dtype, sampled
     return float(z.nan_to_num(nan=torch.inf))
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def _log_probs(rows_CT1: Tensor, model: nn.Module, dtype: torch.dtype, sampled: int) -> Tensor:
     """The full forward's log-probabilities of the last `sampled` tokens of each row, fp32 [C, T]."""
     blocks = _full_logits(rows_CT1, model, dtype, sampled)

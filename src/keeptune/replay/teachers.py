@@ -27,6 +27,7 @@ from keeptune.errors import ConfigError
 from keeptune.models.adapters import adapter_off, causal_model, evaluating, has_adapter, trainable_base_parameter
 from keeptune.models.modeling import autocast, head_of, hidden_states
 from keeptune.models.quantized import cast, check_storable, is_quantized, stored_bytes
+from keeptune.models.sharded import without_grad
 from keeptune.objective import Head, HiddenTarget, Target, TopKTarget, top_k
 from keeptune.replay.batch import ReplayBatch
 from keeptune.replay.pool import Predictions, ReplayPool
@@ -222,13 +223,19 @@ def frozen_head(model: nn.Module, dtype: torch.dtype) -> Head:
     return head.detached(dtype) if trained else head
 
 
-@torch.inference_mode()
 def teacher_outputs(
     model: nn.Module, batch: ReplayBatch, dtype: torch.dtype, predictions: Predictions, k: int
 ) -> dict[str, Tensor]:
     """The tensors that a pool stores of the base's predictions of the targets, by name; see `replay.pool`."""
     if predictions == "none":
         return {}
+    with without_grad(model):
+        return _teacher_outputs(model, batch, dtype, predictions, k)
+
+
+def _teacher_outputs(
+    model: nn.Module, batch: ReplayBatch, dtype: torch.dtype, predictions: Predictions, k: int
+) -> dict[str, Tensor]:
     device = next(model.parameters()).device
     outputs: dict[str, list[Tensor]] = {}
     head = head_of(model)

@@ -33,7 +33,7 @@ from keeptune.train.budget.scale import trainable_weights
 from keeptune.train.config import CERTIFICATE_ROWS, SCALE_ROWS, KeepConfig
 from keeptune.train.context import Host, KeepContext
 from keeptune.train.drift import drift_text_rows
-from keeptune.train.host.distributed import main_process_first, on_device, teachers_head
+from keeptune.train.host.distributed import on_device, teachers_head
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,7 +71,7 @@ def prepare(model: nn.Module, host: Host, keep: KeepConfig, given: Given) -> Kee
     if pool is None and needs_pool(keep):
         pool = write_pool(model, host, keep, base, predictions_of(choice))
         if choice is not None and choice.predictions != pool.settings.predictions:
-            choice = choose(model, host, keep, base, pool)  # another process saw less free disk, and wrote the pool
+            choice = choose(model, host, keep, base, pool)  # rank 0 saw less free disk, and started the pool
     if keep.lambda_ and host.is_main and choice is not None:
         logger.info(str(choice))
     split = split_rows(keep, pool)
@@ -189,10 +189,10 @@ def pool_folder(host: Host, keep: KeepConfig, base: Base) -> Path:
 
 
 def write_pool(model: nn.Module, host: Host, keep: KeepConfig, base: Base, predictions: Predictions) -> ReplayPool:
-    """Let the base write the run's pool; other processes wait for it."""
+    """Let the base write the run's pool: every process writes a part of it."""
     # sample_pool disables an adapter. Where the base is the model with its adapter, the function inside it is used.
     sample = sample_pool.__wrapped__ if base.where is Where.ADAPTER_ON else sample_pool  # type: ignore[attr-defined]
-    with main_process_first(), on_device(model, host.device):
+    with on_device(model, host.device):
         pool: ReplayPool = sample(
             model,
             host.tokenizer,

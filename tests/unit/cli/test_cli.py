@@ -25,6 +25,7 @@ FLAGS = {
     "replay": {"--model", "--out", "--tokens", "--length", "--seed", "--document-start", "--opening", "--show",
                "--predictions", "--top-k", "--prompts", "--chat-template", "--text", "--temperature",
                "--engine", "--vllm-python", "--tensor-parallel", "--skip-bad-rows", "--no-skip-bad-rows",
+               "--rows-per-shard", "--shard", "--no-shard",
                "--load-in-4bit", "--load-in-8bit", "--no-load-in-4bit", "--no-load-in-8bit"},
     "audit": {"--base", "--text", "--task", "--items", "--docs", "--max-length", "--windows", "--seed", "--out",
               "--shared-vocabulary", "--lm-eval", "--harmful", "--harmless", "--prompts", "--new-tokens", "--judge",

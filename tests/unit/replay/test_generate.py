@@ -79,16 +79,16 @@ def test_an_interrupted_pool_is_finished_with_the_same_bytes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, shards: int
 ) -> None:
     whole = make_pool(tmp_path / "whole")
-    append, calls = ReplayPool.append, []
+    write, calls = ReplayPool.write, []
 
-    def dies(self: ReplayPool, *tensors: Tensor) -> None:
+    def dies(self: ReplayPool, *given: Any) -> dict[str, Any]:
         if len(calls) == shards:
             raise KeyboardInterrupt
         calls.append(1)
-        append(self, *tensors)
+        return write(self, *given)
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(ReplayPool, "append", dies)
+        patch.setattr(ReplayPool, "write", dies)
         make_pool(tmp_path / "parts")
     assert len(list((tmp_path / "parts").glob("shard-*"))) == shards
     with pytest.raises(OutputExists, match="text_sha256"):

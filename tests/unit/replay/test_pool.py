@@ -94,16 +94,16 @@ def test_a_temperature_that_is_none_is_refused(tmp_path: Path, temperature: floa
 
 def test_an_interrupted_pool_is_finished_with_the_same_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = make_pool(tmp_path / "whole")
-    append, calls = ReplayPool.append, []
+    write, calls = ReplayPool.write, []
 
-    def dies_at_the_third_shard(self: ReplayPool, *tensors: torch.Tensor) -> None:
+    def dies_at_the_third_shard(self: ReplayPool, *given: Any) -> dict[str, Any]:
         if len(calls) == 2:
             raise KeyboardInterrupt
         calls.append(1)
-        append(self, *tensors)
+        return write(self, *given)
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(ReplayPool, "append", dies_at_the_third_shard)
+        patch.setattr(ReplayPool, "write", dies_at_the_third_shard)
         make_pool(tmp_path / "parts")
     with pytest.raises(PoolError, match="unfinished: 8 of 10"):
         ReplayPool.open(tmp_path / "parts")

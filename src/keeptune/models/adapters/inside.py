@@ -290,7 +290,7 @@ def remove_idle_adapter(causal: Any, probe_BP: Tensor) -> None:
     adapted = [(p, name, child) for p in parents for name, child in p.named_children() if id(child) in layers]
     if not adapted:
         return
-    with torch.inference_mode():
+    with torch.no_grad():
         before = causal(input_ids=probe_BP, use_cache=False).logits
         for parent, name, child in adapted:
             setattr(parent, name, child.get_base_layer())

@@ -21,6 +21,7 @@ from keeptune.models.adapters import causal_model, evaluating, remove_idle_adapt
 from keeptune.models.guarded import first_line
 from keeptune.models.modeling import autocast
 from keeptune.models.quantized import is_quantized
+from keeptune.models.sharded import is_sharded
 from keeptune.replay.decoding.linear import pack_linears, packing_works, unpack_linears
 from keeptune.replay.decoding.llama import LlamaDecoder, is_llama
 from keeptune.replay.decoding.modules import ModuleDecoder, OwnCacheDecoder, PrefixDecoder
@@ -43,8 +44,8 @@ def make_decoder(model: nn.Module, dtype: torch.dtype, rows: int, cached: bool =
     """The fastest decoder with the logits of the causal model inside `model`, for `rows` rows at a time.
 
     The weights are copied to `dtype` once, because autocast would cast them at every step. On a CPU with bfloat16 they
-    are also packed once (see `FusedLinear`). A model on an accelerator that already has the dtype, or a quantized one,
-    is not copied. Without `cached` it is the slowest decoder, which reads rows from their start at every step.
+    are also packed once (see `FusedLinear`). A model on an accelerator that already has the dtype, a quantized or a
+    sharded one is not copied. Without `cached` it is the slowest decoder, which reads rows from their start each time.
 
     Raises `ConfigError` if no decoder has the model's logits.
     """
@@ -75,9 +76,9 @@ def make_decoder(model: nn.Module, dtype: torch.dtype, rows: int, cached: bool =
 
 def _with_cache(given: Any, dtype: torch.dtype, rows: int, faults: list[str]) -> Decoder | None:
     """The fastest decoder with a cache and the model's logits; None if there is none. Appends to `faults`."""
-    own, quantized = next(given.parameters()), is_quantized(given)
+    own, copied = next(given.parameters()), not is_quantized(given) and not is_sharded(given)
     causal, exact = given, None
-    if not quantized and (own.device.type == "cpu" or own.dtype != dtype):
+    if copied and (own.device.type == "cpu" or own.dtype != dtype):
         # Weights are copied in `dtype` at once: a copy in their own dtype first would be a whole model more in memory.
         weights = {id(p): nn.Parameter(p.detach().to(dtype, copy=True), p.requires_grad) for p in given.parameters()}
         causal = copy.deepcopy(given, {**weights}).to(dtype).eval()
@@ -85,7 +86,7 @@ def _with_cache(given: Any, dtype: torch.dtype, rows: int, faults: list[str]) ->
         causal.__dict__.pop("forward", None)
         remove_idle_adapter(causal, probe_tokens(causal, _SHORT_PROBE))
         exact = given if own.dtype.itemsize > dtype.itemsize else None
-    packs = not quantized and own.device.type == "cpu" and dtype == torch.bfloat16 and packing_works()
+    packs = copied and own.device.type == "cpu" and dtype == torch.bfloat16 and packing_works()
     try:
         proof = Proof.of(causal, dtype, exact)
     except (AttributeError, RuntimeError, TypeError, ValueError) as error:
@@ -93,12 +94,19 @@ def _with_cache(given: Any, dtype: torch.dtype, rows: int, faults: list[str]) ->
             raise
         faults.append(f"a copy in {str(dtype).removeprefix('torch.')}: {first_line(error)}")
         return None
-    for decoder in _forms(causal, rows if packs else None):
+    forms = _sharded_forms(causal, dtype) if is_sharded(causal) else _forms(causal, rows if packs else None)
+    for decoder in forms:
         fault = proof.fault(decoder)
         if fault is None:
             return decoder
         faults.append(f"{type(decoder).__name__}: {fault}")
     return None
+
+
+def _sharded_forms(causal: Any, dtype: torch.dtype) -> Iterator[Decoder]:
+    """Decoders that call the whole model, which gathers its weights; they cast them at every step."""
+    yield ModuleDecoder(causal, dtype)
+    yield OwnCacheDecoder(causal, dtype)
 
 
 def _forms(causal: Any, pack_rows: int | None) -> Iterator[Decoder]:

@@ -5,6 +5,7 @@ Shapes: B rows, P positions, V vocabulary.
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 from typing import Any
 
@@ -21,10 +22,10 @@ _PREFIX_ROWS = 16
 
 
 class ModuleDecoder:
-    """The model's own modules, with keys and values written in place."""
+    """The model's own modules, with keys and values written in place; under autocast where `dtype` is not its own."""
 
-    def __init__(self, causal: Any) -> None:
-        self.causal = causal
+    def __init__(self, causal: Any, dtype: torch.dtype | None = None) -> None:
+        self.causal, self.dtype = causal, dtype or causal.dtype
 
     def begin(self, rows: int, length: int) -> None:
         self.cache = DynamicCache(config=self.causal.config)
@@ -34,7 +35,8 @@ class ModuleDecoder:
         ]
 
     def step(self, tokens_B1: Tensor) -> Tensor:
-        logits_B1V: Tensor = self.causal(input_ids=tokens_B1, past_key_values=self.cache, use_cache=True).logits
+        with _cast(self.causal, self.dtype):
+            logits_B1V: Tensor = self.causal(input_ids=tokens_B1, past_key_values=self.cache, use_cache=True).logits
         return logits_B1V[:, -1]
 
 
@@ -45,8 +47,8 @@ class OwnCacheDecoder:
     positions only if they are given.
     """
 
-    def __init__(self, causal: Any) -> None:
-        self.causal = causal
+    def __init__(self, causal: Any, dtype: torch.dtype | None = None) -> None:
+        self.causal, self.dtype = causal, dtype or causal.dtype
         self.counts = "position_ids" in inspect.signature(type(causal).forward).parameters
 
     def begin(self, rows: int, length: int) -> None:
@@ -65,7 +67,8 @@ class OwnCacheDecoder:
         inputs = self.causal.prepare_inputs_for_generation(
             self.tokens_BP, next_sequence_length=1, is_first_iteration=first, **self.given
         )
-        outputs = self.causal(**inputs, return_dict=True)
+        with _cast(self.causal, self.dtype):
+            outputs = self.causal(**inputs, return_dict=True)
         self.given = self.causal._update_model_kwargs_for_generation(outputs, self.given)
         logits_B1V: Tensor = outputs.logits
         return logits_B1V[:, -1]
@@ -87,7 +90,11 @@ class PrefixDecoder:
             return torch.cat([head.logits(hidden_states(self.causal, chunk_BP)[:, -1]) for chunk_BP in chunks])
 
 
-@torch.inference_mode()
+def _cast(causal: Any, dtype: torch.dtype) -> contextlib.AbstractContextManager[Any]:
+    return contextlib.nullcontext() if dtype == causal.dtype else autocast(causal.device, dtype)
+
+
+@torch.no_grad()
 def own_cache_bytes(causal: Any, positions: int) -> int:
     """Bytes of the model's own cache of one row after so many tokens; 0 if it cannot be stepped with one."""
     decoder = OwnCacheDecoder(causal)

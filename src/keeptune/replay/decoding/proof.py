@@ -45,7 +45,7 @@ class Proof:
     tolerance_P: Tensor  # by position, relative to the norm of the logits
 
     @classmethod
-    @torch.inference_mode()
+    @torch.no_grad()
     def of(cls, causal: Any, dtype: torch.dtype, exact: Any | None = None) -> Proof:
         """From the model that decodes in `dtype`, and the same model in a wider dtype, if there is one."""
         tokens_BP = probe_tokens(causal, _positions(causal))
@@ -59,7 +59,7 @@ class Proof:
         tolerance_P = (_TIMES_OWN_ROUNDING * rounding_P).clamp(_TOLERANCE, _MOST)
         return cls(tokens_BP=tokens_BP, logits_BPV=exact_BPV, tolerance_P=tolerance_P)
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def fault(self, decoder: _Steps) -> str | None:
         """How the decoder's logits differ; None if they are the model's up to rounding.
 

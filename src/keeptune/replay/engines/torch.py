@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from keeptune.errors import ConfigError
 from keeptune.models.adapters import causal_model
 from keeptune.models.quantized import is_quantized
+from keeptune.models.sharded import is_sharded, without_grad
 from keeptune.replay.decoding.decoder import make_decoder
 from keeptune.replay.decoding.modules import PrefixDecoder, own_cache_bytes
 from keeptune.replay.openings import OpeningIds
@@ -54,9 +55,12 @@ class TorchEngine:
         self.decoder = make_decoder(model, self.dtype, rows)
         self.rows, self.temperature, self.on_token = rows, temperature, on_token
 
-    @torch.inference_mode()
     def sample(self, rows: int, length: int, opening: OpeningIds, seed: int) -> Tensor:
         """See `Engine.sample`. The same seed gives the same rows on the same machine and versions."""
+        with without_grad(self.model):
+            return self._sample(rows, length, opening, seed)
+
+    def _sample(self, rows: int, length: int, opening: OpeningIds, seed: int) -> Tensor:
         device = self.device
         generator = torch.Generator().manual_seed(seed)
         uniform_TB = torch.rand(length, rows, generator=generator, dtype=torch.float64).to(device)
@@ -100,7 +104,8 @@ class TorchEngine:
         cache = _cache_bytes(causal, 1 + length, dtype)
         draw = len(weight) * (dtype.itemsize + 3 * torch.float32.itemsize)
         stored = 2 * config.hidden_size * length * dtype.itemsize  # hidden states, in chunks and then concatenated
-        copied = (weight.device.type == "cpu" or weight.dtype != dtype) and not is_quantized(causal)
+        copied = not is_quantized(causal) and not is_sharded(causal)
+        copied = copied and (weight.device.type == "cpu" or weight.dtype != dtype)
         copy = sum(p.numel() for p in causal.parameters()) * (weight.dtype.itemsize + dtype.itemsize) if copied else 0
         if weight.device.type == "cpu":
             fits = (free_bytes("cpu") - copy) // 2 // (cache + draw + stored)

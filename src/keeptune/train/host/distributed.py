@@ -6,7 +6,6 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from datetime import timedelta
 from typing import Any
 
 import torch
@@ -20,27 +19,6 @@ from keeptune.models.modeling import head_of
 from keeptune.objective import Head
 from keeptune.replay.teachers import frozen_head
 from keeptune.train.context import Host
-
-# Writing a pool may take hours, where a collective of the run itself that takes minutes is a sign of a lost rank.
-_PATIENCE = timedelta(days=7)
-
-
-@contextmanager
-def main_process_first() -> Iterator[None]:
-    """Run the block on rank 0, then on the others, which find its work done.
-
-    They wait in a group of their own: the run's has the timeout of its collectives.
-    """
-    if not dist.is_initialized() or dist.get_world_size() == 1:
-        yield
-        return
-    group = dist.new_group(backend="gloo", timeout=_PATIENCE)
-    if dist.get_rank() != 0:
-        dist.barrier(group)
-    yield
-    if dist.get_rank() == 0:
-        dist.barrier(group)
-    dist.destroy_process_group(group)
 
 
 def all_agree(verdict: bool, device: torch.device) -> bool:

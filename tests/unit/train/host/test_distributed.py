@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import torch
 
 from keeptune.errors import ConfigError
-from keeptune.train.host.distributed import all_agree, check_launch, main_process_first, teachers_head
+from keeptune.replay.ranks import together
+from keeptune.train.host.distributed import all_agree, check_launch, teachers_head
 from tests.helpers.models import make_model
 
 
-def test_one_process_waits_for_nobody(tmp_path: Path) -> None:
-    with main_process_first():
-        pass
+def test_one_process_waits_for_nobody() -> None:
+    with together() as ranks:
+        assert ranks.gather(5) == [5]
     assert all_agree(True, torch.device("cpu"))
     assert not all_agree(False, torch.device("cpu"))
 
