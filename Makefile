@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 .DEFAULT_GOAL := help
-.PHONY: help demo test check windows families adapters quantization hosts trl-tests sft-config data-formats templates format figures verdicts clean
+.PHONY: help demo test check windows families adapters quantization hosts trl-tests ranks gpu sft-config data-formats templates format figures verdicts clean
 
 help:
 	@echo "make demo    fine-tune a real model with and without replay and see what each forgot (about 15 minutes)"
@@ -16,6 +16,8 @@ help:
 	@echo "make families walk every family of models and write docs/families.md (about half an hour; resumes)"
 	@echo "make adapters  train every adapter type of PEFT with replay (about ten minutes)"
 	@echo "make quantization  try every quantization of transformers that loads on a CPU (about ten minutes)"
+	@echo "make ranks   kill processes that write a pool together, twenty times, and the long tests of several processes"
+	@echo "make gpu     tests and benchmarks of a GPU in one run of at most ten minutes, into one JSON"
 	@echo "make templates write docs/chat-templates.md (which tokens bear loss) and docs/data-layouts.md again"
 	@echo "make lab-X   run what is missing of the experiment lab/X; make figures, make verdicts: redraw, judge again"
 
@@ -56,6 +58,14 @@ adapters: .venv/installed-dev
 
 quantization: .venv/installed-dev
 	$(BIN)/python tests/quantization/run.py
+
+ranks: .venv/installed-dev
+	HF_HUB_OFFLINE=1 KEEPTUNE_RANKS=1 $(BIN)/python -m pytest tests/ranks tests/invariants/test_recipes.py
+	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(BIN)/python -m tests.ranks.kills $(ARGS)
+
+# On a machine whose python has torch, transformers and accelerate, and TRL, PEFT and datasets beside them.
+gpu:
+	$(PYTHON) benchmarks/gpu.py $(ARGS)
 
 # Which tokens bear loss with each chat template that TRL ships, and what each layout of rows is read as.
 templates: .venv/installed-dev

@@ -7,8 +7,11 @@ import socket
 from collections.abc import Sequence
 from pathlib import Path
 
+import pytest
+
 from tests.helpers.forked import Forked
 
+long = pytest.mark.skipif("KEEPTUNE_RANKS" not in os.environ, reason="long: make ranks")
 KEEPTUNE = ("-m", "keeptune")
 
 

@@ -17,7 +17,7 @@ from keeptune.models.modeling import hidden_states
 from keeptune.replay.pool import ReplayPool, read_manifest
 from keeptune.storage import sha256_file
 from tests.helpers.models import make_model, make_tokenizer
-from tests.helpers.ranks import KEEPTUNE, end, launch, succeed
+from tests.helpers.ranks import KEEPTUNE, end, launch, long, succeed
 
 SIZES = ["--tokens", "320", "--length", "16", "--seed", "3"]
 SHARDS = [*SIZES, "--rows-per-shard", "4"]
@@ -43,7 +43,7 @@ def bytes_of(folder: Path) -> dict[str, str]:
     return {path.name: sha256_file(path) for path in sorted(folder.iterdir())}
 
 
-@pytest.mark.parametrize("world", [2, 4])
+@pytest.mark.parametrize("world", [2, pytest.param(4, marks=long)])
 def test_the_bytes_do_not_depend_on_the_number_of_processes(
     base: Path, alone: Path, tmp_path: Path, world: int
 ) -> None:
@@ -77,6 +77,7 @@ def test_another_number_of_processes_goes_on_and_keeps_what_was_written(
     }
 
 
+@long
 def test_real_text_is_shared_out_too(base: Path, tmp_path: Path) -> None:
     (tmp_path / "text.txt").write_text("\n".join(f"The number {n} follows {n - 1}." for n in range(400)))
     command = (*KEEPTUNE, "replay", base, "--text", tmp_path / "text.txt", "--length", "16", "--tokens", "3200")
@@ -108,8 +109,8 @@ main()
     ("world", "what", "bad", "call", "code", "reason"),
     [
         (2, "from keeptune.errors import PoolError; raise PoolError('the engine broke', 'mend it')", 0, 2, 2, "broke"),
-        (4, "raise OSError(28, 'No space left on device', 'x')", 2, 1, 2, "No space left on device"),
-        (2, "raise ZeroDivisionError('by chance')", 1, 2, 70, "ZeroDivisionError: by chance"),
+        pytest.param(4, "raise OSError(28, 'No space left on device', 'x')", 2, 1, 2, "No space", marks=long),
+        pytest.param(2, "raise ZeroDivisionError('by chance')", 1, 2, 70, "ZeroDivisionError: by chance", marks=long),
     ],
 )
 def test_the_failure_of_one_is_told_to_all(
@@ -129,7 +130,7 @@ def test_the_failure_of_one_is_told_to_all(
     assert bytes_of(tmp_path / "pool") == bytes_of(alone)
 
 
-@pytest.mark.parametrize("victim", [0, 1])
+@pytest.mark.parametrize("victim", [0, pytest.param(1, marks=long)])
 def test_a_killed_process_ends_the_others_and_loses_the_shard_in_hand(
     base: Path, alone: Path, tmp_path: Path, victim: int
 ) -> None:
@@ -151,6 +152,7 @@ def test_a_killed_process_ends_the_others_and_loses_the_shard_in_hand(
     assert {name: (pool / name).stat().st_mtime_ns for name in kept} == kept
 
 
+@long
 def test_a_base_in_shards_writes_and_predicts(base: Path, tmp_path: Path) -> None:
     """Of five shards the last ones are computed by all processes together."""
     for world in (2, 4):

@@ -1,13 +1,14 @@
 """`keeptune replay`: make a replay pool from the base's own samples or from real text."""
 
+import os
 import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter
 
-from keeptune.cli.arguments import Base
+from keeptune.cli.arguments import ESTIMATE, TFLOPS, Base, wants_estimate
 from keeptune.data.rows import ROW_LENGTH, SEED
 
 if TYPE_CHECKING:
@@ -73,6 +74,8 @@ class _Flags:
     show: int | Path = 0
     """Number of samples to print when done, after the opening of the rows and how varied they are. With a pool's folder
     instead of a number, and without --out, that pool is described and nothing is written."""
+    estimate: Annotated[int | None, Parameter(help=ESTIMATE)] = None
+    tflops: Annotated[float | None, Parameter(help=TFLOPS)] = None
 
 
 _DEFAULTS = _Flags()
@@ -89,6 +92,10 @@ def replay(model: Base, *, flags: _Flags = _DEFAULTS) -> None:
                 "leave them out, or give --show a number of samples",
             )
         return _show_pool(model, flags.show, samples=3)
+    if wants_estimate(flags.estimate, flags.tflops):
+        from keeptune.cli.estimate import of_pool
+
+        return of_pool(model, flags.out or Path(), flags, flags.estimate or 0, flags.tflops)
     if flags.out is None:
         raise ConfigError("no folder to write the pool to", "give --out FOLDER, or --show POOL to describe a pool")
     if flags.tokens < 1 or flags.length < 2:
@@ -105,6 +112,11 @@ def replay(model: Base, *, flags: _Flags = _DEFAULTS) -> None:
         raise ConfigError("--vllm-python and --tensor-parallel are for vLLM", "add --engine vllm, or leave them out")
     if flags.tensor_parallel < 1:
         raise ConfigError(f"--tensor-parallel is {flags.tensor_parallel}", "give 1 or more")
+    if flags.tensor_parallel > 1 and os.environ.get("WORLD_SIZE", "1") != "1":
+        raise ConfigError(
+            f"--tensor-parallel is {flags.tensor_parallel}, and each of several processes starts vLLM on one GPU",
+            "start one process, whose vLLM takes all the GPUs; or leave out --tensor-parallel",
+        )
     if flags.rows_per_shard is not None and (flags.rows_per_shard < 1 or flags.text is not None):
         raise ConfigError(f"--rows-per-shard is {flags.rows_per_shard}", "give 1 or more, and leave it out with --text")
     if flags.shard and (flags.engine != "torch" or flags.load_in_4bit or flags.load_in_8bit):

@@ -9,7 +9,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from keeptune.cli.arguments import Base, Hidden, Task
+from keeptune.cli.arguments import ESTIMATE, TFLOPS, Base, Hidden, Task, wants_estimate
 from keeptune.runs.settings import TuneSettings
 
 
@@ -31,6 +31,8 @@ def tune(
     config: Annotated[Path | None, Parameter(help="Run file (TOML): the flags as keys, and a table [sft].")] = None,
     resume: Annotated[bool, Parameter(help="Go on with the run in --out.", negative="")] = False,
     overwrite: Annotated[bool, Parameter(help="Replace the run that stands in --out.", negative="")] = False,
+    estimate: Annotated[int | None, Parameter(help=ESTIMATE)] = None,
+    tflops: Annotated[float | None, Parameter(help=TFLOPS)] = None,
 ) -> None:
     """Run a fine-tuning; see `keeptune.cli.help`."""
     from keeptune.log import say
@@ -39,9 +41,14 @@ def tune(
 
     sft = tomllib.loads(config.read_text(encoding="utf-8")).get("sft", {}) if config is not None else {}
     settings = replace(settings, model=model, data=data, sft=sft)
+    if wants_estimate(estimate, tflops):
+        from keeptune.cli.estimate import of_tuning
+
+        return of_tuning(settings, estimate or 0, tflops)
     folder = run(settings, resume=resume, overwrite=overwrite, with_advice=True)
     if os.environ.get("RANK", "0") != "0":
-        return  # one of several processes says it
+        return None  # one of several processes says it
     rows = read_rows(Path(settings.out) / FILE)
     first, last = rows[0], rows[-1]
     say(f"{folder}: task loss {first['L_ft']:.3f} → {last['L_ft']:.3f}, drift KL {last['KL']:.4f} nats per token")
+    return None

@@ -17,12 +17,12 @@ from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
-from torch.distributed.fsdp import FSDPModule
 from torch.distributed.tensor import DTensor, Partial
 
 from keeptune.errors import ConfigError
 from keeptune.models.adapters import evaluating, output_weight
 from keeptune.models.quantized import check_output_layer
+from keeptune.models.sharded import reshard
 from keeptune.objective import Head
 
 _TOKENS = 8
@@ -60,7 +60,7 @@ def anatomy_of(causal: Any) -> Anatomy:
     found = _KNOWN.get(causal)
     if found is None:
         found = _KNOWN[causal] = _examine(causal)
-        _shard_again(causal)
+        reshard(causal)
     return found
 
 
@@ -165,13 +165,6 @@ def keep_weights(causal: Any) -> None:
 
 def _nothing() -> None:
     pass
-
-
-def _shard_again(causal: nn.Module) -> None:
-    """FSDP leaves the outermost modules whole after a forward pass, for a backward pass that does not follow here."""
-    for module in causal.modules():
-        if isinstance(module, FSDPModule):
-            module.reshard()
 
 
 def _candidates(causal: Any, input_BT: Tensor) -> Iterator[tuple[bool, float, float | None]]:

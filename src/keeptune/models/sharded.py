@@ -10,6 +10,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.distributed.fsdp import FSDPModule
 from torch.distributed.tensor import DTensor
 
 from keeptune.errors import ConfigError
@@ -26,13 +27,29 @@ def whole(tensor: Tensor) -> Tensor:
     return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
 
 
+def reshard(model: nn.Module) -> None:
+    """Free what FSDP2 gathered. It leaves the outermost modules whole after a forward pass, for a backward pass that
+    may not follow; an optimizer made then would hold parameters that training does not update."""
+    for module in model.modules():
+        if isinstance(module, FSDPModule):
+            module.reshard()
+            if any(not isinstance(parameter, DTensor) for parameter in module.parameters(recurse=False)):
+                # Such as the last norm, in one group with a head that was never called: their forward has no end.
+                module.set_reshard_after_forward(True, recurse=False)
+                module.reshard()
+                module.set_reshard_after_forward(False, recurse=False)
+
+
 def without_grad(model: nn.Module) -> Any:
     """`inference_mode`, or `no_grad` for sharded weights: FSDP2 keeps what it gathered for training."""
     return torch.no_grad() if is_sharded(model) else torch.inference_mode()
 
 
-def sharding(source: str, config: Any) -> dict[str, Any]:
+def sharding(source: str, config: Any, *, narrow: bool) -> dict[str, Any]:
     """Arguments of `from_pretrained` that spread the weights over all processes while they are read.
+
+    `narrow`: layers are gathered and multiplied in bfloat16. Under autocast alone, every process would keep a bfloat16
+    copy of all layers for the backward pass.
 
     Raises `ConfigError` if there is one process, if the weights are quantized, or if this transformers cannot.
     """
@@ -46,7 +63,8 @@ def sharding(source: str, config: Any) -> dict[str, Any]:
     try:
         from transformers.distributed.configuration_utils import DistributedConfig  # noqa: PLC0415
 
-        return {"distributed_config": DistributedConfig(fsdp_size=dist.get_world_size())}
+        spread = DistributedConfig(fsdp_size=dist.get_world_size(), fsdp_mixed_precision=narrow)
+        return {"distributed_config": spread}
     except (ImportError, TypeError) as error:
         raise ConfigError("this transformers cannot load a model in shards", "install transformers 5.23") from error
 

@@ -70,8 +70,8 @@ class Ranks:
         if self.world == 1:
             return
         with self._others_alive():
-            failed = json.loads(self.store.get(_FAILED)) if self.store.check([_FAILED]) else {"rank": self.rank}
-            if failed["rank"] == self.rank:
+            failed = json.loads(self.store.get(_FAILED)) if self.store.check([_FAILED]) else None
+            if failed is None or failed["rank"] == self.rank:
                 return
             self.store.add("heard", 1)
         raise PoolError(f"process {failed['rank']} of {self.world} failed: {failed['what']}", failed["fix"])

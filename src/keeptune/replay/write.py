@@ -15,7 +15,7 @@ from torch.nn import functional
 
 from keeptune.log import Task, logger, track
 from keeptune.models.adapters import causal_model, evaluating
-from keeptune.models.sharded import is_sharded
+from keeptune.models.sharded import is_sharded, reshard
 from keeptune.replay.batch import ReplayBatch, opened_batch
 from keeptune.replay.engines import Engine, EngineMaker
 from keeptune.replay.pool import Piece, PoolSettings, ReplayPool
@@ -123,4 +123,5 @@ def write_shards(
         new = {piece.number: record for piece, record in zip(pieces, records, strict=False)}
         pool.add(new) if ranks.is_main else pool.ready.update(new)
         progress.advance(pool.rows_written * units - progress.done)
+    reshard(causal)
     ranks.gather()  # the manifest is written

@@ -12,13 +12,13 @@ from keeptune.models.quantized import check_trainable, describe, stored_bytes
 from keeptune.runs.settings import TuneSettings
 
 
-def load_base(settings: TuneSettings) -> PreTrainedModel:
-    """The model to train.
+def load_base(settings: TuneSettings, *, bf16: bool) -> PreTrainedModel:
+    """The model to train; `bf16`: whether its products are in bfloat16.
 
     Raises:
         ConfigError: a quantized model in a run that would train its weights, or on which no adapter can be trained.
     """
-    model = load_model(settings.model, load_in=settings.load_in)
+    model = load_model(settings.model, load_in=settings.load_in, shard=settings.shard, narrow=bf16)
     check_trainable(model, adapter=settings.lora is not None)
     if (kind := describe(model)) is not None:
         if is_adapter(settings.model):

@@ -97,7 +97,7 @@ def tune(
         return out / MODEL
     set_seed(settings.seed)
     dtype = dtype_to_save(settings)
-    model, tokenizer = load_base(settings), load_tokenizer(settings.model)
+    model, tokenizer = load_base(settings, bf16=args.bf16), load_tokenizer(settings.model)
     if "bf16" not in settings.sft and args.bf16 and training_dtype(model) != torch.bfloat16:
         args = settings.sft_config(bf16=False)
     if settings.chat_template is not None:

@@ -40,6 +40,9 @@ class TuneSettings(KeepConfig):
     about a quarter of the memory of bfloat16 weights. The base whose predictions are kept is the quantized one."""
     load_in_8bit: bool = False
     """Quantize the base to 8 bits while loading, with bitsandbytes (LLM.int8()). Needs lora."""
+    shard: bool = False
+    """Spread the base's weights over the processes started by torchrun (FSDP2): each reads and holds its part only, and
+    so does training. For a base that fits no single GPU, or no memory of one process. Needs checkpoint_every 0."""
     save_dtype: Literal["base", "float32", "bfloat16", "float16"] = "base"
     """Dtype of the saved weights. `base`: that of the base's own weights, or for an adapter the one it was trained in.
     float32 saves the trained values without rounding."""
@@ -82,6 +85,18 @@ class TuneSettings(KeepConfig):
             raise ConfigError(
                 f"load_in_{self.load_in} quantizes the base, and quantized weights cannot be trained",
                 "train an adapter on them: add lora, such as --lora 16",
+            )
+        if self.load_in and self.shard:
+            raise ConfigError(
+                f"load_in_{self.load_in} quantizes whole layers, and shard spreads each layer over processes",
+                "leave out one of them",
+            )
+        if self.shard and self.checkpoint_every:
+            raise ConfigError(
+                f"checkpoint_every is {self.checkpoint_every}, and transformers cannot resume a model that was spread"
+                " over processes while it was read (shard)",
+                "add --checkpoint-every 0; or leave out shard and use FSDP2 of accelerate (recipes/fsdp2.yaml), which"
+                " resumes, where the memory of the machine holds the base once for each process",
             )
         if not 0.0 < self.held_out < 1.0:
             raise ConfigError(f"held_out is {self.held_out}", "give a fraction between 0 and 1, such as 0.1")

@@ -45,7 +45,7 @@ class Host:
     world: int
     """Number of processes."""
     sharded: bool
-    """Whether FSDP shards the weights once training starts."""
+    """Whether FSDP shards the weights, now or once training starts."""
     output_dir: Path
     seed: int
     learning_rate: float

@@ -21,6 +21,7 @@ from keeptune.log import logger
 from keeptune.models.loading import is_adapter, load_model, load_tokenizer
 from keeptune.models.modeling import head_of
 from keeptune.models.quantized import BASE_QUANTIZATION, loading_quantization
+from keeptune.models.sharded import is_sharded
 from keeptune.storage import write_json
 from keeptune.train.base import given_model, require_language_model
 from keeptune.train.budget.callback import BudgetCallback
@@ -243,7 +244,7 @@ def host_of(trainer: Any) -> Host:
         dtype=launched or head_of(inner).weight_VD.dtype,
         rank=trainer.accelerator.process_index,
         world=trainer.accelerator.num_processes,
-        sharded=trainer.is_fsdp_enabled,
+        sharded=trainer.is_fsdp_enabled or is_sharded(inner),
         output_dir=Path(args.output_dir),
         seed=args.seed,
         learning_rate=args.learning_rate,

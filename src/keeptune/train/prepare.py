@@ -19,6 +19,7 @@ from keeptune.errors import ConfigError, PoolMismatch, UnsupportedModel
 from keeptune.log import logger
 from keeptune.models.adapters import evaluating
 from keeptune.models.limits import check_length, check_tokenizer
+from keeptune.models.sharded import reshard
 from keeptune.objective import Head
 from keeptune.replay.batch import ReplayBatch, open_rows
 from keeptune.replay.choose import TeacherChoice, choose_teacher
@@ -78,7 +79,7 @@ def prepare(model: nn.Module, host: Host, keep: KeepConfig, given: Given) -> Kee
     text = None if text is None else open_text(model, host, keep, base, pool, text)
     head = teachers_head(model, host)
     steered_apart = keep.budget is not None and text is not None
-    return KeepContext(
+    context = KeepContext(
         keep=keep,
         host=host,
         base=base.fingerprint,
@@ -95,6 +96,8 @@ def prepare(model: nn.Module, host: Host, keep: KeepConfig, given: Given) -> Kee
         require_finite=keep.lambda_ > 0,
         starts_apart=base.starts_apart,
     )
+    reshard(model)  # before the trainer makes its optimizer
+    return context
 
 
 def open_pool(keep: KeepConfig) -> ReplayPool | None:

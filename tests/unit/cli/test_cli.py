@@ -25,7 +25,7 @@ FLAGS = {
     "replay": {"--model", "--out", "--tokens", "--length", "--seed", "--document-start", "--opening", "--show",
                "--predictions", "--top-k", "--prompts", "--chat-template", "--text", "--temperature",
                "--engine", "--vllm-python", "--tensor-parallel", "--skip-bad-rows", "--no-skip-bad-rows",
-               "--rows-per-shard", "--shard", "--no-shard",
+               "--rows-per-shard", "--shard", "--no-shard", "--estimate", "--tflops",
                "--load-in-4bit", "--load-in-8bit", "--no-load-in-4bit", "--no-load-in-8bit"},
     "audit": {"--base", "--text", "--task", "--items", "--docs", "--max-length", "--windows", "--seed", "--out",
               "--shared-vocabulary", "--lm-eval", "--harmful", "--harmless", "--prompts", "--new-tokens", "--judge",
@@ -43,8 +43,8 @@ FLAGS = {
         "--batch-size", "--accumulate", "--max-length", "--held-out", "--held-out-rows", "--seed",
         "--chat-template", "--append-eos", "--no-append-eos",
         "--checkpoint-every", "--load-in-4bit", "--load-in-8bit", "--no-load-in-4bit", "--no-load-in-8bit",
-        "--save-dtype",
-        "--laws", "--stop-if-forecast", "--config", "--resume", "--overwrite",
+        "--save-dtype", "--shard", "--no-shard",
+        "--laws", "--stop-if-forecast", "--config", "--resume", "--overwrite", "--estimate", "--tflops",
     },
 }  # fmt: skip
 

@@ -38,6 +38,7 @@ _POLL_SECONDS = 0.05
 _LOG_LINES = 12
 # Part of the GPU's free memory that vLLM may take: the base stands beside it.
 _MEMORY_SHARE = 0.8
+_LAUNCHED = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "GROUP_RANK", "MASTER_ADDR", "MASTER_PORT")
 _FIX = (
     "make an environment for vLLM (python -m venv v; v/bin/pip install vllm) and name its python: "
     f"--vllm-python v/bin/python, or {PYTHON}=v/bin/python"
@@ -245,8 +246,14 @@ def _command(python: str | None) -> list[str]:
 
 
 def _environment() -> dict[str, str]:
-    """Nothing of this environment's packages, nor of the worker's folder, may shadow those of vLLM's."""
-    kept = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    """Nothing of this environment's packages, nor of the worker's folder, may shadow those of vLLM's.
+
+    Of several processes each has an engine of its own, on its own GPU, which must not join their group.
+    """
+    kept = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", *_LAUNCHED)}
+    if rank := os.environ.get("LOCAL_RANK"):
+        visible = [device for device in kept.get("CUDA_VISIBLE_DEVICES", "").split(",") if device]
+        kept["CUDA_VISIBLE_DEVICES"] = visible[int(rank)] if int(rank) < len(visible) else rank
     return {**kept, "PYTHONSAFEPATH": "1", "VLLM_ENABLE_V1_MULTIPROCESSING": "0", "VLLM_NO_USAGE_STATS": "1"}
 
 

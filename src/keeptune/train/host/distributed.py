@@ -16,6 +16,7 @@ from keeptune.errors import ConfigError
 from keeptune.log import logger
 from keeptune.models.adapters import adapter_off
 from keeptune.models.modeling import head_of
+from keeptune.models.sharded import is_sharded
 from keeptune.objective import Head
 from keeptune.replay.teachers import frozen_head
 from keeptune.train.context import Host
@@ -34,7 +35,7 @@ def all_agree(verdict: bool, device: torch.device) -> bool:
 def on_device(model: nn.Module, device: torch.device) -> Iterator[None]:
     """Hold `model` on `device` for the block: a model that is to be sharded waits on the CPU until training."""
     home = next(model.parameters()).device
-    if home == device:
+    if home == device or is_sharded(model):
         yield
         return
     model.to(device)
@@ -81,9 +82,13 @@ def check_launch(trainer: Any) -> None:
         raise ConfigError("FSDP1 is not supported", "set fsdp_version to 2")
     if plugin.cpu_ram_efficient_loading:
         raise ConfigError(
-            "FSDP's cpu_ram_efficient_loading leaves all ranks but the first without the base's weights",
-            "set fsdp_cpu_ram_efficient_loading to false",
+            "FSDP's cpu_ram_efficient_loading leaves all ranks but the first without the base's weights until training,"
+            " and the base is asked for its predictions before",
+            "set fsdp_cpu_ram_efficient_loading to false; or, where memory is short, start without accelerate's FSDP"
+            " and load the model in shards: keeptune tune --shard, keeptune.load_model(..., shard=True)",
         )
+    if is_sharded(trainer.model):
+        raise ConfigError("the model is in shards already, and accelerate's FSDP is asked for", "leave out one of them")
 
 
 def sum_over_ranks(value: float, device: torch.device) -> float:

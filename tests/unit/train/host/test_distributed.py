@@ -25,7 +25,11 @@ def fake_trainer(**plugin: object) -> SimpleNamespace:
     deepspeed = plugin.pop("deepspeed", False)
     state = SimpleNamespace(fsdp_plugin=SimpleNamespace(**plugin))
     return SimpleNamespace(
-        is_deepspeed_enabled=deepspeed, is_fsdp_enabled=True, accelerator=SimpleNamespace(state=state), args=args
+        is_deepspeed_enabled=deepspeed,
+        is_fsdp_enabled=True,
+        accelerator=SimpleNamespace(state=state),
+        args=args,
+        model=make_model(),
     )
 
 
@@ -33,7 +37,8 @@ def test_fsdp_that_cannot_work_is_refused() -> None:
     check_launch(fake_trainer(fsdp_version=2, cpu_ram_efficient_loading=False))
     with pytest.raises(ConfigError, match="without the base's weights") as caught:
         check_launch(fake_trainer(fsdp_version=2, cpu_ram_efficient_loading=True))
-    assert caught.value.fix == "set fsdp_cpu_ram_efficient_loading to false"
+    assert "set fsdp_cpu_ram_efficient_loading to false" in caught.value.fix
+    assert "keeptune tune --shard" in caught.value.fix
     with pytest.raises(ConfigError, match="DataParallel"):
         check_launch(fake_trainer(n_gpu=2))
     with pytest.raises(ConfigError, match="DeepSpeed"):
