@@ -23,6 +23,7 @@ from trl import SFTConfig
 from keeptune.errors import ConfigError
 from keeptune.models.guarded import quiet
 from keeptune.train.host.arguments import check_optimizer, check_schedule
+from keeptune.train.host.distributed import ZERO_3, ZERO_3_FIX, zero_stage
 
 Run = Any  # a TuneSettings, whose module imports this one
 
@@ -85,8 +86,8 @@ REFUSED: dict[str, Refusal] = {
     "hub_private_repo": Refusal(_HUB, _UPLOAD),
     "hub_always_push": Refusal(_HUB, _UPLOAD),
     "hub_revision": Refusal(_HUB, _UPLOAD),
-    "deepspeed": Refusal("DeepSpeed is not supported", "shard with FSDP2 instead: recipes/fsdp2.yaml"),
     "local_rank": Refusal("the launcher sets it", "start the run with torchrun or accelerate launch"),
+    "deepspeed": Refusal(ZERO_3, ZERO_3_FIX, lambda value, run: zero_stage(value) == 3),
     "auto_find_batch_size": Refusal(
         "when memory ends it would start the run again, from weights that are already tuned", "lower --batch-size"
     ),

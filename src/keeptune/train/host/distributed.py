@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -20,6 +22,21 @@ from keeptune.models.sharded import is_sharded
 from keeptune.objective import Head
 from keeptune.replay.teachers import frozen_head
 from keeptune.train.context import Host
+
+ZERO_3 = (
+    "DeepSpeed's ZeRO-3 gathers weights only inside its own engine, which does not exist before training, and the base"
+    " is asked for its predictions before"
+)
+ZERO_3_FIX = "use ZeRO-2 (recipes/zero2.json), or shard with FSDP2 instead: keeptune tune --shard, recipes/fsdp2.yaml"
+
+
+def zero_stage(deepspeed: Any) -> int:
+    """The ZeRO stage of DeepSpeed's configuration, an object or the path of its JSON; 0 if it has none."""
+    try:
+        content = deepspeed if isinstance(deepspeed, dict) else json.loads(Path(deepspeed).read_text(encoding="utf-8"))
+        return int(content["zero_optimization"]["stage"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return 0  # DeepSpeed says what is wrong with it
 
 
 def all_agree(verdict: bool, device: torch.device) -> bool:
@@ -59,8 +76,8 @@ def check_launch(trainer: Any) -> None:
     """Refuse ways to launch a run that keep nothing, and warn if FSDP was asked for but is not used.
 
     Raises:
-        ConfigError: DataParallel, DeepSpeed, FSDP1, or a process without the base's weights, which it needs until
-            training starts.
+        ConfigError: DataParallel, DeepSpeed's ZeRO-3, FSDP1, or a process without the base's weights, which it needs
+            until training starts.
     """
     if trainer.args.n_gpu > 1:
         raise ConfigError(
@@ -68,8 +85,8 @@ def check_launch(trainer: Any) -> None:
             "replay term",
             "start one process for each GPU with torchrun --nproc_per_node, or set CUDA_VISIBLE_DEVICES to one GPU",
         )
-    if trainer.is_deepspeed_enabled:
-        raise ConfigError("DeepSpeed is not supported", "shard with FSDP2 instead: recipes/fsdp2.yaml")
+    if trainer.is_deepspeed_enabled and trainer.accelerator.state.deepspeed_plugin.zero_stage == 3:
+        raise ConfigError(ZERO_3, ZERO_3_FIX)
     asked = trainer.args.fsdp or os.environ.get("ACCELERATE_USE_FSDP", "false").lower() == "true"
     if asked and not trainer.is_fsdp_enabled and trainer.is_world_process_zero():
         logger.warning(

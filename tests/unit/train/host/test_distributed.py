@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -9,7 +10,7 @@ import torch
 
 from keeptune.errors import ConfigError
 from keeptune.replay.ranks import together
-from keeptune.train.host.distributed import all_agree, check_launch, teachers_head
+from keeptune.train.host.distributed import all_agree, check_launch, teachers_head, zero_stage
 from tests.helpers.models import make_model
 
 
@@ -22,11 +23,13 @@ def test_one_process_waits_for_nobody() -> None:
 
 def fake_trainer(**plugin: object) -> SimpleNamespace:
     args = SimpleNamespace(fsdp=None, device=torch.device("cpu"), n_gpu=plugin.pop("n_gpu", 0))
-    deepspeed = plugin.pop("deepspeed", False)
-    state = SimpleNamespace(fsdp_plugin=SimpleNamespace(**plugin))
+    stage = plugin.pop("zero_stage", None)
+    state = SimpleNamespace(
+        fsdp_plugin=SimpleNamespace(**plugin), deepspeed_plugin=stage and SimpleNamespace(zero_stage=stage)
+    )
     return SimpleNamespace(
-        is_deepspeed_enabled=deepspeed,
-        is_fsdp_enabled=True,
+        is_deepspeed_enabled=stage is not None,
+        is_fsdp_enabled=stage is None,
         accelerator=SimpleNamespace(state=state),
         args=args,
         model=make_model(),
@@ -41,10 +44,18 @@ def test_fsdp_that_cannot_work_is_refused() -> None:
     assert "keeptune tune --shard" in caught.value.fix
     with pytest.raises(ConfigError, match="DataParallel"):
         check_launch(fake_trainer(n_gpu=2))
-    with pytest.raises(ConfigError, match="DeepSpeed"):
-        check_launch(fake_trainer(deepspeed=True))
+    check_launch(fake_trainer(zero_stage=2))
+    with pytest.raises(ConfigError, match="ZeRO-3 gathers weights only inside its own engine"):
+        check_launch(fake_trainer(zero_stage=3))
     with pytest.raises(ConfigError, match="FSDP1"):
         check_launch(fake_trainer(fsdp_version=1, cpu_ram_efficient_loading=False))
+
+
+def test_the_stage_is_read_from_a_configuration_or_its_file() -> None:
+    assert zero_stage(str(Path(__file__).parents[3] / "recipes" / "zero2.json")) == 2
+    assert zero_stage({"zero_optimization": {"stage": 3}}) == 3
+    for other in ("nowhere.json", {}, {"zero_optimization": {}}, None):
+        assert zero_stage(other) == 0
 
 
 def test_the_teachers_head_is_copied_where_it_would_change() -> None:
