@@ -1,6 +1,7 @@
 """`keeptune demo`: the main job, end to end."""
 
 from dataclasses import dataclass
+from typing import Annotated
 
 from cyclopts import Parameter
 
@@ -13,8 +14,24 @@ class _Flags(DemoPlan):
     """DemoPlan as flags."""
 
 
-def demo(*, plan: _Flags | None = None) -> None:
+def demo(
+    *,
+    plan: _Flags | None = None,
+    quick: Annotated[
+        bool,
+        Parameter(
+            help="Train a base of half a million weights first, and use it in place of --model: under two minutes, no "
+            "download. Takes --out (default demo-quick) and --seed only.",
+            negative="",
+        ),
+    ] = False,
+) -> None:
     """Run the demo; see `keeptune.cli.help`."""
+    from keeptune.demo.quick import QuickPlan, quick_demo
     from keeptune.demo.run import demo as run
 
-    run(plan or _Flags())
+    plan = plan or _Flags()
+    if quick:
+        quick_demo(QuickPlan.of(plan))
+    else:
+        run(plan)

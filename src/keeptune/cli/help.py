@@ -22,6 +22,11 @@ SmolLM2-135M-Instruct learns Verilog twice. Ends with OUT/report.html and OUT/su
 is done.
 
     keeptune demo
+
+With --quick the base is a small one that the demo trains itself, and the new task is Python code: no download, and
+under two minutes on two cores that have nothing else to do.
+
+    keeptune demo --quick
 """,
     "replay": """Let a base model write the text that will protect it.
 

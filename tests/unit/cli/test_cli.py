@@ -18,7 +18,7 @@ from tests.helpers.models import make_model, make_tokenizer
 
 COMMON = {"--help"}
 FLAGS = {
-    "demo": {"--out", "--model", "--data", "--text", "--steps", "--lambda", "--documents", "--seed",
+    "demo": {"--out", "--model", "--data", "--text", "--steps", "--lambda", "--documents", "--seed", "--quick",
              "--skip-bad-rows", "--no-skip-bad-rows"},
     "plan": {"--model", "--data", "--budget", "--out", "--minutes", "--hours", "--max-rank", "--learning-rate",
              "--batch-size", "--max-length", "--seed", "--skip-bad-rows"},
