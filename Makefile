@@ -2,12 +2,15 @@
 PYTHON ?= python3
 BIN := .venv/bin
 .DEFAULT_GOAL := help
-.PHONY: help demo test check windows families adapters quantization hosts trl-tests ranks gpu sft-config data-formats templates format figures verdicts clean
+.PHONY: help demo test check docs notebooks wheels windows families adapters quantization hosts trl-tests ranks gpu sft-config data-formats templates format figures verdicts clean
 
 help:
 	@echo "make demo    fine-tune a real model with and without replay and see what each forgot (about 15 minutes)"
 	@echo "make test    run the tests"
 	@echo "make check   lint, types, layers"
+	@echo "make docs    build the documentation site into site/ and check its links (under a minute)"
+	@echo "make notebooks  run the notebooks and the tutorials on a tiny model (about two minutes)"
+	@echo "make wheels  install wheel and sdist into empty environments, and use them there (downloads several GB)"
 	@echo "make windows run the tests of training under the versions that hosts pin (about half an hour)"
 	@echo "make data-formats  write docs/data-formats.md again: which data is read, which refused"
 	@echo "make hosts   run Axolotl, ms-swift and others with keeptune, and read what it saves elsewhere (about an hour)"
@@ -20,6 +23,16 @@ help:
 	@echo "make gpu     tests and benchmarks of a GPU in one run of at most ten minutes, into one JSON"
 	@echo "make templates write docs/chat-templates.md (which tokens bear loss) and docs/data-layouts.md again"
 	@echo "make lab-X   run what is missing of the experiment lab/X; make figures, make verdicts: redraw, judge again"
+
+docs: .docs/installed
+	NO_MKDOCS_2_WARNING=1 .docs/bin/mkdocs build --strict
+
+notebooks: .venv/installed-notebooks
+	$(BIN)/python -m tests.docs.run_notebooks
+	$(BIN)/python -m pytest tests/docs/run_tutorials.py
+
+wheels:
+	$(PYTHON) tests/wheels/run.py $(ARGS)
 
 demo: .venv/installed
 	$(BIN)/keeptune demo
@@ -87,7 +100,7 @@ format: .venv/installed-dev
 	$(BIN)/ruff format
 
 clean:
-	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache
+	rm -rf .venv .docs site .mypy_cache .ruff_cache .pytest_cache
 
 # constraints.txt pins the versions the results were made with, and with them torch's small CPU build.
 .venv/installed: pyproject.toml constraints.txt
@@ -98,4 +111,14 @@ clean:
 
 .venv/installed-dev: .venv/installed
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[dev]"
+	touch $@
+
+.venv/installed-notebooks: .venv/installed-dev
+	$(BIN)/python -m pip install --quiet --group notebooks
+	touch $@
+
+.docs/installed: pyproject.toml
+	test -x .docs/bin/python || $(PYTHON) -m venv .docs
+	.docs/bin/python -m pip install --quiet --upgrade pip
+	.docs/bin/python -m pip install --quiet --group docs
 	touch $@

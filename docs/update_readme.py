@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
+RESULTS = ROOT / "docs" / "results.md"
 WIDTH, HEIGHT = 1180, 1420
 WORDS = {"higher": "refuses more", "lower": "refuses less", "no change": "no change shown"}
 
@@ -30,8 +31,7 @@ def with_interval(interval: dict[str, Any]) -> str:
 
 
 def demo_section(summary: dict[str, Any], plain: dict[str, Any], replay: dict[str, Any]) -> str:
-    loss, steps, minutes = summary["task_loss"], summary["steps"], summary["minutes_by_stage"]
-    matched, equal = summary["drift_ratio_matched_steps"], summary["drift_ratio_equal_loss"]
+    loss, minutes, equal = summary["task_loss"], summary["minutes_by_stage"], summary["drift_ratio_equal_loss"]
     text = next(name for name in equal if name != "self")
     old = ("self", "self-chat", "wikitext2", text)
     parts = [one["value"] for one in equal.values()]
@@ -43,15 +43,19 @@ def demo_section(summary: dict[str, Any], plain: dict[str, Any], replay: dict[st
 depending on the old text. That is one training run per method. Replay took {times:.1f} times the time of plain fine-tuning,
 including the time to write the replay text.
 
-![Drift of the replay run as a part of the plain run's, and task loss and drift along both runs](docs/demo.png)
+![Drift of the replay run as a part of the plain run's, and task loss and drift along both runs](docs/demo.png)"""
 
-| drift of the replay run, as a part of the plain run's | on the base's own text | on English text (`{text}`) |
+
+def demo_table(summary: dict[str, Any]) -> str:
+    steps, matched, equal = summary["steps"], summary["drift_ratio_matched_steps"], summary["drift_ratio_equal_loss"]
+    text = next(name for name in equal if name != "self")
+    return f"""| drift of the replay run, as a part of the plain run's | on the base's own text | on English text (`{text}`) |
 |---|---|---|
 | after the same {steps["plain"]} steps | {with_interval(matched["self"])} | {with_interval(matched[text])} |
 | at equal task loss (replay takes {steps["replay"]} steps) | {with_interval(equal["self"])} | {with_interval(equal[text])} |
 
 Drift is KL(base‖tuned); 95 % intervals over {equal["self"]["documents"]} and {equal[text]["documents"]} documents, one training run a method;
-raw numbers in [benchmarks/results/demo.json](benchmarks/results/demo.json)."""
+raw numbers in [benchmarks/results/demo.json](../benchmarks/results/demo.json)."""
 
 
 def cost_section(summary: dict[str, Any]) -> str:
@@ -119,13 +123,13 @@ def audit_section(plain: dict[str, Any], replay: dict[str, Any], cost: dict[str,
     lines.append(row("minutes on two cores", f"{cost['minutes_plain']:.1f}", f"{cost['minutes_replay']:.1f}"))
     return "\n".join(
         [
-            "![The page of an audit](docs/audit-light.png)",
+            "![The page of an audit](audit-light.png)",
             "",
             *lines,
             "",
             "In brackets 95 % intervals over documents or items, one training run a method; whole reports:",
-            "[plain](benchmarks/results/audit_plain.json), [replay](benchmarks/results/audit_replay.json), "
-            "[cost](benchmarks/results/bench_audit.json).",
+            "[plain](../benchmarks/results/audit_plain.json), [replay](../benchmarks/results/audit_replay.json), "
+            "[cost](../benchmarks/results/bench_audit.json).",
         ]
     )
 
@@ -157,7 +161,7 @@ def laws_section(
         return " and ".join(f"{value:.3f}" for value in found)
 
     lines = [
-        "![Laws of forgetting on two domains](lab/forgetting_laws/figure.png)",
+        "![Laws of forgetting on two domains](../lab/forgetting_laws/figure.png)",
         "",
         "| SmolLM2, LoRA of ranks 4–64, Verilog and Spanish, one run a rank | ours | paper |",
         "|---|---|---|",
@@ -189,10 +193,11 @@ def laws_section(
         [
             *lines,
             "",
-            "Raw rows and what was missed: [lab/forgetting_laws](lab/forgetting_laws), [forecast.json]"
-            "(benchmarks/results/forecast.json), "
+            "Raw rows and what was missed: [lab/forgetting_laws](../lab/forgetting_laws/README.md), [forecast.json]"
+            "(../benchmarks/results/forecast.json), "
             + ", ".join(
-                f"[{result['benchmark']}](benchmarks/results/{result['benchmark']}.json)" for result in budgets.values()
+                f"[{result['benchmark']}](../benchmarks/results/{result['benchmark']}.json)"
+                for result in budgets.values()
             )
             + ".",
         ]
@@ -222,8 +227,7 @@ def update_audit() -> None:
     results = ROOT / "benchmarks" / "results"
     content = [json.loads((results / f"{name}.json").read_text()) for name in ("audit_plain", "audit_replay")]
     cost = json.loads((results / "bench_audit.json").read_text())
-    readme = ROOT / "README.md"
-    readme.write_text(fill(readme.read_text(), "audit", audit_section(*content, cost)))
+    RESULTS.write_text(fill(RESULTS.read_text(), "audit", audit_section(*content, cost)))
 
 
 def update_laws() -> None:
@@ -236,8 +240,7 @@ def update_laws() -> None:
         for name, words in (("tiny", "a tiny model"), ("smollm2", "SmolLM2"))
         if (results / f"bench_budget_{name}.json").is_file()
     }
-    readme = ROOT / "README.md"
-    readme.write_text(fill(readme.read_text(), "laws", laws_section(laws, with_law, forecasts, budgets)))
+    RESULTS.write_text(fill(RESULTS.read_text(), "laws", laws_section(laws, with_law, forecasts, budgets)))
 
 
 def update_demo() -> None:
@@ -248,6 +251,7 @@ def update_demo() -> None:
     readme = ROOT / "README.md"
     audits = [json.loads((results.parent / f"audit_{name}.json").read_text()) for name in ("plain", "replay")]
     text = fill(readme.read_text(), "demo", demo_section(summary, *audits))
+    RESULTS.write_text(fill(RESULTS.read_text(), "demo-table", demo_table(summary)))
     readme.write_text(fill(text, "cost", cost_section(summary)))
     photograph(ROOT / "demo" / "report.html", ROOT / "docs" / "demo.png")
 

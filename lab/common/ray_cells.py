@@ -26,7 +26,7 @@ def run_on_ray(grid: Grid, out: Path, cells: list[str]) -> None:
     try:
         import ray  # noqa: PLC0415 — an extra
     except ImportError as error:
-        raise ConfigError("--ray needs Ray", "pip install 'keeptune[sweep]', or leave --ray out") from error
+        raise ConfigError("--ray needs Ray", "pip install --group sweep, or leave --ray out") from error
     ray.init(log_to_driver=False, include_dashboard=False, configure_logging=False)
     # Workers on other machines have no such module to import.
     ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])

@@ -152,7 +152,7 @@ def without_time(table: Path) -> list[dict[str, object]]:
 def test_without_ray_it_says_what_to_install(tmp_path: Path) -> None:
     code, error = run("regression_1d", tmp_path, "--ray")
     assert code == 2
-    assert "pip install 'keeptune[sweep]'" in error
+    assert "pip install --group sweep" in error
 
 
 @pytest.mark.skipif(find_spec("ray") is None, reason="Ray is not installed")
