@@ -203,7 +203,9 @@ class _Reading:
         base_ND, now_ND = (
             _by_position(states, mask_BT)[mask_BT].double() for states in (self.output_L[layer], now_BTD)
         )
-        self.moved_LW[layer] = self._by_window((now_ND - base_ND).norm(dim=1) / base_ND.norm(dim=1))
+        # A padding token that starts documents may have an embedding of zeros, which no layer moves.
+        length_N = base_ND.norm(dim=1).clamp_min(torch.finfo(torch.float32).tiny)
+        self.moved_LW[layer] = self._by_window((now_ND - base_ND).norm(dim=1) / length_N)
 
     def _by_window(self, values_N: Tensor) -> Array:
         window_N = np.repeat(np.arange(len(self.tokens_W)), self.tokens_W.astype(int))

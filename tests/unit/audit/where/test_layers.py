@@ -132,6 +132,21 @@ def test_how_far_the_outputs_moved() -> None:
         assert profile.layers[index].moved.value == pytest.approx(sum(ratios) / len(ratios), rel=1e-4)
 
 
+@torch.no_grad()
+@pytest.mark.parametrize("seed", [0, 1])
+def test_a_token_whose_embedding_is_zero_has_a_number(seed: int) -> None:
+    base, tuned = llama(0).double(), llama(seed).double()
+    rows = make_rows()
+    for model in (base, tuned):
+        for row in rows:
+            model.get_input_embeddings().weight[row["input_ids"][0]] = 0.0  # as of the padding token that starts rows
+    for row in rows:
+        row["labels"] = list(row["input_ids"])  # the start is read too
+    moved = [layer.moved.value for layer in layer_profile(base, tuned, rows, "mine").layers]
+    assert all(0.0 <= value < float("inf") for value in moved)
+    assert (max(moved) == 0.0) == (seed == 0)
+
+
 def test_one_layer_that_differs_is_found_exactly() -> None:
     base, tuned = llama(0), llama(0)
     decoder_layers(tuned)[2].load_state_dict(decoder_layers(llama(1))[2].state_dict())
