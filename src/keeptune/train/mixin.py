@@ -27,6 +27,7 @@ from keeptune.train.base import given_model, require_language_model
 from keeptune.train.budget.callback import BudgetCallback
 from keeptune.train.callbacks.drift import DriftCallback
 from keeptune.train.callbacks.forecast import ForecastCallback
+from keeptune.train.callbacks.report import ReportReadings
 from keeptune.train.config import KeepConfig
 from keeptune.train.context import Host, KeepContext, Window
 from keeptune.train.host.arguments import check_arguments, check_task_rows
@@ -92,6 +93,7 @@ class KeepMixin:
             return
         for callback in _callbacks(self.context):
             trainer.add_callback(callback)
+        self.context.listeners.append(ReportReadings(trainer))
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         """Show the parent's whole signature, with `keep`, to IDEs and `help`."""

@@ -30,7 +30,8 @@ class ProgressCallback(TrainerCallback):
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **kwargs: Any) -> None:
         """Remember what the losses are."""
         shown = {"loss": "loss", "replay_kl": "replay KL", "replay_ntp": "replay CE", "lambda": "λ"}
-        self._note = "  ".join(f"{name} {logs[key]:.4f}" for key, name in shown.items() if logs and key in logs)
+        note = "  ".join(f"{name} {logs[key]:.4f}" for key, name in shown.items() if logs and key in logs)
+        self._note = note or self._note  # a log of readings alone has none of them
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """One step on."""
