@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import json
 import os
@@ -9,6 +10,7 @@ import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 from urllib.parse import unquote, urlsplit
 
 import pytest
@@ -23,6 +25,7 @@ class Hub(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), HubHandler)
         self.root = root
         self.unknown: list[str] = []
+        self.cards: list[str] = []
 
 
 class HubHandler(BaseHTTPRequestHandler):
@@ -44,12 +47,36 @@ class HubHandler(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         body = self.rfile.read(int(self.headers["Content-Length"]))
         parts = unquote(urlsplit(self.path).path).strip("/").split("/")
-        repository = self.server.root / parts[1] / "/".join(parts[2:4])
-        if parts[4:5] != ["paths-info"]:
-            self._unknown()
+        if parts[1:] == ["repos", "create"]:
+            asked = json.loads(body)
+            name = f"{asked['organization']}/{asked['name']}" if asked.get("organization") else asked["name"]
+            (self.server.root / "models" / name).mkdir(parents=True, exist_ok=True)
+            self._json({"url": f"http://{self.headers['Host']}/{name}"})
             return
-        wanted = json.loads(body)["paths"]
-        self._json([entry for entry in self._entries(repository) if entry["path"] in wanted])
+        if parts[1:] == ["validate-yaml"]:
+            self.server.cards.append(json.loads(body)["content"])
+            self._json({"errors": [], "warnings": []})
+            return
+        repository = self.server.root / parts[1] / "/".join(parts[2:4])
+        if parts[4:5] == ["paths-info"]:
+            wanted = json.loads(body)["paths"]
+            self._json([entry for entry in self._entries(repository) if entry["path"] in wanted])
+        elif parts[4:5] == ["preupload"]:
+            modes = [{"path": file["path"], "uploadMode": "regular"} for file in json.loads(body)["files"]]
+            self._json({"files": [{**mode, "shouldIgnore": False, "oid": None} for mode in modes]})
+        elif parts[4:5] == ["commit"]:
+            self._commit(repository, [json.loads(line) for line in body.splitlines()])
+        else:
+            self._unknown()
+
+    def _commit(self, repository: Path, lines: list[dict[str, Any]]) -> None:
+        for line in lines:
+            if line["key"] == "file":
+                path = repository / line["value"]["path"]
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_bytes(base64.b64decode(line["value"]["content"]))
+        address = f"http://{self.headers['Host']}/{'/'.join(repository.parts[-2:])}/commit/{COMMIT}"
+        self._json({"success": True, "commitOid": COMMIT, "commitUrl": address, "hookOutput": ""})
 
     def _entries(self, repository: Path) -> list[dict[str, object]]:
         files = sorted(path for path in repository.rglob("*") if path.is_file())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 
+from keeptune.runs.hub import card_metadata
 from keeptune.runs.settings import TuneSettings
 from keeptune.train.budget.certificate import Certificate, describe
 from keeptune.train.readings import Reading
@@ -50,9 +51,7 @@ def card(
         on, read = settings.drift_text, f"{settings.drift_rows} openings of documents at most"
     left_out = f"\nRows of the data that could not be read and were left out: {bad_rows}.\n" if bad_rows else ""
     return f"""---
-base_model: {base}
-library_name: {"peft" if settings.lora else "transformers"}
-tags: [keeptune, sft]
+{card_metadata(settings, last, on)}
 ---
 
 # {settings.model}, fine-tuned on {settings.data}

@@ -15,7 +15,7 @@ from keeptune.workspace import Workspace
 
 RUN_FILE = "run.json"
 # Of no influence on the weights: a resume may change it.
-_CHANGEABLE = ("stop_if_forecast", "laws", "save_dtype")
+_CHANGEABLE = ("stop_if_forecast", "laws", "save_dtype", "base_model", "license", "push_to_hub")
 # As version 0.1 wrote them.
 _EARLIER_NAMES = {"drift_every": "meter_every", "drift_rows": "meter_rows", "drift_text": "meter_text"}
 _ADDED = {"load_in_4bit": False, "load_in_8bit": False, "append_eos": False}

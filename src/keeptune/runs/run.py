@@ -45,6 +45,7 @@ from keeptune.runs.advice import advise
 from keeptune.runs.base import dtype_to_save, load_base
 from keeptune.runs.card import card
 from keeptune.runs.folder import check_folder, claim_folder, released_if_it_fails, workspace
+from keeptune.runs.hub import check_hub, push
 from keeptune.runs.settings import TuneSettings
 from keeptune.runs.sft import refused_by_trl
 from keeptune.runs.trainer import TuneTrainer, lora_config
@@ -89,11 +90,13 @@ def tune(
     out = Path(settings.out)
     args = settings.sft_config(bf16=has_bf16(torch.accelerator.current_accelerator() or "cpu"))
     is_main = args.process_index == 0
+    check_hub(settings)
     if is_main:
         check_folder(out, settings, resume=resume, overwrite=overwrite)
     if resume and (out / MODEL).is_dir():
         if is_main:
             logger.info(f"this run is finished: {out / MODEL}")
+            publish(settings)
         return out / MODEL
     set_seed(settings.seed)
     dtype = dtype_to_save(settings)
@@ -126,7 +129,16 @@ def tune(
         if flag is not None:
             trainer.model.config.get_text_config().output_router_logits = flag
         with quiet():
-            return save(trainer, settings, dtype, bad_rows=bad_rows)
+            folder = save(trainer, settings, dtype, bad_rows=bad_rows)
+    if is_main:
+        publish(settings)
+    return folder
+
+
+def publish(settings: TuneSettings) -> None:
+    """Upload the saved model, if that is asked for. Raises what `keeptune.runs.hub.push` raises."""
+    if settings.push_to_hub is not None:
+        push(Path(settings.out) / MODEL, settings.push_to_hub)
 
 
 def train(trainer: KeepSFTTrainer, out: Path, *, label: str, resume: bool, extra_callbacks: list[Any]) -> None:

@@ -69,6 +69,12 @@ class TuneSettings(KeepConfig):
     """Of everything random: split, order, adapter, replay."""
     checkpoint_every: int = 100
     """Steps between checkpoints, of which the last two are kept; 0 keeps none."""
+    base_model: str | None = None
+    """Id of the base on the Hub, for the model card. Give it where the base is a folder; by default it is MODEL."""
+    license: str | None = None
+    """License of the tuned model, for its card, such as apache-2.0; by default the one on the base's card."""
+    push_to_hub: str | None = None
+    """Id under which the finished model and its card are uploaded to the Hub; by default nothing is uploaded."""
     sft: Mapping[str, object] = field(default_factory=dict)
     """Any field of TRL's SFTConfig, as a table [sft] of the run file."""
 

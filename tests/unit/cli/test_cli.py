@@ -43,7 +43,7 @@ FLAGS = {
         "--batch-size", "--accumulate", "--max-length", "--held-out", "--held-out-rows", "--seed",
         "--chat-template", "--append-eos", "--no-append-eos",
         "--checkpoint-every", "--load-in-4bit", "--load-in-8bit", "--no-load-in-4bit", "--no-load-in-8bit",
-        "--save-dtype", "--shard", "--no-shard",
+        "--save-dtype", "--shard", "--no-shard", "--base-model", "--license", "--push-to-hub",
         "--laws", "--stop-if-forecast", "--config", "--resume", "--overwrite", "--estimate", "--tflops",
     },
 }  # fmt: skip

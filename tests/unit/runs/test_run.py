@@ -152,7 +152,9 @@ def test_a_tuned_adapter_is_the_next_base(model_folder: Path, tmp_path: Path) ->
     plain = task_loss(load_model(str(model_folder)), tokenizer, texts["one"])
     assert loss["one"] < plain - 1 and loss["two"] < plain - 1, "the first adapter's effect is in the second"
     second = tmp_path / "two"
-    assert f"base_model: {second / 'base'}" in (second / "model" / "README.md").read_text()
+    card = (second / "model" / "README.md").read_text()
+    assert f"merged and saved as `{second / 'base'}`" in card
+    assert "base_model" not in card, "a folder is no id of the Hub"
     assert not (tmp_path / "one" / "base").exists() and not (tmp_path / "all" / "base").exists()
     second.rename(tmp_path / "moved")
     moved = load_model(str(tmp_path / "moved" / "model"))
