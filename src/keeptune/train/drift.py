@@ -16,6 +16,7 @@ from keeptune.data.encode import whole_rows
 from keeptune.errors import ConfigError
 from keeptune.models.modeling import head_of, hidden_states
 from keeptune.models.vocabulary import document_start
+from keeptune.objective import Head
 from keeptune.objective.drift import MEASURES, token_drift
 from keeptune.replay.batch import ReplayBatch
 from keeptune.stats import evenly_spaced
@@ -43,7 +44,17 @@ def read_drift(context: KeepContext, batch: ReplayBatch) -> dict[str, float]:
 
 def drift_of_tokens(model: nn.Module, context: KeepContext, batch: ReplayBatch) -> Iterator[Tensor]:
     """The measures at every target of a batch with the base's hidden states, fp64 [N, M], a few rows at a time."""
-    device = context.host.device
+    host = context.host
+    return drift_from(context.base_head, model, batch, device=host.device, dtype=host.dtype)
+
+
+def drift_from(
+    base_head: Head, model: nn.Module, batch: ReplayBatch, *, device: torch.device, dtype: torch.dtype
+) -> Iterator[Tensor]:
+    """The measures of a model's drift from the one whose hidden states are in the batch, fp64 [N, M], by a few rows.
+
+    `base_head` is the output layer of that model; `dtype` is that of the products.
+    """
     head = head_of(model)
     for rows in batch.split(_ROWS_AT_ONCE):
         tuned_ND = rows.at_targets(hidden_states(model, rows.inputs_BP.to(device)))
@@ -51,9 +62,9 @@ def drift_of_tokens(model: nn.Module, context: KeepContext, batch: ReplayBatch) 
             tuned_ND.to(rows.hidden_BTD.dtype),
             head,
             rows.hidden_BTD.flatten(0, 1).to(device),
-            context.base_head,
+            base_head,
             rows.targets_BT.flatten().to(device),
-            dtype=context.host.dtype,
+            dtype=dtype,
         )
 
 

@@ -24,10 +24,11 @@ from keeptune.models.adapters.inside import (
     unrepeatable,
     without_adapter,
 )
-from keeptune.models.adapters.saved import differs_from_disk, name_base, named_base, record_base, save_base
+from keeptune.models.adapters.saved import RECORD, differs_from_disk, name_base, named_base, record_base, save_base
 
 __all__ = [
     "PROBE_TOKENS",
+    "RECORD",
     "active_configs",
     "adapter_off",
     "base_parameters",

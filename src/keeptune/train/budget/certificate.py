@@ -5,7 +5,7 @@ The rows on which drift is read steer λ (`keeptune.train.budget.callback`), so 
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from keeptune.codec import from_json
 from keeptune.errors import ConfigError
 from keeptune.objective.drift import MEASURES
-from keeptune.stats import MIN_DOCUMENTS, Interval, bootstrap_ratio, format_interval
+from keeptune.stats import MIN_DOCUMENTS, Array, Interval, bootstrap_ratio, format_interval
 from keeptune.storage import damaged_json, read_json
 from keeptune.system import versions
 from keeptune.train.context import KeepContext
@@ -60,7 +60,7 @@ class Certificate:
     tokens: int
     """That were read."""
     lambda_: Annotated[float, Field(alias="lambda")]
-    """At the end."""
+    """At the end; 0 where no budget moved it."""
     step: int
     """Optimizer steps that the model has taken."""
     scale: float = 1.0
@@ -92,18 +92,23 @@ def certify(context: KeepContext, *, step: int, scale: float) -> Certificate:
         return torch.cat([part.cpu() for part in drift_of_tokens(model, context, batch)])
 
     kl_RT = context.host.call(values)[:, MEASURES.index("kl")].double().reshape(batch.targets_BT.shape)
-    rows, length = kl_RT.shape
-    kl = bootstrap_ratio(kl_RT.sum(dim=1).numpy(), np.full(rows, float(length)), least=0.0)
+    sums_R, tokens, budget = kl_RT.sum(dim=1).numpy(), kl_RT.shape[1], context.keep.budget
+    certificate = certificate_of(sums_R, tokens, budget, base=context.base, seed=context.host.seed)
+    return replace(certificate, lambda_=context.lambda_, step=step, scale=scale)
+
+
+def certificate_of(kl_R: Array, tokens: int, budget: float, *, base: str, seed: int) -> Certificate:
+    """The certificate that follows from KL summed over each row, nats, of so many targets; of no training."""
+    kl = bootstrap_ratio(kl_R, np.full(len(kl_R), float(tokens)), least=0.0)
     return Certificate(
-        budget=context.keep.budget,
+        budget=budget,
         kl=kl,
-        verdict=verdict(kl, context.keep.budget),
-        tokens=rows * length,
-        lambda_=context.lambda_,
-        step=step,
-        scale=scale,
-        base=context.base,
-        seed=context.host.seed,
+        verdict=verdict(kl, budget),
+        tokens=len(kl_R) * tokens,
+        lambda_=0.0,
+        step=0,
+        base=base,
+        seed=seed,
         versions=versions(),
     )
 
