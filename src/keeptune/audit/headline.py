@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 from keeptune.report.finding import Finding, select
 from keeptune.report.measures import NOT_TOLD, SHARE, Verdict
-from keeptune.report.words import counted, listed, named, shown_number
+from keeptune.report.words import counted, listed, named, repair_command, shown_number
 
 
 def sentence(findings: Sequence[Finding]) -> str:
@@ -35,6 +35,14 @@ def clauses(findings: Sequence[Finding]) -> list[str]:
             unchanged.setdefault(_unchanged(group), []).append(_noun(group[0]))
     parts += [f"{words}: {listed(nouns)}" for words, nouns in unchanged.items()]
     return parts or ["nothing was judged"]
+
+
+def repair_hint(base: str, tuned: str, findings: Sequence[Finding]) -> str:
+    """How to give back what was forgotten, where the base's own text surely drifted; else empty."""
+    drift = [one for one in select(findings, measure="kl") if one.subject == "self" and one.headline and one.changed]
+    if not drift:
+        return ""
+    return f"To give back what it forgot, without its data: {repair_command(base, tuned, drift[0].value)}"
 
 
 def _drift(findings: Sequence[Finding]) -> str:

@@ -54,7 +54,7 @@ def audit(
     """Audit a tuned model; see `keeptune.cli.help`."""
     from keeptune.audit.continual.section import Continual
     from keeptune.audit.gate import broken, parse_bounds
-    from keeptune.audit.headline import sentence
+    from keeptune.audit.headline import repair_hint, sentence
     from keeptune.audit.page import status_table, summary_table, views_of
     from keeptune.audit.planned import plan as plan_of
     from keeptune.audit.run import audit as run
@@ -89,6 +89,8 @@ def audit(
         print_tables(status_table(report))
     say(sentence(report.findings))
     say(f"The whole report: {settings.out}/report.html")
+    if not stages and (hint := repair_hint(base, tuned[0], report.findings)):
+        say(hint)
     if junit:
         write_junit(junit, report.gate)
     if markdown:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import PurePath
 from typing import Any
@@ -53,6 +54,11 @@ def counted(number: int, noun: str) -> str:
 def flaws_in_words(flaws: Sequence[str], noun: str) -> str:
     """How many rows of a source were left out, and why the first of them; nothing where none was."""
     return f" {counted(len(flaws), 'row')} of the source hold no {noun}, the first: {flaws[0]}." if flaws else ""
+
+
+def repair_command(base: str, tuned: str, kl: float) -> str:
+    """How to give back most of a drift: `keeptune repair` with a quarter of its KL as the budget."""
+    return shlex.join(["keeptune", "repair", base, tuned, "--budget", f"{kl / 4:.1g}"])
 
 
 def visible(text: str) -> str:

@@ -46,7 +46,8 @@ def _no_replay(settings: TuneSettings) -> str:
     return (
         "lambda 0: nothing holds the old predictions. Self-generated KL replay at lambda 10 took 97 % off the "
         "forgetting, 0.113 → 0.003 nats per token, for 0.006 of task loss and about 1.4 times the steps (205 M "
-        "parameters; Marek et al. 2026, arXiv 2605.26097): --lambda 1, or more to keep more"
+        "parameters; Marek et al. 2026, arXiv 2605.26097): --lambda 1, or more to keep more; keeptune repair is for a "
+        "model that has forgotten already"
     )
 
 

@@ -67,6 +67,7 @@ def card(
 L_f rose by {rise:+.4f} nats per token. Read on {on}: {read}.
 {saved}
 Seed {settings.seed}; {versions}. Measure it on other text with `keeptune audit BASE TUNED --text NAME=SOURCE`.
+Where that is too much forgotten, `keeptune repair BASE TUNED --budget NATS` gives most of it back, without the data.
 """
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from keeptune.report.words import counted, listed, named, short_names, visible
+from keeptune.report.words import counted, listed, named, repair_command, short_names, visible
 
 
 @pytest.mark.parametrize(
@@ -29,3 +29,8 @@ def test_lists_and_counts() -> None:
     assert named(list("abcd")) == "a, b, c and 1 more"
     assert [counted(n, "text") for n in (1, 2, 16_321)] == ["1 text", "2 texts", "16,321 texts"]
     assert visible("a\u202eb") == "a⟨U+202E⟩b"
+
+
+@pytest.mark.parametrize(("kl", "budget"), [(0.113, "0.03"), (2.4, "0.6"), (0.0004, "0.0001")])
+def test_a_repair_gives_back_three_quarters(kl: float, budget: str) -> None:
+    assert repair_command("a b", "c", kl) == f"keeptune repair 'a b' c --budget {budget}"
