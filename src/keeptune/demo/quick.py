@@ -9,18 +9,18 @@ from __future__ import annotations
 import sysconfig
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast, get_cosine_schedule_with_warmup
 
 from keeptune.data.documents import load_documents
+from keeptune.demo.page import Summary
 from keeptune.demo.plan import LENGTH, DemoPlan
 from keeptune.demo.run import demo
 from keeptune.errors import ConfigError
 from keeptune.log import track
-from keeptune.models.saving import save_model
+from keeptune.models.disk.saving import save_model
 from keeptune.runs.settings import TuneSettings
 from keeptune.storage import atomic_folder
 
@@ -59,7 +59,7 @@ class QuickPlan(DemoPlan):
         return replace(super().tune_settings(run), learning_rate=_RATE)
 
 
-def quick_demo(plan: QuickPlan) -> dict[str, Any]:
+def quick_demo(plan: QuickPlan) -> Summary:
     """Train the base unless it is there, then run the demo; returns its summary. Raises what `demo` raises."""
     plan.workspace.claim({**vars(plan), "out": None})
     if not Path(plan.model).is_dir():

@@ -20,10 +20,10 @@ from transformers.pytorch_utils import Conv1D
 from transformers.utils import cached_file, has_file
 
 from keeptune.models.adapters import RECORD, name_base, next_token_logits, record_base
+from keeptune.models.disk.saving import make_portable, save_model
 from keeptune.models.guarded import quiet
 from keeptune.models.loading import ADAPTER_WEIGHTS, resolve_model
 from keeptune.models.quantized import BASE_QUANTIZATION
-from keeptune.models.saving import make_portable, save_model
 from keeptune.repair.change import Change, state_of
 from keeptune.repair.methods.svd import decomposed, rounding
 from keeptune.repair.pair import Pair

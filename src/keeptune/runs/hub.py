@@ -10,14 +10,15 @@ import math
 import re
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from huggingface_hub import EvalResult, HfApi, ModelCardData, hf_hub_download, metadata_load
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError
-from huggingface_hub.utils import validate_repo_id
+from huggingface_hub.utils._validators import validate_repo_id
 
 from keeptune.errors import ConfigError, SourceError
 from keeptune.log import logger
+from keeptune.train.readings import Reading
 
 if TYPE_CHECKING:
     from keeptune.runs.settings import TuneSettings
@@ -54,7 +55,7 @@ def base_id(settings: TuneSettings) -> str | None:
     return name if not Path(name).expanduser().exists() and _is_id(name) else None
 
 
-def card_metadata(settings: TuneSettings, last: dict[str, Any], drift_on: str) -> str:
+def card_metadata(settings: TuneSettings, last: Reading, drift_on: str) -> str:
     """The YAML at the top of a card, between its marks.
 
     Args:

@@ -6,6 +6,8 @@ from typing import Any
 
 from transformers import Trainer
 
+from keeptune.train.readings import Reading
+
 
 class ReportReadings:
     """Logs each reading as the trainer logs an evaluation, so that trackers show it as `eval/drift_kl` and so on.
@@ -17,7 +19,7 @@ class ReportReadings:
     def __init__(self, trainer: Any) -> None:
         self.trainer = trainer
 
-    def on_reading(self, row: dict[str, Any], state: Any) -> None:
+    def on_reading(self, row: Reading, state: Any) -> None:
         """Log one row of runs.jsonl."""
         logs = {"eval_drift_kl": row["KL"], "eval_drift_l_f_rise": row["L_f"] - row["L_f_base"]}
         if row["L_ft_on"] == "held-out" and row["L_ft"] is not None:
