@@ -42,8 +42,8 @@ class AuditSettings(RefusalSettings, SuiteSettings, HarnessSettings, TextSetting
     """Exit with code 1 also where a section failed, or has too little evidence for a verdict."""
     quick: bool = False
     """Measure small samples, the same ones each time, as for use while a model is trained: at most 16 documents of 128
-    tokens, 24 items and 16 prompts, without the section where. Under a minute for a model of 135 million weights on two
-    cores; only large changes show."""
+    tokens, 24 items and 16 prompts, without the section where; only large changes show. Under a minute for a model of
+    135 million weights on two cores, once its base has written its own text, which is kept for the next audits."""
     report_to: list[str] = field(default_factory=list)
     """Send the judged findings to trackio, tensorboard or wandb, which have to be installed. Repeat it for more."""
     recovery: str | None = None
