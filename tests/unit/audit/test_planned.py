@@ -66,6 +66,11 @@ def test_an_adapter_on_its_base_has_the_weights_of_one_model(models: Path) -> No
     assert 0 < added < one / 2
 
 
+def rows_written(cache: Path) -> dict[Path, int]:
+    """When each file of sampled rows was written."""
+    return {file: file.stat().st_mtime_ns for file in cache.rglob("*.safetensors")}
+
+
 def test_a_quick_audit_is_small_sampled_once_and_says_so(
     models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -79,10 +84,12 @@ def test_a_quick_audit_is_small_sampled_once_and_says_so(
     assert "A quick audit" in (tmp_path / "one" / "report.html").read_text(encoding="utf-8")
     assert all(finding.verdict is not None for finding in first.select("drift", measure="kl"))
     assert {finding.n for finding in first.select("drift", measure="kl")} == {16}
-    monkeypatch.setattr("keeptune.replay.generate._sample_rows", pytest.fail)
+    written = rows_written(tmp_path / "cache")
     second = audit(settings(models, tmp_path / "two", tuned="adapter", quick=True, max_length=32, suite_items=3))
     digests = [[subject.digest for record in of.sections for subject in record.subjects] for of in (first, second)]
     assert digests[0] == digests[1]
+    assert written
+    assert rows_written(tmp_path / "cache") == written
     asked = settings(models, tmp_path / "one", quick=True, only=["where"]).chosen()
     assert [section.name for section in asked] == ["where"]
 
