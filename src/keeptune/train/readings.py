@@ -8,7 +8,7 @@ from typing import Any, NotRequired
 
 from typing_extensions import TypedDict  # pydantic reads typing's from Python 3.12 on
 
-from keeptune.codec import JsonValue, from_json
+from keeptune.codec import from_json
 from keeptune.errors import SourceError
 from keeptune.storage import append_line, read_lines, write_text
 
@@ -80,7 +80,15 @@ def read_rows(path: Path) -> list[Reading]:
     Raises:
         SourceError: a line in the middle is not JSON, or is no reading.
     """
-    return [_reading(path, number, row) for number, row in _lines(path)]
+    rows = read_lines(path) if path.is_file() else []
+    for number, row in enumerate(rows, start=1):
+        try:
+            from_json(Reading, row)
+        except ValueError as error:
+            what = f"{path} is damaged: line {number} is not a reading ({error})"
+            raise SourceError(what, "start the run anew (--overwrite)") from error
+    # As they were written: with the keys of another version, and in their order.
+    return rows
 
 
 def measured_loss(row: Reading) -> float:
@@ -102,21 +110,8 @@ def keep_earlier_run(path: Path) -> None:
 
 def rewind(path: Path, step: int) -> None:
     """Drop the readings after `step`, and that of a best model, which the run will take again."""
-    rows = [(_reading(path, number, row), row) for number, row in _lines(path)]
-    kept = [row for reading, row in rows if reading["step"] <= step and "model_step" not in reading]
+    kept = [row for row in read_rows(path) if row["step"] <= step and "model_step" not in row]
     write_text(path, "".join(json.dumps(row) + "\n" for row in kept))
-
-
-def _lines(path: Path) -> list[tuple[int, JsonValue]]:
-    return list(enumerate(read_lines(path), start=1)) if path.is_file() else []
-
-
-def _reading(path: Path, number: int, row: JsonValue) -> Reading:
-    try:
-        return from_json(Reading, row)
-    except ValueError as error:
-        what = f"{path} is damaged: line {number} is not a reading ({error})"
-        raise SourceError(what, "start the run anew (--overwrite)") from error
 
 
 def saved_step(args: Any, state: Any) -> int:

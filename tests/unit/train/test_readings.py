@@ -41,6 +41,7 @@ def test_a_rewind_keeps_the_bytes_of_the_rows_before_and_what_another_version_wr
     path = tmp_path / "runs.jsonl"
     first = json.dumps({**reading(0), "of_a_later_version": [1]}) + "\n"
     path.write_text(first + json.dumps(reading(5)) + "\n")
+    assert json.dumps(read_rows(path)[0]) + "\n" == first, "keys in their order"
     rewind(path, 0)
     assert path.read_text() == first
 
