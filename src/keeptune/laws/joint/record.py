@@ -15,7 +15,7 @@ from keeptune.errors import ConfigError, SourceError, SourceNotFound
 from keeptune.laws.forms import PUBLISHED, Floats, JointLaw, LineLaw, log_of
 from keeptune.laws.joint.document import R2, DataRecord, FitRecord, HeldOut, JointRecord, Laws, Misses
 from keeptune.laws.joint.fit import Bands, JointFit, LineFit, refuse_few
-from keeptune.laws.joint.surface import Surface
+from keeptune.laws.joint.surface import NAMES, Surface
 from keeptune.laws.readings import Runs
 from keeptune.laws.robust import Band, Leverage, thinned
 from keeptune.log import track
@@ -129,16 +129,16 @@ def read_laws(path: Path) -> tuple[LineFit, JointFit | str]:
     laws = laws_of(path, content, Laws)
     with damaged_json(path, AGAIN):
         line, joint = LineFit(), laws["joint"]
-        restore(line, laws["line"])
+        restore(line, laws["line"], parameters=2)
         line.law_ = LineLaw(**line.params_)
         if isinstance(joint, str):
             return line, joint
         fit = JointFit()
-        restore(fit, joint)
+        restore(fit, joint, parameters=len(NAMES))
         empty = np.empty(0)
         fit.surface_ = Surface(p=empty, n=empty, mean_log_P=joint["center"][0], mean_log_N=joint["center"][1])
         fit.law_, fit.slope_ = JointLaw(**fit.params_), fit.params_["c_f_ft"]
-        fit.theta_, fit.weak_, fit.condition_ = np.array(joint["theta"]), joint["weak"], joint["condition"]
+        fit.theta_, fit.weak_, fit.condition_ = vector(joint["theta"], len(NAMES)), joint["weak"], joint["condition"]
         fit.first_N_, fit.base_ = laws["data"]["N"][0], laws["data"]["base"]
     return line, fit
 
@@ -229,12 +229,21 @@ def shared(fit: Fit[R2]) -> FitRecord[R2]:
     }
 
 
-def restore(fit: Fit[R2], kept: FitRecord[R2]) -> None:
-    """Restore the output of `shared`."""
+def restore(fit: Fit[R2], kept: FitRecord[R2], *, parameters: int) -> None:
+    """Restore the output of `shared`. Raises `ValueError` for arrays of another number of parameters."""
+    information, draws = np.array(kept["information"]), np.array(kept["draws"])
+    if information.shape[1:] != (parameters, parameters) or draws.shape[1:] not in ((), (parameters,)):
+        raise ValueError(f"information and draws are not of {parameters} parameters")
     fit.params_, fit.spread_ = kept["params"], kept["spread"]
-    fit.leverage_ = Leverage(of_runs=np.array(kept["information"]))
-    fit.r2_, fit.runs_ = kept["r2"], kept["runs"]
-    fit.residuals_, fit.draws_ = np.array(kept["residuals"]), np.array(kept["draws"])
+    fit.leverage_, fit.draws_ = Leverage(of_runs=information), draws
+    fit.r2_, fit.runs_, fit.residuals_ = kept["r2"], kept["runs"], np.array(kept["residuals"])
+
+
+def vector(theta: list[float], parameters: int) -> Floats:
+    """The fitted numbers. Raises `ValueError` for another number of them."""
+    if len(theta) != parameters:
+        raise ValueError(f"theta holds {len(theta)} numbers, not {parameters}")
+    return np.array(theta)
 
 
 def or_reason(compute: Callable[[], _Result]) -> _Result | str:

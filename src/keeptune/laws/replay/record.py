@@ -22,10 +22,11 @@ from keeptune.laws.joint.record import (
     read_file,
     restore,
     shared,
+    vector,
 )
 from keeptune.laws.readings import ReplayRuns
 from keeptune.laws.replay.fit import ReplayFit
-from keeptune.laws.replay.law import Form, Model
+from keeptune.laws.replay.law import FREE, Form, Model
 from keeptune.log import track
 from keeptune.stats import bootstrap_ratio
 from keeptune.storage import damaged_json
@@ -170,8 +171,9 @@ def read_replay_law(path: Path) -> ReplayFit:
         raise ConfigError(what, "leave out --lambda and --replay-tokens, or fit runs that differ in them")
     kept, fit = laws_of(path, content, ReplayLaws)["replay"], ReplayFit()
     with damaged_json(path, AGAIN):
-        restore(fit, kept)
         model = kept["model"]
+        parameters = len(model["free"]) + len(FREE[kept["form"]])
+        restore(fit, kept, parameters=parameters)
         fit.model_ = Model(
             form=model["form"],
             center=model["center"],
@@ -180,7 +182,7 @@ def read_replay_law(path: Path) -> ReplayFit:
             L_f_base=model["L_f_base"],
             only_P=model["only_P"],
         )
-        fit.form_, fit.theta_ = kept["form"], np.array(kept["theta"])
+        fit.form_, fit.theta_ = kept["form"], vector(kept["theta"], parameters)
         fit.restore()
     return fit
 
