@@ -68,6 +68,7 @@ def trial(number: int, base: Path, expected: dict[str, str], work: Path) -> dict
     kept = {path.name: path.stat().st_mtime_ns for path in pool.glob("shard-*")}
     finished = [code for code, _ in end(launch(after, *KEEPTUNE, "replay", base, "--out", pool, *SHARDS), timeout=300)]
     again = [name for name, when in kept.items() if (pool / name).stat().st_mtime_ns != when]
+    found = bytes_of(pool)
     return {
         "trial": number,
         "processes": world,
@@ -79,7 +80,8 @@ def trial(number: int, base: Path, expected: dict[str, str], work: Path) -> dict
         "finished_by": after,
         "finished": finished,
         "written_again": again,
-        "same_bytes": bytes_of(pool) == expected,
+        "same_bytes": found == expected,
+        "differing": sorted(name for name in {*found, *expected} if found.get(name) != expected.get(name)),
     }
 
 

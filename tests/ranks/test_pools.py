@@ -65,7 +65,8 @@ def test_another_number_of_processes_goes_on_and_keeps_what_was_written(
     (pool / "manifest.json").write_text(json.dumps(manifest))
     (pool / "shard-00001.safetensors").unlink()
     (pool / "shard-00003.safetensors").write_bytes(b"cut short")
-    (pool / ".shard-00004.safetensors.x.tmp").write_bytes(b"left over")
+    for name in ("shard-00004.safetensors", "manifest.json"):
+        (pool / f".{name}.x.tmp").write_bytes(b"left over")
     before = {path.name: path.stat().st_mtime_ns for path in pool.glob("shard-*")}
     succeed(2, *KEEPTUNE, "replay", base, "--out", pool, *SHARDS)
     assert bytes_of(pool) == bytes_of(alone)

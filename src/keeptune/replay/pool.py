@@ -176,7 +176,7 @@ class ReplayPool:
         pool.write_manifest()
         for shard in pool.shards:
             pool.verify(shard)
-        for left in folder.glob(".shard-*.tmp"):  # of a killed process
+        for left in folder.glob(".*.tmp"):  # of a killed process
             left.unlink(missing_ok=True)
         pool.add({piece.number: record for piece in pool.missing() if (record := pool._found(piece)) is not None})
         return pool
