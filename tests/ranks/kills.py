@@ -21,10 +21,12 @@ from typing import Any
 
 from keeptune.storage import sha256_file, write_json
 from keeptune.system import provenance
+from tests.helpers.forked import Forked
 from tests.helpers.models import make_model, make_tokenizer
 from tests.helpers.ranks import KEEPTUNE, end, launch
 
 RESULT = Path(__file__).parents[2] / "docs" / "ranks.json"
+PATIENCE = 30.0
 SHARDS = ["--tokens", "640", "--length", "16", "--seed", "3", "--rows-per-shard", "4"]
 # A shard of the tiny model takes no time: with this pause the kill falls anywhere between start and end.
 SCRIPT = """
@@ -63,6 +65,7 @@ def trial(number: int, base: Path, expected: dict[str, str], work: Path) -> dict
     if killed:
         os.kill(processes[victim].pid, signal.SIGKILL)
     moment = time.monotonic()
+    by_launcher = _end_as_a_launcher(processes)
     codes = [code for code, _ in end(processes, timeout=300)]
     waited = time.monotonic() - moment
     kept = {path.name: path.stat().st_mtime_ns for path in pool.glob("shard-*")}
@@ -77,12 +80,27 @@ def trial(number: int, base: Path, expected: dict[str, str], work: Path) -> dict
         "shards_before": len(kept),
         "codes": codes,
         "others_ended_after_s": round(waited, 1),
+        "ended_by_launcher": by_launcher,
         "finished_by": after,
         "finished": finished,
         "written_again": again,
         "same_bytes": found == expected,
         "differing": sorted(name for name in {*found, *expected} if found.get(name) != expected.get(name)),
     }
+
+
+def _end_as_a_launcher(processes: list[Forked]) -> bool:
+    """What torchrun does when a process dies: it ends the others. Here they first have time to end by themselves.
+
+    They cannot where the dead one had not joined their group: torch waits for it for half an hour.
+    """
+    until = time.monotonic() + PATIENCE
+    while any(process.poll() is None for process in processes) and time.monotonic() < until:
+        time.sleep(0.1)
+    late = [process for process in processes if process.poll() is None]
+    for process in late:
+        process.send_signal(signal.SIGTERM)
+    return bool(late)
 
 
 def main() -> None:

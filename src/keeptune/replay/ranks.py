@@ -162,10 +162,7 @@ def together() -> Iterator[Ranks]:
 
 def join_processes() -> torch.device:
     """Join the processes that a launcher started, if one did; returns this process's device."""
+    if os.environ.get("WORLD_SIZE", "1") == "1":
+        return torch.accelerator.current_accelerator() or torch.device("cpu")
     device: torch.device = PartialState(cpu=not torch.accelerator.is_available()).device
     return device
-
-
-def is_main_process() -> bool:
-    """Whether this process, of those that a launcher started, is the first."""
-    return os.environ.get("RANK", "0") == "0"
