@@ -46,6 +46,7 @@ check: .venv/installed-dev
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/python tests/docs/words.py
 
 windows: .venv/installed-dev
 	$(BIN)/python tests/windows/run.py

@@ -60,10 +60,9 @@ raw numbers in [benchmarks/results/demo.json](../benchmarks/results/demo.json)."
 
 def cost_section(summary: dict[str, Any]) -> str:
     minutes, machine = summary["minutes_by_stage"], summary["machine"]
-    return f"""Of the demo's {summary["minutes"]:.0f} minutes on {machine["threads"]} cores ({machine["processor"]}, no GPU),
-{minutes["train plain"]:.1f} went into the plain run of {summary["steps"]["plain"]} steps, {minutes["replay"]:.1f} into writing the replay text,
-{minutes["train replay"]:.1f} into the replay run of {summary["steps"]["replay"]} steps with half as many replay rows as task rows, and
-{minutes["measure"]:.1f} into measuring."""
+    return f"""The demo takes {summary["minutes"]:.0f} minutes on {machine["threads"]} cores ({machine["processor"]}, no GPU).
+Of these, {minutes["train plain"]:.1f} go into the plain run of {summary["steps"]["plain"]} steps, and {minutes["replay"]:.1f} into writing the replay text.
+The replay run of {summary["steps"]["replay"]} steps takes {minutes["train replay"]:.1f}, with half as many replay rows as task rows; measuring takes {minutes["measure"]:.1f}."""
 
 
 class Audited:

@@ -8,8 +8,8 @@ Base = Annotated[str, Parameter(help="The base model: a hub id, a folder, a .ggu
 Task = Annotated[
     str,
     Parameter(
-        help="The new task: a hub data set (org/name[:split]), a file, folder or glob of rows (jsonl, json, csv, tsv, "
-        "parquet, arrow; also .gz, .bz2, .xz, .zst) or of text, a folder of save_to_disk, or verilog, or pydoc."
+        help="The new task: a hub data set (org/name[:split]), a file, folder or glob, verilog, or pydoc. Files hold "
+        "rows (jsonl, json, csv, tsv, parquet, arrow; also .gz, .bz2, .xz, .zst) or text, or are of save_to_disk."
     ),
 ]
 Hidden = Parameter(parse=False)

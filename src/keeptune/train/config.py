@@ -29,9 +29,9 @@ class KeepConfig:
     """Weight λ of the replay term. Larger values keep more and learn a little more slowly; 0 is plain fine-tuning."""
     budget: float | None = None
     """Upper bound on KL(base‖tuned) on the base's own text, nats per token. λ is moved to meet the bound; it starts at
-    `lambda_`, or at 0.07 / budget where that is 1. After the last step the change of the weights is scaled by 0.7 to
-    1.1, for which a copy of the trained weights is kept in host memory. The tuned model is certified on rows that were
-    used for nothing else."""
+    `lambda_`, or at 0.07 / budget where that is 1. After the last step the change of the weights is scaled so that KL
+    comes to 0.8 of the budget, for which a copy of the trained weights is kept in host memory. The tuned model is
+    certified on rows that were used for nothing else."""
     objective: str = "kl"
     """Replay term. `kl`, KL(base‖tuned), keeps all that the base finds likely. `reverse_kl` forbids what the base finds
     unlikely. `jensen_shannon` lies between them and is bounded; near the base it is a quarter of either, so use
