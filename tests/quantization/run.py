@@ -16,7 +16,12 @@ HOME = ROOT / ".quantization"
 # gptqmodel and hqq are built from their sources; gptqmodel serves GPTQ and AWQ.
 PACKAGES = ("bitsandbytes", "torchao", "compressed-tensors", "gptqmodel", "optimum-quanto", "hqq")
 NEEDED_BY_THEM = ("pypcre", "device-smi", "tokenicer", "logbar", "defuser", "termcolor", "loguru", "ninja")
-TESTS = ("tests/unit/models/test_quantized.py", "tests/unit/runs/test_run.py", "tests/invariants/test_recipes.py")
+TESTS = (
+    "tests/unit/models/test_quantized.py",
+    "tests/unit/runs/test_run.py",
+    "tests/unit/repair/test_run.py",
+    "tests/invariants/test_recipes.py",
+)
 
 
 def main() -> None:

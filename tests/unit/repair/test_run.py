@@ -10,16 +10,21 @@ from typing import Any, NamedTuple
 
 import pytest
 import torch
+from peft import LoraConfig, get_peft_model
+from safetensors.torch import load_file
 
 from keeptune.errors import ConfigError, Interrupted, OutputExists
 from keeptune.models.adapters import next_token_logits
 from keeptune.models.loading import is_adapter, load_model
+from keeptune.models.quantized import BASE_QUANTIZATION, loading_quantization
 from keeptune.repair.outcome import Answer
 from keeptune.repair.reading import Reader
 from keeptune.repair.run import repair
 from keeptune.repair.settings import RepairSettings
+from keeptune.storage import write_json
 from keeptune.train.budget.certificate import read_certificate
-from tests.helpers.models import make_model
+from tests.helpers.models import make_model, make_tokenizer
+from tests.helpers.quantized import needs_bitsandbytes
 from tests.helpers.repair import learned, save
 from tests.unit.repair.conftest import Models
 
@@ -136,6 +141,31 @@ def test_an_adapter_stays_one_where_that_is_exact(models: Models, tmp_path: Path
     trimmed = repair(replace(settings, method=["dare"]))["chosen"]["saved"]
     assert trimmed.startswith("all weights, in float32; no adapter would be exact: its change has a rank of up to")
     assert not is_adapter(folder)
+
+
+@needs_bitsandbytes
+def test_a_lora_on_a_quantized_base_is_repaired_beside_it(tmp_path: Path) -> None:
+    base = save(make_model(width=64), tmp_path / "base")
+    quantized = load_model(str(base), load_in="4bit")
+    how = loading_quantization(quantized)
+    adapted = get_peft_model(quantized, LoraConfig(r=2, lora_alpha=4, target_modules=["q_proj", "down_proj"]))
+    torch.manual_seed(2)
+    for name, parameter in adapted.named_parameters():
+        if "lora_B" in name:
+            parameter.data.copy_(0.15 * torch.randn_like(parameter))
+    adapted.save_pretrained(tmp_path / "lora")
+    make_tokenizer().save_pretrained(tmp_path / "lora")
+    write_json(tmp_path / "lora" / BASE_QUANTIZATION, how)
+    models = Models(base=base, tuned=tmp_path / "lora", lora=tmp_path / "lora")
+    result = repair(models.settings(tmp_path / "out", method=["interpolate", "trim", "tune"], most_lost=1.0))
+    assert result["chosen"]["saved"] == "a LoRA of rank 2 on the quantized base"
+    assert "only the adapter's strength" in result["left_out"]["trim"]
+    assert 0 < result["chosen"]["kl"]["value"] < result["tuned"]["kl"]["value"]
+    file = "adapter_model.safetensors"
+    before, after = load_file(tmp_path / "lora" / file), load_file(tmp_path / "out" / "model" / file)
+    assert before.keys() == after.keys()
+    assert all(torch.equal(before[name], after[name]) is ("lora_A" in name) for name in before)
+    assert load_model(str(tmp_path / "out" / "model")).is_quantized
 
 
 def texts(numbers: range) -> list[str]:
