@@ -2,8 +2,8 @@
 
 APP = """Fine-tune a language model and keep what it knew.
 
-`keeptune replay` lets the base write its own text, `keeptune tune` fine-tunes while that text holds the base's
-predictions in place, `keeptune audit` measures what a tuned model forgot, `keeptune repair` gives it back, and
+`keeptune replay` lets the base write its own text, and `keeptune tune` fine-tunes while that text holds the base's
+predictions in place. `keeptune audit` measures what a tuned model forgot, `keeptune repair` gives it back, and
 `keeptune laws` predicts it.
 `keeptune demo` does it all on a small real model.
 
@@ -119,10 +119,10 @@ what each stage trained, in that order. Gives the matrix of scores, ACC, BWT, FW
 """,
     "repair": """Give a tuned model back what it forgot, without its data.
 
-Between the base and the tuned model there are many others. Each method makes some of them: one coefficient for all
-weights (interpolate, WiSE-FT), one for each group of modules (groups), only the largest changes (trim, TIES), a random
-half of them (dare), only the large singular values of the change (svd), and a short tuning towards both models at once
-(tune). They are read on text that the two models write: KL(base‖it) on the base's is what is forgotten, KL(tuned‖it)
+Between the base and the tuned model there are many others. Each method makes some of them. Of the weights' change:
+one coefficient for all (interpolate, WiSE-FT), one for each group of modules (groups), or a random half (dare). Only
+the largest changes (trim, TIES), or only its large singular values (svd). Last, a short tuning towards both models at
+once (tune). They are read on text that the two models write: KL(base‖it) on the base's is what is forgotten, KL(tuned‖it)
 on the tuned model's what is unlearned. Of the candidates whose whole interval keeps --budget the one that unlearned
 least is taken, and certified on fresh rows as `keeptune tune --budget` does.
 
