@@ -122,9 +122,9 @@ what each stage trained, in that order. Gives the matrix of scores, ACC, BWT, FW
 Between the base and the tuned model there are many others. Each method makes some of them. Of the weights' change:
 one coefficient for all (interpolate, WiSE-FT), one for each group of modules (groups), or a random half (dare). Only
 the largest changes (trim, TIES), or only its large singular values (svd). Last, a short tuning towards both models at
-once (tune). They are read on text that the two models write: KL(base‖it) on the base's is what is forgotten, KL(tuned‖it)
-on the tuned model's what is unlearned. Of the candidates whose whole interval keeps --budget the one that unlearned
-least is taken, and certified on fresh rows as `keeptune tune --budget` does.
+once (tune). They are read on text that the two models write: KL(base‖it) on the base's is what is forgotten,
+KL(tuned‖it) on the tuned model's what is unlearned. Of the candidates whose whole interval keeps --budget the one that
+unlearned least is taken, and certified on fresh rows as `keeptune tune --budget` does.
 
     keeptune repair smollm2 run/model --budget 0.02
 
