@@ -118,7 +118,7 @@ VALUES: dict[str, list[Any | tuple[Any, Table]]] = {
     "ddp_timeout": [60],
     "fsdp": ["full_shard"],
     "fsdp_config": [{"fsdp_version": 2}],
-    "deepspeed": ["zero3.json"],
+    "deepspeed": [{"zero_optimization": {"stage": 3}}],
     "debug": ["underflow_overflow"],
     "skip_memory_metrics": [False],
     "do_train": [True],

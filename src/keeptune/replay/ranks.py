@@ -22,7 +22,6 @@ from typing import Any, TypeVar
 import torch
 import torch.distributed as dist
 import torch.distributed.distributed_c10d as c10d
-from accelerate import PartialState
 
 from keeptune.errors import KeeptuneError, PoolError
 
@@ -164,5 +163,7 @@ def join_processes() -> torch.device:
     """Join the processes that a launcher started, if one did; returns this process's device."""
     if os.environ.get("WORLD_SIZE", "1") == "1":
         return torch.accelerator.current_accelerator() or torch.device("cpu")
+    from accelerate import PartialState  # noqa: PLC0415 — not for those who only read a pool
+
     device: torch.device = PartialState(cpu=not torch.accelerator.is_available()).device
     return device
