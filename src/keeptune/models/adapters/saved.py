@@ -14,7 +14,6 @@ from safetensors import safe_open
 from torch import Tensor, nn
 from transformers.utils import cached_file, has_file
 
-from keeptune.codec import from_json
 from keeptune.log import logger
 from keeptune.models.adapters.inside import base_state, causal_model, unrepeatable
 from keeptune.storage import damaged_json, write_json
@@ -57,6 +56,8 @@ def named_base(folder: str, base: str) -> tuple[str, str | None]:
 
     Where the path is gone, adapter and base may have been moved together: then it is the path from one to the other.
     """
+    from keeptune.codec import from_json  # noqa: PLC0415 - pydantic is slow to load
+
     file = Path(folder) / RECORD
     if not file.is_file():
         return base, None
