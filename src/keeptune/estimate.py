@@ -26,6 +26,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -222,11 +223,11 @@ def estimate_tuning(
     part = processes if sharded else 1
     head = shape.vocabulary * shape.width
     gathered = (2 * shape.layer + head) * dtype.itemsize if sharded and processes > 1 else 0
-    how: dict[str, Any] = {"lora": lora, "gathered": sharded and processes > 1, "gpu": gpu}
-    saved = {"activations, task": saved_bytes(config, task, dtype, **how)}
+    bytes_of = partial(saved_bytes, config, dtype=dtype, lora=lora, gathered=sharded and processes > 1, gpu=gpu)
+    saved = {"activations, task": bytes_of(task)}
     tokens = [task.count * task.length]
     if replay is not None:
-        saved["activations, replay"] = saved_bytes(config, replay, dtype, **how)
+        saved["activations, replay"] = bytes_of(replay)
         tokens.append(replay.count * replay.length)
     of_head = head * _FLOAT if shape.head_trained else 0
     moments = [_task_backward(saved, shape, part, tokens, dtype, gpu, of_head)]

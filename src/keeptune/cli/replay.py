@@ -152,6 +152,8 @@ def _write_pool(model: str, flags: _Flags, out: Path) -> None:
 
 
 def _make_pool(model: str, flags: _Flags, out: Path, device: "torch.device") -> "ReplayPool":
+    from functools import partial
+
     from keeptune.data.encode import text_rows
     from keeptune.data.templates import select_template
     from keeptune.models.loading import load_model, load_tokenizer
@@ -163,18 +165,31 @@ def _make_pool(model: str, flags: _Flags, out: Path, device: "torch.device") -> 
     tokenizer, text = load_tokenizer(model), flags.text
     if flags.chat_template is not None:
         select_template(tokenizer, flags.chat_template)
-    rows: dict[str, Any] = {"tokens": flags.tokens, "length": flags.length, "seed": flags.seed}
-    rows["start"] = flags.document_start
-    stored: dict[str, Any] = {"predictions": flags.predictions, "top_k": flags.top_k, "opening": flags.opening}
+    tokens, length, seed, start = flags.tokens, flags.length, flags.seed, flags.document_start
     # Real text is cut before the model is loaded, so that a wrong name is reported at once.
-    given = None if text is None else text_rows(text, tokenizer, **rows, skip_bad_rows=flags.skip_bad_rows)
+    cut = partial(text_rows, tokens=tokens, length=length, seed=seed, start=start, skip_bad_rows=flags.skip_bad_rows)
+    given = None if text is None else cut(text, tokenizer)
     base = place(load_model(model, load_in=load_in(flags.load_in_4bit, flags.load_in_8bit), shard=flags.shard), device)
     select_attention(base, flags.length)  # as in training, so that the stored states match what training computes
-    if given is None:
-        sampling: dict[str, Any] = {"prompts": flags.prompts, "temperature": flags.temperature}
-        sampling |= {"engine": _engine(flags), "rows_per_shard": flags.rows_per_shard}
-        return sample_pool(base, tokenizer, out, **rows, **stored, **sampling)
-    return text_pool(base, tokenizer, out, given, source=text, **stored)
+    if given is not None:
+        store = partial(text_pool, predictions=flags.predictions, top_k=flags.top_k, opening=flags.opening)
+        return store(base, tokenizer, out, given, source=text)
+    return sample_pool(
+        base,
+        tokenizer,
+        out,
+        tokens=tokens,
+        length=length,
+        seed=seed,
+        start=start,
+        prompts=flags.prompts,
+        opening=flags.opening,
+        temperature=flags.temperature,
+        predictions=flags.predictions,
+        top_k=flags.top_k,
+        engine=_engine(flags),
+        rows_per_shard=flags.rows_per_shard,
+    )
 
 
 def _engine(flags: _Flags) -> "str | EngineMaker":

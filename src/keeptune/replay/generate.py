@@ -12,8 +12,9 @@ import hashlib
 import math
 from collections.abc import Sequence
 from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import torch
 from torch import Tensor, nn
@@ -105,9 +106,9 @@ def sample_pool(
     temperature = _temperature(engine, temperature)
     settle(model)
     dtype = dtype or training_dtype(model)
-    how: dict[str, Any] = {"prompts": prompts, "start": start, "opening": opening, "length": length, "seed": seed}
     with together() as ranks:
-        opened = find_openings(model, tokenizer, **how, known=recorded_openings(folder))
+        find = partial(find_openings, model, tokenizer, prompts=prompts, start=start, opening=opening)
+        opened = find(length=length, seed=seed, known=recorded_openings(folder))
         check_length(model, length + opened.longest - 1)
         given = rows_per_shard or _rows_per_shard(Path(folder), engine, model, length + opened.longest - 1, dtype)
         settings = PoolSettings(
@@ -177,11 +178,10 @@ def text_pool(
     settle(model)
     dtype = dtype or training_dtype(model)
     start_token, rows, length = _start_of(rows_RT1, _vocabulary(model)), len(rows_RT1), rows_RT1.shape[1] - 1
-    how: dict[str, Any] = {"start": start_token, "opening": opening, "length": length}
-    how["seed"] = SEED if seed is None else seed
     check_sizes(model, tokenizer, length)
     with together() as ranks:
-        opened = find_openings(model, tokenizer, **how, known=recorded_openings(folder))
+        find = partial(find_openings, model, tokenizer, start=start_token, opening=opening, length=length)
+        opened = find(seed=SEED if seed is None else seed, known=recorded_openings(folder))
         check_length(model, length + opened.longest - 1)
         rows_RT1 = rows_RT1.to(torch.int64)
         settings = PoolSettings(
@@ -212,7 +212,16 @@ def _vocabulary(model: nn.Module) -> int:
     return len(causal_model(model).get_output_embeddings().weight)
 
 
-def _base_settings(model: nn.Module, dtype: torch.dtype, predictions: Predictions, top_k: int) -> dict[str, Any]:
+class _BaseSettings(TypedDict):
+    base: str
+    sampling_dtype: str
+    hidden_dtype: str
+    versions: dict[str, str]
+    predictions: Predictions
+    top_k: int
+
+
+def _base_settings(model: nn.Module, dtype: torch.dtype, predictions: Predictions, top_k: int) -> _BaseSettings:
     """The fields of `PoolSettings` about the base, its dtype and the stored predictions.
 
     Raises `ConfigError` for logits that cannot be rebuilt from hidden states, or a `top_k` outside the vocabulary.

@@ -16,14 +16,13 @@ and the stored predictions of the base for the T targets of each row (`PoolSetti
 
 from __future__ import annotations
 
-import json
 from bisect import bisect_right
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from itertools import accumulate
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, cast
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -31,6 +30,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 from typing_extensions import TypedDict  # pydantic reads typing's from Python 3.12 on
 
+from keeptune.codec import JsonValue, from_json, to_json
 from keeptune.errors import OutputExists, PoolError, PoolMismatch, SourceNotFound
 from keeptune.replay.batch import ReplayBatch, opened_batch
 from keeptune.storage import atomic_file, sha256_file, write_json
@@ -62,6 +62,30 @@ class Probed(TypedDict):
     share: float
     noise: list[float] | None
     known: float
+
+
+class Shard(TypedDict):
+    """A file of rows."""
+
+    file: str
+    rows: int
+    sha256: str
+
+
+class _Manifest(TypedDict):
+    format: int
+    rows: int
+    settings: dict[str, JsonValue]
+    shards: list[Shard]
+
+
+class Told(TypedDict):
+    """A pool as JSON, from one process to another."""
+
+    rows: int
+    settings: JsonValue
+    shards: list[Shard]
+    ready: list[tuple[int, Shard]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -134,8 +158,8 @@ class ReplayPool:
     folder: Path
     settings: PoolSettings
     rows: int
-    shards: list[dict[str, Any]]
-    ready: dict[int, dict[str, Any]] = field(default_factory=dict, repr=False)
+    shards: list[Shard]
+    ready: dict[int, Shard] = field(default_factory=dict, repr=False)
     """Written shards by their number that the manifest lacks, because one before them is not written."""
     _open: dict[int, Any] = field(default_factory=dict, repr=False)
 
@@ -202,7 +226,7 @@ class ReplayPool:
         """Number of targets in the pool."""
         return self.rows * self.settings.length
 
-    def verify(self, shard: dict[str, Any]) -> None:
+    def verify(self, shard: Shard) -> None:
         """Raise `PoolError` if a shard's bytes changed since it was written."""
         path = self.folder / shard["file"]
         if not path.is_file() or sha256_file(path) != shard["sha256"]:
@@ -252,7 +276,7 @@ class ReplayPool:
                 ) from error
         return self._open[shard], row - (ends[shard - 1] if shard else 0)
 
-    def write(self, number: int, tokens_RW: Tensor, outputs: dict[str, Tensor]) -> dict[str, Any]:
+    def write(self, number: int, tokens_RW: Tensor, outputs: dict[str, Tensor]) -> Shard:
         """Write one shard with its teacher outputs; returns what the manifest holds of it."""
         file = self._file(number)
         with atomic_file(file) as temporary:
@@ -260,7 +284,7 @@ class ReplayPool:
             save_file({key: tensor.contiguous() for key, tensor in tensors.items()}, temporary)
         return {"file": file.name, "rows": len(tokens_RW), "sha256": sha256_file(file)}
 
-    def add(self, written: dict[int, dict[str, Any]]) -> None:
+    def add(self, written: dict[int, Shard]) -> None:
         """Take written shards into the pool, by their number, and write the manifest if it grew."""
         self.ready.update(written)
         before = len(self.shards)
@@ -272,7 +296,7 @@ class ReplayPool:
     def _file(self, number: int) -> Path:
         return self.folder / f"shard-{number:05d}.safetensors"
 
-    def _found(self, piece: Piece) -> dict[str, Any] | None:
+    def _found(self, piece: Piece) -> Shard | None:
         """What the manifest would hold of a shard that was written after it; None if there is no such shard."""
         file, shape = self._file(piece.number), [len(piece.rows), self.settings.width]
         try:
@@ -304,15 +328,15 @@ class ReplayPool:
         content = {"format": _FORMAT, "rows": self.rows, "settings": settings, "shards": self.shards}
         write_json(self.folder / _MANIFEST, content)
 
-    def told(self) -> dict[str, Any]:
+    def told(self) -> Told:
         """The pool as JSON, for `heard` in another process."""
         ready = list(self.ready.items())
-        return {"rows": self.rows, "settings": asdict(self.settings), "shards": self.shards, "ready": ready}
+        return {"rows": self.rows, "settings": to_json(self.settings), "shards": self.shards, "ready": ready}
 
     @classmethod
-    def heard(cls, folder: Path, told: dict[str, Any]) -> ReplayPool:
+    def heard(cls, folder: Path, told: Told) -> ReplayPool:
         """The pool that another process started: from its words, for a file may take seconds to show on NFS."""
-        settings, ready = PoolSettings(**told["settings"]), dict(told["ready"])
+        settings, ready = from_json(PoolSettings, told["settings"]), dict(told["ready"])
         return cls(folder=folder, settings=settings, rows=told["rows"], shards=told["shards"], ready=ready)
 
 
@@ -325,15 +349,16 @@ def read_manifest(folder: Path) -> ReplayPool | None:
     if not path.is_file():
         return None
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = from_json(_Manifest, path.read_bytes())
         if content["format"] not in (1, _FORMAT):
             raise ValueError(f"format {content['format']}")
         for shard in content["shards"]:
             if Path(shard["file"]).name != shard["file"]:
                 raise ValueError(f"shard outside the folder: {shard['file']}")
-        settings = PoolSettings(**(_of_format_1 if content["format"] == 1 else dict)(content["settings"]))
-        if settings.predictions not in _TENSORS:
-            raise ValueError(f"predictions {settings.predictions}")
+        given = _of_format_1(content["settings"]) if content["format"] == 1 else content["settings"]
+        if unknown := given.keys() - {of.name for of in fields(PoolSettings)}:
+            raise ValueError(f"unknown settings {', '.join(sorted(unknown))}")
+        settings = from_json(PoolSettings, cast(JsonValue, given))
         return ReplayPool(folder=folder, settings=settings, rows=content["rows"], shards=content["shards"])
     except (ValueError, KeyError, TypeError) as error:
         raise PoolError(
@@ -341,10 +366,11 @@ def read_manifest(folder: Path) -> ReplayPool | None:
         ) from error
 
 
-def _of_format_1(settings: dict[str, Any]) -> dict[str, Any]:
+def _of_format_1(settings: dict[str, JsonValue]) -> Mapping[str, object]:
     """Settings of version 0.1: each start token and a chat's opening after it, whose tokens counted as targets."""
-    settings = dict(settings)
-    rest, starts = settings.pop("opening", []), [settings["start_token"], *settings.pop("more_starts", [])]
+    rest, more = (from_json(list[int], settings.get(name, [])) for name in ("opening", "more_starts"))
+    starts, length = [from_json(int, settings["start_token"]), *more], from_json(int, settings["length"])
     name = "chat" if settings.get("prompts") == "chat" else "start" if len(starts) == 1 else "given"
     openings = [[start, *rest] for start in starts]
-    return {**settings, "length": settings["length"] - len(rest), "opening": name, "openings": openings}
+    kept = {key: value for key, value in settings.items() if key != "more_starts"}
+    return {**kept, "length": length - len(rest), "opening": name, "openings": openings}
