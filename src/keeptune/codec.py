@@ -5,9 +5,14 @@ from __future__ import annotations
 import json
 from collections.abc import Hashable
 from functools import cache
-from typing import Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
-from pydantic import JsonValue, TypeAdapter, ValidationError
+from typing_extensions import TypeAliasType
+
+if TYPE_CHECKING:
+    from pydantic import JsonValue, TypeAdapter
+else:  # pydantic is slow to load, and `import keeptune` needs none of it
+    JsonValue = TypeAliasType("JsonValue", "dict[str, JsonValue] | list[JsonValue] | str | int | float | bool | None")
 
 Kind = TypeVar("Kind")
 
@@ -16,6 +21,8 @@ __all__ = ["JsonValue", "from_json", "schema_of", "to_json"]
 
 @cache
 def _adapter(kind: Hashable) -> TypeAdapter[Any]:
+    from pydantic import TypeAdapter  # noqa: PLC0415 - see above
+
     return TypeAdapter(cast(Any, kind))
 
 
@@ -30,6 +37,8 @@ def from_json(kind: type[Kind], content: JsonValue | bytes) -> Kind:
     Raises:
         ValueError: it is no JSON, or does not fit the type; says where.
     """
+    from pydantic import ValidationError  # noqa: PLC0415 - see above
+
     text = content if isinstance(content, bytes) else json.dumps(content, allow_nan=False).encode()
     try:
         json.loads(text, parse_constant=_refuse)

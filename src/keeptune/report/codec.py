@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TypeVar
 
-from keeptune.codec import JsonValue, from_json, schema_of, to_json
+from pydantic import JsonValue
+
+from keeptune.codec import from_json, schema_of, to_json
 from keeptune.workspace import Steps
 
 Kind = TypeVar("Kind")

@@ -93,7 +93,8 @@ class KeepMixin:
             return
         for callback in _callbacks(self.context):
             trainer.add_callback(callback)
-        self.context.listeners.append(ReportReadings(trainer))
+        if set(trainer.args.report_to) - {"none"}:
+            self.context.listeners.append(ReportReadings(trainer))
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         """Show the parent's whole signature, with `keep`, to IDEs and `help`."""

@@ -147,7 +147,7 @@ def test_a_pool_of_text_that_fails_leaves_nothing(tmp_path: Path, monkeypatch: p
     def fails(*given: Any, **named: Any) -> None:
         raise RuntimeError("out of patience")
 
-    monkeypatch.setattr("keeptune.replay.generate.teacher_outputs", fails)
+    monkeypatch.setattr("keeptune.replay.write.teacher_outputs", fails)
     with pytest.raises(RuntimeError, match="patience"):
         text_pool(make_model(), make_tokenizer(), tmp_path / "pool", ["some text " * 20] * 4, length=16)
     assert not (tmp_path / "pool").exists()

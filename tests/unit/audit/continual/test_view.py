@@ -83,7 +83,7 @@ def test_the_page_says_what_was_measured() -> None:
     page = Page(page_of(make_report()))
     body = words(page.all("body")[0])
     assert "Backward transfer: below zero on texts (−0.500)" in body
-    assert "fall of other knowledge: above zero on wiki (+0.500)" in body
+    assert "Fall of other knowledge: above zero on wiki (+0.500)" in body
     for fact in ("it was tuned in 2 stages", "20 documents of runs/one", "keeptune audit runs/one", "f1", "BWT"):
         assert fact in body
 

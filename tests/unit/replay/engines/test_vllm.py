@@ -148,7 +148,7 @@ def test_its_end_is_told_with_the_end_of_its_log(
 
 
 def test_a_pool_goes_on_after_vllm_was_killed(python: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("keeptune.replay.generate.follows_base", lambda *_: True)  # the stand-in only counts
+    monkeypatch.setattr("keeptune.replay.write.follows_base", lambda *_: True)  # the stand-in only counts
     made = VLLM(python=python)
     monkeypatch.setattr(VLLM, "rows_that_fit", lambda *_: 4)
 

@@ -52,7 +52,7 @@ def test_fsdp_that_cannot_work_is_refused() -> None:
 
 
 def test_the_stage_is_read_from_a_configuration_or_its_file() -> None:
-    assert zero_stage(str(Path(__file__).parents[3] / "recipes" / "zero2.json")) == 2
+    assert zero_stage(str(Path(__file__).parents[4] / "recipes" / "zero2.json")) == 2
     assert zero_stage({"zero_optimization": {"stage": 3}}) == 3
     for other in ("nowhere.json", {}, {"zero_optimization": {}}, None):
         assert zero_stage(other) == 0
