@@ -120,10 +120,10 @@ what each stage trained, in that order. Gives the matrix of scores, ACC, BWT, FW
 
 Between the base and the tuned model there are many others. Some methods take one coefficient for all weights
 (interpolate, WiSE-FT) or for each group of modules (groups). Others keep the largest changes (trim, TIES), a random
-half of them (dare), or the large singular values of the change (svd). The last is a short tuning towards both models
-at once (tune). All are read on text that the two models write: KL(base‖it) on the base's is what is forgotten,
-KL(tuned‖it) on the tuned model's what is unlearned. Of the candidates whose whole interval keeps --budget the one that
-unlearned least is taken, and certified on fresh rows as `keeptune tune --budget` does.
+half of them (dare), or the large singular values of the change (svd). The last is a short tuning towards both models at
+once (tune). All are read on text that the two models write: KL(base‖it) on the base's is what is forgotten,
+KL(tuned‖it) on the tuned model's what is unlearned. Of the candidates whose whole interval keeps
+--budget the one that unlearned least is taken, and certified on fresh rows as `keeptune tune --budget` does.
 
     keeptune repair smollm2 run/model --budget 0.02
 
