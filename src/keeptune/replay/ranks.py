@@ -29,7 +29,7 @@ _Work = TypeVar("_Work")
 # A shard may take an hour on the slowest process, where a collective of training that takes minutes is a lost rank.
 _PATIENCE = timedelta(days=7)
 # The others look for a failure this often while they sample. A process that failed lives on for so long to be heard.
-_LOOK_EVERY_SECONDS, _HEARD_WITHIN_SECONDS = 0.5, 3.0
+_LOOK_EVERY_SECONDS, _HEARD_WITHIN_SECONDS = 0.5, 10.0
 _FAILED = "failed"
 
 
