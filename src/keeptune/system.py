@@ -20,6 +20,15 @@ _ROOT = Path("/")
 _ASSUMED_BYTES = 4 * 2**30
 
 
+def default_device() -> torch.device:
+    """The accelerator of this machine, or the CPU.
+
+    A CUDA build of torch names `cuda` as its accelerator on machines without a GPU too: whether one is there is asked.
+    """
+    found = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
+    return found or torch.device("cpu")
+
+
 def free_bytes(device: torch.device | str) -> int:
     """Bytes that new tensors on `device` can take: GPU memory, or this process's share of the machine's memory.
 

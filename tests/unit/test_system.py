@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from keeptune import system
-from keeptune.system import free_bytes
+from keeptune.system import default_device, free_bytes
 
 GIB = 2**30
 
@@ -74,3 +74,11 @@ def test_on_this_machine() -> None:
     assert 2**20 < before < 2**50
     if torch.cuda.is_available():
         assert 0 < free_bytes("cuda") <= torch.cuda.mem_get_info()[1]
+
+
+def test_a_build_for_gpus_on_a_machine_without_one_takes_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.accelerator, "current_accelerator", lambda: torch.device("cuda"))
+    monkeypatch.setattr(torch.accelerator, "is_available", lambda: False)
+    assert default_device() == torch.device("cpu")
+    monkeypatch.setattr(torch.accelerator, "is_available", lambda: True)
+    assert default_device() == torch.device("cuda")

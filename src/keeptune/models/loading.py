@@ -38,6 +38,7 @@ from keeptune.models.guarded import first_line, quiet, readable, require_complet
 from keeptune.models.modeling import fingerprint, has_bf16, has_head
 from keeptune.models.sharded import sharding
 from keeptune.storage import sha256_file
+from keeptune.system import default_device
 
 DEFAULT_MODEL = "smollm2"
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
@@ -109,7 +110,7 @@ def load_model(
     quantization = None if load_in is None else quantized.quantization_config(load_in, dtype)
     wanted = _Wanted(dtype=dtype, attention=attn_implementation, quantization=quantization, shard=shard)
     if shard:
-        device = torch.accelerator.current_accelerator() or torch.device("cpu")
+        device = default_device()
         wanted = replace(wanted, narrow=has_bf16(device) if narrow is None else narrow)
     return _load(source, wanted, seen=())
 

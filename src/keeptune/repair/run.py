@@ -8,7 +8,6 @@ from dataclasses import asdict
 from typing import Any
 
 import numpy as np
-import torch
 
 from keeptune.data.templates import on_day
 from keeptune.errors import ConfigError, SourceError
@@ -26,7 +25,7 @@ from keeptune.repair.texts import TaskText, task_text, write_texts
 from keeptune.repair.words import card
 from keeptune.stats import bootstrap_ratio, format_interval
 from keeptune.storage import atomic_folder, storage_errors, write_json, write_text
-from keeptune.system import provenance, release, versions
+from keeptune.system import default_device, provenance, release, versions
 from keeptune.train.budget.certificate import FILE, Certificate, Verdict, certificate_of
 from keeptune.workspace import Steps
 
@@ -44,7 +43,7 @@ def repair(settings: RepairSettings) -> dict[str, Any]:
     settings.workspace.check(settings.identity())
     names = check_names(settings.base, settings.tuned)
     task = task_text(settings, names)
-    device = torch.device(torch.accelerator.current_accelerator() or "cpu")
+    device = default_device()
     with storage_errors(settings.folder), on_day(settings.workspace.day):
         cache = settings.folder / "cache"
         with _released_if_refused(settings):

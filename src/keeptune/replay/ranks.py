@@ -24,6 +24,7 @@ import torch.distributed as dist
 import torch.distributed.distributed_c10d as c10d
 
 from keeptune.errors import KeeptuneError, PoolError
+from keeptune.system import default_device
 
 _Work = TypeVar("_Work")
 # A shard may take an hour on the slowest process, where a collective of training that takes minutes is a lost rank.
@@ -162,7 +163,7 @@ def together() -> Iterator[Ranks]:
 def join_processes() -> torch.device:
     """Join the processes that a launcher started, if one did; returns this process's device."""
     if os.environ.get("WORLD_SIZE", "1") == "1":
-        return torch.accelerator.current_accelerator() or torch.device("cpu")
+        return default_device()
     from accelerate import PartialState  # noqa: PLC0415 — not for those who only read a pool
 
     device: torch.device = PartialState(cpu=not torch.accelerator.is_available()).device

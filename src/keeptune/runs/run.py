@@ -51,6 +51,7 @@ from keeptune.runs.sft import refused_by_trl
 from keeptune.runs.trainer import TuneTrainer, lora_config
 from keeptune.stats import evenly_spaced
 from keeptune.storage import atomic_folder, damaged_json, storage_errors
+from keeptune.system import default_device
 from keeptune.train.base import BASE
 from keeptune.train.budget.certificate import read_certificate
 from keeptune.train.callbacks.checkpoint import (
@@ -88,7 +89,7 @@ def tune(
         SourceError, PoolError, ConfigError, StorageError: see `keeptune.errors`.
     """
     out = Path(settings.out)
-    args = settings.sft_config(bf16=has_bf16(torch.accelerator.current_accelerator() or "cpu"))
+    args = settings.sft_config(bf16=has_bf16(default_device()))
     is_main = args.process_index == 0
     check_hub(settings)
     if is_main:
