@@ -60,7 +60,11 @@ class Ranks:
         self._told += 1
         with self._others_alive():
             self.store.set(f"{self._told}/{self.rank}", json.dumps(value))
-            dist.barrier(self.group)
+            waiting = dist.barrier(self.group, async_op=True)
+            while not waiting.is_completed():
+                self.look_sometimes()  # a process that failed does not come, and the store may go with it
+                time.sleep(0.02)
+            waiting.wait()
         self.look()
         with self._others_alive():
             return [json.loads(self.store.get(f"{self._told}/{rank}")) for rank in range(self.world)]
