@@ -35,8 +35,8 @@ from shared import RESULTS
 
 BUDGETS = (0.005, 0.02, 0.05)
 LAMBDAS = (0.3, 1.0, 3.0, 10.0, 30.0)
-SEEDS = (2, 3, 4)
-"""Seed 1 was looked at while the scaling at the end was chosen (lab/LOG.md)."""
+SEEDS = (3, 4, 5)
+"""Seeds 1 and 2 were looked at while the openings and the scaling at the end were chosen (lab/LOG.md)."""
 # Of the 18 runs of a model, or the same share of as many as there are.
 LOWEST, HIGHEST, INSIDE, KEPT = 0.7, 1.0, 16, 15
 TASK_LOSS = 0.02
