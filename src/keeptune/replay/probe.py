@@ -25,8 +25,7 @@ from keeptune.system import free_bytes
 # large at the first two and small from the third on.
 POSITIONS = 3
 _ROWS = 16
-# Noise in the output of each linear layer, its draws, and how many times the usual move is too much. At .03 the KL of
-# SmolLM2's 64 texts of four tokens was .08 (median) and .18 (90 %), and 5.8 and .41 after two of them.
+# Noise in the output of each linear layer, its draws, and how many times the usual move is too much (lab/LOG.md).
 _SHAKE, _DRAWS, _UNSTEADY = 0.03, 3, 3.0
 # Beginnings of texts of several kinds, of which only the comparison between openings counts.
 _KNOWN = (
@@ -112,8 +111,8 @@ class Prober:
     def steady(self, openings: Sequence[list[int]]) -> list[list[int]]:
         """The openings after which small changes of the model move its prediction about as much as after the others.
 
-        After a few the separator is an attention sink by a hair: eight steps of LoRA moved the next prediction of one
-        in 64 by 3.4 nats. Random noise in the output of every linear layer finds them: KL of three draws, the largest.
+        After a few the separator is an attention sink by a hair, and a few steps of training move the next prediction by
+        nats (`lab/opening_trials.json`). Random noise in the output of every linear layer finds them: KL of three draws, the largest.
         """
         rows_RP = torch.tensor(openings)
         with evaluating(self.model):
