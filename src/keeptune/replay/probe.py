@@ -111,8 +111,9 @@ class Prober:
     def steady(self, openings: Sequence[list[int]]) -> list[list[int]]:
         """The openings after which small changes of the model move its prediction about as much as after the others.
 
-        After a few the separator is an attention sink by a hair, and a few steps of training move the next prediction by
-        nats (`lab/opening_trials.json`). Random noise in the output of every linear layer finds them: KL of three draws, the largest.
+        After a few the separator is an attention sink by a hair, and a few steps of training move the next prediction
+        by nats (`lab/opening_trials.json`). Random noise in the output of every linear layer finds them. The largest KL
+        of three draws counts.
         """
         rows_RP = torch.tensor(openings)
         with evaluating(self.model):
