@@ -209,8 +209,8 @@ def main() -> None:
     device = use_device(arguments.device)
 
     from keeptune.models.loading import load_model, load_tokenizer
+    from keeptune.replay.manifest import Opening
     from keeptune.replay.openings import find_openings
-    from keeptune.replay.pool import Opening
 
     tokenizer, model = load_tokenizer(arguments.model), load_model(arguments.model).to(device)
     rows, length, firsts, documents = (8, 24, 64, 6) if arguments.quick else (40, 64, 512, 12)

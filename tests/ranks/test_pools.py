@@ -14,7 +14,8 @@ import torch
 
 from keeptune.models.loading import load_model
 from keeptune.models.modeling import hidden_states
-from keeptune.replay.pool import ReplayPool, read_manifest
+from keeptune.replay.manifest import read_manifest
+from keeptune.replay.pool import ReplayPool
 from keeptune.storage import sha256_file
 from tests.helpers.models import make_model, make_tokenizer
 from tests.helpers.ranks import KEEPTUNE, end, launch, long, succeed

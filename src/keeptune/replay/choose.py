@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from keeptune.errors import ConfigError
-from keeptune.replay.pool import Predictions, ReplayPool
+from keeptune.replay.manifest import Predictions
+from keeptune.replay.pool import ReplayPool
 from keeptune.replay.teachers import TEACHERS, TeacherOptions, check_holds, teacher_named
 
 _SHARE = 2  # `auto` uses at most 1/2 of the free disk or memory

@@ -18,7 +18,8 @@ from fontTools import unicodedata
 from keeptune.errors import ConfigError
 from keeptune.log import logger
 from keeptune.models.vocabulary import document_start
-from keeptune.replay.pool import SAMPLING, ReplayPool
+from keeptune.replay.manifest import SAMPLING
+from keeptune.replay.pool import ReplayPool
 from keeptune.stats import evenly_spaced, wilson
 
 LONGEST = 4

@@ -30,18 +30,18 @@ from keeptune.models.quantized import check_storable, settle
 from keeptune.replay.batch import open_rows
 from keeptune.replay.diversity import check_diversity
 from keeptune.replay.engines import Engine, EngineMaker, engine_named
-from keeptune.replay.openings import Prompts, find_openings, recorded_openings
-from keeptune.replay.pool import (
+from keeptune.replay.manifest import (
     DEFAULT_ENGINE,
     Opening,
     PoolSettings,
     Predictions,
-    ReplayPool,
     describe_sampling,
     read_manifest,
 )
+from keeptune.replay.openings import Prompts, find_openings, recorded_openings
+from keeptune.replay.pool import ReplayPool
 from keeptune.replay.ranks import together
-from keeptune.replay.write import sample_rows, say_start, start_pool, write_shards
+from keeptune.replay.write import log_start, sample_rows, start_pool, write_shards
 from keeptune.system import versions
 
 # Rows of real text that are read and written together; a kill loses at most these.
@@ -122,7 +122,7 @@ def sample_pool(
         )
         pool = start_pool(Path(folder), settings, math.ceil(tokens / length), ranks)
         if pool.rows_written < pool.rows:
-            say_start(pool, opened.description, ranks)
+            log_start(pool, opened.description, ranks)
             with pool.withdrawn_on_failure() if ranks.is_main else nullcontext():
                 sample_rows(pool, model, dtype, engine, temperature, ranks)
             if ranks.is_main:
@@ -195,7 +195,7 @@ def text_pool(
         )
         pool, causal = start_pool(Path(folder), settings, rows, ranks), causal_model(model)
         if pool.rows_written < pool.rows:
-            say_start(pool, opened.description, ranks)
+            log_start(pool, opened.description, ranks)
         with (
             pool.withdrawn_on_failure() if ranks.is_main else nullcontext(),
             evaluating(causal),

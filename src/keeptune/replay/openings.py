@@ -44,7 +44,7 @@ from keeptune.errors import ConfigError
 from keeptune.log import logger
 from keeptune.models.limits import learned_positions
 from keeptune.models.vocabulary import document_start
-from keeptune.replay.pool import Opening, PoolSettings, Probed, read_manifest
+from keeptune.replay.manifest import Opening, PoolSettings, Probed, read_manifest
 from keeptune.replay.probe import Probe, Prober
 
 Prompts = Literal["document", "chat", "mixed"]

@@ -30,7 +30,8 @@ from keeptune.models.quantized import cast, check_storable, is_quantized, stored
 from keeptune.models.sharded import without_grad
 from keeptune.objective import Head, HiddenTarget, Target, TopKTarget, top_k
 from keeptune.replay.batch import ReplayBatch
-from keeptune.replay.pool import Predictions, ReplayPool
+from keeptune.replay.manifest import Predictions
+from keeptune.replay.pool import ReplayPool
 
 _TEACHER_ROWS = 16
 

@@ -18,7 +18,8 @@ from keeptune.models.adapters import causal_model, evaluating
 from keeptune.models.sharded import is_sharded, reshard
 from keeptune.replay.batch import ReplayBatch, opened_batch
 from keeptune.replay.engines import Engine, EngineMaker
-from keeptune.replay.pool import Piece, PoolSettings, ReplayPool
+from keeptune.replay.manifest import PoolSettings
+from keeptune.replay.pool import Piece, ReplayPool
 from keeptune.replay.ranks import Ranks
 from keeptune.replay.sampled import check_rows, follows_base
 from keeptune.replay.teachers import teacher_outputs
@@ -29,11 +30,11 @@ RowsOf = Callable[[Piece], ReplayBatch]
 def start_pool(folder: Path, settings: PoolSettings, rows: int, ranks: Ranks) -> ReplayPool:
     """The pool to write to, as rank 0 finds or starts it."""
     pool = ReplayPool.start(folder, settings, rows) if ranks.is_main else None
-    told = ranks.gather(None if pool is None else pool.told())[0]
-    return ReplayPool.heard(folder, told) if pool is None else pool
+    state = ranks.gather(None if pool is None else pool.state())[0]
+    return ReplayPool.from_state(folder, state) if pool is None else pool
 
 
-def say_start(pool: ReplayPool, opened: str, ranks: Ranks) -> None:
+def log_start(pool: ReplayPool, opened: str, ranks: Ranks) -> None:
     """How rows open, and whether there are shards for all processes."""
     if not ranks.is_main:
         return

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from trl import SFTConfig
 
-from keeptune.replay.pool import read_manifest
+from keeptune.replay.manifest import read_manifest
 from keeptune.runs.settings import DEFAULT_LR, TuneSettings
 
 MOST_ROUNDS = 10

@@ -8,7 +8,8 @@ from typing import get_args
 from keeptune.data.rows import ROW_LENGTH
 from keeptune.errors import ConfigError
 from keeptune.objective.divergence import DIVERGENCES
-from keeptune.replay.pool import Opening, ReplayPool
+from keeptune.replay.manifest import Opening
+from keeptune.replay.pool import ReplayPool
 from keeptune.replay.teachers import TEACHERS, Teacher
 from keeptune.train.bounds import HIGHEST, LOWEST, first_lambda, parse_bounds
 

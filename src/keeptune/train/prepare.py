@@ -24,8 +24,9 @@ from keeptune.objective import Head
 from keeptune.replay.batch import ReplayBatch, open_rows
 from keeptune.replay.choose import TeacherChoice, choose_teacher
 from keeptune.replay.generate import sample_pool
+from keeptune.replay.manifest import Predictions
 from keeptune.replay.openings import find_openings
-from keeptune.replay.pool import Predictions, ReplayPool, read_manifest
+from keeptune.replay.pool import ReplayPool
 from keeptune.replay.teachers import LiveCopy, Teacher, TeacherOptions, make_teacher, teacher_outputs
 from keeptune.storage import free_disk
 from keeptune.system import free_bytes, versions
@@ -143,7 +144,7 @@ def choose(model: nn.Module, host: Host, keep: KeepConfig, base: Base, pool: Rep
     if not isinstance(keep.teacher, str):
         return None
     if pool is None and needs_pool(keep):
-        pool = read_manifest(pool_folder(host, keep, base))
+        pool = ReplayPool.find(pool_folder(host, keep, base))
     options = TeacherOptions(
         model=model,
         dtype=host.dtype,

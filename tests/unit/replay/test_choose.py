@@ -14,7 +14,8 @@ from keeptune.errors import ConfigError
 from keeptune.objective import Target, TopKTarget
 from keeptune.replay.batch import ReplayBatch
 from keeptune.replay.choose import TeacherChoice, choose_teacher
-from keeptune.replay.pool import PoolSettings, Predictions, ReplayPool
+from keeptune.replay.manifest import PoolSettings, Predictions
+from keeptune.replay.pool import ReplayPool
 from keeptune.replay.teachers import TEACHERS, NamedTeacher, TeacherOptions, make_teacher
 from tests.helpers.models import make_model
 

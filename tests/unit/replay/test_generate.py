@@ -16,7 +16,8 @@ from keeptune.errors import ConfigError, OutputExists, PoolError, PoolMismatch
 from keeptune.models.modeling import fingerprint, hidden_states
 from keeptune.replay import generate
 from keeptune.replay.generate import sample_pool, text_pool
-from keeptune.replay.pool import ReplayPool, read_manifest
+from keeptune.replay.manifest import read_manifest
+from keeptune.replay.pool import ReplayPool
 from keeptune.storage import sha256_file
 from tests.helpers.models import make_model, make_tokenizer
 

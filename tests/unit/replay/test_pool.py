@@ -14,23 +14,9 @@ from keeptune.log import Task
 from keeptune.models.modeling import fingerprint, hidden_states
 from keeptune.replay.engines import torch as engine
 from keeptune.replay.generate import sample_pool
-from keeptune.replay.pool import PoolSettings, ReplayPool, Shard, read_manifest
+from keeptune.replay.pool import ReplayPool
 from keeptune.storage import sha256_file
 from tests.helpers.models import make_model, make_tokenizer
-
-SETTINGS = PoolSettings(
-    base="a1",
-    start_token=0,
-    start_text="<s>",
-    length=8,
-    rows_per_shard=4,
-    seed=1,
-    sampling_dtype="float32",
-    hidden_dtype="float32",
-    versions={"torch": "2.9"},
-    openings=[[0]],
-    probe={"start": {"entropy": 1.0, "top": "a", "share": 0.5, "noise": None, "known": 2.0}},
-)
 
 
 def make_pool(folder: Path, rows: int = 10, seed: int = 0, model: Any = None, **settings: Any) -> ReplayPool:
@@ -201,40 +187,6 @@ def test_a_shard_cannot_point_outside_the_folder(tmp_path: Path) -> None:
     (folder / "manifest.json").write_text(json.dumps(manifest))
     with pytest.raises(PoolError, match="outside the folder"):
         ReplayPool.open(folder)
-
-
-@pytest.mark.parametrize(
-    ("part", "change", "field"),
-    [
-        ("settings", {"length": "x"}, "length"),
-        ("settings", {"openings": [["a"]]}, "openings.0.0"),
-        ("settings", {"predictions": "all"}, "predictions"),
-        ("settings", {"probe": {"start": {"top": 1}}}, "probe.start"),
-        ("settings", {"of_a_later_version": 1}, "of_a_later_version"),
-        ("settings", {"versions": []}, "versions"),
-        ("rows", "9", "rows"),
-        ("shards", [{"file": "shard-00000.safetensors"}], "shards.0.rows"),
-        ("shards", [[]], "shards.0"),
-    ],
-)
-def test_a_damaged_manifest_names_the_field(tmp_path: Path, part: str, change: Any, field: str) -> None:
-    made = ReplayPool(folder=tmp_path, settings=SETTINGS, rows=0, shards=[])
-    made.write_manifest()
-    manifest = json.loads((tmp_path / "manifest.json").read_text())
-    manifest[part] = {**manifest[part], **change} if isinstance(change, dict) else change
-    (tmp_path / "manifest.json").write_text(json.dumps(manifest))
-    with pytest.raises(PoolError, match=rf"manifest\.json cannot be read \(.*{field}"):
-        read_manifest(tmp_path)
-
-
-def test_a_manifest_and_what_a_process_tells_come_back(tmp_path: Path) -> None:
-    shard: Shard = {"file": "shard-00001.safetensors", "rows": 4, "sha256": "b"}
-    pool = ReplayPool(folder=tmp_path, settings=SETTINGS, rows=8, shards=[], ready={1: shard})
-    assert ReplayPool.heard(tmp_path, json.loads(json.dumps(pool.told()))) == pool
-    pool.write_manifest()
-    read = read_manifest(tmp_path)
-    assert read is not None
-    assert (read.settings, read.rows, read.shards) == (SETTINGS, 8, [])
 
 
 def test_another_base_is_refused(tmp_path: Path) -> None:
