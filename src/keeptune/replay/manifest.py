@@ -36,7 +36,7 @@ DEFAULT_ENGINE = "torch"
 
 
 class Probed(TypedDict):
-    """The numbers of one candidate opening, as `keeptune.replay.probe.Probe` has them."""
+    """The numbers of one candidate opening, as `keeptune.replay.openings.probe.Probe` has them."""
 
     entropy: float
     top: str
@@ -89,7 +89,8 @@ class PoolSettings:
     openings: list[list[int]] = field(default_factory=list)
     """Ids that open rows, each in turn: they are context, neither trained on nor read."""
     probe: dict[str, Probed] = field(default_factory=dict)
-    """What the base predicts after each candidate opening; see `keeptune.replay.probe`. Empty if none was probed."""
+    """What the base predicts after each candidate opening, as `keeptune.replay.openings.probe` reads it; empty for a
+    pool without candidates."""
     sampling: str = SAMPLING
     """How tokens were sampled, or the source of real text."""
     text_sha256: str = ""

@@ -25,9 +25,10 @@ from keeptune.models.modeling import hidden_states
 from keeptune.replay.batch import open_rows, open_windows, opened_batch
 from keeptune.replay.engines.torch import TorchEngine
 from keeptune.replay.generate import sample_pool, text_pool
-from keeptune.replay.openings import Prompts, best_of, chat_opening
+from keeptune.replay.openings import Prompts, chat_opening
+from keeptune.replay.openings.candidates import best_of
+from keeptune.replay.openings.probe import Probe, Prober
 from keeptune.replay.pool import ReplayPool
-from keeptune.replay.probe import Probe, Prober
 from keeptune.replay.sampled import sampling_z
 from keeptune.replay.teachers import AdapterOff, CachedHidden, CachedTopK, LiveCopy, frozen_head
 from keeptune.storage import sha256_file
