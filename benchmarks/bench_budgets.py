@@ -121,7 +121,8 @@ class Bench:
         """Train as `keeptune tune` does, and read what the run wrote."""
         from transformers import PrinterCallback, set_seed
 
-        from keeptune.runs.run import build_trainer, task_rows
+        from keeptune.runs.run import build_trainer
+        from keeptune.runs.task_rows import task_rows
 
         started, settings = time.monotonic(), self._settings(case)
         shutil.rmtree(settings.out, ignore_errors=True)

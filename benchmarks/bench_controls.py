@@ -53,7 +53,7 @@ from keeptune.audit.meter import Drift  # noqa: E402
 from keeptune.audit.safety.section import Refusals  # noqa: E402
 from keeptune.audit.section import Loaded, paired  # noqa: E402
 from keeptune.audit.settings import SECTIONS, AuditSettings  # noqa: E402
-from keeptune.audit.tasks import Tasks  # noqa: E402
+from keeptune.audit.tasks.section import Tasks  # noqa: E402
 from keeptune.audit.texts import SELF, self_rows  # noqa: E402
 from keeptune.audit.where.reading import read_text  # noqa: E402
 from keeptune.models.modeling import fingerprint  # noqa: E402

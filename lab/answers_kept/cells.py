@@ -28,11 +28,11 @@ from common.runner import once
 from keeptune import sample_pool
 from keeptune.audit.abilities.conversation import harmful
 from keeptune.audit.answers import answer, rendered, shared_prefix, tokenised
-from keeptune.audit.items import Item
 from keeptune.audit.meter import MEASURES, batched
 from keeptune.audit.safety import load_prompts
 from keeptune.audit.safety.detectors import opening_log_odds, refuses
-from keeptune.audit.tasks import load_tasks
+from keeptune.audit.tasks.items import Item
+from keeptune.audit.tasks.scoring import load_tasks
 from keeptune.log import logger, track
 from keeptune.models.loading import load_model, load_tokenizer
 from keeptune.models.modeling import autocast, head_of, select_attention, training_dtype

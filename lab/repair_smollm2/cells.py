@@ -24,8 +24,9 @@ from keeptune.audit.texts import text_rows
 from keeptune.data.documents import load_documents, split_documents
 from keeptune.data.tokens import EncodedRow
 from keeptune.models.loading import load_model, load_tokenizer
-from keeptune.runs.run import task_rows, tune_or_resume
+from keeptune.runs.run import tune_or_resume
 from keeptune.runs.settings import TuneSettings
+from keeptune.runs.task_rows import task_rows
 from repair.cells import cell_rows, repair_settings, repaired
 
 __all__ = ["cell_rows", "run_cell"]

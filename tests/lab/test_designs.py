@@ -16,8 +16,8 @@ from common.chat import minutes
 from common.small.curves import CHOOSING_SEED, ratios, read_where_chosen, steps_of
 from equal_minutes.plot import foretold
 from frontier_distance.plot import distance, frontier
-from keeptune.audit.items import Item
-from keeptune.audit.tasks import choose, score_choices
+from keeptune.audit.tasks.items import Item
+from keeptune.audit.tasks.scoring import choose, score_choices
 from lora_embeddings.plot import at_the_edge, chosen_rate
 from ntp_or_kl.plot import at_the_same_cost
 from pool_sizes.plot import needed

@@ -29,14 +29,15 @@ from keeptune.audit.answers import answer, rendered, tokenised
 from keeptune.audit.meter import measure
 from keeptune.audit.safety import load_prompts
 from keeptune.audit.safety.detectors import opening_log_odds
-from keeptune.audit.tasks import HEADLINE, load_tasks, measure_task
+from keeptune.audit.tasks.scoring import HEADLINE, load_tasks, measure_task
 from keeptune.audit.texts import self_rows, text_rows
 from keeptune.errors import ConfigError
 from keeptune.log import logger
 from keeptune.models.disk.wheels import cache_folder
 from keeptune.models.loading import load_model, load_tokenizer
 from keeptune.models.modeling import select_attention
-from keeptune.runs.run import task_rows, tune
+from keeptune.runs.run import tune
+from keeptune.runs.task_rows import task_rows
 from keeptune.storage import read_lines
 from keeptune.workspace import Steps
 

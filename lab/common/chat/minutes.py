@@ -30,7 +30,8 @@ from keeptune.audit.safety.detectors import repeats
 from keeptune.audit.texts import self_rows, text_rows
 from keeptune.models.loading import load_model, load_tokenizer
 from keeptune.models.modeling import select_attention
-from keeptune.runs.run import task_rows, tune
+from keeptune.runs.run import tune
+from keeptune.runs.task_rows import task_rows
 from keeptune.storage import write_json
 
 _FRESH_SEED = 1_000

@@ -10,10 +10,10 @@ from dataclasses import dataclass, field
 
 from keeptune.audit.abilities.section import Abilities, SuiteSettings
 from keeptune.audit.drift import Texts
-from keeptune.audit.harness import Harness, HarnessSettings
 from keeptune.audit.safety.section import Refusals, RefusalSettings
 from keeptune.audit.section import AnySection, ModelSettings
-from keeptune.audit.tasks import Tasks
+from keeptune.audit.tasks.harness import Harness, HarnessSettings
+from keeptune.audit.tasks.section import Tasks
 from keeptune.audit.texts import TextSettings
 from keeptune.audit.where.section import WhereDrift
 from keeptune.errors import ConfigError

@@ -17,8 +17,8 @@ def compare(
     out: Annotated[Path, Parameter(help="Folder of compare.json and compare.html.")] = Path("compare"),
 ) -> None:
     """Compare audited models; see `keeptune.cli.help`."""
-    from keeptune.audit.compare import compare as run
-    from keeptune.audit.compare_page import pairs_table, points_table
+    from keeptune.audit.compare.page import pairs_table, points_table
+    from keeptune.audit.compare.reports import compare as run
     from keeptune.log import say
     from keeptune.report.terminal import print_tables
 

@@ -27,8 +27,9 @@ from keeptune.plan.design import Cell, Design, Pace, design, longest
 from keeptune.plan.ladder import Outcome, Stop, next_cell
 from keeptune.plan.settings import METER_ROWS, PlanSettings
 from keeptune.replay.generate import sample_pool
-from keeptune.runs.run import MODEL, task_rows, tune_or_resume
+from keeptune.runs.run import MODEL, tune_or_resume
 from keeptune.runs.settings import TuneSettings
+from keeptune.runs.task_rows import task_rows
 from keeptune.stats import Interval
 from keeptune.storage import damaged_json
 from keeptune.train.budget.certificate import Verdict, read_certificate

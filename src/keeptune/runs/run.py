@@ -9,9 +9,8 @@ from __future__ import annotations
 import shutil
 from contextlib import nullcontext
 from datetime import date
-from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from accelerate import PartialState
@@ -20,17 +19,8 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase, PrinterCallba
 from transformers.trainer import TRAINER_STATE_NAME
 from trl import SFTConfig
 
-from keeptune.data.documents import read_documents, split_documents
-from keeptune.data.encode import encode
 from keeptune.data.templates import on_day, select_template
-from keeptune.errors import (
-    BoundBroken,
-    ConfigError,
-    Diverged,
-    Interrupted,
-    KeeptuneError,
-    UnsupportedModel,
-)
+from keeptune.errors import BoundBroken, ConfigError, Diverged, Interrupted, KeeptuneError, UnsupportedModel
 from keeptune.log import logger
 from keeptune.models.adapters import record_base
 from keeptune.models.disk.dtypes import recast
@@ -40,7 +30,6 @@ from keeptune.models.limits import check_sizes
 from keeptune.models.loading import load_tokenizer
 from keeptune.models.modeling import fingerprint, has_bf16, select_attention, training_dtype
 from keeptune.models.quantized import describe
-from keeptune.models.vocabulary import document_start
 from keeptune.runs.advice import advise
 from keeptune.runs.base import dtype_to_save, load_base
 from keeptune.runs.card import card
@@ -48,8 +37,8 @@ from keeptune.runs.folder import check_folder, claim_folder, released_if_it_fail
 from keeptune.runs.hub import check_hub, push
 from keeptune.runs.settings import TuneSettings
 from keeptune.runs.sft import refused_by_trl
+from keeptune.runs.task_rows import task_rows
 from keeptune.runs.trainer import TuneTrainer, lora_config
-from keeptune.stats import evenly_spaced
 from keeptune.storage import atomic_folder, damaged_json, storage_errors
 from keeptune.system import default_device
 from keeptune.train.base import BASE
@@ -214,34 +203,6 @@ def check_state(checkpoint: Path) -> None:
     state = checkpoint / TRAINER_STATE_NAME
     with damaged_json(state, f"delete {checkpoint} and run the same command again: it goes on from one before"):
         TrainerState.load_from_json(str(state))
-
-
-class TaskRows(NamedTuple):
-    """Encoded rows to train on, held-out rows of other documents, and how many bad rows were left out."""
-
-    train: Dataset
-    held_out: Dataset
-    bad: int
-
-    def longest(self, settings: TuneSettings) -> int:
-        """Tokens of the longest row that the model reads."""
-        if settings.sft.get("packing") and settings.sft.get("packing_strategy") == "wrapped":
-            longest = settings.sft.get("max_length")
-            # Other strategies count positions by document.
-            return (longest if isinstance(longest, int) else 0) or settings.max_length
-        return max(len(ids) for rows in (self.train, self.held_out) for ids in rows["input_ids"])
-
-
-def task_rows(settings: TuneSettings, tokenizer: PreTrainedTokenizerBase) -> TaskRows:
-    """The rows of a run's data."""
-    loaded, bad = read_documents(settings.data, skip_bad_rows=settings.skip_bad_rows)
-    start, _ = document_start(tokenizer, override=settings.document_start)
-    documents, held_out = split_documents(loaded, settings.held_out, settings.seed)
-    encoded = partial(encode, tokenizer=tokenizer, max_length=settings.max_length, document_start=start)
-    rows = encoded(documents, append_eos=settings.append_eos, part="training")
-    held_out_rows = encoded(held_out, append_eos=settings.append_eos, part="held-out")
-    chosen = held_out_rows.select(evenly_spaced(len(held_out_rows), settings.held_out_rows))
-    return TaskRows(train=rows, held_out=chosen, bad=len(bad))
 
 
 def build_trainer(

@@ -8,7 +8,7 @@ from keeptune.audit.drift import Texts
 from keeptune.audit.gate import Bound, broken, check, parse_bounds
 from keeptune.audit.safety.section import Refusals
 from keeptune.audit.section import AnySection
-from keeptune.audit.tasks import Tasks
+from keeptune.audit.tasks.section import Tasks
 from keeptune.errors import ConfigError
 from keeptune.report.document import OutcomeStatus, SectionRecord, Status
 from keeptune.report.finding import Finding, found

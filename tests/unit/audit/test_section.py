@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from keeptune.audit import run as audit_run
-from keeptune.audit.compare import compare
+from keeptune.audit.compare.reports import compare
 from keeptune.audit.drift import Texts
 from keeptune.audit.gate import parse_bounds
 from keeptune.audit.headline import sentence

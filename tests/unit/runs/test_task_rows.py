@@ -12,8 +12,8 @@ from transformers import PreTrainedTokenizerFast
 from keeptune.data.documents import load_documents, split_documents
 from keeptune.errors import SourceError
 from keeptune.runs.card import card
-from keeptune.runs.run import task_rows
 from keeptune.runs.settings import TuneSettings
+from keeptune.runs.task_rows import task_rows
 from tests.helpers.cli import run
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from random import Random
 
-from keeptune.audit.items import Item as Question
+from keeptune.audit.tasks.items import Item as Question
 
 ARITHMETIC, FACTS = "arithmetic", "general knowledge"
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
-from keeptune.audit.items import Item as Question
+from keeptune.audit.tasks.items import Item as Question
 
 Check = Callable[[str], bool]
 

@@ -15,7 +15,7 @@ from keeptune.audit.abilities.ask import Reason, checked, put, write
 from keeptune.audit.abilities.choices import kind_of
 from keeptune.audit.abilities.compare import Standing, accident, standing
 from keeptune.audit.abilities.item import Ability, Chance, Name
-from keeptune.audit.tasks import choose, score_choices
+from keeptune.audit.tasks.scoring import choose, score_choices
 from keeptune.log import logger
 from keeptune.workspace import Steps
 

@@ -19,19 +19,11 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from keeptune.audit.continual.matrix import SECTION, Column, score_findings, summary_findings
 from keeptune.audit.continual.view import ColumnAbout, ContinualDetails, Kind, continual_view
 from keeptune.audit.drift import text_subject
-from keeptune.audit.items import Item
 from keeptune.audit.meter import Drift, measure
 from keeptune.audit.section import Cost, Loaded, Measured, ModelSettings, Section
-from keeptune.audit.tasks import (
-    ITEMS_LEFT_OUT,
-    UNSCORED_FIX,
-    Task,
-    TaskSettings,
-    choose,
-    load_tasks,
-    score_choices,
-    task_subject,
-)
+from keeptune.audit.tasks.items import Item
+from keeptune.audit.tasks.scoring import ITEMS_LEFT_OUT, UNSCORED_FIX, Task, choose, load_tasks, score_choices
+from keeptune.audit.tasks.section import TaskSettings, task_subject
 from keeptune.audit.texts import FRESH, TextSettings, longest, text_sources
 from keeptune.audit.verdict import floors_of, how, require_finite
 from keeptune.data.tokens import EncodedRow

@@ -17,10 +17,10 @@ from keeptune.audit import run as audit_run
 from keeptune.audit.continual import section as continual
 from keeptune.audit.continual.section import Continual, right_answers, stages_of, task_column
 from keeptune.audit.continual.view import ContinualDetails
-from keeptune.audit.items import parse_item
 from keeptune.audit.meter import Drift
 from keeptune.audit.page import views_of
 from keeptune.audit.settings import AuditSettings
+from keeptune.audit.tasks.items import parse_item
 from keeptune.errors import ConfigError, Diverged, SourceError, SourceNotFound
 from keeptune.report.codec import from_json
 from keeptune.report.document import Report, read_report

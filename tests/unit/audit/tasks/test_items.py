@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from datasets import Dataset
 
-from keeptune.audit.items import Item, parse_item, read_items
+from keeptune.audit.tasks.items import Item, parse_item, read_items
 from keeptune.errors import SourceError, SourceNotFound
 
 TEXTS, LABELS = ["red", " green ", "blue"], ["A", "B", "C"]

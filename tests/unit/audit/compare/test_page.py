@@ -10,8 +10,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from keeptune.audit.compare_page import compare_page, front_steps, number_places
-from keeptune.audit.comparison import RULES, Axis, ComparedModel, Comparison, Place, pairs_of
+from keeptune.audit.compare.comparison import RULES, Axis, ComparedModel, Comparison, Place, pairs_of
+from keeptune.audit.compare.page import compare_page, front_steps, number_places
 from keeptune.report.document import Model
 from tests.helpers.browser import Browser
 from tests.helpers.pages import HOSTILE, LINK, Page, words

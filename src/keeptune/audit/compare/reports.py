@@ -11,8 +11,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from keeptune.audit.compare_page import compare_page
-from keeptune.audit.comparison import RULES, Axis, ComparedModel, Comparison, Place, pairs_of, pareto_front
+from keeptune.audit.compare.comparison import RULES, Axis, ComparedModel, Comparison, Place, pairs_of, pareto_front
+from keeptune.audit.compare.page import compare_page
 from keeptune.errors import ConfigError, SourceError, SourceNotFound
 from keeptune.report.codec import to_json
 from keeptune.report.document import Report, read_report

@@ -18,7 +18,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from keeptune.audit.paired import difference
 from keeptune.audit.section import Cost, Loaded, Measured, Section
-from keeptune.audit.tasks import TaskSettings
+from keeptune.audit.tasks.section import TaskSettings
 from keeptune.errors import ConfigError, SourceError, SourceNotFound
 from keeptune.log import logger
 from keeptune.report.codec import once

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from keeptune.audit.compare import compare
-from keeptune.audit.compare_page import pairs_table, points_table
-from keeptune.audit.comparison import Comparison, PairVerdict, pareto_front
+from keeptune.audit.compare.comparison import Comparison, PairVerdict, pareto_front
+from keeptune.audit.compare.page import pairs_table, points_table
+from keeptune.audit.compare.reports import compare
 from keeptune.errors import ConfigError, SourceError, SourceNotFound
 from keeptune.report.codec import from_json
 from keeptune.report.document import Model, SectionRecord, Status

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 from transformers import LlamaForCausalLM
 
-from keeptune.audit import harness
-from keeptune.audit.harness import Answers, Harness, check_harness, harness_findings
 from keeptune.audit.section import Loaded
 from keeptune.audit.settings import AuditSettings
+from keeptune.audit.tasks import harness
+from keeptune.audit.tasks.harness import Answers, Harness, check_harness, harness_findings
 from keeptune.errors import ConfigError, SourceError, SourceNotFound
 from keeptune.report.finding import Finding, Level
 from keeptune.workspace import Steps

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 
-from keeptune.audit.comparison import Axis, ComparedModel, Comparison, PairVerdict, Place
+from keeptune.audit.compare.comparison import Axis, ComparedModel, Comparison, PairVerdict, Place
 from keeptune.plot_style import BLUE, ORANGE
 from keeptune.report.chart import GREY, Chart, Panel, chart
 from keeptune.report.shell import render
