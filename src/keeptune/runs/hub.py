@@ -13,12 +13,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from huggingface_hub import EvalResult, HfApi, ModelCardData, hf_hub_download, metadata_load
-from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+from huggingface_hub.errors import HFValidationError
 from huggingface_hub.utils._validators import validate_repo_id
 
 from keeptune.errors import ConfigError, SourceError
 from keeptune.log import logger
-from keeptune.train.readings import Reading
+from keeptune.models.guarded import first_line
 
 if TYPE_CHECKING:
     from keeptune.runs.settings import TuneSettings
@@ -104,9 +104,9 @@ def push(folder: Path, name: str) -> None:
         api = HfApi()
         api.create_repo(name, exist_ok=True)
         api.upload_folder(repo_id=name, folder_path=folder, commit_message="Tuned with keeptune")
-    except (HfHubHTTPError, OSError, ValueError) as error:
+    except Exception as error:  # the Hub's client raises what its HTTP library raises, which changes by version
         raise SourceError(
-            f"{folder} could not be uploaded to {name}: {str(error).splitlines()[0]}",
+            f"{folder} could not be uploaded to {name}: {first_line(error)}",
             f"log in with hf auth login, then upload it: hf upload {name} {folder}",
         ) from error
     logger.info(f"uploaded to {name}")

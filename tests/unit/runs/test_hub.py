@@ -111,6 +111,26 @@ except SourceError as error:
 """
 
 
+UNREACHABLE = """
+from pathlib import Path
+from keeptune.errors import SourceError
+from keeptune.runs.hub import push
+try:
+    push(Path("model"), "me/tuned")
+except SourceError as error:
+    print(error.what)
+"""
+
+
+def test_a_hub_that_cannot_be_reached_is_said(hub: Hub, tmp_path: Path) -> None:
+    environment = {**online(hub, tmp_path), "HF_TOKEN": "hf_test", "HF_ENDPOINT": "http://127.0.0.1:1"}
+    done = subprocess.run(
+        [sys.executable, "-c", UNREACHABLE], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("model could not be uploaded to me/tuned: ")
+
+
 def test_the_model_is_uploaded_with_its_card(hub: Hub, tmp_path: Path) -> None:
     (tmp_path / "model").mkdir()
     (tmp_path / "model" / "README.md").write_text(card(settings(), ROW, ROW))
