@@ -11,11 +11,10 @@ from enum import Enum
 from itertools import takewhile
 
 import torch
-from jinja2 import TemplateError
 from torch import Tensor
 from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
-from keeptune.data.templates import dated, own_template
+from keeptune.data.templates import RENDERING_ERRORS, dated, own_template
 from keeptune.errors import ConfigError
 from keeptune.log import logger, track
 from keeptune.models.guarded import first_line
@@ -47,9 +46,9 @@ def rendered(tokenizer: PreTrainedTokenizerBase, prompt: str) -> str:
         text = str(
             tokenizer.apply_chat_template(turn, chat_template=template, tokenize=False, add_generation_prompt=True)
         )
-    except TemplateError as error:
+    except RENDERING_ERRORS as error:
         raise ConfigError(
-            f"the chat template cannot render a prompt: {error}",
+            f"the chat template cannot render a prompt: {first_line(error)}",
             "correct the chat template in the model's folder, or remove it to be asked plainly",
         ) from error
     # Templates of some models that see images leave out content that is plain text.

@@ -24,7 +24,7 @@ _READS_REASONING = re.compile(r"""reasoning_content|(?:\.|\[['"])(?:thinking|rea
 _CALLS_DATE = re.compile(r"""\bstrftime_now\(\s*(?:format\s*=\s*)?(?P<quote>['"])(?P<form>[^'"]*)(?P=quote)\s*\)""")
 _PART = re.compile(r"""['"]type['"]: ?['"]text['"]""")
 _DEFAULT, _TOOL_USE = "default", "tool_use"
-RENDERING_ERRORS = (TemplateError, TypeError, ValueError, LookupError, AttributeError)
+RENDERING_ERRORS = (TemplateError, TypeError, ValueError, LookupError, AttributeError, ArithmeticError, RecursionError)
 """What a template raises on a chat that it does not fit."""
 
 _THOUGHT, _SHIELD = "</think>", "</thin\ue0b6>"  # of one length, so that marks stay in place

@@ -14,6 +14,7 @@ from keeptune.audit.answers import answer, rendered
 from keeptune.data.templates import on_day
 from keeptune.errors import ConfigError
 from keeptune.log import logger
+from keeptune.replay.openings import chat_opening
 from tests.helpers.families import family_model
 from tests.helpers.models import CHAT_TEMPLATE, make_model, make_tokenizer
 
@@ -138,6 +139,27 @@ def test_a_template_that_loses_the_prompt_is_refused(content: str, kept: bool) -
         return
     with pytest.raises(ConfigError, match="leaves out or changes the text of a prompt"):
         rendered(tokenizer, "What is it?")
+
+
+@pytest.mark.parametrize(
+    "template",
+    [
+        "{{ raise_exception('no user turns') }}",
+        "{{ messages[3]['content'] }}",
+        "{{ messages[0]['content'] + 1 }}",
+        "{{ messages[0]['content'].encode('no such code') }}",
+        "{{ 1 // (messages | length - 1) }}",
+        "{% macro again() %}{{ again() }}{% endmacro %}{{ again() }}",
+        "{{ messages[0]['content'] | no_such_filter }}",
+        "{% for turn in messages %",
+    ],
+)
+def test_a_template_that_fails_is_refused_whatever_it_raises(template: str) -> None:
+    tokenizer = make_tokenizer(template)
+    with pytest.raises(ConfigError, match="the chat template cannot render a prompt"):
+        rendered(tokenizer, "Wer weiß? 😀")
+    with pytest.raises(ConfigError, match="the chat template cannot render a user's turn"):
+        chat_opening(tokenizer)
 
 
 def test_a_template_that_writes_the_date_asks_on_the_day_of_the_audit() -> None:

@@ -13,11 +13,10 @@ from math import inf
 from pathlib import Path
 from typing import Any, Literal, TypedDict, cast, get_args
 
-from jinja2 import TemplateError
 from torch import nn
 from transformers import PreTrainedTokenizerBase
 
-from keeptune.data.templates import current_day, dated, on_day, own_template
+from keeptune.data.templates import RENDERING_ERRORS, current_day, dated, on_day, own_template
 from keeptune.errors import ConfigError
 from keeptune.log import logger
 from keeptune.models.limits import learned_positions
@@ -181,7 +180,7 @@ def _chat_opening(tokenizer: PreTrainedTokenizerBase) -> list[int]:
     turn, template = [{"role": "user", "content": _USER_WORDS}], own_template(tokenizer)
     try:
         text = str(tokenizer.apply_chat_template(turn, chat_template=dated(template), tokenize=False))
-    except TemplateError as error:
+    except RENDERING_ERRORS as error:
         raise ConfigError(f"the chat template cannot render a user's turn: {error}", fix) from error
     before, words, _ = text.partition(_USER_WORDS)
     opening: list[int] = tokenizer(before, add_special_tokens=False)["input_ids"]
