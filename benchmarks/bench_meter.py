@@ -23,7 +23,7 @@ def works(device: str, *, quick: bool) -> tuple[int, dict[str, Callable[[], Any]
     import torch
 
     from keeptune import load_documents, load_model, load_tokenizer, measure
-    from keeptune.audit.meter import _BATCH_TOKENS, batched, pad_rows
+    from keeptune.audit.meter import BATCH_TOKENS, batched, pad_rows
     from keeptune.data.encode import encode
     from keeptune.models.modeling import autocast, training_dtype
 
@@ -38,7 +38,7 @@ def works(device: str, *, quick: bool) -> tuple[int, dict[str, Callable[[], Any]
     @torch.no_grad()
     def bare() -> None:
         for model in (base, tuned):
-            for batch in batched(rows, lambda row: len(row["input_ids"]), _BATCH_TOKENS):
+            for batch in batched(rows, lambda row: len(row["input_ids"]), BATCH_TOKENS):
                 inputs, _ = pad_rows(batch)
                 with autocast(base.device, training_dtype(model)):
                     model(input_ids=inputs[:, :-1].to(device), use_cache=False)

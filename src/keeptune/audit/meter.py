@@ -36,7 +36,7 @@ from keeptune.replay.openings import find_openings
 from keeptune.report.codec import JsonValue
 from keeptune.stats import Array, Interval, bootstrap_ratio
 
-__all__ = ["DESCRIPTIONS", "MEASURES", "Drift", "measure", "token_drift"]
+__all__ = ["MEASURES", "Drift", "measure", "token_drift"]
 
 # Four times as many take 250 MB more on SmolLM2 and save little time.
 BATCH_TOKENS = 1024
@@ -45,16 +45,6 @@ _LOGIT_TOKENS = 512
 
 Row = TypeVar("Row")
 States = Callable[[nn.Module, Tensor, Tensor], Tensor]
-
-DESCRIPTIONS = {
-    "kl": "KL(base‖tuned), nats per token",
-    "l_f": "L_f: cross-entropy of the tuned model against the base's arg-max token, nats per token",
-    "l_f_rise": "L_f(tuned) − L_f(base), nats per token",
-    "soft_ce": "cross-entropy of the tuned model against the base's whole distribution, nats per token",
-    "entropy": "the base's entropy, the floor of the soft cross-entropy, nats per token",
-    "ce_change": "CE(tuned) − CE(base) on the text itself, nats per token",
-    "agreement": "fraction of tokens where both models rank the same token first",
-}
 
 
 @dataclass(frozen=True, kw_only=True)
