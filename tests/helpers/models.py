@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from torch import Tensor, nn
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel, PreTrainedTokenizerFast
 
 CHAT_TEMPLATE = (
     "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n{% endfor %}"
@@ -50,3 +51,22 @@ def make_model(seed: int = 0, tie: bool = True, vocab: int = 259, width: int = 3
         pad_token_id=2,
     )
     return LlamaForCausalLM(config).eval()
+
+
+class PackedLayer(nn.Module):
+    """An output layer of integers and scales without a weight, as of GPTQ."""
+
+    def __init__(self, layer: nn.Linear) -> None:
+        super().__init__()
+        self.in_features, self.out_features = layer.in_features, layer.out_features
+        scale = layer.weight.detach().abs().amax(dim=1, keepdim=True) / 127
+        self.register_buffer("scale", scale)
+        self.register_buffer("qweight", (layer.weight.detach() / scale).round().to(torch.int8))
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        return nn.functional.linear(hidden, (self.scale * self.qweight).to(hidden.dtype))
+
+
+def pack_head(model: PreTrainedModel) -> None:
+    """Quantize the output layer, and nothing else."""
+    model.set_output_embeddings(PackedLayer(model.get_output_embeddings()))

@@ -27,6 +27,7 @@ from keeptune.data.tokens import EncodedRow
 from keeptune.models.loading import load_model, load_tuned
 from keeptune.models.modeling import fingerprint, training_dtype
 from keeptune.models.quantized import packed_buffers, stored_tensors
+from keeptune.models.vocabulary import outputs_of
 from keeptune.objective.drift import CPU_TILING
 from keeptune.replay.engines.torch import TorchEngine
 from keeptune.replay.sampled import LOGITS_AT_ONCE, PROOF_TENSORS
@@ -99,7 +100,7 @@ class Plan:
                     Column("what", left=True, page_only=True): text(one.section.title),
                     Column("items", unit="at most"): count(cost.items),
                     Column("tokens read", unit="by each model"): count(read),
-                    Column("tokens written", unit="by each model"): count(cost.written + cost.sampled),
+                    Column("tokens written", unit="by the base"): count(cost.written + cost.sampled),
                     Column("minutes", unit="about"): number(self.speed.seconds_of(cost) / 60, ".1f"),
                     Column("memory", unit="MB, beside the models"): count(round(self.working.get(name, 0) / MB)),
                     left("left out because"): text(one.reason),
@@ -140,7 +141,8 @@ def plan(settings: AuditSettings, sections: Sequence[AnySection] = SECTIONS) -> 
     fresh = (
         any(cost.sampled for cost in costs.values()) and not (samples_of(settings, fingerprint(base)) / SELF).is_dir()
     )
-    own = weight_bytes(base, tuned) - weight_bytes(base)
+    weights = weight_bytes(base, tuned)
+    own = weights - weight_bytes(base)
     return Plan(
         chosen=chosen,
         costs=costs,
@@ -148,7 +150,7 @@ def plan(settings: AuditSettings, sections: Sequence[AnySection] = SECTIONS) -> 
         load_seconds=loading,
         opening_seconds=_OPENINGS / 2 / speed.read if fresh else 0.0,
         process=process,
-        weights=weight_bytes(base) + own,
+        weights=weights,
         working={name: working_bytes(base, own, cost, settings.max_length) for name, cost in costs.items()},
     )
 
@@ -156,9 +158,8 @@ def plan(settings: AuditSettings, sections: Sequence[AnySection] = SECTIONS) -> 
 def probe(base: PreTrainedModel, tuned: PreTrainedModel) -> Speed:
     """Measure the speeds on a few rows of arbitrary tokens: what they are does not matter for time."""
     begun = time.monotonic()
-    words = len(base.get_output_embeddings().weight)
     generator = torch.Generator().manual_seed(0)
-    ids: list[list[int]] = torch.randint(words, (_ANSWERS, _LENGTH), generator=generator).tolist()
+    ids: list[list[int]] = torch.randint(outputs_of(base), (_ANSWERS, _LENGTH), generator=generator).tolist()
     rows: list[EncodedRow] = [
         {"input_ids": row, "labels": row, "document": str(place)} for place, row in enumerate(ids[:_ROWS])
     ]
@@ -195,7 +196,7 @@ def working_bytes(base: PreTrainedModel, own: int, cost: Cost, length: int) -> i
     `own` are the bytes of the tuned model's own weights: it is not loaded yet while the base samples its text.
     """
     config, kinds = base.config.get_text_config(), [0]
-    width, words = config.hidden_size, len(base.get_output_embeddings().weight)
+    width, words = config.hidden_size, outputs_of(base)
     inner = getattr(config, "intermediate_size", None) or 4 * width
     inner = max(inner) if isinstance(inner, list | tuple) else inner
     if cost.read:

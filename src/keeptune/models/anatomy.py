@@ -21,8 +21,9 @@ from torch.distributed.tensor import DTensor, Partial
 
 from keeptune.errors import ConfigError
 from keeptune.models.adapters import evaluating, output_weight
-from keeptune.models.quantized import check_output_layer
+from keeptune.models.quantized import check_output_layer, has_packed_head
 from keeptune.models.sharded import reshard
+from keeptune.models.vocabulary import outputs_of
 from keeptune.objective import Head
 
 _TOKENS = 8
@@ -62,6 +63,16 @@ def anatomy_of(causal: Any) -> Anatomy:
         found = _KNOWN[causal] = _examine(causal)
         reshard(causal)
     return found
+
+
+def idle_modules(causal: Any) -> tuple[str, ...]:
+    """`Anatomy.idle`, also of a model whose output layer is quantized, which has no anatomy."""
+    if not has_packed_head(causal):
+        return anatomy_of(causal).idle
+    row_T = torch.arange(_TOKENS, device=next(causal.parameters()).device).remainder(outputs_of(causal))
+    with torch.no_grad(), evaluating(causal), _calls(causal) as called:
+        causal(input_ids=row_T[None], use_cache=False)
+    return tuple(_idle(causal, called))
 
 
 def entering_head(causal: Any, input_BT: Tensor, position_BT: Tensor | None, by_decoder: bool) -> Tensor:

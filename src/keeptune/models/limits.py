@@ -11,7 +11,7 @@ from torch import nn
 from keeptune.errors import ConfigError
 from keeptune.log import logger
 from keeptune.models.adapters import causal_model, evaluating
-from keeptune.models.anatomy import anatomy_of
+from keeptune.models.anatomy import idle_modules
 from keeptune.models.guarded import first_line
 from keeptune.models.modeling import hidden_states
 
@@ -107,7 +107,7 @@ def learned_positions(model: nn.Module) -> int | None:
         if buffer.ndim == 2 and buffer.is_floating_point() and _POSITIONS.search(own):
             sizes[name] = buffer.shape[0]
     # A vision tower's tables are of patches, which text does not run through.
-    idle = tuple(f"{name}." for name in anatomy_of(causal).idle) if sizes else ()
+    idle = tuple(f"{name}." for name in idle_modules(causal)) if sizes else ()
     return min((size for name, size in sizes.items() if not f"{name}.".startswith(idle)), default=None)
 
 

@@ -42,7 +42,7 @@ def vocabularies(
     tuned_tokenizer: PreTrainedTokenizerBase,
 ) -> Vocabularies:
     """Compare two models' tokens by id."""
-    sizes = (_outputs(base), _outputs(tuned))
+    sizes = (outputs_of(base), outputs_of(tuned))
     tokenizers = (base_tokenizer, tuned_tokenizer)
     left, right = ({index: token for token, index in tokenizer.get_vocab().items()} for tokenizer in tokenizers)
     pairs = {index: (left.get(index), right.get(index)) for index in left.keys() | right.keys()}
@@ -67,11 +67,12 @@ def share_vocabulary(base: PreTrainedModel, tuned: PreTrainedModel, found: Vocab
             f"the models split text into different tokens ({found})", "compare models that share a tokenizer"
         )
     for model in (base, tuned):
-        if _outputs(model) > found.words:
+        if outputs_of(model) > found.words:
             model.resize_token_embeddings(found.words, mean_resizing=False)
 
 
-def _outputs(model: PreTrainedModel) -> int:
+def outputs_of(model: PreTrainedModel) -> int:
+    """How many tokens a model predicts, also where its output layer is quantized."""
     layer = model.get_output_embeddings()
     shape: list[int] = list(getattr(getattr(layer, "weight", None), "shape", ()))
     # A quantized layer packs its weight, or has none of its own, and says how many outputs it has.

@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 from peft import LoraConfig, get_peft_model
 
-from keeptune.audit.planned import plan, weight_bytes
+from keeptune.audit.gate import parse_bounds
+from keeptune.audit.planned import plan, probe, weight_bytes, working_bytes
 from keeptune.audit.run import audit
 from keeptune.audit.section import Cost
 from keeptune.audit.settings import QUICK, AuditSettings
 from keeptune.errors import ConfigError
 from keeptune.models.loading import load_model, load_tuned
-from keeptune.report.document import Status
-from tests.helpers.models import make_model, make_tokenizer
+from keeptune.models.quantized import has_packed_head
+from keeptune.report.document import Status, read_report
+from tests.helpers.models import make_model, make_tokenizer, pack_head
 
 
 @pytest.fixture(scope="module")
@@ -66,6 +69,18 @@ def test_an_adapter_on_its_base_has_the_weights_of_one_model(models: Path) -> No
     assert 0 < added < one / 2
 
 
+@pytest.mark.parametrize("quantised", ["neither", "base", "both"])
+def test_a_quantized_output_layer_can_be_planned_with(quantised: str) -> None:
+    base, tuned = make_model(tie=False), make_model(seed=1, tie=False)
+    for model in {"neither": (), "base": (base,), "both": (base, tuned)}[quantised]:
+        pack_head(model)
+    assert has_packed_head(base) == (quantised != "neither")
+    speed = probe(base, tuned)
+    assert min(speed.read, speed.written, speed.sampled) > 0
+    everything = Cost(read=1, written=1, sampled=1, read_a_layer=1, trained=1)
+    assert working_bytes(base, 0, everything, 64) > working_bytes(base, 0, Cost(read=1), 64) > 0
+
+
 def rows_written(cache: Path) -> dict[Path, int]:
     """When each file of sampled rows was written."""
     return {file: file.stat().st_mtime_ns for file in cache.rglob("*.safetensors")}
@@ -92,6 +107,21 @@ def test_a_quick_audit_is_small_sampled_once_and_says_so(
     assert rows_written(tmp_path / "cache") == written
     asked = settings(models, tmp_path / "one", quick=True, only=["where"]).chosen()
     assert [section.name for section in asked] == ["where"]
+
+
+def test_a_tracker_that_fails_loses_no_report(
+    models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "trackio.py").write_text("def init(**given): raise OSError('no route to host')")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setitem(sys.modules, "trackio", sys)
+    del sys.modules["trackio"]
+    out = tmp_path / "out"
+    given = settings(models, out, docs=2, max_length=32, only=["drift"], report_to=["trackio"])
+    report = audit(given, parse_bounds(["kl=100"], given.named(given.chosen())))
+    assert read_report(out / "report.json") == report
+    assert all(one.bound for one in report.gate)
+    assert "--report-to trackio: the numbers were not sent: no route to host" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

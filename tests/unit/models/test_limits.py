@@ -18,7 +18,7 @@ from keeptune.models.limits import check_length, check_sizes, check_tokenizer, d
 from keeptune.replay.generate import sample_pool, text_pool
 from keeptune.train.config import KeepConfig
 from keeptune.train.trainers import KeepSFTTrainer
-from tests.helpers.models import make_model, make_tokenizer
+from tests.helpers.models import make_model, make_tokenizer, pack_head
 
 POSITIONS = 24
 _SIZES = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4}
@@ -100,6 +100,13 @@ def test_the_longest_row_of_a_family(name: str, messages: pytest.LogCaptureFixtu
     assert ("its predictions there may be poor" in messages.text) == (declared is not None and declared < 96)
 
 
+@pytest.mark.parametrize("name", FAMILIES)
+def test_a_quantized_output_layer_hides_no_positions(name: str) -> None:
+    model = family(name)
+    pack_head(model)
+    assert learned_positions(model) == FAMILIES[name][1]
+
+
 def test_the_patches_of_a_vision_tower_are_no_positions_of_text() -> None:
     sizes = {**_SIZES, "vocab_size": 259, "max_position_embeddings": 64}
     tower = {"model_type": "clip_vision_model", "image_size": 8, "patch_size": 4, **_SIZES}
@@ -108,6 +115,8 @@ def test_the_patches_of_a_vision_tower_are_no_positions_of_text() -> None:
     assert "position_embedding" in " ".join(name for name, _ in model.named_modules())
     assert learned_positions(model.eval()) is None
     check_length(model, 65)
+    pack_head(model)
+    assert learned_positions(model) is None
 
 
 def test_an_adapter_is_looked_through() -> None:

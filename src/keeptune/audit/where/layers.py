@@ -22,7 +22,7 @@ from keeptune.audit.verdict import part
 from keeptune.data.tokens import EncodedRow
 from keeptune.log import track
 from keeptune.models.adapters import base_state, causal_model
-from keeptune.models.anatomy import anatomy_of
+from keeptune.models.anatomy import idle_modules
 from keeptune.models.modeling import training_dtype
 from keeptune.stats import Array, Interval, bootstrap_ratio
 
@@ -99,7 +99,7 @@ def decoder_layers(model: nn.Module) -> nn.ModuleList | None:
     config = causal.config.get_text_config()
     # A layer of LongCat counts as two in the first.
     counts = [getattr(config, name, None) for name in ("num_hidden_layers", "num_layers")]
-    idle = tuple(f"{name}." for name in anatomy_of(causal).idle)
+    idle = tuple(f"{name}." for name in idle_modules(causal))
     # Parents come before what they contain: a list of experts stands inside a layer. Vision towers have lists too.
     lists = (m for name, m in causal.named_modules() if isinstance(m, nn.ModuleList) and not name.startswith(idle))
     return next((layers for layers in lists if len(layers) in counts), None)

@@ -15,6 +15,7 @@ from transformers import BloomConfig, BloomForCausalLM, GPTNeoXConfig, GPTNeoXFo
 from keeptune.audit import meter
 from keeptune.audit.where import layers as module
 from keeptune.audit.where.layers import LayerProfile, decoder_layers, layer_profile, swapped
+from tests.helpers.models import pack_head
 
 LAYERS = 4
 
@@ -108,6 +109,19 @@ def test_every_number_equals_that_of_a_model_put_together_by_hand(make: Any) -> 
         assert entry.patched.value == pytest.approx(kl_of(base, patched), rel=1e-4)
     rest = kl_of(base, hybrid(base, tuned, set(), rest_from_base=True))
     assert profile.rest_restored.value == pytest.approx(rest, rel=1e-4)
+
+
+@pytest.mark.parametrize("packed", [(0,), (1,), (0, 1)], ids=["base", "tuned", "both"])
+def test_a_quantized_output_layer_hides_no_layers(packed: tuple[int, ...]) -> None:
+    pair = neox(0).double(), neox(1).double()
+    for place in packed:
+        pack_head(pair[place])
+    profile = layer_profile(*pair, make_rows(), "mine")
+    assert profile.unavailable == ""
+    assert profile.kl.value == pytest.approx(kl_of(*pair), rel=1e-4)
+    for index, entry in enumerate(profile.layers):
+        with swapped(decoder_layers(pair[1]), {index: decoder_layers(pair[0])[index]}):
+            assert entry.restored.value == pytest.approx(kl_of(*pair), rel=1e-4)
 
 
 def final_norm(model: nn.Module) -> nn.Module:
