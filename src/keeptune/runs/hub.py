@@ -22,6 +22,7 @@ from keeptune.models.guarded import first_line
 
 if TYPE_CHECKING:
     from keeptune.runs.settings import TuneSettings
+    from keeptune.train.readings import Reading
 
 # The models and data sets that keeptune has names of its own for.
 _KNOWN_MODELS = {"smollm2": ("HuggingFaceTB/SmolLM2-135M-Instruct", "apache-2.0")}

@@ -19,6 +19,7 @@ from keeptune.errors import ConfigError
 from keeptune.models.adapters import causal_model, evaluating
 from keeptune.models.modeling import autocast, autocasts, head_of, hidden_states
 from keeptune.models.quantized import cast, is_quantized
+from keeptune.models.sharded import is_sharded, reshard
 from keeptune.system import free_bytes
 
 # Positions after an opening at which noise is read: at SmolLM2's document separator, the first token of a row, it is
@@ -107,7 +108,7 @@ class Prober:
             most_O = self._log_probs(self._states(torch.tensor(openings), 1))[:, 0].amax(dim=-1)
         return [openings[place] for place in sorted(most_O.argsort(stable=True)[:count].tolist())]
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def steady(self, openings: Sequence[list[int]]) -> list[list[int]]:
         """The openings after which small changes of the model move its prediction about as much as after the others.
 
@@ -174,7 +175,10 @@ def _noisy(model: nn.Module, seed: int) -> Iterator[None]:
 
 def _both_widths(model: Any) -> tuple[torch.dtype, Any | None]:
     """The 16-bit dtype in which the model computes, and the model that computes in float32; None if there is none."""
+    reshard(model)  # what was gathered for a forward pass has the dtype of its products
     weight = next(model.parameters())
+    if is_sharded(model) and model.config.distributed_config.fsdp_mixed_precision:
+        return torch.bfloat16, None
     if weight.dtype == torch.float32:
         return (torch.bfloat16, model) if autocasts(model) else (torch.float32, None)
     size = 4 * sum(p.numel() for p in model.parameters())
