@@ -154,7 +154,6 @@ def test_a_killed_process_ends_the_others_and_loses_the_shard_in_hand(
     assert {name: (pool / name).stat().st_mtime_ns for name in kept} == kept
 
 
-@long
 def test_a_base_in_shards_writes_and_predicts(base: Path, tmp_path: Path) -> None:
     """Of five shards the last ones are computed by all processes together."""
     for world in (2, 4):

@@ -119,7 +119,8 @@ def _sampled_bytes(tensor: Tensor) -> bytes:
     flat = whole(tensor.detach()).reshape(-1)
     values = flat[:: max(1, flat.numel() // _FINGERPRINT_VALUES)].cpu()
     values = values.bfloat16() if values.is_floating_point() else values
-    return values.contiguous().view(torch.uint8).numpy().tobytes()
+    # A clone: `numpy` pins the storage that it reads, and FSDP2 could no longer free what it gathered.
+    return values.clone(memory_format=torch.contiguous_format).view(torch.uint8).numpy().tobytes()
 
 
 def has_bf16(device: torch.device | str) -> bool:

@@ -6,6 +6,7 @@ Shapes: B rows, P positions, V vocabulary.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Protocol
 
 import torch
@@ -14,6 +15,7 @@ from torch import Tensor
 from keeptune.models.guarded import first_line
 from keeptune.models.limits import whole_number
 from keeptune.models.quantized import depends_on_batch
+from keeptune.models.sharded import is_sharded
 
 _ROWS, _POSITIONS, _SEGMENT = 4, 16, 4
 # Positions after a sliding window or an attention chunk, and the longest probe that still costs little beside a pool.
@@ -86,7 +88,8 @@ class Proof:
 
 def full_logits(causal: Any, tokens_BP: Tensor) -> Tensor:
     """The logits of the full forward, fp32 [B, P, V]; of the class's own forward, without what a trainer patched."""
-    logits_BPV: Tensor = type(causal).forward(causal, input_ids=tokens_BP, use_cache=False).logits
+    forward = causal if is_sharded(causal) else partial(type(causal).forward, causal)  # a call gathers the weights
+    logits_BPV: Tensor = forward(input_ids=tokens_BP, use_cache=False).logits
     return logits_BPV.float()
 
 
