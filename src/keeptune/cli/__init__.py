@@ -81,9 +81,11 @@ def _run_file(arguments: list[str]) -> dict[str, object]:
 
 
 def _prepare_process() -> None:
-    """Set what only a whole process can: quiet libraries, and an allocator that keeps its memory.
+    """Set what only a whole process can: quiet libraries, threads that wait well, an allocator that keeps its memory.
 
-    glibc hands large blocks back to the system, which zeroes them anew at every training step.
+    OpenMP's threads spin while they wait for each other: fastest alone, and many times slower beside other work, which
+    takes the cores that they wait for (`benchmarks/bench_busy.py`). glibc hands large blocks back to the system, which
+    zeroes them anew at every training step.
     """
     import contextlib
     import ctypes
@@ -93,6 +95,8 @@ def _prepare_process() -> None:
     log_to_terminal()
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
+    if _machine_is_busy():
+        os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     # Libraries that deprecate each other's names have nothing to say to somebody who types a command.
     warnings.filterwarnings("ignore", category=FutureWarning, module=r"transformers|trl|peft")
     if sys.platform != "linux":
@@ -102,3 +106,16 @@ def _prepare_process() -> None:
         libc = ctypes.CDLL("libc.so.6")
         libc.mallopt(mmap_max, 0)
         libc.mallopt(trim_threshold, 2**31 - 1)
+
+
+def _machine_is_busy() -> bool:
+    """Whether other work takes half of the cores or more: by the last minute's load, or now. Linux says."""
+    import os
+    from pathlib import Path
+
+    load = Path("/proc/loadavg")
+    if not load.is_file():
+        return False
+    minute, _, _, running, _ = load.read_text().split()
+    others = int(running.partition("/")[0]) - 1  # this process runs too
+    return max(float(minute), others) >= (os.cpu_count() or 1) / 2

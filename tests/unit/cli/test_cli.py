@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -74,6 +75,25 @@ def test_help_imports_nothing_heavy_and_is_quick() -> None:
         assert done.returncode == 0, done.stderr
         assert "audit" in done.stdout
     assert min(seconds) < 2.0  # the others shared the processor
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="Linux tells the load")
+def test_beside_other_work_waiting_threads_sleep() -> None:
+    """OpenMP reads its policy when torch is loaded; what the user has set stays."""
+    code = (
+        "import os; from keeptune.cli import _prepare_process as set_up; set_up(); print(os.environ['OMP_WAIT_POLICY'])"
+    )
+    others = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(os.cpu_count() or 1)]
+    try:
+        for given, expected in ({}, "PASSIVE"), ({"OMP_WAIT_POLICY": "ACTIVE"}, "ACTIVE"):
+            found = subprocess.run(
+                [sys.executable, "-c", code], check=True, capture_output=True, text=True, env=os.environ | given
+            )
+            assert found.stdout.strip() == expected
+    finally:
+        for other in others:
+            other.kill()
+            other.wait()
 
 
 def test_runs_as_a_module_and_tells_its_version() -> None:
