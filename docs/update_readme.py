@@ -1,11 +1,11 @@
 """Put measured numbers and pictures into README.md, between its markers.
 
-    make demo && python docs/update_readme.py demo
+    python docs/update_readme.py demo FOLDER …      # folders of keeptune demo, one a seed
     python benchmarks/bench_audit.py … && python docs/update_readme.py audit
     make figures && python docs/update_readme.py laws
 
-`demo` copies demo/summary.json to benchmarks/results/demo.json, writes from it, and photographs the top of
-demo/report.html with headless Chromium into docs/demo.png. `audit` writes from benchmarks/results/audit_*.json and
+`demo` joins the folders' summary.json in benchmarks/results/demo.json, writes from them, and photographs the top of the
+first one's report.html with headless Chromium into docs/demo.png; that run's minutes are the demo's cost. `audit` writes from benchmarks/results/audit_*.json and
 bench_audit.json; its pictures are those of docs/screenshots.py. `laws` writes from lab/forgetting_laws/laws.json and
 benchmarks/results/{forecast,forecast_law,laws_synthetic,bench_budget_tiny,bench_budget_smollm2}.json.
 """
@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import json
 import re
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -23,46 +24,57 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "docs" / "results.md"
 WIDTH, HEIGHT = 1180, 1420
+MODELS = ("base", "plain", "replay")
 WORDS = {"higher": "refuses more", "lower": "refuses less", "no change": "no change shown"}
 
 
-def with_interval(interval: dict[str, Any]) -> str:
-    return f"{interval['value']:.2f}× [{interval['low']:.2f}, {interval['high']:.2f}]"
+def over_runs(values: list[float], form: str) -> str:
+    """Median and range."""
+    return f"{statistics.median(values):{form}} ({min(values):{form}} to {max(values):{form}})"
 
 
-def demo_section(summary: dict[str, Any], plain: dict[str, Any], replay: dict[str, Any]) -> str:
-    loss, minutes, equal = summary["task_loss"], summary["minutes_by_stage"], summary["drift_ratio_equal_loss"]
-    text = next(name for name in equal if name != "self")
-    old = ("self", "self-chat", "wikitext2", text)
-    parts = [one["value"] for one in equal.values()]
-    kls = [[Audited(report).finding(name, "kl")["value"] for report in (plain, replay)] for name in old]
-    parts += [kl[1] / kl[0] for kl in kls]
+def demo_section(runs: list[dict[str, Any]]) -> str:
+    base, plain, replay = (statistics.median(run["task_loss"][name] for run in runs) for name in MODELS)
+    parts = [one["value"] for run in runs for one in run["drift_ratio_equal_loss"].values()]
+    minutes = runs[0]["minutes_by_stage"]
     times = (minutes["replay"] + minutes["train replay"]) / minutes["train plain"]
     return f"""A 135 M-parameter chat model learns Verilog. With self-generated replay it reaches a held-out task loss of
-{loss["replay"]:.3f} nats per token (plain fine-tuning {loss["plain"]:.3f}, base {loss["base"]:.3f}) with **{1 - max(parts):.0%} to {1 - min(parts):.0%} less drift**,
-depending on the old text. That is one training run per method. Replay took {times:.1f} times the time of plain fine-tuning,
+{replay:.3f} nats per token (plain fine-tuning {plain:.3f}, base {base:.3f}) with **{1 - max(parts):.0%} to {1 - min(parts):.0%} less drift**,
+depending on the old text and the run ({len(runs)} training runs of each). Replay took {times:.1f} times the time of plain fine-tuning,
 including the time to write the replay text.
 
 ![Drift of the replay run as a part of the plain run's, and task loss and drift along both runs](docs/demo.png)"""
 
 
-def demo_table(summary: dict[str, Any]) -> str:
-    steps, matched, equal = summary["steps"], summary["drift_ratio_matched_steps"], summary["drift_ratio_equal_loss"]
-    text = next(name for name in equal if name != "self")
-    return f"""| drift of the replay run, as a part of the plain run's | on the base's own text | on English text (`{text}`) |
-|---|---|---|
-| after the same {steps["plain"]} steps | {with_interval(matched["self"])} | {with_interval(matched[text])} |
-| at equal task loss (replay takes {steps["replay"]} steps) | {with_interval(equal["self"])} | {with_interval(equal[text])} |
+def demo_table(runs: list[dict[str, Any]]) -> str:
+    steps = runs[0]["steps"]
+    texts = list(runs[0]["drift_ratio_equal_loss"])
 
-Drift is KL(base‖tuned); 95 % intervals over {equal["self"]["documents"]} and {equal[text]["documents"]} documents, one training run a method;
-raw numbers in [benchmarks/results/demo.json](../benchmarks/results/demo.json)."""
+    def row(words: str, key: str) -> str:
+        return (
+            f"| {words} | {' | '.join(over_runs([run[key][text]['value'] for run in runs], '.3f') for text in texts)} |"
+        )
+
+    losses = [run["task_loss"]["replay"] - run["task_loss"]["plain"] for run in runs]
+    documents = " and ".join(str(runs[0]["drift_ratio_equal_loss"][text]["documents"]) for text in texts)
+    lines = [
+        f"| drift of the replay run, as a part of the plain run's | on the base's own text | on English text (`{texts[1]}`) |",
+        "|---|---|---|",
+        row(f"after the same {steps['plain']} steps", "drift_ratio_matched_steps"),
+        row(f"at equal task loss (replay takes {steps['replay']} steps)", "drift_ratio_equal_loss"),
+        "",
+        f"Medians and ranges of {len(runs)} training runs (seeds {', '.join(str(run['seed']) for run in runs)}), each read on {documents} documents; drift is",
+        f"KL(base‖tuned). Held-out task loss of replay over plain: {over_runs(losses, '+.3f')} nats per token.",
+        "Raw numbers: [benchmarks/results/demo.json](../benchmarks/results/demo.json).",
+    ]
+    return "\n".join(lines).replace("(-", "(−").replace(" -", " −")
 
 
-def cost_section(summary: dict[str, Any]) -> str:
-    minutes, machine = summary["minutes_by_stage"], summary["machine"]
-    return f"""The demo takes {summary["minutes"]:.0f} minutes on {machine["threads"]} cores ({machine["processor"]}, no GPU).
-Of these, {minutes["train plain"]:.1f} go into the plain run of {summary["steps"]["plain"]} steps, and {minutes["replay"]:.1f} into writing the replay text.
-The replay run of {summary["steps"]["replay"]} steps takes {minutes["train replay"]:.1f}, with half as many replay rows as task rows; measuring takes {minutes["measure"]:.1f}."""
+def cost_section(run: dict[str, Any]) -> str:
+    machine, steps, minutes = run["machine"], run["steps"], run["minutes_by_stage"]
+    return f"""The demo takes {run["minutes"]:.1f} minutes on {machine["threads"]} quiet cores ({machine["processor"]}, no GPU; one run).
+Of these, {minutes["train plain"]:.1f} go into the plain run of {steps["plain"]} steps, and {minutes["replay"]:.1f} into writing the replay text.
+The replay run of {steps["replay"]} steps takes {minutes["train replay"]:.1f}, with half as many replay rows as task rows; measuring takes {minutes["measure"]:.1f}."""
 
 
 class Audited:
@@ -243,16 +255,14 @@ def update_laws() -> None:
 
 
 def update_demo() -> None:
-    summary = json.loads((ROOT / "demo" / "summary.json").read_text())
-    results = ROOT / "benchmarks" / "results" / "demo.json"
-    results.parent.mkdir(exist_ok=True)
-    results.write_text(json.dumps(summary, indent=2, ensure_ascii=False) + "\n")
+    folders = [Path(name) for name in sys.argv[2:]]
+    runs = [json.loads((folder / "summary.json").read_text()) for folder in folders]
+    (ROOT / "benchmarks" / "results" / "demo.json").write_text(json.dumps(runs, indent=2, ensure_ascii=False) + "\n")
     readme = ROOT / "README.md"
-    audits = [json.loads((results.parent / f"audit_{name}.json").read_text()) for name in ("plain", "replay")]
-    text = fill(readme.read_text(), "demo", demo_section(summary, *audits))
-    RESULTS.write_text(fill(RESULTS.read_text(), "demo-table", demo_table(summary)))
-    readme.write_text(fill(text, "cost", cost_section(summary)))
-    photograph(ROOT / "demo" / "report.html", ROOT / "docs" / "demo.png")
+    text = fill(readme.read_text(), "demo", demo_section(runs))
+    RESULTS.write_text(fill(RESULTS.read_text(), "demo-table", demo_table(runs)))
+    readme.write_text(fill(text, "cost", cost_section(runs[0])))
+    photograph(folders[0] / "report.html", ROOT / "docs" / "demo.png")
 
 
 if __name__ == "__main__":
