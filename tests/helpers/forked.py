@@ -44,6 +44,11 @@ class Forked:
         return pid
 
     @property
+    def sentinel(self) -> int:
+        """What becomes ready when it ends, for `multiprocessing.connection.wait`."""
+        return self._process.sentinel
+
+    @property
     def returncode(self) -> int | None:
         return self.poll()
 
