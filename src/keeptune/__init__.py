@@ -9,7 +9,6 @@ from keeptune import measure, audit                 # the drift of any tuned mod
 from __future__ import annotations
 
 from importlib import import_module
-from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -27,7 +26,7 @@ if TYPE_CHECKING:
     from keeptune.train.mixin import KeepMixin
     from keeptune.train.trainers import KeepDPOTrainer, KeepGRPOTrainer, KeepSFTTrainer, KeepTrainer
 
-__version__ = version("keeptune")
+    __version__: str
 
 __all__ = [
     "Drift",
@@ -76,6 +75,10 @@ _HOMES = {
 def __getattr__(name: str) -> Any:
     if name == "audit":
         return import_module("keeptune.audit")  # the package, which can be called
+    if name == "__version__":
+        from importlib.metadata import version  # takes as long as all else of this import
+
+        return version("keeptune")
     if name not in _HOMES:
         raise AttributeError(f"module 'keeptune' has no attribute {name!r}")
     return getattr(import_module(_HOMES[name]), name)

@@ -7,9 +7,13 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
+from typing import TYPE_CHECKING
 
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TimeRemainingColumn
+# rich is imported where it draws: `import keeptune` and what logs nothing need none of it.
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.progress import Progress
 
 logger = logging.getLogger("keeptune")
 
@@ -19,6 +23,8 @@ _SILENT_BELOW_SECONDS = 2.0
 
 def console() -> Console:
     """The console for messages to the user: standard error, so that standard output stays for results."""
+    from rich.console import Console
+
     return Console(stderr=True, highlight=False)
 
 
@@ -52,7 +58,7 @@ class Task:
     def __init__(self, label: str, total: int, unit: str, bar: Progress | None, shown: bool = True) -> None:
         self.label, self.total, self.unit, self.note, self.shown = label, total, unit, "", shown
         self.done = self._done_before = 0
-        self._bar, self._bar_task = bar, bar.add_task(label, total=total, note="") if bar else TaskID(0)
+        self._draw = partial(bar.update, bar.add_task(label, total=total, note="")) if bar else None
         self._start = self._last_line = time.monotonic()
 
     def advance(self, units: int = 1, note: str | None = None) -> None:
@@ -60,8 +66,8 @@ class Task:
         self.done += units
         if note is not None:
             self.note = note
-        if self._bar is not None:
-            self._bar.update(self._bar_task, completed=self.done, note=self.note)
+        if self._draw is not None:
+            self._draw(completed=self.done, note=self.note)
             return
         now = time.monotonic()
         if not self.shown or now - self._last_line < _LINE_EVERY_SECONDS:
@@ -76,8 +82,8 @@ class Task:
         """Count `units` that were done before, by an interrupted run: they do not enter the estimate of time left."""
         self.done += units
         self._done_before = self.done
-        if self._bar is not None:
-            self._bar.update(self._bar_task, completed=self.done)
+        if self._draw is not None:
+            self._draw(completed=self.done)
 
     def finish(self) -> None:
         """Log a last line if the work was long enough to notice."""
@@ -94,6 +100,8 @@ def track(label: str, total: int, unit: str, *, shown: bool = True) -> Iterator[
         yield task
         task.finish()
         return
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
+
     columns = "{task.description}", BarColumn(), MofNCompleteColumn(), unit, TimeRemainingColumn()
     with Progress(*columns, "{task.fields[note]}", console=console()) as bar:
         yield Task(label, total, unit, bar)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import sys
 import traceback
-from importlib.metadata import version
 from typing import NoReturn
 
 from cyclopts import App, CycloptsError
 from cyclopts.config import Dict
 
+import keeptune
 from keeptune.cli.help import APP, LAWS, LAWS_VERBS, VERBS
 from keeptune.errors import BoundBroken, ConfigError, KeeptuneError
 from keeptune.log import log_to_terminal, say
@@ -19,7 +19,7 @@ app = App(
     name="keeptune",
     help=APP,
     help_format="markdown",
-    version=lambda: version("keeptune"),
+    version=lambda: keeptune.__version__,
     help_on_error=False,
     suppress_keyboard_interrupt=False,
 )
