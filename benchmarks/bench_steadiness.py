@@ -24,7 +24,7 @@ def openings_by_kind(model: Any, tokenizer: Any, start: int, count: int) -> dict
     """So many openings of each kind, from texts of the base's own."""
     import torch
 
-    from keeptune.replay.probe import Prober
+    from keeptune.replay.openings.probe import Prober
 
     prober, newline = Prober(model, tokenizer, SEED), tokenizer("\n", add_special_tokens=False)["input_ids"]
     texts = {n: prober.sample(torch.full((count, 1), start), n)[:, 1:].tolist() for n in (4, 12)}
