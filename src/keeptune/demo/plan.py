@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 from keeptune.data.rows import SEED
 from keeptune.runs.settings import TuneSettings
 from keeptune.workspace import Workspace
 
 LENGTH = 128
-TASK_ROWS = 8
-REPLAY_ROWS = 4
-METER_ROWS = 16
+METER_ROWS = 8
+HELD_OUT_ROWS = 24
+LEARNING_RATE = 2e-4
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,17 +28,24 @@ class DemoPlan:
     """The new task."""
     text: str = "pydoc"
     """Old text on which drift is measured, beside the base's own text."""
-    steps: int = 48
+    steps: int = 24
     """Steps of plain fine-tuning. The replay run takes 1.5 times as many, to reach the same task loss."""
     lambda_: float = 3.0
     """Weight λ of the replay term."""
-    documents: int = 64
+    documents: int = 48
     """Number of fresh samples, and the most documents of the old text, to measure on."""
     seed: int = SEED
     """Seed of everything random."""
     skip_bad_rows: bool = False
     """Leave out rows of --data and --text that cannot be read; their number and the first of them are logged. By
     default the first such row is an error."""
+
+    task_rows: ClassVar[int] = 4
+
+    @property
+    def replay_rows(self) -> int:
+        """Replay rows of a step."""
+        return self.task_rows // 2
 
     @property
     def replay_steps(self) -> int:
@@ -47,7 +55,7 @@ class DemoPlan:
     @property
     def pool_tokens(self) -> int:
         """Tokens that the base writes: each replay row is used once, and the drift readings have their own rows."""
-        return (self.replay_steps * REPLAY_ROWS + METER_ROWS) * LENGTH
+        return (self.replay_steps * self.replay_rows + METER_ROWS) * LENGTH
 
     @property
     def folder(self) -> Path:
@@ -77,9 +85,11 @@ class DemoPlan:
             lambda_=0.0 if plain else self.lambda_,
             steps=self.steps if plain else self.replay_steps,
             replay=str(self.pool),
-            replay_rows=REPLAY_ROWS,
-            batch_size=TASK_ROWS,
+            replay_rows=self.replay_rows,
+            batch_size=self.task_rows,
+            learning_rate=LEARNING_RATE,
             max_length=LENGTH,
+            held_out_rows=HELD_OUT_ROWS,
             drift_rows=METER_ROWS,
             drift_every=third if self.steps % third == 0 else self.steps,
             checkpoint_every=0,

@@ -18,7 +18,7 @@ from keeptune.audit.meter import Drift, measure
 from keeptune.audit.texts import SELF, rows_of
 from keeptune.codec import from_json
 from keeptune.demo.page import MEASURES, DemoContent, Summary, TextReading, demo_page
-from keeptune.demo.plan import LENGTH, REPLAY_ROWS, TASK_ROWS, DemoPlan
+from keeptune.demo.plan import LENGTH, DemoPlan
 from keeptune.log import logger
 from keeptune.models.disk.saving import save_model
 from keeptune.models.limits import check_sizes
@@ -221,10 +221,10 @@ def method(plan: DemoPlan) -> list[str]:
     """What was run, for the methods section of the page."""
     return [
         f"The base, {plan.model}, was tuned on {plan.data} twice, all weights, with the same data in the same order, "
-        f"optimizer (AdamW), peak learning rate, batch of {TASK_ROWS} rows of {LENGTH} tokens and seed. The learning "
-        f"rate follows a cosine schedule to the end of each run.",
+        f"optimizer (AdamW), peak learning rate, batch of {plan.task_rows} rows of {LENGTH} tokens and seed. The "
+        "learning rate follows a cosine schedule to the end of each run.",
         f"Plain: {plan.steps} steps of cross-entropy. Replay: {plan.replay_steps} steps of cross-entropy plus "
-        f"{plan.lambda_:g} times KL(base‖tuned) on {REPLAY_ROWS} rows of {LENGTH} tokens, sampled from the base "
+        f"{plan.lambda_:g} times KL(base‖tuned) on {plan.replay_rows} rows of {LENGTH} tokens, sampled from the base "
         "without a prompt; no row was used twice.",
         f"Matched steps compares both runs after {plan.steps} steps. Equal task loss compares the ends of both runs; "
         f"the replay run takes 1.5 times as many steps.",
