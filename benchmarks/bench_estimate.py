@@ -1,11 +1,12 @@
 """Estimated memory of training against the measured peak: SmolLM2 and small random models, full and LoRA, on a CPU.
 
     python benchmarks/bench_estimate.py --quick      # two settings of a small model, prints one JSON line last
-    python benchmarks/bench_estimate.py              # all settings; writes results/bench_estimate.json
+    python benchmarks/bench_estimate.py              # all settings; writes results/bench_estimate.json; resumes
     python benchmarks/bench_estimate.py --paper      # 1 B to 405 B on 1 to 256 GPUs, as a table; nothing is measured
 
 Each setting is a process of its own: three steps of `keeptune.runs.run.tune`. Measured is the peak of its resident
-memory while it trains, above what it was before the base was loaded. An estimate is to lie within 15 % of it.
+memory while it trains, above what it was before the base was loaded. An estimate is to lie within 15 % of it. What was
+measured is kept in results/bench_estimate.jsonl, and the estimates are made anew from the present formulas.
 """
 
 from __future__ import annotations
@@ -19,8 +20,9 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from shared import finish, use_device
+from shared import RESULTS, finish, use_device
 
+MEASURED = RESULTS / "bench_estimate.jsonl"
 BOUND = 0.15
 MiB = 2**20
 # (model, LoRA rank or 0, rows of a micro-batch, tokens of a task row); a model is smollm2 or layers x width x words.
@@ -53,37 +55,42 @@ REPLAY_LENGTH = 64
 STEPS = 3
 
 
-def read(model: str, lora: int, rows: int, length: int, work: Path) -> dict[str, Any]:
-    """One setting, in this process: its estimate and its measured peak, MiB."""
-    import torch
-
-    from keeptune.estimate import Rows, estimate_tuning, read_config
-
+def measure(model: str, lora: int, rows: int, length: int, work: Path) -> float:
+    """The peak of one setting in this process, MiB."""
     # glibc keeps freed blocks below 32 MiB: with this it returns them, and the peak is of what is in use.
     ctypes.CDLL("libc.so.6").mallopt(-3, 65_536)
-    from keeptune.models.modeling import has_bf16
     from keeptune.system import release
 
     for number in range(4):
         (work / f"{number}.txt").write_text(_text(number), encoding="utf-8")
     base = _make(model, work / "base")
-    narrow = has_bf16("cpu")
-    estimate = estimate_tuning(
-        read_config(base),
-        task=Rows(count=rows, length=length),
-        replay=Rows(count=rows, length=REPLAY_LENGTH + 1),
-        steps=STEPS,
-        pool_tokens=16 * REPLAY_LENGTH,
-        lora=lora or None,
-        dtype=torch.bfloat16 if narrow else torch.float32,
-    )
     # The libraries' code and buffers come into memory when they are first used: not by the model that is measured.
     _peak_of(_make("1x64x300", work / "small"), lora, 1, 32, work, work / "warm")
     release()
     before = _status("VmRSS")
     peak = _peak_of(base, lora, rows, length, work, work / "run")
-    parts = {name: round(size / MiB, 1) for name, size in estimate.memory.items()}
-    return {"estimated_MiB": round(estimate.peak / MiB, 1), "measured_MiB": round((peak - before) / MiB, 1), **parts}
+    return round((peak - before) / MiB, 1)
+
+
+def estimated(model: str, lora: int, rows: int, length: int) -> dict[str, float]:
+    """The estimate of one setting and its parts, MiB."""
+    import torch
+
+    from keeptune.estimate import estimate_tuning
+    from keeptune.estimate.activations import Rows
+    from keeptune.estimate.shape import read_config
+    from keeptune.models.modeling import has_bf16
+
+    found = estimate_tuning(
+        _config(model) if "x" in model else read_config(model),
+        task=Rows(count=rows, length=length),
+        replay=Rows(count=rows, length=REPLAY_LENGTH + 1),
+        steps=STEPS,
+        pool_tokens=16 * REPLAY_LENGTH,
+        lora=lora or None,
+        dtype=torch.bfloat16 if has_bf16("cpu") else torch.float32,
+    )
+    return {name: round(size / MiB, 1) for name, size in {"estimated_MiB": found.peak, **found.memory}.items()}
 
 
 def _peak_of(base: str, lora: int, rows: int, length: int, texts: Path, out: Path) -> int:
@@ -130,7 +137,8 @@ def paper() -> str:
     """Llama 3's shapes: GiB of each GPU at the peak, one row of 2048 tokens and one of replay on each, FSDP2."""
     from transformers import LlamaConfig
 
-    from keeptune.estimate import Rows, estimate_tuning
+    from keeptune.estimate import estimate_tuning
+    from keeptune.estimate.activations import Rows
 
     lines = [
         "| model | trained | " + " | ".join(f"{gpus} GPUs" for gpus in GPUS) + " |",
@@ -170,12 +178,20 @@ def _make(model: str, folder: Path) -> str:
     """A random Llama of this shape with a byte tokenizer, or the name of a real model."""
     if "x" not in model:
         return model
-    from transformers import LlamaConfig, LlamaForCausalLM
+    from transformers import LlamaForCausalLM
 
     from tests.helpers.models import make_tokenizer
 
+    LlamaForCausalLM(_config(model)).save_pretrained(folder)
+    make_tokenizer().save_pretrained(folder)
+    return str(folder)
+
+
+def _config(model: str) -> Any:
+    from transformers import LlamaConfig
+
     layers, width, vocabulary = (int(number) for number in model.split("x"))
-    config = LlamaConfig(
+    return LlamaConfig(
         vocab_size=vocabulary,
         hidden_size=width,
         intermediate_size=3 * width,
@@ -188,9 +204,6 @@ def _make(model: str, folder: Path) -> str:
         eos_token_id=2,
         pad_token_id=2,
     )
-    LlamaForCausalLM(config).save_pretrained(folder)
-    make_tokenizer().save_pretrained(folder)
-    return str(folder)
 
 
 def _text(number: int) -> str:
@@ -215,20 +228,11 @@ def main() -> None:
         return
     if arguments.one:
         with tempfile.TemporaryDirectory() as work:
-            print(json.dumps(read(*json.loads(arguments.one), Path(work))))
+            print(json.dumps({"measured_MiB": measure(*json.loads(arguments.one), Path(work))}))
         return
     rows = []
     for setting in QUICK if arguments.quick else SETTINGS:
-        command = [sys.executable, __file__, "--one", json.dumps(setting)]
-        done = subprocess.run(command, check=True, capture_output=True, text=True)
-        model, lora, count, length = setting
-        row = {
-            "model": model,
-            "lora": lora,
-            "rows": count,
-            "length": length,
-            **json.loads(done.stdout.splitlines()[-1]),
-        }
+        row = {**_measured(setting, keep=not arguments.quick), **estimated(*setting)}
         row["off"] = round(row["estimated_MiB"] / row["measured_MiB"] - 1, 4)
         print(json.dumps(row), file=sys.stderr)
         rows.append(row)
@@ -236,6 +240,22 @@ def main() -> None:
     worst = max((abs(row["off"]) for row in rows), default=0.0)
     result = {"bound": BOUND, "within_bound": within, "settings": len(rows), "largest_error": worst, "rows": rows}
     finish("bench_estimate", result, quick=arguments.quick)
+
+
+def _measured(setting: tuple[str, int, int, int], *, keep: bool) -> dict[str, Any]:
+    """What was measured of a setting, now or before."""
+    named = dict(zip(("model", "lora", "rows", "length"), setting, strict=True))
+    lines = MEASURED.read_text(encoding="utf-8").splitlines() if keep and MEASURED.is_file() else []
+    for row in map(json.loads, lines):
+        if named.items() <= row.items():
+            return row
+    command = [sys.executable, __file__, "--one", json.dumps(setting)]
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    row = {**named, **json.loads(done.stdout.splitlines()[-1])}
+    if keep:
+        with MEASURED.open("a", encoding="utf-8") as rows:
+            rows.write(json.dumps(row) + "\n")
+    return row
 
 
 if __name__ == "__main__":

@@ -11,7 +11,9 @@ from torch.autograd.graph import saved_tensors_hooks
 from transformers import LlamaConfig
 
 from keeptune.errors import ConfigError
-from keeptune.estimate import Rows, estimate_pool, estimate_tuning, saved_bytes, shape_of, teacher_for_disk
+from keeptune.estimate import estimate_pool, estimate_tuning, teacher_for_disk
+from keeptune.estimate.activations import Rows, saved_bytes
+from keeptune.estimate.shape import shape_of
 from tests.helpers.cli import run
 from tests.helpers.models import make_model
 

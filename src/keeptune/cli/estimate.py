@@ -17,7 +17,9 @@ def of_tuning(settings: "TuneSettings", gpus: int, tflops: float | None) -> None
     from pathlib import Path
 
     from keeptune.errors import ConfigError
-    from keeptune.estimate import Rows, estimate_tuning, read_config, teacher_for_disk
+    from keeptune.estimate import estimate_tuning, teacher_for_disk
+    from keeptune.estimate.activations import Rows
+    from keeptune.estimate.shape import read_config
     from keeptune.storage import free_disk
 
     if settings.load_in:
@@ -49,7 +51,8 @@ def of_tuning(settings: "TuneSettings", gpus: int, tflops: float | None) -> None
 
 def of_pool(model: str, out: "Path", flags: Any, gpus: int, tflops: float | None) -> None:
     """Print what `keeptune replay` would take on so many GPUs; 0 is one process on this CPU."""
-    from keeptune.estimate import estimate_pool, read_config, teacher_for_disk
+    from keeptune.estimate import estimate_pool, teacher_for_disk
+    from keeptune.estimate.shape import read_config
     from keeptune.storage import free_disk
 
     config, dtype, free = read_config(model), _dtype(gpus), free_disk(out)
