@@ -60,3 +60,24 @@ def test_what_cannot_be_resumed_is_refused(task: list[str], tmp_path: Path) -> N
     ((code, text),) = end(launch(1, *command, "--checkpoint-every", "0"))
     assert code == 2 and "is to be spread over processes, and there is one" in " ".join(text.split())
     assert not (tmp_path / "run").exists()
+
+
+@long
+@pytest.mark.parametrize(("optimizer", "bound"), [("adamw_torch", 3e-6), ("sgd", 2e-7)])
+def test_the_difference_is_the_order_in_which_fp32_adds(
+    task: list[str], tmp_path: Path, optimizer: str, bound: float
+) -> None:
+    """One process that adds two micro-batches differs as much. Adam divides each gradient by its own size, also where
+    rounding is most of it; plain gradient descent, which does not, stays ten times closer."""
+    config = tmp_path / "run.toml"
+    config.write_text(f'[sft]\nbf16 = false\noptim = "{optimizer}"\n')
+    command = [*KEEPTUNE, "tune", *task[:2], "--config", str(config), *SETTINGS, "--checkpoint-every", "0"]
+    command += ["--learning-rate", "1e-3"]
+    succeed(1, *command, *rows(1), "--out", tmp_path / "alone")
+    succeed(1, *command, *rows(2), "--accumulate", "2", "--out", tmp_path / "added")
+    succeed(2, *command, *rows(2), "--shard", "--out", tmp_path / "sharded")
+    alone, added, sharded = (weights(tmp_path / name) for name in ("alone", "added", "sharded"))
+    apart = {name: max(float((alone[key] - other[key]).abs().max()) for key in alone)
+             for name, other in (("added", added), ("sharded", sharded))}  # fmt: skip
+    print(optimizer, apart)
+    assert 0 < apart["sharded"] < bound and apart["sharded"] < 4 * apart["added"]
