@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 .DEFAULT_GOAL := help
-.PHONY: help demo test check docs notebooks wheels windows families adapters quantization hosts trl-tests ranks gpu sft-config data-formats templates format figures verdicts clean
+.PHONY: help demo test check docs notebooks wheels windows families adapters quantization hosts trl-tests ranks ray-tests vllm-tests deepspeed-tests gpu sft-config data-formats templates format figures verdicts clean
 
 help:
 	@echo "make demo    fine-tune a real model with and without replay and see what each forgot (about 15 minutes)"
@@ -20,6 +20,9 @@ help:
 	@echo "make adapters  train every adapter type of PEFT with replay (about ten minutes)"
 	@echo "make quantization  try every quantization of transformers that loads on a CPU (about ten minutes)"
 	@echo "make ranks   kill processes that write a pool together, twenty times, and the long tests of several processes"
+	@echo "make ray-tests  pools and plans on a real Ray, twenty workers killed (about a quarter of an hour; resumes)"
+	@echo "make vllm-tests  text of the real vLLM beside the torch engine's, twenty killed (about half an hour; resumes)"
+	@echo "make deepspeed-tests  two processes of ZeRO against one, resumed runs (about five minutes)"
 	@echo "make gpu     tests and benchmarks of a GPU in one run of at most ten minutes, into one JSON"
 	@echo "make templates write docs/chat-templates.md (which tokens bear loss) and docs/data-layouts.md again"
 	@echo "make lab-X   run what is missing of the experiment lab/X; make figures, make verdicts: redraw, judge again"
@@ -77,6 +80,19 @@ ranks: .venv/installed-dev
 	HF_HUB_OFFLINE=1 KEEPTUNE_RANKS=1 $(BIN)/python -m pytest tests/ranks tests/invariants/test_recipes.py
 	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(BIN)/python -m tests.ranks.kills $(ARGS)
 
+ray-tests: .venv/installed-dev
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[cluster]"
+	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 PYTHONPATH=. $(BIN)/python -m tests.cluster.kills $(ARGS)
+	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 PYTHONPATH=. KEEPTUNE_RAY=1 $(BIN)/python -m pytest tests/cluster
+
+vllm-tests: .venv/installed-dev
+	$(BIN)/python -m tests.vllm.run $(ARGS)
+
+deepspeed-tests: .venv/installed-dev
+	test -x .deepspeed/bin/python || $(PYTHON) -m venv .deepspeed
+	.deepspeed/bin/python -m pip install --quiet --constraint constraints.txt --editable ".[dev]" deepspeed
+	HF_HUB_OFFLINE=1 .deepspeed/bin/python -m tests.ranks.zero
+
 # On a machine whose python has torch, transformers and accelerate, and TRL, PEFT and datasets beside them.
 gpu:
 	$(PYTHON) benchmarks/gpu.py $(ARGS)
@@ -101,7 +117,7 @@ format: .venv/installed-dev
 	$(BIN)/ruff format
 
 clean:
-	rm -rf .venv .docs site .mypy_cache .ruff_cache .pytest_cache
+	rm -rf .venv .docs .deepspeed site .mypy_cache .ruff_cache .pytest_cache
 
 # constraints.txt pins the versions the results were made with, and with them torch's small CPU build.
 .venv/installed: pyproject.toml constraints.txt

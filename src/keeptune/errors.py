@@ -11,6 +11,7 @@
     ├── StorageError     (OSError)              the disk is full, or a path cannot be used
     ├── Diverged         (ArithmeticError)      the loss became NaN or infinite
     ├── BoundBroken      (RuntimeError)         a run will surely end beyond a bound
+    ├── WorkerLost       (RuntimeError)         a worker of Ray failed, or workers died one after the other
     └── Interrupted      (KeyboardInterrupt)    stopped by the user; says how to continue
 
 Each carries one line of what happened and one line of what to do.
@@ -30,6 +31,9 @@ class KeeptuneError(Exception):
 
     def __str__(self) -> str:
         return self.what
+
+    def __reduce__(self) -> tuple[type[KeeptuneError], tuple[str, str]]:
+        return type(self), (self.what, self.fix)  # Ray brings errors from one process to another
 
 
 class SourceError(KeeptuneError, ValueError):
@@ -70,6 +74,10 @@ class Diverged(KeeptuneError, ArithmeticError):
 
 class BoundBroken(KeeptuneError, RuntimeError):
     """A run that was ended early, for it will surely end beyond a bound that was given."""
+
+
+class WorkerLost(KeeptuneError, RuntimeError):
+    """A worker of Ray that failed, or workers that died one after the other."""
 
 
 class Interrupted(KeeptuneError, KeyboardInterrupt):

@@ -37,8 +37,8 @@ def test_recipe(recipe: str, model_folder: Path, tmp_path: Path) -> None:
     assert list((tmp_path / "out" / "model").glob("*.safetensors"))
 
 
-SCRIPTS = ("one_node.sh", "slurm.sh", "vllm_writer.sh", "skypilot.yaml")
-STANDS_FOR = {"MODEL": "smollm2", "DATA": "verilog", "OUT": "run", "TOKENS": "1000", "PROCESSES": "8"}
+SCRIPTS = ("one_node.sh", "slurm.sh", "vllm_writer.sh", "skypilot.yaml", "ray_cluster.sh")
+STANDS_FOR = {"MODEL": "smollm2", "DATA": "verilog", "OUT": "run", "TOKENS": "1000", "PROCESSES": "8", "WORKERS": "4"}
 STANDS_FOR |= {"POOL": "--rows-per-shard 128", "TUNE": "--steps 5", "SHARD": "--shard", "WRITER": "--tensor-parallel 2"}
 STANDS_FOR |= {"NO_CHECKPOINTS": "--checkpoint-every 0", "RESUME": "--resume"}
 

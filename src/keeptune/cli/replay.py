@@ -14,6 +14,7 @@ from keeptune.data.rows import ROW_LENGTH, SEED
 if TYPE_CHECKING:
     import torch
 
+    from keeptune.replay.begin import Sampling
     from keeptune.replay.engines import EngineMaker
     from keeptune.replay.pool import ReplayPool
 
@@ -67,6 +68,9 @@ class _Flags:
     shard: bool = False
     """Spread the base's weights over the processes started by torchrun (FSDP2), for a base that fits no single GPU.
     Each process reads its part of the weights only."""
+    ray: int | None = None
+    """Write with so many workers of Ray, a GPU each where the cluster has any. They take a shard at a time, may be on
+    many machines that share the folder, and are replaced where they die. Needs the extra cluster."""
     load_in_4bit: bool = False
     """Quantize the base to 4 bits while loading, as keeptune tune --load-in-4bit does: a pool for such a run."""
     load_in_8bit: bool = False
@@ -125,6 +129,8 @@ def replay(model: Base, *, flags: _Flags = _DEFAULTS) -> None:
             " quantizes whole layers",
             "leave out --shard; vLLM spreads a base with --tensor-parallel",
         )
+    if flags.ray is not None:
+        _check_ray(flags)
     if flags.text is not None and flags.engine != "torch":
         raise ConfigError("--engine is for sampling, and --text uses real text", "leave out --engine or --text")
     if flags.chat_template is not None and flags.prompts == "document":
@@ -133,18 +139,38 @@ def replay(model: Base, *, flags: _Flags = _DEFAULTS) -> None:
     return _write_pool(model, flags, flags.out)
 
 
+def _check_ray(flags: _Flags) -> None:
+    """Raise `ConfigError` for what workers of Ray cannot do."""
+    from keeptune.errors import ConfigError
+
+    if flags.ray is None or flags.ray < 1:
+        raise ConfigError(f"--ray is {flags.ray}", "give a number of workers, 1 or more")
+    if flags.text is not None:
+        raise ConfigError("--ray is for sampling, and --text uses real text", "leave out --ray or --text")
+    if flags.shard:
+        raise ConfigError(
+            "--shard spreads the base over the processes of torchrun, and each worker of Ray holds it whole",
+            "leave out --ray or --shard; --engine vllm --tensor-parallel N gives each worker N GPUs",
+        )
+    if os.environ.get("WORLD_SIZE", "1") != "1":
+        raise ConfigError("--ray starts its own workers, and this is one of several processes", "start one process")
+
+
 def _write_pool(model: str, flags: _Flags, out: Path) -> None:
     from keeptune.log import logger, say
     from keeptune.models.loading import load_tokenizer
     from keeptune.replay.ranks import join_processes, together
 
-    device = join_processes()
-    with together() as ranks:
+    if flags.ray is not None:
+        pool = _on_ray(model, flags, out, flags.ray)
+    else:
+        device = join_processes()
+        with together() as ranks:
+            if not ranks.is_main:
+                logger.setLevel("ERROR")  # one process speaks for all
+            pool = _make_pool(model, flags, out, device)
         if not ranks.is_main:
-            logger.setLevel("ERROR")  # one process speaks for all
-        pool = _make_pool(model, flags, out, device)
-    if not ranks.is_main:
-        return
+            return
     size = sum(file.stat().st_size for file in out.iterdir())
     say(f"{out}: {pool.rows} rows of {pool.settings.length} tokens, {size / 2**20:.0f} MiB")
     if isinstance(flags.show, int) and flags.show > 0:
@@ -174,14 +200,37 @@ def _make_pool(model: str, flags: _Flags, out: Path, device: "torch.device") -> 
     if given is not None:
         store = partial(text_pool, predictions=flags.predictions, top_k=flags.top_k, opening=flags.opening)
         return store(base, tokenizer, out, given, source=text)
-    return sample_pool(
-        base,
+    return sample_pool(base, tokenizer, out, tokens=tokens, **vars(_sampling(flags)))
+
+
+def _on_ray(model: str, flags: _Flags, out: Path, workers: int) -> "ReplayPool":
+    from keeptune.data.templates import select_template
+    from keeptune.models.loading import load_tokenizer
+    from keeptune.models.quantized import load_in
+    from keeptune.replay.on_ray import sample_on_ray
+
+    tokenizer = load_tokenizer(model)
+    if flags.chat_template is not None:
+        select_template(tokenizer, flags.chat_template)
+    return sample_on_ray(
+        model,
         tokenizer,
         out,
-        tokens=tokens,
-        length=length,
-        seed=seed,
-        start=start,
+        workers=workers,
+        tokens=flags.tokens,
+        sampling=_sampling(flags),
+        load_in=load_in(flags.load_in_4bit, flags.load_in_8bit),
+        gpus=flags.tensor_parallel,
+    )
+
+
+def _sampling(flags: _Flags) -> "Sampling":
+    from keeptune.replay.begin import Sampling
+
+    return Sampling(
+        length=flags.length,
+        seed=flags.seed,
+        start=flags.document_start,
         prompts=flags.prompts,
         opening=flags.opening,
         temperature=flags.temperature,

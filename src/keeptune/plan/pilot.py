@@ -18,6 +18,7 @@ import torch
 from pydantic import Field
 from transformers import TrainerCallback
 
+from keeptune.cluster import anywhere, here
 from keeptune.codec import from_json, to_json
 from keeptune.log import duration, logger
 from keeptune.models.limits import check_length, check_sizes
@@ -96,12 +97,12 @@ def pilot(settings: PlanSettings) -> Pilot:
         Interrupted, StorageError, Diverged: see `keeptune.errors`.
     """
     settings.workspace.check(settings.identity())
-    steps = Steps(settings.folder)
-    probed = _once(steps, "pace", _Probed, lambda: _probe(settings))
+    steps, at = Steps(settings.folder), _place(settings)
+    probed = _once(steps, "pace", _Probed, lambda: at(_probe, settings))
     pace = probed.pace
     limit = longest(pace, settings, probed.pass_steps)
     plan = _once(steps, "design", Design, lambda: design(pace, settings, most_steps=limit))
-    spent = pace.spent + _once(steps, "pool-written", _Written, lambda: _grow_pool(settings, plan)).seconds
+    spent = pace.spent + _once(steps, "pool-written", _Written, lambda: at(_grow_pool, settings, plan)).seconds
     logger.info(f"Pilot: {duration(spent)} of {duration(60 * settings.minutes)} used so far")
     work = _Work(settings=settings, spent=spent)
     while isinstance(cell := next_cell(work.done, plan, limit, work.fits, budget=settings.budget), Cell):
@@ -115,6 +116,11 @@ def pilot(settings: PlanSettings) -> Pilot:
         stop=cell,
         seconds=work.spent,
     )
+
+
+def _place(settings: PlanSettings) -> Callable[..., Any]:
+    """What calls a function that loads the base: here, or somewhere on Ray."""
+    return anywhere if settings.ray else here
 
 
 def _once(steps: Steps, name: str, kind: type[_Kind], compute: Callable[[], _Kind]) -> _Kind:
@@ -218,7 +224,8 @@ class _Work:
         self.since = time.monotonic()
 
     def _run(self, cell: Cell, home: Path, label: str) -> _Ended:
-        _, memory = timed(self.settings.tune_settings(home, **cell._asdict()), label)
+        run = self.settings.tune_settings(home, **cell._asdict())
+        _, memory = _place(self.settings)(timed, run, label)
         certificate = read_certificate(home)
         # Only the readings and the certificate are needed.
         shutil.rmtree(home / MODEL, ignore_errors=True)

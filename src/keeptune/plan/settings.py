@@ -58,6 +58,9 @@ class PlanSettings:
     """Task rows in a step, and as many replay rows, in pilot and plan."""
     max_length: int = ROW_LENGTH
     """Longest row in tokens, in pilot and plan."""
+    ray: bool = False
+    """Make each run of the pilot as a task of Ray, on a GPU of the cluster, and again if its process dies. The runs
+    follow one another, since each starts from the λ that those before it found. Needs the extra cluster."""
     seed: int = SEED
     """Seed of everything random."""
     skip_bad_rows: bool = False
@@ -108,7 +111,7 @@ class PlanSettings:
 
     def identity(self) -> Mapping[str, object]:
         """The settings that a folder depends on. Runs of another budget stand beside those of the first."""
-        free = ("out", "budget", "minutes", "hours")
+        free = ("out", "budget", "minutes", "hours", "ray")
         return {name: value for name, value in asdict(self).items() if name not in free}
 
     def shared(self) -> Shared:

@@ -9,12 +9,11 @@ Shapes: R rows, T targets per row, W tokens of a row with its opening, N rows of
 from __future__ import annotations
 
 import hashlib
-import math
 from collections.abc import Sequence
 from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -25,24 +24,17 @@ from keeptune.errors import ConfigError
 from keeptune.log import track
 from keeptune.models.adapters import causal_model, evaluating, without_adapter
 from keeptune.models.limits import check_length, check_sizes
-from keeptune.models.modeling import check_head, fingerprint, training_dtype
-from keeptune.models.quantized import check_storable, settle
+from keeptune.models.modeling import training_dtype
+from keeptune.models.quantized import settle
 from keeptune.replay.batch import open_rows
+from keeptune.replay.begin import Sampling, base_settings, begin_sampled, start_pool, vocabulary_of
 from keeptune.replay.diversity import check_diversity
-from keeptune.replay.engines import Engine, EngineMaker, engine_named
-from keeptune.replay.manifest import (
-    DEFAULT_ENGINE,
-    Opening,
-    PoolSettings,
-    Predictions,
-    describe_sampling,
-    read_manifest,
-)
+from keeptune.replay.engines import Engine, EngineMaker
+from keeptune.replay.manifest import DEFAULT_ENGINE, Opening, PoolSettings, Predictions
 from keeptune.replay.openings import Prompts, find_openings, recorded_openings
 from keeptune.replay.pool import ReplayPool
 from keeptune.replay.ranks import together
-from keeptune.replay.write import log_start, sample_rows, start_pool, write_shards
-from keeptune.system import versions
+from keeptune.replay.write import log_start, sample_rows, write_shards
 
 # Rows of real text that are read and written together; a kill loses at most these.
 _TEXT_ROWS_PER_SHARD = 64
@@ -100,31 +92,26 @@ def sample_pool(
             template, an unsupported architecture, a model that has other predictions when it is read token by token, a
             temperature that is not positive, or too little memory.
     """
-    check_sizes(model, tokenizer, length)
-    if isinstance(engine, str):
-        engine = engine_named(engine)
-    temperature = _temperature(engine, temperature)
-    settle(model)
-    dtype = dtype or training_dtype(model)
+    sampling = Sampling(
+        length=length,
+        seed=seed,
+        start=start,
+        prompts=prompts,
+        opening=opening,
+        temperature=temperature,
+        dtype=dtype,
+        predictions=predictions,
+        top_k=top_k,
+        engine=engine,
+        rows_per_shard=rows_per_shard,
+    )
+    settled = sampling.settled(model, tokenizer)
     with together() as ranks:
-        find = partial(find_openings, model, tokenizer, prompts=prompts, start=start, opening=opening)
-        opened = find(length=length, seed=seed, known=recorded_openings(folder))
-        check_length(model, length + opened.longest - 1)
-        given = rows_per_shard or _rows_per_shard(Path(folder), engine, model, length + opened.longest - 1, dtype)
-        settings = PoolSettings(
-            **_base_settings(model, dtype, predictions, top_k),
-            **opened.settings,
-            length=length,
-            rows_per_shard=_checked_rows(engine, min(ranks.gather(given))),
-            seed=seed,
-            sampling=describe_sampling(temperature),
-            engine=engine.name,
-        )
-        pool = start_pool(Path(folder), settings, math.ceil(tokens / length), ranks)
+        pool, opened = begin_sampled(model, tokenizer, Path(folder), tokens, sampling, settled, ranks)
         if pool.rows_written < pool.rows:
-            log_start(pool, opened.description, ranks)
+            log_start(pool, opened, ranks)
             with pool.withdrawn_on_failure() if ranks.is_main else nullcontext():
-                sample_rows(pool, model, dtype, engine, temperature, ranks)
+                sample_rows(pool, model, settled, ranks)
             if ranks.is_main:
                 check_diversity(pool, tokenizer)
     return ReplayPool.open(folder)
@@ -177,7 +164,7 @@ def text_pool(
         name = texts if isinstance(texts, str) else f"{len(texts)} texts"
     settle(model)
     dtype = dtype or training_dtype(model)
-    start_token, rows, length = _start_of(rows_RT1, _vocabulary(model)), len(rows_RT1), rows_RT1.shape[1] - 1
+    start_token, rows, length = _start_of(rows_RT1, vocabulary_of(model)), len(rows_RT1), rows_RT1.shape[1] - 1
     check_sizes(model, tokenizer, length)
     with together() as ranks:
         find = partial(find_openings, model, tokenizer, start=start_token, opening=opening, length=length)
@@ -185,7 +172,7 @@ def text_pool(
         check_length(model, length + opened.longest - 1)
         rows_RT1 = rows_RT1.to(torch.int64)
         settings = PoolSettings(
-            **_base_settings(model, dtype, predictions, top_k),
+            **base_settings(model, dtype, predictions, top_k),
             **opened.settings,
             length=length,
             rows_per_shard=_TEXT_ROWS_PER_SHARD,
@@ -206,72 +193,6 @@ def text_pool(
         if ranks.is_main:
             check_diversity(pool, tokenizer)
     return ReplayPool.open(folder)
-
-
-def _vocabulary(model: nn.Module) -> int:
-    return len(causal_model(model).get_output_embeddings().weight)
-
-
-class _BaseSettings(TypedDict):
-    base: str
-    sampling_dtype: str
-    hidden_dtype: str
-    versions: dict[str, str]
-    predictions: Predictions
-    top_k: int
-
-
-def _base_settings(model: nn.Module, dtype: torch.dtype, predictions: Predictions, top_k: int) -> _BaseSettings:
-    """The fields of `PoolSettings` about the base, its dtype and the stored predictions.
-
-    Raises `ConfigError` for logits that cannot be rebuilt from hidden states, or a `top_k` outside the vocabulary.
-    """
-    check_head(model)
-    if predictions != "none":
-        check_storable(model)
-    if predictions == "topk" and not 1 <= top_k < _vocabulary(model):
-        raise ConfigError(f"top_k is {top_k}", f"give a number from 1 to {_vocabulary(model) - 1}, such as 64")
-    name = str(dtype).removeprefix("torch.")
-    return {
-        "base": fingerprint(model),
-        "sampling_dtype": name,
-        "hidden_dtype": name,
-        "versions": versions(),
-        "predictions": predictions,
-        "top_k": top_k if predictions == "topk" else 0,
-    }
-
-
-def _temperature(engine: Engine | EngineMaker, temperature: float) -> float:
-    if not isinstance(engine, EngineMaker):
-        if temperature not in (1.0, engine.temperature):
-            raise ConfigError(
-                f"temperature is {temperature}, and the engine's is {engine.temperature}", "leave temperature out"
-            )
-        temperature = engine.temperature
-    if not 0.0 < temperature < math.inf:
-        raise ConfigError(f"temperature is {temperature}", "give a positive number; 1 is the base's own distribution")
-    return temperature
-
-
-def _rows_per_shard(
-    folder: Path, engine: Engine | EngineMaker, model: nn.Module, length: int, dtype: torch.dtype
-) -> int:
-    """The number recorded in an existing pool, else what the engine can sample together."""
-    if existing := read_manifest(folder):
-        return existing.settings.rows_per_shard
-    return engine.rows_that_fit(model, length, dtype) if isinstance(engine, EngineMaker) else engine.rows
-
-
-def _checked_rows(engine: Engine | EngineMaker, rows: int) -> int:
-    """Raise `ConfigError` if an engine that is given as an object samples another number of rows together."""
-    if rows < 1:
-        raise ConfigError(f"rows_per_shard is {rows}", "give 1 or more")
-    if not isinstance(engine, EngineMaker) and rows > engine.rows:
-        raise ConfigError(
-            f"rows_per_shard is {rows}, and the engine samples {engine.rows} rows together", "leave rows_per_shard out"
-        )
-    return rows
 
 
 def _start_of(tokens_RT1: Tensor, vocabulary: int) -> int:

@@ -28,6 +28,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
+from torch.nn import functional
 
 from keeptune.codec import JsonValue, from_json, to_json
 from keeptune.errors import OutputExists, PoolError, PoolMismatch, SourceNotFound
@@ -108,10 +109,14 @@ class ReplayPool(Manifest):
         pool.save(folder)
         for shard in pool.shards:
             pool.verify(shard)
-        for left in folder.glob(".*.tmp"):  # of a killed process
-            left.unlink(missing_ok=True)
-        pool.add({piece.number: record for piece in pool.missing() if (record := pool._found(piece)) is not None})
+        pool.sweep()
+        pool.add({piece.number: record for piece in pool.missing() if (record := pool.written(piece)) is not None})
         return pool
+
+    def sweep(self) -> None:
+        """Remove the half-written files of killed processes."""
+        for left in self.folder.glob(".*.tmp"):
+            left.unlink(missing_ok=True)
 
     def missing(self) -> list[Piece]:
         """The shards that are not written, in their order."""
@@ -174,10 +179,11 @@ class ReplayPool(Manifest):
                 ) from error
         return self._open[shard], row - (ends[shard - 1] if shard else 0)
 
-    def write(self, number: int, tokens_RW: Tensor, outputs: dict[str, Tensor]) -> Shard:
-        """Write one shard with its teacher outputs; returns what the manifest holds of it."""
+    def write(self, number: int, tokens_BW: Tensor, outputs: dict[str, Tensor]) -> Shard:
+        """Write one shard, padded, with its teacher outputs; returns what the manifest holds of it."""
         file = self._file(number)
         with atomic_file(file) as temporary:
+            tokens_RW = functional.pad(tokens_BW, (0, self.settings.width - tokens_BW.shape[1]))
             tensors = {"tokens": tokens_RW.int(), **outputs}
             save_file({key: tensor.contiguous() for key, tensor in tensors.items()}, temporary)
         return {"file": file.name, "rows": len(tokens_RW), "sha256": sha256_file(file)}
@@ -194,7 +200,7 @@ class ReplayPool(Manifest):
     def _file(self, number: int) -> Path:
         return self.folder / f"shard-{number:05d}.safetensors"
 
-    def _found(self, piece: Piece) -> Shard | None:
+    def written(self, piece: Piece) -> Shard | None:
         """What the manifest would hold of a shard that was written after it; None if there is no such shard."""
         file, shape = self._file(piece.number), [len(piece.rows), self.settings.width]
         try:

@@ -6,17 +6,17 @@ Shapes: R rows, W tokens of a row with its opening, N rows of one length of open
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
+from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from keeptune.log import Task, logger, track
 from keeptune.models.adapters import causal_model, evaluating
 from keeptune.models.sharded import is_sharded, reshard
 from keeptune.replay.batch import ReplayBatch, opened_batch
+from keeptune.replay.begin import Settled
 from keeptune.replay.engines import Engine, EngineMaker
 from keeptune.replay.manifest import PoolSettings
 from keeptune.replay.pool import Piece, ReplayPool
@@ -25,13 +25,6 @@ from keeptune.replay.sampled import check_rows, follows_base
 from keeptune.replay.teachers import teacher_outputs
 
 RowsOf = Callable[[Piece], ReplayBatch]
-
-
-def start_pool(folder: Path, settings: PoolSettings, rows: int, ranks: Ranks) -> ReplayPool:
-    """The pool to write to, as rank 0 finds or starts it."""
-    pool = ReplayPool.start(folder, settings, rows) if ranks.is_main else None
-    state = ranks.gather(None if pool is None else pool.state())[0]
-    return ReplayPool.from_state(folder, state) if pool is None else pool
 
 
 def log_start(pool: ReplayPool, opened: str, ranks: Ranks) -> None:
@@ -46,53 +39,57 @@ def log_start(pool: ReplayPool, opened: str, ranks: Ranks) -> None:
         )
 
 
-def sample_rows(
-    pool: ReplayPool,
-    model: nn.Module,
-    dtype: torch.dtype,
-    engine: Engine | EngineMaker,
-    temperature: float,
-    ranks: Ranks,
-) -> None:
-    causal, settings = causal_model(model), pool.settings
-    label = "Sampling chats" if settings.prompts == "chat" else "Sampling replay text"
-    with evaluating(causal), track(label, pool.tokens, "tokens", shown=ranks.is_main) as progress:
+def sample_rows(pool: ReplayPool, model: nn.Module, settled: Settled, ranks: Ranks) -> None:
+    """Complete a pool of sampled rows, with the other processes."""
+    causal, length = causal_model(model), pool.settings.length
+    with evaluating(causal), sampling_progress(pool, shown=ranks.is_main) as progress:
 
         def on_token(tokens: int) -> None:
             # The others sample as many in the meantime; each round ends with the true number.
             progress.advance(min(tokens * ranks.world, pool.tokens - progress.done))
             ranks.look_sometimes()
 
-        if isinstance(engine, EngineMaker):
-            engine = engine(
-                causal, dtype=dtype, rows=settings.rows_per_shard, temperature=temperature, on_token=on_token
-            )
-        writer: Engine = engine
-        proved: list[int] = []
+        rows_of = sampler(pool.settings, causal, settled, on_token)
+        write_shards(pool, causal, settled.dtype, rows_of, progress, ranks, length)
 
-        def sample(openings: list[list[int]], seed: int, prove: bool) -> Tensor:
-            tokens_NW = writer.sample(len(openings), settings.length, openings, seed)
-            check_rows(tokens_NW, openings, settings.length, len(causal.get_output_embeddings().weight), writer.name)
-            if prove and not follows_base(tokens_NW, causal, dtype, settings.length, writer):
-                return sample(openings, seed, prove)
-            return tokens_NW
 
-        def shard(piece: Piece) -> ReplayBatch:
-            generator = torch.Generator().manual_seed(settings.seed)
-            seed = int(torch.randint(2**62, (piece.number + 1,), generator=generator)[piece.number])
-            openings = [settings.opening_of(row) for row in piece.rows]
-            opening_R = torch.tensor([len(opening) for opening in openings])
-            tokens_RW = torch.zeros(len(openings), settings.width, dtype=torch.int64)
-            # Every process holds the first shard that it samples against the base.
-            prove = not proved
-            proved.append(piece.number)
-            for group, length in enumerate(opening_R.unique().tolist()):
-                places = (opening_R == length).nonzero()[:, 0].tolist()
-                tokens_NW = sample([openings[place] for place in places], seed + group, prove=prove)
-                tokens_RW[places, : tokens_NW.shape[1]] = tokens_NW
-            return opened_batch(tokens_RW, opening_R, settings.length)
+def sampling_progress(pool: ReplayPool, *, shown: bool = True) -> AbstractContextManager[Task]:
+    """Progress in tokens of the whole pool."""
+    label = "Sampling chats" if pool.settings.prompts == "chat" else "Sampling replay text"
+    return track(label, pool.tokens, "tokens", shown=shown)
 
-        write_shards(pool, causal, dtype, shard, progress, ranks, settings.length)
+
+def sampler(settings: PoolSettings, causal: Any, settled: Settled, on_token: Callable[[int], None]) -> RowsOf:
+    """A function that samples the rows of a shard. They depend on the settings and the shard's number alone."""
+    engine, temperature, dtype = settled
+    if isinstance(engine, EngineMaker):
+        engine = engine(causal, dtype=dtype, rows=settings.rows_per_shard, temperature=temperature, on_token=on_token)
+    writer: Engine = engine
+    proved: list[int] = []
+
+    def sample(openings: list[list[int]], seed: int, prove: bool) -> Tensor:
+        tokens_NW = writer.sample(len(openings), settings.length, openings, seed)
+        check_rows(tokens_NW, openings, settings.length, len(causal.get_output_embeddings().weight), writer.name)
+        if prove and not follows_base(tokens_NW, causal, dtype, settings.length, writer):
+            return sample(openings, seed, prove)
+        return tokens_NW
+
+    def shard(piece: Piece) -> ReplayBatch:
+        generator = torch.Generator().manual_seed(settings.seed)
+        seed = int(torch.randint(2**62, (piece.number + 1,), generator=generator)[piece.number])
+        openings = [settings.opening_of(row) for row in piece.rows]
+        opening_R = torch.tensor([len(opening) for opening in openings])
+        tokens_RW = torch.zeros(len(openings), settings.width, dtype=torch.int64)
+        # Every process holds the first shard that it samples against the base.
+        prove = not proved
+        proved.append(piece.number)
+        for group, length in enumerate(opening_R.unique().tolist()):
+            places = (opening_R == length).nonzero()[:, 0].tolist()
+            tokens_NW = sample([openings[place] for place in places], seed + group, prove=prove)
+            tokens_RW[places, : tokens_NW.shape[1]] = tokens_NW
+        return opened_batch(tokens_RW, opening_R, settings.length)
+
+    return shard
 
 
 def write_shards(
@@ -118,8 +115,7 @@ def write_shards(
             batch = rows_of(own)
             outputs = teacher_outputs(causal, batch, dtype, settings.predictions, settings.top_k)
             if own is not pieces[0] or ranks.is_main:
-                padding = settings.width - batch.tokens_BW.shape[1]
-                written = pool.write(own.number, functional.pad(batch.tokens_BW, (0, padding)), outputs)
+                written = pool.write(own.number, batch.tokens_BW, outputs)
         records = ranks.gather(written)
         new = {piece.number: record for piece, record in zip(pieces, records, strict=False)}
         pool.add(new) if ranks.is_main else pool.ready.update(new)
