@@ -3,11 +3,12 @@
     python docs/update_readme.py demo FOLDER …      # folders of keeptune demo, one a seed
     python benchmarks/bench_audit.py … && python docs/update_readme.py audit
     make figures && python docs/update_readme.py laws
+    python docs/update_readme.py budgets
 
 `demo` joins the folders' summary.json in benchmarks/results/demo.json, writes from them, and photographs the top of the
 first one's report.html with headless Chromium into docs/demo.png; that run's minutes are the demo's cost. `audit` writes from benchmarks/results/audit_*.json and
 bench_audit.json; its pictures are those of docs/screenshots.py. `laws` writes from lab/forgetting_laws/laws.json and
-benchmarks/results/{forecast,forecast_law,laws_synthetic,bench_budget_tiny,bench_budget_smollm2}.json.
+benchmarks/results/{forecast,forecast_law,laws_synthetic}.json. `budgets` writes from bench_budgets.jsonl.
 """
 
 from __future__ import annotations
@@ -156,9 +157,7 @@ def own_readings(forecasts: dict[str, Any], measure: str) -> str:
     return f"{own} (no further change: {still}; {sweeps} sweeps; 90 % intervals hold {held})"
 
 
-def laws_section(
-    laws: dict[str, Any], with_law: dict[str, Any], forecasts: dict[str, Any], budgets: dict[str, dict[str, Any]]
-) -> str:
+def laws_section(laws: dict[str, Any], with_law: dict[str, Any], forecasts: dict[str, Any]) -> str:
     shares = {line["share"]: [] for line in with_law["spanish"]}
     held = runs = 0
     for domain in with_law.values():
@@ -187,30 +186,12 @@ def laws_section(
             for measure, name in (("l_ft", "final task loss"), ("l_f_rise", "final rise of L_f"), ("kl", "final KL"))
         ),
     ]
-    for name, result in budgets.items():
-        steered = [run for run in result["runs"].values() if "budget" in run]
-        shares_kept = ", ".join(f"{run['KL_over_budget']:.2f}" for run in steered)
-        over = ", ".join(
-            "no λ keeps as much" if run["task_loss_over_fixed"] is None else f"{run['task_loss_over_fixed']:+.3f}"
-            for run in steered
-        )
-        asked = ", ".join(f"{run['budget']:g}" for run in steered)
-        verdicts = ", ".join(run["certificate"]["verdict"].partition(":")[0] for run in steered)
-        lines.append(
-            f"| budgets of {asked} nats, {name}: certified KL as a part of the budget; task loss beside the best fixed λ; certificates | "
-            f"{shares_kept}; {over.replace('-', '−')}; {verdicts} | – |"
-        )
     return "\n".join(
         [
             *lines,
             "",
             "Raw rows and what was missed: [lab/forgetting_laws](../lab/forgetting_laws/README.md), [forecast.json]"
-            "(../benchmarks/results/forecast.json), "
-            + ", ".join(
-                f"[{result['benchmark']}](../benchmarks/results/{result['benchmark']}.json)"
-                for result in budgets.values()
-            )
-            + ".",
+            "(../benchmarks/results/forecast.json).",
         ]
     )
 
@@ -246,12 +227,14 @@ def update_laws() -> None:
     forecasts = json.loads((results / "forecast.json").read_text())
     with_law = json.loads((results / "forecast_law.json").read_text())["summary"]
     laws = json.loads((ROOT / "lab" / "forgetting_laws" / "laws.json").read_text())
-    budgets = {
-        words: json.loads((results / f"bench_budget_{name}.json").read_text())
-        for name, words in (("tiny", "a tiny model"), ("smollm2", "SmolLM2"))
-        if (results / f"bench_budget_{name}.json").is_file()
-    }
-    RESULTS.write_text(fill(RESULTS.read_text(), "laws", laws_section(laws, with_law, forecasts, budgets)))
+    RESULTS.write_text(fill(RESULTS.read_text(), "laws", laws_section(laws, with_law, forecasts)))
+
+
+def update_budgets() -> None:
+    command = [sys.executable, str(ROOT / "benchmarks" / "bench_budgets.py"), "--table"]
+    told = subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+    rows = "Raw rows: [bench_budgets.jsonl](../benchmarks/results/bench_budgets.jsonl)."
+    RESULTS.write_text(fill(RESULTS.read_text(), "budgets", f"{told}\n\n{rows}"))
 
 
 def update_demo() -> None:
@@ -266,4 +249,4 @@ def update_demo() -> None:
 
 
 if __name__ == "__main__":
-    {"demo": update_demo, "audit": update_audit, "laws": update_laws}[sys.argv[1]]()
+    {"demo": update_demo, "audit": update_audit, "laws": update_laws, "budgets": update_budgets}[sys.argv[1]]()
