@@ -8,7 +8,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from keeptune.errors import KeeptuneError, SourceError, StorageError
 # torch.save reports a failed write in these words, without the system's error number.
 _TORCH_WRITER_MARKS = ("inline_container", "iostream error")
 _DISK_FULL_HINT = "free some space (or choose another output folder) and run the same command again"
+_DISK_FAILS_HINT = "check the disk and the system's log, then run the same command again"
 _NO_PERMISSION = ("no permission for {}", "choose a place that you may read and write")
 _NO_FOLDER = ("{} is a file or lies below one, where a folder is needed", "choose another path")
 _REFUSALS = {
@@ -52,8 +53,10 @@ def storage_error(error: BaseException, path: Path | None = None) -> StorageErro
     if named := getattr(error, "filename", None):
         # The name of a temporary file would not help the user.
         at = path if path is not None and str(named).endswith(".tmp") else named
-    if _disk_full(error):
+    if _says(error, errno.ENOSPC, errno.EDQUOT):
         return StorageError(f"the disk is full: could not write {path or at}", _DISK_FULL_HINT)
+    if _says(error, errno.EIO):
+        return StorageError(f"the disk fails at {path or at}", _DISK_FAILS_HINT)
     if isinstance(error, RuntimeError) and any(mark in str(error) for mark in _TORCH_WRITER_MARKS):
         return StorageError(f"could not write {path or at}: the disk is full or failing", _DISK_FULL_HINT)
     if isinstance(error, OSError) and error.errno in _REFUSALS:
@@ -76,19 +79,19 @@ def damaged_json(path: Path, fix: str) -> Iterator[None]:
         raise SourceError(f"{path} is damaged: {why}", fix) from error
 
 
-def _disk_full(error: BaseException | None) -> bool:
-    """Whether an error, or a cause of it, says by its number or its message that the disk or the quota is full."""
+def _says(error: BaseException | None, *numbers: int) -> bool:
+    """Whether an error, or a cause of it, has one of the system's error numbers, or says so in its message."""
     visited: set[int] = set()
     while error is not None and id(error) not in visited:
         visited.add(id(error))
-        numbers = (errno.ENOSPC, errno.EDQUOT)
         if any(getattr(error, "errno", None) == number or os.strerror(number) in str(error) for number in numbers):
             return True
         error = error.__cause__ or error.__context__
     return False
 
 
-def _make_folder(folder: Path) -> None:
+def make_folder(folder: Path) -> None:
+    """Make a folder and those above it."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except FileNotFoundError as error:
@@ -112,7 +115,7 @@ def atomic_file(path: Path) -> Iterator[Path]:
     """
     path = Path(path)
     with storage_errors(path):
-        _make_folder(path.parent)
+        make_folder(path.parent)
         handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
         os.close(handle)
         temporary = Path(name)
@@ -131,7 +134,7 @@ def atomic_folder(path: Path) -> Iterator[Path]:
     """Yield a temporary folder beside `path`; on success all of it is fsynced and renamed to `path`."""
     path = Path(path)
     with storage_errors(path):
-        _make_folder(path.parent)
+        make_folder(path.parent)
         temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent))
         try:
             yield temporary
@@ -168,7 +171,7 @@ def append_line(path: Path, line: str) -> None:
     """Append one line in a single write and fsync it, so that a kill leaves whole lines only."""
     path = Path(path)
     with storage_errors(path):
-        _make_folder(path.parent)
+        make_folder(path.parent)
         with path.open("ab", buffering=0) as file:
             file.write((line + "\n").encode())
             os.fsync(file.fileno())
@@ -194,6 +197,17 @@ def free_disk(path: Path) -> int:
     """Bytes free on the file system that holds `path`, or would."""
     existing = next(folder for folder in (path, *path.absolute().parents) if folder.exists())
     return shutil.disk_usage(existing).free
+
+
+def checksums(folder: Path) -> dict[str, str]:
+    """Hex sha256 of every file below a folder, by its path there."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    return {path.relative_to(folder).as_posix(): sha256_file(path) for path in files}
+
+
+def changed_files(folder: Path, sums: Mapping[str, str]) -> list[str]:
+    """The files of these checksums that are missing, cut off or changed."""
+    return [name for name, sum_ in sums.items() if not (folder / name).is_file() or sha256_file(folder / name) != sum_]
 
 
 def sha256_file(path: Path) -> str:

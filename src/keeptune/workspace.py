@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
 from keeptune.errors import OutputExists, SourceError
-from keeptune.storage import damaged_json, read_json, write_json
+from keeptune.storage import damaged_json, make_folder, read_json, storage_errors, write_json
 from keeptune.system import release, versions
 
 Content = TypeVar("Content")
@@ -107,6 +109,54 @@ class Workspace:
                 shutil.rmtree(path)
             else:
                 path.unlink()
+
+
+@contextmanager
+def alone(folder: Path) -> Iterator[None]:
+    """Hold an output folder for this process while the block runs. It is made, and deleted if it is left empty.
+
+    The lock (flock) is the system's, on the folder itself: it adds no file, and ends with the process however that
+    ends. Of processes that a launcher started together the first takes it. Where the file system or the system
+    (Windows) has no such lock, there is none.
+
+    Raises:
+        OutputExists: another process holds the folder.
+        StorageError: the folder cannot be made.
+    """
+    if os.environ.get("RANK", "0") != "0":
+        yield
+        return
+    made = [path for path in (folder, *folder.absolute().parents) if not path.exists()]
+    with storage_errors(folder):
+        make_folder(folder)
+    handle = _locked(folder)
+    try:
+        yield
+    finally:
+        with suppress(OSError):  # what is not empty stays
+            for path in made:
+                path.rmdir()
+        if handle is not None:
+            os.close(handle)
+
+
+def _locked(folder: Path) -> int | None:
+    try:
+        import fcntl  # noqa: PLC0415 - not on Windows
+    except ImportError:
+        return None
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        os.close(handle)
+        raise OutputExists(
+            f"another process is writing to {folder}", "wait until it ends, or choose another --out"
+        ) from error
+    except OSError:  # a network file system without locks
+        os.close(handle)
+        return None
+    return handle
 
 
 class Steps:

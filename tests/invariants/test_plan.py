@@ -108,6 +108,13 @@ def test_a_whole_plan_stopped_resumed_asked_again_and_its_command(
         assert f"{file} is damaged" in error
         assert "→ delete" in error
         (settings.folder / file).write_text(whole)
+    readings = next(settings.folder.glob("cells/*/runs.jsonl"))
+    whole = readings.read_text()
+    readings.write_text(whole.replace('"L_ft": 5', '"L_ft": 4', 1))
+    assert readings.read_text() != whole
+    with pytest.raises(SourceError, match=r"runs\.jsonl is damaged"):
+        plan(settings)
+    readings.write_text(whole)
     for cell in settings.folder.glob("cells/*/cell.json"):
         cell.write_text("{}")
     with pytest.raises(SourceError, match=r"cell\.json is damaged"):

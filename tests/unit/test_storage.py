@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import math
+import os
 from pathlib import Path
 
 import pytest
@@ -60,14 +61,15 @@ def test_checksum(tmp_path: Path) -> None:
     assert sha256_file(tmp_path / "abc") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
 
 
-def test_a_full_disk_is_recognised_behind_other_errors(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("number", "said"), [(errno.ENOSPC, "disk is full"), (errno.EIO, "the disk fails at")])
+def test_a_full_or_failing_disk_is_recognised_behind_other_errors(tmp_path: Path, number: int, said: str) -> None:
     def fails() -> None:
         try:
-            raise OSError(errno.ENOSPC, "No space left on device")
+            raise OSError(number, os.strerror(number))
         except OSError as error:
             raise RuntimeError("serialisation failed") from error
 
-    with pytest.raises(StorageError, match="disk is full") as caught, storage_errors(tmp_path):
+    with pytest.raises(StorageError, match=said) as caught, storage_errors(tmp_path):
         fails()
     assert isinstance(caught.value, OSError)
     assert isinstance(caught.value, KeeptuneError)

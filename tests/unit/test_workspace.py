@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from keeptune.errors import OutputExists, SourceError
-from keeptune.workspace import Steps, Workspace
+from keeptune.errors import OutputExists, SourceError, StorageError
+from keeptune.workspace import Steps, Workspace, alone
 
 ANSWER = {"numbers": [1, 2.5, None], "text": "“done” – 🌟"}
 
@@ -186,3 +186,28 @@ def test_a_step_that_fails_leaves_nothing(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="JSON"):
         Steps(tmp_path).once("step", lambda: float("nan"))
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_is_held_by_one_and_deleted_if_left_empty(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "runs" / "first"
+    with alone(folder):
+        with pytest.raises(OutputExists, match="another process is writing to"), alone(folder):
+            raise AssertionError
+        assert folder.is_dir(), "the refused one takes nothing away"
+        with alone(tmp_path / "runs" / "second"):
+            pass
+        monkeypatch.setenv("RANK", "1")  # of a process that the same launcher started
+        with alone(folder):
+            pass
+        monkeypatch.delenv("RANK")
+    assert not (tmp_path / "runs").exists()
+    with alone(folder):
+        (folder / "run.json").touch()
+    with alone(folder):
+        assert (folder / "run.json").exists()
+
+
+def test_a_folder_that_cannot_be_made_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(StorageError, match="lies below one"), alone(tmp_path / "file" / "run"):
+        raise AssertionError

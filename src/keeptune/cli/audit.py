@@ -66,6 +66,7 @@ def audit(
     from keeptune.report.document import OutcomeStatus, Status
     from keeptune.report.files import write_junit, write_markdown
     from keeptune.report.terminal import print_tables, print_views
+    from keeptune.workspace import alone
 
     if junit and not fail_above:
         raise ConfigError("--junit needs at least one --fail-above bound", "add --fail-above kl=0.02")
@@ -83,7 +84,8 @@ def audit(
         planned = plan_of(settings, sections)
         print_tables(planned.table(), *planned.lines())
         return
-    report = run(settings, bounds, sections)
+    with alone(Path(settings.out)):
+        report = run(settings, bounds, sections)
     print_views(views_of(report, sections))
     if any(record.status in (Status.ERROR, Status.NO_EVIDENCE) for record in report.sections):
         print_tables(status_table(report))

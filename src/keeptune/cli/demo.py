@@ -29,9 +29,13 @@ def demo(
     """Run the demo; see `keeptune.cli.help`."""
     from keeptune.demo.quick import QuickPlan, quick_demo
     from keeptune.demo.run import demo as run
+    from keeptune.workspace import alone
 
     plan = plan or _Flags()
     if quick:
-        quick_demo(QuickPlan.of(plan))
+        small = QuickPlan.of(plan)
+        with alone(small.folder):
+            quick_demo(small)
     else:
-        run(plan)
+        with alone(plan.folder):
+            run(plan)

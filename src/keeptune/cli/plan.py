@@ -23,7 +23,10 @@ def plan(model: Base, data: Task, *, settings: _Flags) -> None:
     from keeptune.log import say
     from keeptune.plan.report import print_plan
     from keeptune.plan.run import plan as run
+    from keeptune.workspace import alone
 
     settings = replace(settings, model=model, data=data)
-    print_plan(run(settings))
+    with alone(settings.folder):
+        result = run(settings)
+    print_plan(result)
     say(f"All of it: {settings.out}/plan.json; the pilot as a figure: {settings.out}/pilot.svg")

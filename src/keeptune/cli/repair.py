@@ -34,9 +34,11 @@ def repair(
     from keeptune.repair.run import repair as run
     from keeptune.repair.words import next_command, sentence, table
     from keeptune.report.terminal import print_tables
+    from keeptune.workspace import alone
 
     settings = replace(settings or _Flags(), base=base, tuned=tuned)
-    result = run(settings)
+    with alone(settings.folder):
+        result = run(settings)
     print_tables(table(result), sentence(result))
     if result["chosen"] is not None:
         say(f"Saved to {settings.out}/model: {result['chosen']['saved']}")

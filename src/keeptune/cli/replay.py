@@ -160,15 +160,18 @@ def _write_pool(model: str, flags: _Flags, out: Path) -> None:
     from keeptune.log import logger, say
     from keeptune.models.loading import load_tokenizer
     from keeptune.replay.ranks import join_processes, together
+    from keeptune.workspace import alone
 
     if flags.ray is not None:
-        pool = _on_ray(model, flags, out, flags.ray)
+        with alone(out):
+            pool = _on_ray(model, flags, out, flags.ray)
     else:
         device = join_processes()
         with together() as ranks:
             if not ranks.is_main:
                 logger.setLevel("ERROR")  # one process speaks for all
-            pool = _make_pool(model, flags, out, device)
+            with alone(out):
+                pool = _make_pool(model, flags, out, device)
         if not ranks.is_main:
             return
     size = sum(file.stat().st_size for file in out.iterdir())

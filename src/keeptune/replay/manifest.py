@@ -6,10 +6,12 @@ first token counted as targets.
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Literal, cast
+from typing import Any, Literal, NotRequired, cast
 
 from typing_extensions import TypedDict  # pydantic reads typing's from Python 3.12 on
 
@@ -58,6 +60,8 @@ class _Content(TypedDict):
     rows: int
     settings: dict[str, JsonValue]
     shards: list[Shard]
+    checksum: NotRequired[str]
+    """sha256 of the other fields; earlier versions wrote none."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -143,7 +147,7 @@ class Manifest:
         if self.settings.engine == DEFAULT_ENGINE:
             del settings["engine"]  # earlier versions do not know this field
         content = {"format": _FORMAT, "rows": self.rows, "settings": settings, "shards": self.shards}
-        write_json(folder / MANIFEST, content)
+        write_json(folder / MANIFEST, {**content, "checksum": _checksum(content)})
 
 
 def read_manifest(folder: Path) -> Manifest | None:
@@ -165,11 +169,18 @@ def read_manifest(folder: Path) -> Manifest | None:
         if unknown := given.keys() - {of.name for of in fields(PoolSettings)}:
             raise ValueError(f"unknown settings {', '.join(sorted(unknown))}")
         settings = from_json(PoolSettings, cast(JsonValue, given))
+        if "checksum" in content and content["checksum"] != _checksum(json.loads(path.read_bytes())):
+            raise ValueError("it is not as it was written")
         return Manifest(settings=settings, rows=content["rows"], shards=content["shards"])
     except (ValueError, KeyError, TypeError) as error:
         raise PoolError(
             f"the replay pool's manifest {path} cannot be read ({error})", f"delete {folder} and make the pool again"
         ) from error
+
+
+def _checksum(content: Mapping[str, Any]) -> str:
+    rest = {name: value for name, value in content.items() if name != "checksum"}
+    return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
 
 
 def _of_format_1(settings: dict[str, JsonValue]) -> Mapping[str, object]:

@@ -46,6 +46,7 @@ from keeptune.train.budget.certificate import read_certificate
 from keeptune.train.callbacks.checkpoint import (
     CheckpointCallback,
     StopCallback,
+    check_files,
     forget_checkpoint,
     last_good_checkpoint,
 )
@@ -143,6 +144,7 @@ def train(trainer: KeepSFTTrainer, out: Path, *, label: str, resume: bool, extra
     if resume and context.host.is_main:
         logger.info(f"continuing from {checkpoint}" if checkpoint else "no checkpoint yet: starting from the base")
     if checkpoint is not None:
+        check_files(checkpoint, trainer.args.process_index, trainer.args.world_size)
         check_state(checkpoint)
     try:
         with stop.on_signals(), quiet():

@@ -50,6 +50,23 @@ def test_a_damaged_manifest_names_the_field(tmp_path: Path, part: str, change: A
         read_manifest(tmp_path)
 
 
+def test_a_flipped_bit_anywhere_is_refused_or_changes_nothing(tmp_path: Path) -> None:
+    shard: Shard = {"file": "shard-00000.safetensors", "rows": 4, "sha256": "b" * 64}
+    Manifest(settings=SETTINGS, rows=4, shards=[shard]).save(tmp_path)
+    file, read, refused = tmp_path / "manifest.json", read_manifest(tmp_path), 0
+    whole = file.read_bytes()
+    places = range(0, len(whole), 11)
+    for place in places:
+        damaged = bytearray(whole)
+        damaged[place] ^= 1 << (place % 8)
+        file.write_bytes(damaged)
+        try:
+            assert read_manifest(tmp_path) == read, whole[: place + 1]
+        except PoolError:
+            refused += 1
+    assert refused > 0.5 * len(places)  # the rest is white space, and the name of the checksum
+
+
 def test_a_manifest_and_what_a_process_sends_come_back(tmp_path: Path) -> None:
     shard: Shard = {"file": "shard-00001.safetensors", "rows": 4, "sha256": "b"}
     pool = ReplayPool(folder=tmp_path, settings=SETTINGS, rows=8, shards=[], ready={1: shard})

@@ -25,11 +25,14 @@ import platformdirs
 
 from keeptune.errors import SourceError
 from keeptune.log import logger
-from keeptune.storage import atomic_folder, sha256_file
+from keeptune.storage import atomic_folder, changed_files, checksums, read_json, sha256_file, write_json
 
 _MAX_UNPACKED_BYTES = 512 << 20
 _COPY_BLOCK_BYTES = 1 << 20
 _PACKAGE_PART = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+_CHECKSUMS = ".checksums.json"
+_READ: set[Path] = set()
+"""Folders whose files this process has held against their checksums."""
 
 
 class PinnedWheel(NamedTuple):
@@ -62,17 +65,40 @@ def cache_folder() -> Path:
     return Path(chosen).expanduser() if chosen else platformdirs.user_cache_path("keeptune")
 
 
+def is_kept(folder: Path) -> bool:
+    """Whether a folder of the cache is there, with every file as it was written; a damaged one is deleted.
+
+    Files are read once in a process. Folders of earlier versions have no checksums.
+    """
+    if not folder.is_dir():
+        return False
+    sums = folder / _CHECKSUMS
+    if folder in _READ or not sums.is_file():
+        return True
+    try:
+        changed = changed_files(folder, {str(name): str(of) for name, of in read_json(sums, "").items()})
+    except (SourceError, AttributeError):
+        changed = [_CHECKSUMS]
+    if changed:
+        logger.warning(f"{folder / changed[0]} in the cache is damaged: {folder.name} is deleted and made again")
+        shutil.rmtree(folder)
+        return False
+    _READ.add(folder)
+    return True
+
+
 def build_once(folder: Path, build: Callable[[Path], None]) -> Path:
     """Return `folder`; if it does not exist, fill it first with `build(temporary_folder)`.
 
     If several processes build the same folder at the same time, the first to finish wins and the others discard their
-    copy, so a folder in use is never replaced. A failed build leaves nothing.
+    copy, so a folder in use is never replaced. A failed build leaves nothing. A damaged folder is built again.
     """
-    if folder.is_dir():
+    if is_kept(folder):
         return folder
     staged = folder.with_name(f"{folder.name}.{uuid.uuid4().hex}")
     with atomic_folder(staged) as temporary:
         build(temporary)
+        write_json(temporary / _CHECKSUMS, checksums(temporary))
     try:
         staged.rename(folder)
     except OSError:

@@ -16,7 +16,7 @@ import pytest
 
 from keeptune.errors import SourceError
 from keeptune.models.disk import wheels
-from keeptune.models.disk.wheels import cache_folder, fetch_wheel_members
+from keeptune.models.disk.wheels import build_once, cache_folder, fetch_wheel_members
 from keeptune.storage import sha256_file
 
 MEMBERS = {"parts/a/one.v": "module one;", "parts/two.v": "module two;", "parts/readme.md": "no"}
@@ -58,13 +58,36 @@ def test_only_the_selected_members_arrive_and_a_second_call_needs_no_pip(
     checksum = sha256_file(wheel)
     folder = fetch_wheel_members("parts", "1.0", checksum, "parts/*.v")
     assert (folder / "parts/a/one.v").read_text() == "module one;"
-    assert cached() == ["one.v", "two.v"]
+    assert cached() == [".checksums.json", "one.v", "two.v"]
     assert folder.is_relative_to(cache_folder())
     assert "fetching parts==1.0 with pip" in capsys.readouterr().err
 
     wheel.unlink()
     assert fetch_wheel_members("parts", "1.0", checksum, "parts/*.v") == folder
     assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize("damaged", ["parts/a/one.v", ".checksums.json", None])
+def test_a_damaged_file_of_the_cache_is_made_again(
+    shelf: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], damaged: str | None
+) -> None:
+    folder, built = shelf / "cache" / "parts", []
+
+    def build(into: Path) -> None:
+        built.append(into)
+        (into / "parts" / "a").mkdir(parents=True)
+        (into / "parts/a/one.v").write_text("module one;")
+
+    build_once(folder, build)
+    if damaged is not None:
+        content = bytearray((folder / damaged).read_bytes())
+        content[3] ^= 0x10
+        (folder / damaged).write_bytes(content)
+    monkeypatch.setattr(wheels, "_READ", set())  # a process of its own
+    assert (build_once(folder, build) / "parts/a/one.v").read_text() == "module one;"
+    assert len(built) == (1 if damaged is None else 2)
+    said = capsys.readouterr().err
+    assert ("in the cache is damaged: parts is deleted and made again" in said) == (damaged is not None)
 
 
 def test_a_look_for_pip_leaves_setuptools_its_distutils(shelf: Path) -> None:
