@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 .DEFAULT_GOAL := help
-.PHONY: help demo test check docs notebooks wheels windows families adapters quantization hosts trl-tests ranks ray-tests vllm-tests deepspeed-tests gpu sft-config data-formats templates format figures verdicts clean
+.PHONY: help demo test check docs notebooks wheels windows families adapters quantization hosts trl-tests ranks ray-tests vllm-tests deepspeed-tests campaign gpu sft-config data-formats templates format figures verdicts clean
 
 help:
 	@echo "make demo    fine-tune a real model with and without replay and see what each forgot (about 15 minutes)"
@@ -23,6 +23,7 @@ help:
 	@echo "make ray-tests  pools and plans on a real Ray, twenty workers killed (about a quarter of an hour; resumes)"
 	@echo "make vllm-tests  text of the real vLLM beside the torch engine's, twenty killed (about half an hour; resumes)"
 	@echo "make deepspeed-tests  two processes of ZeRO against one, resumed runs (about five minutes)"
+	@echo "make campaign  kills, flipped bits, failing disks, bad and hostile input: docs/reliability.md (ten minutes at a time; resumes)"
 	@echo "make gpu     tests and benchmarks of a GPU in one run of at most ten minutes, into one JSON"
 	@echo "make templates write docs/chat-templates.md (which tokens bear loss) and docs/data-layouts.md again"
 	@echo "make lab-X   run what is missing of the experiment lab/X; make figures, make verdicts: redraw, judge again"
@@ -92,6 +93,10 @@ deepspeed-tests: .venv/installed-dev
 	test -x .deepspeed/bin/python || $(PYTHON) -m venv .deepspeed
 	.deepspeed/bin/python -m pip install --quiet --constraint constraints.txt --editable ".[dev]" deepspeed
 	HF_HUB_OFFLINE=1 .deepspeed/bin/python -m tests.ranks.zero
+
+# Trials that are missing: make campaign ARGS="kill --minutes 30". With gcc, calls of the C library fail on purpose.
+campaign: .venv/installed-dev
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.campaign.run $(ARGS)
 
 # On a machine whose python has torch, transformers and accelerate, and TRL, PEFT and datasets beside them.
 gpu:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
 import random
 import shutil
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,8 @@ ROWS = Path(__file__).parents[2] / "docs" / "reliability"
 _CLOCK = {"seconds", "tokens_per_second", "wall", "memory", "machine", "versions", "pace", "commit", "date", "command"}
 _SETTINGS = ("settings", "python", "platform")
 
+PATIENCE = 1800.0
+"""Seconds that a command of a few seconds may take on a machine that others use."""
 Row = dict[str, Any]
 Words = tuple[str | Path, ...]
 
@@ -38,6 +40,8 @@ class Verb:
     world: int = 1
     resume: tuple[str, ...] = ()
     """What is added to continue."""
+    parts: tuple[str, ...] = ("kill", "write", "place")
+    """Which parts of the campaign try it."""
 
 
 @dataclass(kw_only=True)
@@ -74,7 +78,7 @@ class Bench:
 
     def run(self, verb: Verb, out: Path, *more: str, **environment: str) -> tuple[int | None, str]:
         """Run to the end: the worst exit code, and what its process wrote to stderr."""
-        ended = end(self.start(verb, out, *more, **environment))
+        ended = end(self.start(verb, out, *more, **environment), PATIENCE)
         return max(ended, key=lambda one: abs(one[0] or 0))
 
     def whole(self, verb: Verb) -> tuple[float, Any]:
@@ -115,18 +119,20 @@ def _verbs(folder: Path) -> Iterator[Verb]:
     base, tuned, texts = folder / "base", folder / "tuned", folder / "texts"
     pool: Words = ("--tokens", "768", "--length", "16", "--rows-per-shard", "6", "--seed", "3")
     yield Verb(name="replay", words=("replay", base, *pool), result=pool_files)
-    yield Verb(name="replay, 2 processes", words=("replay", base, *pool), result=pool_files, world=2)
+    yield Verb(name="replay, 2 processes", words=("replay", base, *pool), result=pool_files, world=2, parts=("kill",))
     small: Words = ("--max-length", "32", "--replay-length", "16", "--replay-tokens", "640", "--drift-rows", "4")
-    small = (*small, "--held-out-rows", "4", "--drift-every", "2", "--checkpoint-every", "2", "--steps", "16")
+    small = (*small, "--held-out-rows", "4", "--drift-every", "2", "--checkpoint-every", "2")
     run: Words = ("tune", base, texts, "--config", folder / "fp32.toml", *small, "--seed", "3")
-    for name, more, world in (
-        ("tune", (), 1),
-        ("tune --lora", ("--lora", "2"), 1),
-        ("tune --budget", ("--budget", "0.05"), 1),
-        ("tune, 2 processes", (), 2),
+    for name, more, world, steps, parts in (
+        ("tune", (), 1, 16, ("kill",)),
+        ("tune --lora", ("--lora", "2"), 1, 16, ("kill",)),
+        ("tune --budget", ("--budget", "0.05"), 1, 16, ("kill",)),
+        ("tune, 2 processes", (), 2, 16, ("kill",)),
+        ("tune, 4 steps", (), 1, 4, ("write", "place")),
+        ("tune --lora, 4 steps", ("--lora", "2"), 1, 4, ("write",)),
     ):
-        rows = ("--batch-size", str(2 // world))
-        yield Verb(name=name, words=(*run, *rows, *more), result=tuned_run, world=world, resume=("--resume",))
+        words = (*run, "--steps", str(steps), "--batch-size", str(2 // world), *more)
+        yield Verb(name=name, words=words, result=tuned_run, world=world, resume=("--resume",), parts=parts)
     asked: Words = ("--text", f"mine={texts}", "--text", "self", "--task", f"ones={folder / 'task.jsonl'}")
     asked = (*asked, "--harmful", f"goals={folder / 'goals.txt'}", "--docs", "6", "--max-length", "32")
     asked = (*asked, "--prompts", "6", "--new-tokens", "4")
@@ -199,7 +205,12 @@ def rows_of(part: str) -> list[Row]:
 
 def append(part: str, row: Row) -> None:
     """Append a trial's row."""
-    append_line(ROWS / f"{part}.jsonl", json.dumps({**row, "commit": (commit() or "")[:7]}, ensure_ascii=False))
+    append_line(ROWS / f"{part}.jsonl", json.dumps({**row, "commit": _commit()}, ensure_ascii=False))
+
+
+@cache
+def _commit() -> str:
+    return (commit() or "")[:7]
 
 
 def last_line(text: str) -> str:
@@ -207,8 +218,3 @@ def last_line(text: str) -> str:
     lines = [line for line in text.splitlines() if line.strip()]
     said = [line for line in lines if line.startswith("keeptune: ")]
     return (said or lines or [""])[-1][:200]
-
-
-def cores() -> int:
-    """Cores of this machine."""
-    return os.cpu_count() or 1

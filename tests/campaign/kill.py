@@ -7,18 +7,22 @@ import time
 from collections.abc import Iterator
 from multiprocessing.connection import wait
 
-from tests.campaign.bench import Bench, Row, Verb, chance_of, differing, last_line
+from tests.campaign.bench import PATIENCE, Bench, Row, Verb, chance_of, differing, last_line
 from tests.helpers.forked import Forked
 from tests.helpers.ranks import end
 
 PART = "kill"
-TRIALS = 50
 _TRIES = 8
 
 
 def subjects(bench: Bench) -> Iterator[str]:
     """Each verb."""
-    yield from bench.verbs
+    yield from (verb.name for verb in bench.verbs.values() if PART in verb.parts)
+
+
+def trials(bench: Bench, name: str) -> int:
+    """How many of a subject."""
+    return 50
 
 
 def trial(bench: Bench, name: str, number: int) -> Row:
@@ -52,7 +56,7 @@ def _killed(processes: list[Forked], after: float, victim: int) -> bool:
         time.sleep(0.2)
     for process in processes:
         process.kill()
-    codes = [code for code, _ in end(processes)]
+    codes = [code for code, _ in end(processes, PATIENCE)]
     return alive and codes[victim] == -signal.SIGKILL
 
 

@@ -16,44 +16,49 @@ import time
 from pathlib import Path
 from types import ModuleType
 
-from tests.campaign import kill
+from tests.campaign import flip, hostile, inputs, kill, page, place, write
 from tests.campaign.bench import Bench, append, rows_of
+from tests.campaign.shim import load_shim
 
-PARTS: dict[str, ModuleType] = {part.PART: part for part in (kill,)}
+PARTS: dict[str, ModuleType] = {part.PART: part for part in (kill, flip, write, hostile, inputs, place)}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("parts", nargs="*", metavar="PART", help=f"of {', '.join(PARTS)}; default all")
     parser.add_argument("--minutes", type=float, default=10.0)
-    parser.add_argument("--trials", type=int, help="of each subject; default what the part needs")
-    parser.add_argument("--subject", help="one subject only")
+    parser.add_argument("--trials", type=int, default=10**6, help="of each subject at most")
+    parser.add_argument("--subject", default="", help="subjects with this in their name only")
     parser.add_argument("--again", action="store_true", help="the trials that failed, once more")
     arguments = parser.parse_args()
     if unknown := set(arguments.parts) - PARTS.keys():
         parser.error(f"no part is called {', '.join(sorted(unknown))}")
+    load_shim()
     until = time.monotonic() + 60 * arguments.minutes
-    with tempfile.TemporaryDirectory() as folder:
-        bench = Bench(folder=Path(folder))
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+        bench = Bench(folder=Path(folder).resolve())
         for name in arguments.parts or PARTS:
             work(PARTS[name], bench, arguments, until)
+    page.write()
 
 
 def work(part: ModuleType, bench: Bench, arguments: argparse.Namespace, until: float) -> None:
     """The trials of a part that are missing, in turn over its subjects, until the time is over."""
-    last = {(row["subject"], row["trial"]): row["passed"] for row in rows_of(part.PART)}
-    for number in range(arguments.trials or part.TRIALS):
-        for subject in part.subjects(bench):
-            if arguments.subject not in (None, subject) or last.get((subject, number)) is (not arguments.again):
-                continue
-            if arguments.again and (subject, number) not in last:
-                continue
-            if time.monotonic() > until:
+    passed = {(row["subject"], row["trial"]): row["passed"] for row in rows_of(part.PART)}
+    subjects = [name for name in part.subjects(bench) if arguments.subject in name]
+    for number in range(arguments.trials):
+        left = [name for name in subjects if number < part.trials(bench, name)]
+        if not left:
+            return
+        for subject in left:
+            wanted = passed.get((subject, number)) is (False if arguments.again else None)
+            if wanted and time.monotonic() > until:
                 return
-            begin = time.monotonic()
-            row = part.trial(bench, subject, number)
-            append(part.PART, row)
-            print(f"{time.monotonic() - begin:5.1f} s", row, flush=True)
+            if wanted:
+                begin = time.monotonic()
+                row = part.trial(bench, subject, number)
+                append(part.PART, row)
+                print(f"{time.monotonic() - begin:5.1f} s", row, flush=True)
 
 
 if __name__ == "__main__":
