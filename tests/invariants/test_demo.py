@@ -46,9 +46,11 @@ def test_the_whole_demo_and_a_second_run_that_skips_what_is_done(plan: DemoPlan)
     assert f"{summary['drift']['self']['replay']['value']:.4f}" in page
     assert str(plan.steps) in page
 
-    models = {place: (plan.folder / place / "model.safetensors").stat().st_mtime_ns for place in MODELS.values()}
+    models = {
+        place: (plan.folder / place / "adapter_model.safetensors").stat().st_mtime_ns for place in MODELS.values()
+    }
     again = demo(plan)
-    assert {place: (plan.folder / place / "model.safetensors").stat().st_mtime_ns for place in models} == models
+    assert {place: (plan.folder / place / "adapter_model.safetensors").stat().st_mtime_ns for place in models} == models
     assert again["drift"] == summary["drift"]
 
     with pytest.raises(OutputExists, match="other settings"):

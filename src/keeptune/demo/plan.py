@@ -13,7 +13,8 @@ from keeptune.workspace import Workspace
 LENGTH = 128
 METER_ROWS = 8
 HELD_OUT_ROWS = 24
-LEARNING_RATE = 2e-4
+TASK_ROWS = 8
+REPLAY_ROWS = 4
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,12 +41,9 @@ class DemoPlan:
     """Leave out rows of --data and --text that cannot be read; their number and the first of them are logged. By
     default the first such row is an error."""
 
-    task_rows: ClassVar[int] = 4
-
-    @property
-    def replay_rows(self) -> int:
-        """Replay rows of a step."""
-        return self.task_rows // 2
+    rank: ClassVar[int | None] = 16
+    """Of the LoRA; None tunes all weights."""
+    learning_rate: ClassVar[float] = 5e-4
 
     @property
     def replay_steps(self) -> int:
@@ -55,7 +53,7 @@ class DemoPlan:
     @property
     def pool_tokens(self) -> int:
         """Tokens that the base writes: each replay row is used once, and the drift readings have their own rows."""
-        return (self.replay_steps * self.replay_rows + METER_ROWS) * LENGTH
+        return (self.replay_steps * REPLAY_ROWS + METER_ROWS) * LENGTH
 
     @property
     def folder(self) -> Path:
@@ -85,9 +83,10 @@ class DemoPlan:
             lambda_=0.0 if plain else self.lambda_,
             steps=self.steps if plain else self.replay_steps,
             replay=str(self.pool),
-            replay_rows=self.replay_rows,
-            batch_size=self.task_rows,
-            learning_rate=LEARNING_RATE,
+            replay_rows=REPLAY_ROWS,
+            batch_size=TASK_ROWS,
+            lora=self.rank,
+            learning_rate=self.learning_rate,
             max_length=LENGTH,
             held_out_rows=HELD_OUT_ROWS,
             drift_rows=METER_ROWS,

@@ -7,7 +7,7 @@ is Python code of the standard library. Everything after the base is the demo: r
 from __future__ import annotations
 
 import sysconfig
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
@@ -22,7 +22,6 @@ from keeptune.demo.run import demo
 from keeptune.errors import ConfigError
 from keeptune.log import track
 from keeptune.models.disk.saving import save_model
-from keeptune.runs.settings import TuneSettings
 from keeptune.storage import atomic_folder
 
 _START = "<|endoftext|>"
@@ -32,18 +31,18 @@ _LAYERS = 2
 _BASE_STEPS = 240
 _BASE_ROWS = 16
 _BASE_RATE = 8e-3
-_RATE = 1e-3
 
 
 @dataclass(frozen=True, kw_only=True)
 class QuickPlan(DemoPlan):
-    """The demo's settings for the small base, which takes more and larger steps in less time."""
+    """The demo's settings for the small base, which trains all its weights for more steps in less time."""
 
     steps: int = 48
     """See `DemoPlan`."""
     documents: int = 64
     """See `DemoPlan`."""
-    task_rows: ClassVar[int] = 8
+    rank: ClassVar[int | None] = None
+    learning_rate: ClassVar[float] = 1e-3
 
     @classmethod
     def of(cls, plan: DemoPlan, data: str = f"{sysconfig.get_path('stdlib')}/asyncio/*.py") -> QuickPlan:
@@ -60,10 +59,6 @@ class QuickPlan(DemoPlan):
             )
         out = plan.out if "out" in changed else "demo-quick"
         return cls(out=out, seed=plan.seed, model=f"{out}/base", data=data)
-
-    def tune_settings(self, run: str) -> TuneSettings:
-        """As the demo's, at a rate that suits a small model."""
-        return replace(super().tune_settings(run), learning_rate=_RATE)
 
 
 def quick_demo(plan: QuickPlan) -> Summary:

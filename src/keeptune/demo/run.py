@@ -18,12 +18,13 @@ from keeptune.audit.meter import Drift, measure
 from keeptune.audit.texts import SELF, rows_of
 from keeptune.codec import from_json
 from keeptune.demo.page import MEASURES, DemoContent, Summary, TextReading, demo_page
-from keeptune.demo.plan import LENGTH, DemoPlan
+from keeptune.demo.plan import LENGTH, REPLAY_ROWS, TASK_ROWS, DemoPlan
 from keeptune.log import logger
+from keeptune.models.adapters import has_adapter, record_base
 from keeptune.models.disk.saving import save_model
 from keeptune.models.limits import check_sizes
 from keeptune.models.loading import load_model, load_tokenizer
-from keeptune.models.modeling import select_attention
+from keeptune.models.modeling import fingerprint, select_attention
 from keeptune.replay.generate import sample_pool
 from keeptune.runs.run import tune_or_resume
 from keeptune.stats import IntervalRow, bootstrap_ratio
@@ -115,6 +116,8 @@ class MatchedSnapshot(TrainerCallback):
         if state.global_step == self.step:
             with atomic_folder(self.folder) as temporary:
                 save_model(model, self.tokenizer, temporary)
+                if has_adapter(model):
+                    record_base(temporary, self.folder, fingerprint(model))
 
 
 def train(plan: DemoPlan, run: str) -> None:
@@ -219,12 +222,13 @@ def sentence(plan: DemoPlan, summary: Summary) -> str:
 
 def method(plan: DemoPlan) -> list[str]:
     """What was run, for the methods section of the page."""
+    tuned = "all weights" if plan.rank is None else f"a LoRA of rank {plan.rank}"
     return [
-        f"The base, {plan.model}, was tuned on {plan.data} twice, all weights, with the same data in the same order, "
-        f"optimizer (AdamW), peak learning rate, batch of {plan.task_rows} rows of {LENGTH} tokens and seed. The "
+        f"The base, {plan.model}, was tuned on {plan.data} twice, {tuned}, with the same data in the same order, "
+        f"optimizer (AdamW), peak learning rate, batch of {TASK_ROWS} rows of {LENGTH} tokens and seed. The "
         "learning rate follows a cosine schedule to the end of each run.",
         f"Plain: {plan.steps} steps of cross-entropy. Replay: {plan.replay_steps} steps of cross-entropy plus "
-        f"{plan.lambda_:g} times KL(base‖tuned) on {plan.replay_rows} rows of {LENGTH} tokens, sampled from the base "
+        f"{plan.lambda_:g} times KL(base‖tuned) on {REPLAY_ROWS} rows of {LENGTH} tokens, sampled from the base "
         "without a prompt; no row was used twice.",
         f"Matched steps compares both runs after {plan.steps} steps. Equal task loss compares the ends of both runs; "
         f"the replay run takes 1.5 times as many steps.",
