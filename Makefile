@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 .DEFAULT_GOAL := help
-.PHONY: help demo test check docs notebooks wheels windows families adapters quantization hosts trl-tests ranks ray-tests vllm-tests deepspeed-tests campaign gpu sft-config data-formats templates format figures verdicts clean
+.PHONY: help ratios demo test check docs notebooks wheels windows families adapters quantization hosts trl-tests ranks ray-tests vllm-tests deepspeed-tests campaign gpu sft-config data-formats templates format figures verdicts clean
 
 help:
 	@echo "make demo    fine-tune a real model with and without replay and see what each forgot (about 15 minutes)"
@@ -25,6 +25,7 @@ help:
 	@echo "make deepspeed-tests  two processes of ZeRO against one, resumed runs (about five minutes)"
 	@echo "make campaign  kills, flipped bits, failing disks, bad and hostile input: docs/reliability.md (ten minutes at a time; resumes)"
 	@echo "make gpu     tests and benchmarks of a GPU in one run of at most ten minutes, into one JSON"
+	@echo "make ratios  speed and memory against TRL and transformers, and against this machine's limits (about an hour, quiet)"
 	@echo "make templates write docs/chat-templates.md (which tokens bear loss) and docs/data-layouts.md again"
 	@echo "make lab-X   run what is missing of the experiment lab/X; make figures, make verdicts: redraw, judge again"
 
@@ -101,6 +102,17 @@ campaign: .venv/installed-dev
 # On a machine whose python has torch, transformers and accelerate, and TRL, PEFT and datasets beside them.
 gpu:
 	$(PYTHON) benchmarks/gpu.py $(ARGS)
+
+# On a machine with nothing else to do: rounds are interleaved, but a busy processor moves them all.
+ratios: .venv/installed-dev
+	$(BIN)/python benchmarks/roofline.py
+	$(BIN)/python benchmarks/bench_step.py
+	$(BIN)/python benchmarks/bench_step.py --rows 2
+	$(BIN)/python benchmarks/bench_sample.py
+	$(BIN)/python benchmarks/bench_sample.py --rows 128
+	$(BIN)/python benchmarks/bench_meter.py
+	$(BIN)/python benchmarks/bench_memory.py
+	$(BIN)/python benchmarks/make_results.py
 
 # Which tokens bear loss with each chat template that TRL ships, and what each layout of rows is read as.
 templates: .venv/installed-dev

@@ -18,7 +18,7 @@ from typing import Any
 from shared import finish, use_device
 
 
-def works(device: str, *, quick: bool) -> tuple[int, dict[str, Callable[[], Any]]]:
+def works(device: str, *, quick: bool, source: str = "smollm2") -> tuple[int, dict[str, Callable[[], Any]]]:
     """The number of tokens, and the two things that are timed on them."""
     import torch
 
@@ -27,12 +27,12 @@ def works(device: str, *, quick: bool) -> tuple[int, dict[str, Callable[[], Any]
     from keeptune.data.encode import encode
     from keeptune.models.modeling import autocast, training_dtype
 
-    base = load_model("smollm2").to(device)
+    base = load_model(source).to(device)
     tuned = copy.deepcopy(base)
     with torch.no_grad():
         tuned.model.norm.weight.mul_(1.01)
     documents = load_documents("pydoc").select(range(4 if quick else 16))
-    rows = list(encode(documents, load_tokenizer("smollm2"), max_length=256, document_start=0, append_eos=False))
+    rows = list(encode(documents, load_tokenizer(source), max_length=256, document_start=0, append_eos=False))
     rows = rows[: 16 if quick else 128]
 
     @torch.no_grad()
@@ -60,7 +60,7 @@ def main() -> None:
     _prepare_process()
     tokens, timed = works(device, quick=arguments.quick)
     seconds: dict[str, list[float]] = {name: [] for name in timed}
-    for number in range(3 if arguments.quick else 6):
+    for number in range(3 if arguments.quick else 8):
         for name, work in timed.items():
             start = time.perf_counter()
             work()

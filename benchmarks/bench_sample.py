@@ -86,7 +86,7 @@ def main() -> None:
         return float(done.stdout.splitlines()[-1])
 
     rates: dict[str, list[float]] = {method: [] for method in METHODS if device == "cpu" or method != TUNED}
-    for _ in range(1 if arguments.quick else 5):
+    for _ in range(1 if arguments.quick else 7):
         for method, measured in rates.items():
             measured.append(rate(method, arguments.rows))
     ratios = {
@@ -106,7 +106,7 @@ def main() -> None:
         result["speedup_vs_generate_tuned_allocator"] = round(statistics.median(ratios[TUNED]), 3)
     if not arguments.quick:
         result["keeptune_tokens_per_second_by_rows"] = {rows: rate(KEEPTUNE, rows) for rows in BY_ROWS[device]}
-    finish("bench_sample", result, quick=arguments.quick)
+    finish("bench_sample" if arguments.rows != 128 else "bench_sample_128", result, quick=arguments.quick)
 
 
 if __name__ == "__main__":

@@ -369,7 +369,7 @@ def main() -> None:
         if above in seconds and below in seconds:
             result[name], result[f"{name}_range"] = ratio(seconds, above, below)
     result["seconds"] = {name: [round(s, 4) for s in found] for name, found in seconds.items()}
-    finish("bench_step", result, quick=arguments.quick)
+    finish("bench_step" if rows != 2 else "bench_step_2", result, quick=arguments.quick)
 
 
 if __name__ == "__main__":
