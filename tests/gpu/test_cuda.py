@@ -8,8 +8,10 @@ import pytest
 import torch
 from peft import LoraConfig
 from torch import Tensor
+from transformers import masking_utils
 
 from keeptune.audit.meter import measure
+from keeptune.models.modeling import head_of
 from keeptune.objective import (
     Head,
     HiddenTarget,
@@ -22,11 +24,14 @@ from keeptune.objective import (
     reverse_kl,
     top_k,
 )
+from keeptune.replay.batch import opened_batch
 from keeptune.replay.engines.torch import TorchEngine
 from keeptune.replay.generate import sample_pool
+from keeptune.replay.teachers import CachedHidden
 from keeptune.system import free_bytes
 from keeptune.train.config import KeepConfig
 from keeptune.train.readings import read_rows
+from keeptune.train.replay_term import replay_sum
 from keeptune.train.trainers import KeepSFTTrainer
 from tests.helpers.models import make_model, make_tokenizer
 from tests.helpers.training import config, task_rows
@@ -137,6 +142,22 @@ def test_training_on_a_gpu_keeps(tmp_path: Path, lora: bool, teacher: str) -> No
         assert abs(rows[0]["KL"]) < 1e-4
         drift.append(rows[-1]["KL"])
     assert drift[1] < 0.5 * drift[0]
+
+
+@pytest.mark.parametrize("openings", [(1, 1), (2, 5)])
+def test_the_replay_term_never_waits_for_the_gpu(monkeypatch: pytest.MonkeyPatch, openings: tuple[int, int]) -> None:
+    """Copies to the device as well, which tests/unit/train/test_synchronization.py cannot see."""
+    # transformers asks once a forward pass whether rows without a mask are packed: they are not.
+    monkeypatch.setattr(masking_utils, "find_packed_sequence_indices", lambda position_ids: None)
+    model = make_model().cuda().train()
+    teacher = CachedHidden(head_of(model).detached())
+    rows = opened_batch(torch.randint(3, 259, (2, 13)), torch.tensor(openings), 8, {"hidden": torch.randn(2, 8, 32)})
+    for mode in ("default", "error"):  # the first compiles
+        torch.cuda.set_sync_debug_mode(mode)
+        try:
+            replay_sum(model, rows.to(torch.device("cuda")), teacher).backward()
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
 
 
 def test_the_meter_reads_on_a_gpu_what_it_reads_on_a_cpu() -> None:

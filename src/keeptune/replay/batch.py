@@ -40,7 +40,7 @@ class ReplayBatch:
     @property
     def targets_BT(self) -> Tensor:
         """The tokens to predict: all after a row's opening."""
-        return self.tokens_BW.gather(1, self._places_BT().to(self.tokens_BW.device) + 1)
+        return self.tokens_BW.gather(1, sent(self._places_BT() + 1, self.tokens_BW.device))
 
     @property
     def length(self) -> int:
@@ -53,7 +53,7 @@ class ReplayBatch:
         if self.opening_B is None:
             return states_ND
         places_BT = self._places_BT() + states_BPD.shape[1] * torch.arange(len(self.tokens_BW))[:, None]
-        return states_ND.index_select(0, places_BT.flatten().to(states_ND.device))
+        return states_ND.index_select(0, sent(places_BT.flatten(), states_ND.device))
 
     def _places_BT(self) -> Tensor:
         """The positions that predict each row's targets."""
@@ -71,8 +71,15 @@ class ReplayBatch:
 
     def to(self, device: torch.device) -> ReplayBatch:
         """The same rows on another device."""
-        outputs = {name: tensor.to(device) for name, tensor in self.outputs.items()}
-        return replace(self, tokens_BW=self.tokens_BW.to(device), outputs=outputs)
+        outputs = {name: sent(tensor, device) for name, tensor in self.outputs.items()}
+        return replace(self, tokens_BW=sent(self.tokens_BW, device), outputs=outputs)
+
+
+def sent(tensor: Tensor, device: torch.device) -> Tensor:
+    """The tensor on `device`. To a GPU it goes from pinned memory, so that nothing waits for it, nor it for the GPU."""
+    if device.type == "cuda" and tensor.device.type == "cpu":
+        return tensor.pin_memory().to(device, non_blocking=True)
+    return tensor.to(device)
 
 
 def opened_batch(

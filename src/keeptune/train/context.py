@@ -144,6 +144,8 @@ class KeepContext:
     window: Window | None = None
     """The optimizer step in hand."""
     listeners: list[Listener] = field(default_factory=list)
+    unchecked: list[Tensor] = field(default_factory=list)
+    """The losses of this step's micro-batches, on their device: a look at each would wait for it there."""
     paused: bool = False
     """Whether the run ends before its last step to be resumed."""
     stopped: str | None = None

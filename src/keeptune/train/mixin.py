@@ -26,6 +26,7 @@ from keeptune.storage import write_json
 from keeptune.train.base import given_model, require_language_model
 from keeptune.train.budget.callback import BudgetCallback
 from keeptune.train.callbacks.drift import DriftCallback
+from keeptune.train.callbacks.finite import FiniteCallback
 from keeptune.train.callbacks.forecast import ForecastCallback
 from keeptune.train.callbacks.report import ReportReadings
 from keeptune.train.config import KeepConfig
@@ -110,6 +111,7 @@ class KeepMixin:
         context = self.context
         micros = len(given[0])
         if context is not None and micros:
+            context.unchecked.clear()
             context.window = Window(
                 step=self.state.global_step,  # type: ignore[attr-defined]
                 micros=micros,
@@ -135,7 +137,7 @@ class KeepMixin:
         if self.keep.lambda_ > 0:
             loss = loss + context.lambda_ * divisor * self._replay_mean(model, context)
         if context.require_finite:
-            context.check_finite("the loss", loss.item(), step=self.state.global_step + 1)  # type: ignore[attr-defined]
+            context.unchecked.append(loss.detach())
         return (loss, outputs) if return_outputs else loss
 
     def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
@@ -212,7 +214,7 @@ def _with_keep(signature: inspect.Signature) -> inspect.Signature:
 def _callbacks(context: KeepContext) -> list[Any]:
     """The run's callbacks in the order of their turns; a budget moves λ before a reading tells it."""
     forecast = ForecastCallback(context)
-    callbacks: list[Any] = [DriftCallback(context), forecast]
+    callbacks: list[Any] = [FiniteCallback(context), DriftCallback(context), forecast]
     context.listeners.append(forecast)
     if context.keep.budget is not None:
         budget = BudgetCallback(context, context.keep.budget)
