@@ -21,7 +21,7 @@ from torch import Tensor
 
 from keeptune.errors import ConfigError
 from keeptune.objective.divergence import DIVERGENCES, Divergence, next_token_ce_block
-from keeptune.objective.head import Head, compute_dtype
+from keeptune.objective.head import Head, compute_dtype, word_slices
 from keeptune.objective.targets import ChunkTarget, Target
 
 # Bytes that the tokens × vocabulary tensors of a chunk may take, by device. Gradients of the head come on top.
@@ -153,7 +153,8 @@ class _FusedLinearLoss(torch.autograd.Function):
         wide = torch.promote_types(dtype, torch.float32)
         weight = weight_VD.detach().to(dtype)
         grad_hidden = torch.empty_like(hidden_ND) if needs_hidden else None
-        grad_weight: Tensor | None = None
+        make = torch.empty if len(hidden_ND) else torch.zeros
+        grad_weight = make(weight.shape, dtype=wide, device=device) if needs_weight else None
         grad_bias = torch.zeros(len(weight), dtype=wide, device=device) if needs_bias else None
         total = torch.zeros((), dtype=wide, device=device)
         tokens = len(hidden_ND)
@@ -167,11 +168,8 @@ class _FusedLinearLoss(torch.autograd.Function):
             total += _into_gradient(product_CV, head, chunk_loss(rows), mask_C, grad_bias, wanted)
             if grad_hidden is not None:
                 grad_hidden[rows] = product_CV @ weight
-            if needs_weight:
-                part = product_CV.T @ hidden_CD
-                grad_weight = part.to(wide) if grad_weight is None else grad_weight.add_(part)
-        if needs_weight and grad_weight is None:
-            grad_weight = torch.zeros(weight.shape, dtype=wide, device=device)
+            if grad_weight is not None:
+                _add_products(grad_weight, product_CV, hidden_CD, first=start == 0)
         ctx.gradients = (grad_hidden, grad_weight, grad_bias)
         ctx.dtypes = (hidden_ND.dtype, weight_VD.dtype, None if bias_V is None else bias_V.dtype)
         return total
@@ -183,6 +181,17 @@ class _FusedLinearLoss(torch.autograd.Function):
             for gradient, dtype in zip(ctx.gradients, ctx.dtypes, strict=True)
         )
         return (*scaled, None, None, None, None)
+
+
+def _add_products(total_VD: Tensor, gradient_CV: Tensor, hidden_CD: Tensor, *, first: bool) -> None:
+    """Adds a chunk's gradient of the head. On a CPU a part of the vocabulary at a time stays in its cache."""
+    vocabulary = len(total_VD)
+    for words in word_slices(vocabulary) if total_VD.device.type == "cpu" else (slice(0, vocabulary),):
+        part = gradient_CV[:, words].T @ hidden_CD
+        if first:
+            total_VD[words] = part
+        else:
+            total_VD[words].add_(part)
 
 
 def _into_gradient(

@@ -5,10 +5,15 @@ Shapes: N tokens, V vocabulary, D width.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 from torch import Tensor
+
+# Words of the vocabulary whose weights, cast, and gradients fit a processor's cache together.
+CACHED_WORDS = 8192
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,8 +35,15 @@ class Head:
 
     def product(self, hidden_ND: Tensor) -> Tensor:
         """The matrix product alone [N, V], in the current compute dtype (see `compute_dtype`)."""
-        dtype = compute_dtype(hidden_ND)
-        return hidden_ND.to(dtype) @ self.weight_VD.to(dtype).T
+        dtype, weight_VD = compute_dtype(hidden_ND), self.weight_VD
+        hidden_ND = hidden_ND.to(dtype)
+        if weight_VD.dtype == dtype or weight_VD.device.type != "cpu" or torch.is_grad_enabled():
+            return hidden_ND @ weight_VD.to(dtype).T
+        # The same bits as above, without a copy of the whole weight in memory.
+        product_NV = hidden_ND.new_empty(*hidden_ND.shape[:-1], len(weight_VD))
+        for words in word_slices(len(weight_VD)):
+            product_NV[..., words] = hidden_ND @ weight_VD[words].to(dtype).T
+        return product_NV
 
     def finish(self, product_NV: Tensor) -> Tensor:
         """Everything after the matrix product: bias, scale, soft cap, in fp32 or wider."""
@@ -61,6 +73,12 @@ class Head:
             scale=self.scale,
             softcap=self.softcap,
         )
+
+
+def word_slices(vocabulary: int) -> Iterator[slice]:
+    """The vocabulary in parts of `CACHED_WORDS`; the last has the rest too: few words multiply by other kernels."""
+    ends = [*range(CACHED_WORDS, vocabulary - CACHED_WORDS + 1, CACHED_WORDS), vocabulary]
+    return (slice(start, end) for start, end in pairwise([0, *ends]))
 
 
 def compute_dtype(hidden: Tensor) -> torch.dtype:

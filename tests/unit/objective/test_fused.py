@@ -21,6 +21,7 @@ from keeptune.objective import (
     top_k,
 )
 from keeptune.objective import fused as fused_module
+from keeptune.objective import head as head_module
 from keeptune.objective.fused import MEMORY_BUDGET, DivergenceLoss, block_step, chunk_size
 
 N, V, D = 37, 53, 16
@@ -271,3 +272,32 @@ def test_the_compiled_block_equals_the_eager_one() -> None:
         compiled(product, student, loss, mask), block_step(product, student, loss, mask), strict=True
     ):
         torch.testing.assert_close(ours, reference)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("words", [13, 16, 64])
+def test_words_taken_a_part_at_a_time_give_the_same_bits(
+    monkeypatch: pytest.MonkeyPatch, words: int, dtype: torch.dtype
+) -> None:
+    found = []
+    for part in (8192, words):
+        monkeypatch.setattr(head_module, "CACHED_WORDS", part)
+        hidden, student, teacher_hidden, teacher, mask, _ = problem(torch.float32, bias=True, scale=2.0)
+        with torch.autocast("cpu", torch.bfloat16, enabled=dtype == torch.bfloat16):
+            loss = fused_kl(hidden, student, teacher_hidden, teacher, mask)
+        with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=dtype == torch.bfloat16):
+            product = teacher.product(teacher_hidden)
+        assert product.dtype == dtype
+        found.append([loss, product, *gradients(loss, hidden, student)])
+    assert all(torch.equal(left, right) for left, right in zip(*found, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("vocabulary", "lengths"), [(1, [1]), (8191, [8191]), (8192, [8192]), (16_383, [16_383]), (16_385, [8192, 8193]),
+                                (49_153, [8192] * 5 + [8193])],
+)  # fmt: skip
+def test_no_part_of_the_vocabulary_is_small(vocabulary: int, lengths: list[int]) -> None:
+    parts = list(head_module.word_slices(vocabulary))
+    assert [part.stop - part.start for part in parts] == lengths
+    assert [part.start for part in parts] == [0, *(part.stop for part in parts[:-1])]
+    assert parts[-1].stop == vocabulary
