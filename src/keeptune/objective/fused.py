@@ -25,7 +25,7 @@ from keeptune.objective.head import Head, compute_dtype, word_slices
 from keeptune.objective.targets import ChunkTarget, Target
 
 # Bytes that the tokens × vocabulary tensors of a chunk may take, by device. Gradients of the head come on top.
-MEMORY_BUDGET = {"cpu": 256 * 2**20, "cuda": 2**30}
+MEMORY_BUDGET = {"cpu": 192 * 2**20, "cuda": 2**30}
 _BLOCK_BYTES = 3 * 2**19
 _GEMM_ROWS = 64
 
