@@ -136,7 +136,10 @@ class KeepMixin:
             context.window.task.append(loss.detach() / divisor)
         if self.keep.lambda_ > 0:
             loss = loss + context.lambda_ * divisor * self._replay_mean(model, context)
-        if context.require_finite:
+        if context.require_finite and self.is_deepspeed_enabled:  # type: ignore[attr-defined]
+            # DeepSpeed's optimizer steps in the backward pass, before a callback could look.
+            context.check_finite("the loss", loss.item(), step=self.state.global_step + 1)  # type: ignore[attr-defined]
+        elif context.require_finite:
             context.unchecked.append(loss.detach())
         return (loss, outputs) if return_outputs else loss
 
