@@ -42,13 +42,16 @@ def settings(tmp_path: Path, model_folder: Path) -> PlanSettings:
 
 
 def kill_one(folder: Path, killed: list[int]) -> None:
-    """Kill the process that makes the second run of the pilot, once that run has a folder."""
-    while len(list(folder.glob("cells/*/runs.jsonl"))) < 2:
+    """Kill a process that makes a run of the pilot, the second one or a later one."""
+    while not killed:
         time.sleep(0.01)
-    for child in psutil.Process().children(recursive=True):
-        if "ray::" in "".join(child.cmdline()) and "_call" in "".join(child.cmdline()):
-            os.kill(child.pid, signal.SIGKILL)
-            killed.append(child.pid)
+        if len(list(folder.glob("cells/*/runs.jsonl"))) < 2:
+            continue
+        for child in psutil.Process().children(recursive=True):
+            if "ray::_call" in "".join(child.cmdline()):
+                os.kill(child.pid, signal.SIGKILL)
+                killed.append(child.pid)
+                break
 
 
 def decided(document: Any) -> dict[str, Any]:

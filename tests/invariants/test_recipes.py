@@ -54,7 +54,7 @@ def test_a_script_gives_commands_that_the_command_line_accepts(recipe: str, verb
     subprocess.run(["bash", "-n"], input=text, text=True, check=True)
     joined = text.replace("\\\n", " ").splitlines()
     (command,) = [
-        line.partition(f"keeptune {verb} ")[2] for line in joined if re.match(rf"[a-z].*keeptune {verb} ", line)
+        line.partition(f"keeptune {verb} ")[2] for line in joined if re.match(rf"([a-z].* )?keeptune {verb} ", line)
     ]
     words = shlex.split(Template(command).substitute(STANDS_FOR))
     called, bound, _ = cli.app.parse_args([verb, *words], exit_on_error=False, print_error=False)
