@@ -54,6 +54,11 @@ class Column:
     wide_only: bool = False
     """Left out on a terminal of fewer than `WIDE` columns."""
 
+    @property
+    def minor(self) -> bool:
+        """Whether a phone leaves it out too, so that the verdict is in sight."""
+        return self.page_only or self.wide_only
+
 
 @dataclass(frozen=True, kw_only=True)
 class Table:
