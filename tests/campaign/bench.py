@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 import shutil
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -205,7 +206,8 @@ def rows_of(part: str) -> list[Row]:
 
 def append(part: str, row: Row) -> None:
     """Append a trial's row."""
-    append_line(ROWS / f"{part}.jsonl", json.dumps({**row, "commit": _commit()}, ensure_ascii=False))
+    text = json.dumps({**row, "commit": _commit()}, ensure_ascii=False)
+    append_line(ROWS / f"{part}.jsonl", text.replace(f"{tempfile.gettempdir()}/", ""))
 
 
 @cache
