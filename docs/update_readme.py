@@ -6,8 +6,8 @@
     python docs/update_readme.py budgets
 
 `demo` joins the folders' summary.json in benchmarks/results/demo.json, writes from them, and photographs the top of the
-first one's report.html with headless Chromium into docs/demo.png; that run's minutes are the demo's cost. `audit` writes from benchmarks/results/audit_*.json and
-bench_audit.json; its pictures are those of docs/screenshots.py. `laws` writes from lab/forgetting_laws/laws.json and
+first one's report.html with headless Chromium into docs/demo.png; that run's minutes are the demo's cost. `audit`
+writes from benchmarks/results/audit_*.json and bench_audit.json; its pictures are those of docs/screenshots.py. `laws` writes from lab/forgetting_laws/laws.json and
 benchmarks/results/{forecast,forecast_law,laws_synthetic}.json. `budgets` writes from bench_budgets.jsonl.
 """
 
@@ -37,12 +37,11 @@ def over_runs(values: list[float], form: str) -> str:
 def demo_section(runs: list[dict[str, Any]]) -> str:
     base, plain, replay = (statistics.median(run["task_loss"][name] for run in runs) for name in MODELS)
     parts = [one["value"] for run in runs for one in run["drift_ratio_equal_loss"].values()]
-    minutes = runs[0]["minutes_by_stage"]
-    times = (minutes["replay"] + minutes["train replay"]) / minutes["train plain"]
+    steps = runs[0]["steps"]
     return f"""A 135 M-parameter chat model learns Verilog. With self-generated replay it reaches a held-out task loss of
 {replay:.3f} nats per token (plain fine-tuning {plain:.3f}, base {base:.3f}) with **{1 - max(parts):.0%} to {1 - min(parts):.0%} less drift**,
-depending on the old text and the run ({len(runs)} training runs of each). Replay took {times:.1f} times the time of plain fine-tuning,
-including the time to write the replay text.
+depending on the old text and the run ({len(runs)} training runs of each). Replay took {steps["replay"] / steps["plain"]:.1f} times the steps, each with half as much
+replay text again, and the time to write that text.
 
 ![Drift of the replay run as a part of the plain run's, and task loss and drift along both runs](docs/demo.png)"""
 
@@ -73,9 +72,9 @@ def demo_table(runs: list[dict[str, Any]]) -> str:
 
 def cost_section(run: dict[str, Any]) -> str:
     machine, steps, minutes = run["machine"], run["steps"], run["minutes_by_stage"]
-    return f"""The demo takes {run["minutes"]:.1f} minutes on {machine["threads"]} quiet cores ({machine["processor"]}, no GPU; one run).
-Of these, {minutes["train plain"]:.1f} go into the plain run of {steps["plain"]} steps, and {minutes["replay"]:.1f} into writing the replay text.
-The replay run of {steps["replay"]} steps takes {minutes["train replay"]:.1f}, with half as many replay rows as task rows; measuring takes {minutes["measure"]:.1f}."""
+    return f"""The demo took {run["minutes"]:.0f} minutes on {machine["threads"]} cores ({machine["processor"]}, no GPU), partly beside other work. Of these,
+{minutes["train plain"]:.1f} went into the plain run of {steps["plain"]} steps, {minutes["replay"]:.1f} into writing the replay text, {minutes["train replay"]:.1f} into the replay run of
+{steps["replay"]} steps, with half as many replay rows as task rows, and {minutes["measure"]:.1f} into measuring."""
 
 
 class Audited:

@@ -106,7 +106,8 @@ def versions() -> dict[str, str]:
 
 def commit() -> str | None:
     """The commit of the checkout that this code runs from, with `-dirty` if files differ; None outside a checkout."""
-    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+    question = ("describe", "--always", "--dirty", "--abbrev=40", "--exclude=*")
+    command = ["git", "--no-optional-locks", "-C", str(Path(__file__).parent), *question]
     try:
         done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=10)
     except (OSError, subprocess.SubprocessError):
