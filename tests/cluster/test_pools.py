@@ -45,6 +45,7 @@ def test_an_unfinished_pool_goes_on_and_what_is_there_is_kept(
     pool = tmp_path / "pool"
     pool.mkdir()
     manifest = json.loads((alone / "manifest.json").read_text())
+    del manifest["checksum"]  # as a version before checksums wrote it
     manifest["shards"] = manifest["shards"][:1]
     (pool / "manifest.json").write_text(json.dumps(manifest))
     for name in ("shard-00000.safetensors", "shard-00004.safetensors"):

@@ -8,7 +8,7 @@ from unittest.mock import patch
 
 import torch
 
-from keeptune.replay import generate
+from keeptune.replay import begin, generate
 from keeptune.replay.openings import Openings, find_openings
 from keeptune.replay.pool import ReplayPool
 from tests.helpers.models import make_model, make_tokenizer
@@ -21,5 +21,5 @@ def ragged_pool(folder: Path, *, length: int = 12, rows: int = 10, **settings: A
     found = find_openings(make_model(), make_tokenizer(), length=length, seed=0)
     several = Openings(settings={**found.settings, "openings": RAGGED}, description="several lengths")
     how: dict[str, Any] = {"tokens": rows * length, "length": length, "dtype": torch.float32, **settings}
-    with patch.object(generate, "find_openings", lambda *given, **asked: several):
+    with patch.object(begin, "find_openings", lambda *given, **asked: several):
         return generate.sample_pool(make_model(), make_tokenizer(), folder, **how)

@@ -62,6 +62,7 @@ def test_another_number_of_processes_goes_on_and_keeps_what_was_written(
     pool = tmp_path / "pool"
     shutil.copytree(alone, pool)
     manifest = json.loads((pool / "manifest.json").read_text())
+    del manifest["checksum"]  # as a version before checksums wrote it
     manifest["shards"] = manifest["shards"][:1]
     (pool / "manifest.json").write_text(json.dumps(manifest))
     (pool / "shard-00001.safetensors").unlink()

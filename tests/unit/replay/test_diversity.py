@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import logging
 import shutil
 from pathlib import Path
@@ -200,7 +201,9 @@ def test_show_describes_a_pool(
     assert ReplayPool.open(pool).rows == 40
     for bad in (["--show", pool, "--tokens", 5], ["--show", tmp_path / "none"], []):
         assert run(monkeypatch, "replay", model_folder, *bad) == 2
-    manifest = pool / "manifest.json"
-    manifest.write_text(manifest.read_text().replace('"start_token": 0', '"start_token": 1'))
+    manifest = json.loads((pool / "manifest.json").read_text())
+    manifest["settings"]["start_token"] = 1
+    del manifest["checksum"]
+    (pool / "manifest.json").write_text(json.dumps(manifest))
     assert run(monkeypatch, "replay", model_folder, "--show", pool) == 2
     assert "has another token there" in capsys.readouterr().err
