@@ -85,7 +85,7 @@ ranks: .venv/installed-dev
 ray-tests: .venv/installed-dev
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[cluster]"
 	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 PYTHONPATH=. $(BIN)/python -m tests.cluster.kills $(ARGS)
-	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 PYTHONPATH=. KEEPTUNE_RAY=1 $(BIN)/python -m pytest tests/cluster
+	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 PYTHONPATH=.:tests KEEPTUNE_RAY=1 $(BIN)/python -m pytest tests/cluster
 
 vllm-tests: .venv/installed-dev
 	$(BIN)/python -m tests.vllm.run $(ARGS)

@@ -6,6 +6,7 @@ import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -16,7 +17,10 @@ from tests.cluster.kills import LENGTH, ROWS, TOKENS, bytes_of, written
 from tests.helpers.cli import run
 
 pytestmark = pytest.mark.skipif("KEEPTUNE_RAY" not in os.environ, reason="needs Ray, and is long: make ray-tests")
-SIZES = ["--tokens", TOKENS, "--length", LENGTH, "--seed", 3, "--rows-per-shard", ROWS]
+
+
+def sizes(*, length: int = LENGTH, seed: int = 3) -> list[Any]:
+    return ["--tokens", TOKENS, "--length", length, "--seed", seed, "--rows-per-shard", ROWS]
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -53,7 +57,7 @@ def test_an_unfinished_pool_goes_on_and_what_is_there_is_kept(
     (pool / ".shard-00002.safetensors.x.tmp").write_bytes(b"left over")
     before = written(pool)
     monkeypatch.chdir(tmp_path)
-    assert run(monkeypatch, "replay", os.path.relpath(base), "--out", "pool", *SIZES, "--ray", 2) == 0
+    assert run(monkeypatch, "replay", os.path.relpath(base), "--out", "pool", *sizes(), "--ray", 2) == 0
     assert bytes_of(pool) == bytes_of(alone)
     assert {name: when for name, when in written(pool).items() if name in before} == before
 
@@ -61,9 +65,9 @@ def test_an_unfinished_pool_goes_on_and_what_is_there_is_kept(
 def test_what_a_worker_refuses_is_said_here(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], base: Path, alone: Path, tmp_path: Path
 ) -> None:
-    assert run(monkeypatch, "replay", base, "--out", alone, *SIZES, "--seed", 4, "--ray", 2) == 2
+    assert run(monkeypatch, "replay", base, "--out", alone, *sizes(seed=4), "--ray", 2) == 2
     assert "other settings (seed)" in " ".join(capsys.readouterr().err.split())
-    assert run(monkeypatch, "replay", base, "--out", tmp_path / "pool", *SIZES, "--length", 10_000, "--ray", 1) == 2
+    assert run(monkeypatch, "replay", base, "--out", tmp_path / "pool", *sizes(length=10_000), "--ray", 1) == 2
     assert not (tmp_path / "pool").exists()
 
 
