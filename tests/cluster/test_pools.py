@@ -19,8 +19,8 @@ from tests.helpers.cli import run
 pytestmark = pytest.mark.skipif("KEEPTUNE_RAY" not in os.environ, reason="needs Ray, and is long: make ray-tests")
 
 
-def sizes(*, length: int = LENGTH, seed: int = 3) -> list[Any]:
-    return ["--tokens", TOKENS, "--length", length, "--seed", seed, "--rows-per-shard", ROWS]
+def sizes(*, seed: int = 3) -> list[Any]:
+    return ["--tokens", TOKENS, "--length", LENGTH, "--seed", seed, "--rows-per-shard", ROWS]
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -67,7 +67,12 @@ def test_what_a_worker_refuses_is_said_here(
 ) -> None:
     assert run(monkeypatch, "replay", base, "--out", alone, *sizes(seed=4), "--ray", 2) == 2
     assert "other settings (seed)" in " ".join(capsys.readouterr().err.split())
-    assert run(monkeypatch, "replay", base, "--out", tmp_path / "pool", *sizes(length=10_000), "--ray", 1) == 2
+    assert (
+        run(
+            monkeypatch, "replay", base, "--out", tmp_path / "pool", *sizes(), "--document-start", "nowhere", "--ray", 1
+        )
+        == 2
+    )
     assert not (tmp_path / "pool").exists()
 
 
