@@ -40,7 +40,7 @@ def demo_section(runs: list[dict[str, Any]]) -> str:
     steps = runs[0]["steps"]
     return f"""A 135 M-parameter chat model learns Verilog. With self-generated replay it reaches a held-out task loss of
 {replay:.3f} nats per token (plain fine-tuning {plain:.3f}, base {base:.3f}) with **{1 - max(parts):.0%} to {1 - min(parts):.0%} less drift**,
-depending on the old text and the run ({len(runs)} training runs of each). Replay took {steps["replay"] / steps["plain"]:.1f} times the steps, each with half as much
+depending on the old text{" and the run" if len(runs) > 1 else ""} (training runs of each: {len(runs)}). Replay took {steps["replay"] / steps["plain"]:.1f} times the steps, each with half as much
 replay text again, and the time to write that text.
 
 ![Drift of the replay run as a part of the plain run's, and task loss and drift along both runs](docs/demo.png)"""
@@ -63,7 +63,7 @@ def demo_table(runs: list[dict[str, Any]]) -> str:
         row(f"after the same {steps['plain']} steps", "drift_ratio_matched_steps"),
         row(f"at equal task loss (replay takes {steps['replay']} steps)", "drift_ratio_equal_loss"),
         "",
-        f"Medians and ranges of {len(runs)} training runs (seeds {', '.join(str(run['seed']) for run in runs)}), each read on {documents} documents; drift is",
+        f"Medians and ranges over training runs (seeds {', '.join(str(run['seed']) for run in runs)}), each read on {documents} documents; drift is",
         f"KL(base‖tuned). Held-out task loss of replay over plain: {over_runs(losses, '+.3f')} nats per token.",
         "Raw numbers: [benchmarks/results/demo.json](../benchmarks/results/demo.json).",
     ]
