@@ -6,7 +6,7 @@
 #     MODEL=smollm2 DATA=verilog PROCESSES=2 ACCELERATE_USE_CPU=true OMP_NUM_THREADS=1 TUNE="--steps 4" \
 #         bash recipes/one_node.sh                                           # two processes on a CPU
 #
-# What it will take: keeptune tune MODEL DATA --out run --estimate 8 --tflops 400 --shard
+# What it will take: keeptune tune MODEL DATA --out run --estimate 8 --tflops 400 --shard --checkpoint-every 0
 # A stopped pool goes on with the same command, also with another number of processes. So does training with accelerate's
 # FSDP2 (recipes/fsdp2.yaml), add --resume; training with --shard keeps no checkpoints.
 set -euo pipefail
