@@ -19,7 +19,7 @@ _TUNE = """--lambda -1|--lambda nan|--steps 0|--steps -3|--batch-size 0|--max-le
 --stop-if-forecast nonsense|--document-start <nosuch>|--save-dtype int3|--lamda 3|--load-in-4bit|--steps many
 --push-to-hub a/b/c|--replay-tokens -5|--drift-rows 0|--held-out-rows 0"""
 _AUDIT = """--docs 0|--windows 0|--max-length 1|--only nosuch|--skip nosuch|--fail-above kl|--fail-above kl=much
---fail-above perplexity=3|--fail-above kl=nan|--fail-above kl=-1|--fail-above nosuch:kl=1|--text pydoc|--text a=nowhere
+--fail-above perplexity=3|--fail-above kl=nan|--fail-above kl=-1|--fail-above nosuch:kl=1|--text a=nowhere
 --text a=pydoc --text a=self|--task t=nowhere.jsonl|--harmful bad=nowhere.csv|--lm-eval nosuch|--recovery nosuch
 --junit a.xml|--report-to nosuch|--suite nosuch|--items 0|--new-tokens 0|--seed x|--stages --fail-above kl=1"""
 _REPLAY = """--tokens 0|--length 1|--temperature 0|--temperature nan|--opening nosuch|--engine nosuch|--prompts nosuch

@@ -215,6 +215,8 @@ def test_loss_that_becomes_nan_names_step_and_checkpoint(
         (["--lambda", "-1"], ["lambda is -1.0"]),
         (["--held-out", "1.5"], ["held_out", "fraction"]),
         (["--batch-size", "0"], ["batch_size is 0"]),
+        (["--seed", "-1"], ["seed is -1"]),
+        (["--seed", "4294967296"], ["seed is 4294967296"]),
         (["--document-start", "<nosuchtoken>"], ["<nosuchtoken>"]),
     ],
 )

@@ -21,7 +21,7 @@ from keeptune.errors import ConfigError, Diverged, Interrupted, KeeptuneError, S
 from keeptune.log import logger
 from keeptune.models.disk.wheels import build_once, cache_folder
 from keeptune.models.limits import check_length, check_sizes, check_tokenizer
-from keeptune.models.loading import load_model, load_tokenizer, load_tuned
+from keeptune.models.loading import load_model, load_tokenizer, load_tuned, resolve_model
 from keeptune.models.modeling import fingerprint, whole_fingerprint
 from keeptune.models.vocabulary import Vocabularies, check_vocabularies, share_vocabulary, vocabularies
 from keeptune.replay.openings import chat_opening
@@ -149,10 +149,12 @@ def load(settings: AuditSettings, sections: Sequence[AnySection]) -> Loaded:
 
     The base writes its fresh text before the tuned model is loaded: while it writes there is a copy of it.
     """
+    compares = any(section.compares for section in sections)
+    for name in settings.tuned if compares else ():
+        resolve_model(name)  # one that leads nowhere is told before the base writes its text
     tokenizer = load_tokenizer(settings.base)
     base = load_model(settings.base)
     check_tokenizer(base, tokenizer)
-    compares = any(section.compares for section in sections)
     sources: dict[str, str] = {}
     if any(section.reads_texts for section in sections):
         sources = text_sources(settings.text, chat=compares and _opens_chats(tokenizer))

@@ -85,6 +85,8 @@ class TuneSettings(KeepConfig):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ConfigError(f"{name} is {value}", "give 1 or more")
+        if not 0 <= self.seed < 2**32:
+            raise ConfigError(f"seed is {self.seed}", "give a whole number from 0 to 4294967295")
         if self.max_length < 2:
             raise ConfigError(f"max_length is {self.max_length}", "give 2 or more")
         if self.load_in and not self.lora:
