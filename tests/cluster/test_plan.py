@@ -17,28 +17,14 @@ from keeptune.cluster import start_ray
 from keeptune.plan import ladder
 from keeptune.plan.run import plan
 from keeptune.plan.settings import PlanSettings
+from tests.helpers.plans import plan_settings
 
 pytestmark = pytest.mark.skipif("KEEPTUNE_RAY" not in os.environ, reason="needs Ray, and is long: make ray-tests")
 
 
 @pytest.fixture
 def settings(tmp_path: Path, model_folder: Path) -> PlanSettings:
-    """Bounded by one pass over the data and not by minutes, so that time decides nothing."""
-    (tmp_path / "task").mkdir()
-    for number in range(6):
-        text = f"Text {number}: " + " ".join(f"{(number + 3) * word} and {word * word % 17};" for word in range(5))
-        (tmp_path / "task" / f"{number}.txt").write_text(text)
-    return PlanSettings(
-        model=str(model_folder),
-        data=str(tmp_path / "task"),
-        budget=0.5,
-        out=str(tmp_path / "alone"),
-        minutes=600.0,
-        max_rank=16,
-        learning_rate=1e-3,
-        batch_size=2,
-        max_length=32,
-    )
+    return plan_settings(tmp_path, model_folder)
 
 
 def kill_one(folder: Path, killed: list[int]) -> None:

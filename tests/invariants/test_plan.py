@@ -15,25 +15,12 @@ from keeptune.errors import ConfigError, OutputExists, SourceError
 from keeptune.plan import ladder, pilot
 from keeptune.plan.run import plan
 from keeptune.plan.settings import PlanSettings
+from tests.helpers.plans import plan_settings
 
 
 @pytest.fixture
 def settings(tmp_path: Path, model_folder: Path) -> PlanSettings:
-    (tmp_path / "task").mkdir()
-    for number in range(6):
-        text = f"Text {number}: " + " ".join(f"{(number + 3) * word} and {word * word % 17};" for word in range(5))
-        (tmp_path / "task" / f"{number}.txt").write_text(text)
-    return PlanSettings(
-        model=str(model_folder),
-        data=str(tmp_path / "task"),
-        budget=0.5,
-        out=str(tmp_path / "plan"),
-        minutes=600.0,  # one pass over the data bounds the runs, not the speed of the machine
-        max_rank=16,
-        learning_rate=1e-3,
-        batch_size=2,
-        max_length=32,
-    )
+    return plan_settings(tmp_path, model_folder)
 
 
 def run(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> int:

@@ -168,6 +168,12 @@ class KeepContext:
         """What drift is read on, as readings name it."""
         return self.keep.drift_text or (self.pool.settings.text if self.pool is not None else "")
 
+    def check_losses(self, *, step: int) -> None:
+        """Look at the losses that no one has looked at. Raises `Diverged` as `check_finite` does."""
+        for loss in self.unchecked:
+            self.check_finite("the loss", loss.item(), step=step)
+        self.unchecked.clear()
+
     def check_finite(self, name: str, value: float, *, step: int) -> bool:
         """Whether a value is finite.
 

@@ -111,9 +111,10 @@ class KeepMixin:
         context = self.context
         micros = len(given[0])
         if context is not None and micros:
-            context.unchecked.clear()
+            step: int = self.state.global_step  # type: ignore[attr-defined]
+            context.check_losses(step=step)  # of a host that calls nothing before its optimizer
             context.window = Window(
-                step=self.state.global_step,  # type: ignore[attr-defined]
+                step=step,
                 micros=micros,
                 tokens=micros * context.host.world * context.replay_rows * context.replay_length,
                 lambda_=context.lambda_,

@@ -16,7 +16,5 @@ class FiniteCallback(TrainerCallback):
         self.context = context
 
     def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Raises `Diverged` as `KeepContext.check_finite` does, before the optimizer steps."""
-        for loss in self.context.unchecked:
-            self.context.check_finite("the loss", loss.item(), step=state.global_step + 1)
-        self.context.unchecked.clear()
+        """Raises `Diverged` before the optimizer steps."""
+        self.context.check_losses(step=state.global_step + 1)
