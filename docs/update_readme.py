@@ -40,8 +40,8 @@ def demo_section(runs: list[dict[str, Any]]) -> str:
     steps = runs[0]["steps"]
     return f"""A 135 M-parameter chat model learns Verilog. With self-generated replay it reaches a held-out task loss of
 {replay:.3f} nats per token (plain fine-tuning {plain:.3f}, base {base:.3f}) with **{1 - max(parts):.0%} to {1 - min(parts):.0%} less drift**,
-depending on the old text{" and the run" if len(runs) > 1 else ""} (training runs of each: {len(runs)}). Replay took {steps["replay"] / steps["plain"]:.1f} times the steps, each with half as much
-replay text again, and the time to write that text.
+depending on the old text{" and the run" if len(runs) > 1 else ""}; {"one training run" if len(runs) == 1 else f"{len(runs)} training runs"} of each. The plain run took {steps["plain"]} steps. The replay run took {steps["replay"]}, each
+with one row of replay for two rows of the task.
 
 ![Drift of the replay run as a part of the plain run's, and task loss and drift along both runs](docs/demo.png)"""
 
